@@ -1,0 +1,76 @@
+// The per-request record that every phase reads and writes. Data only: all fields are set in the constructor, so that every exchange
+// has one hidden class. Lives from accept to log. Runs per request.
+import type { HttpResponse } from 'uWebSockets.js'
+import type { Consumer, Endpoint, LimitPolicy, Route } from '../config/compile.js'
+import type { OutcomeCode } from '../outcome.js'
+
+export class Exchange {
+  /** Null once the client has left or the answer is complete: uWS frees it then. */
+  res: HttpResponse | null
+  /** Microseconds on the segment's clock (state/segment.ts) when the request head was complete. */
+  readonly startUs: number
+
+  // The request as it arrived.
+  /** Upper case. */
+  readonly method: string
+  /** Origin-form path without the query. */
+  readonly path: string
+  /** Without the question mark; '' where there is none. */
+  readonly query: string
+  /** Lower case, without the port; '' where there is none. */
+  host = ''
+  /** name, value, name, value … names in lower case, in order of arrival. */
+  readonly headers: string[]
+  /** Textual address of the caller; behind trusted proxies the one they vouch for. */
+  clientAddress = ''
+  /** Declared length; -1 when the body is chunked, 0 when there is none. */
+  contentLength = 0
+  /** The client asked for `Connection: close`. */
+  closeRequested = false
+  /** The whole body where the signature covers it. */
+  body: Buffer | null = null
+
+  // What the phases decided.
+  rid = ''
+  route: Route | null = null
+  consumer: Consumer | null = null
+  endpoint: Endpoint | null = null
+  /** The policy that decides what RateLimit headers say: the one that refused, else the one with least left; null without limits. */
+  limit: LimitPolicy | null = null
+  limitRemaining = 0
+  /** Whole seconds until the bucket of `limit` is full, and until one more request is admitted. */
+  limitResetSeconds = 0
+  limitRetrySeconds = 0
+  /** A policy in report mode would have refused. */
+  limitReported = false
+  /** What breaker.admit gave; breaker.report wants it back. -1: none is held. */
+  breakerPermit = -1
+
+  // How it ended, for the log and the counters.
+  /** Status sent to the client, 499 where it left first, 0 while undecided. */
+  status = 0
+  code: OutcomeCode | '' = ''
+  reason = ''
+  bytesIn = 0
+  bytesOut = 0
+  attempts = 0
+  upstreamStartUs = 0
+  /** Time from the first attempt to the upstream's last byte. */
+  upstreamUs = 0
+
+  constructor(res: HttpResponse, startUs: number, method: string, path: string, query: string, headers: string[]) {
+    this.res = res
+    this.startUs = startUs
+    this.method = method
+    this.path = path
+    this.query = query
+    this.headers = headers
+  }
+
+  /** First value of a header, by its lower-case name; '' where it is missing. Headers are few: a scan beats building a map. */
+  header(name: string): string {
+    const headers = this.headers
+    for (let i = 0; i < headers.length; i += 2) if (headers[i] === name) return headers[i + 1] as string
+    return ''
+  }
+}

@@ -1,0 +1,49 @@
+// Every way an exchange can end other than with the upstream's own answer: the closed list of codes, and the one table from code to
+// status. Read by every phase; it imports nothing. ARCHITECTURE.md and README.md repeat the table and a test holds them equal to it.
+
+/** Status and RFC 9457 title of each code. 499 is for the log alone: nothing is sent to a client that left. */
+export const OUTCOMES = {
+  bad_request: { status: 400, title: 'Bad Request' },
+  unauthorized: { status: 401, title: 'Unauthorized' },
+  forbidden: { status: 403, title: 'Forbidden' },
+  no_route: { status: 404, title: 'Not Found' },
+  request_timeout: { status: 408, title: 'Request Timeout' },
+  body_too_large: { status: 413, title: 'Content Too Large' },
+  rate_limited: { status: 429, title: 'Too Many Requests' },
+  headers_too_large: { status: 431, title: 'Request Header Fields Too Large' },
+  client_closed: { status: 499, title: 'Client Closed Request' },
+  internal_error: { status: 500, title: 'Internal Server Error' },
+  upstream_error: { status: 502, title: 'Bad Gateway' },
+  breaker_open: { status: 503, title: 'Service Unavailable' },
+  no_endpoint: { status: 503, title: 'Service Unavailable' },
+  overloaded: { status: 503, title: 'Service Unavailable' },
+  upstream_timeout: { status: 504, title: 'Gateway Timeout' },
+} as const satisfies Record<string, { status: number; title: string }>
+
+export type OutcomeCode = keyof typeof OUTCOMES
+
+/** A position in this list is what the shared counters are indexed by. */
+export const OUTCOME_CODES = Object.keys(OUTCOMES) as OutcomeCode[]
+
+/**
+ * A refusal decided on the request's way. Prepared once where it can be and returned, never thrown.
+ * `reason` goes into the access log only: what exactly was wrong with a credential is not for the caller.
+ */
+export class Rejection {
+  readonly code: OutcomeCode
+  readonly status: number
+  readonly reason: string
+  /** The problem body up to the request id, and after it. */
+  readonly bodyHead: string
+  /** The connection cannot carry another request: its framing is in doubt or its body was left unread. */
+  readonly closesConnection: boolean
+
+  constructor(code: OutcomeCode, reason: string, closesConnection = false) {
+    const { status, title } = OUTCOMES[code]
+    this.code = code
+    this.status = status
+    this.reason = reason
+    this.closesConnection = closesConnection
+    this.bodyHead = `{"type":"about:blank","title":"${title}","status":${status},"code":"${code}","rid":"`
+  }
+}
