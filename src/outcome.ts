@@ -32,6 +32,8 @@ export const OUTCOME_CODES = Object.keys(OUTCOMES) as OutcomeCode[]
 export class Rejection {
   readonly code: OutcomeCode
   readonly status: number
+  /** As uWS wants it: `404 Not Found`. */
+  readonly statusLine: string
   readonly reason: string
   /** The problem body up to the request id, and after it. */
   readonly bodyHead: string
@@ -42,6 +44,7 @@ export class Rejection {
     const { status, title } = OUTCOMES[code]
     this.code = code
     this.status = status
+    this.statusLine = `${status} ${title}`
     this.reason = reason
     this.closesConnection = closesConnection
     this.bodyHead = `{"type":"about:blank","title":"${title}","status":${status},"code":"${code}","rid":"`

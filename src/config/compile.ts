@@ -1,5 +1,10 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary (to refuse a
 // bad config) and in every worker (to use it). Imports no other phase.
+import ipaddr from 'ipaddr.js'
+import { canonicalHost, type PathPattern } from './patterns.js'
+import { patternOf } from './references.js'
+import { type Config, type LimitConfig, NO_TIMEOUT, type RouteConfig } from './schema.js'
+import type { Settings } from './settings.js'
 
 export interface Consumer {
   readonly name: string
@@ -25,6 +30,7 @@ export interface BreakerRules {
   readonly windowMs: number
   readonly minRequests: number
   readonly failureRatio: number
+  /** Infinity where no call counts as slow. */
   readonly slowCallMs: number
   readonly slowRatio: number
   readonly openForMs: number
@@ -48,13 +54,18 @@ export interface Service {
   readonly index: number
   readonly endpoints: readonly Endpoint[]
   readonly connectTimeoutMs: number
+  /** This and the next two: Infinity where there is none. */
   readonly firstByteTimeoutMs: number
+  /** Longest silence within the answer. */
+  readonly idleTimeoutMs: number
   readonly totalTimeoutMs: number
   readonly breaker: BreakerRules | null
   readonly health: HealthCheck | null
 }
 
-export type LimitKey = { readonly kind: 'consumer' | 'address' | 'route' } | { readonly kind: 'header'; readonly header: string }
+export type LimitKey =
+  | { readonly kind: 'consumer' | 'address' | 'route' }
+  | { readonly kind: 'header'; readonly header: string }
 
 export interface LimitPolicy {
   /** Bucket namespace in the rate table: the named limit, or `<route>#<position>`. What keeps its name keeps its state. */
@@ -74,9 +85,22 @@ export interface LimitPolicy {
   readonly headers: boolean
 }
 
+/** What ingress/match.ts compares a request with. */
+interface RouteMatch {
+  /** Lower case, exact or `*.suffix`; none at all means any. */
+  readonly hosts: readonly string[]
+  readonly path: PathPattern
+  /** Upper case; null lets all through. */
+  readonly methods: ReadonlySet<string> | null
+  /** Names in lower case and the values they must have. */
+  readonly headers: readonly (readonly [name: string, value: string])[]
+  readonly priority: number
+}
+
 export interface Route {
   readonly name: string
   readonly index: number
+  readonly match: RouteMatch
   readonly service: Service
   readonly auth: 'x-m' | 'none'
   /** With x-m: the body is part of what is signed, so it is read whole before anything is forwarded. */
@@ -88,15 +112,22 @@ export interface Route {
   /** A caller's own x-rid is kept. */
   readonly trustRid: boolean
   readonly preserveHost: boolean
-  /** The path prefix taken off before forwarding, or null. */
+  /**
+   * The matched literal path, taken off before forwarding (cutPrefix in patterns.ts): what is left starts with '/', or gets one.
+   * Null leaves the path alone.
+   */
   readonly stripPrefix: string | null
-  /** The matched prefix is replaced with this; null leaves the path alone. */
+  /** Goes where stripPrefix was; without a trailing slash after a prefix, so '' for `/`. Null where nothing does. Only together with stripPrefix. */
   readonly rewrite: string | null
+  /** Number.MAX_SAFE_INTEGER where it is unlimited. */
   readonly maxBodyBytes: number
   /** The access line shows the query as well. */
   readonly logQuery: boolean
   readonly accessLog: boolean
 }
+
+/** For ipaddr's `match`: an address of the same kind, and how many of its bits count. */
+type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
 
 export interface RouteTable {
   readonly routes: readonly Route[]
@@ -104,4 +135,161 @@ export interface RouteTable {
   readonly endpoints: readonly Endpoint[]
   readonly consumers: readonly Consumer[]
   readonly consumersByName: ReadonlyMap<string, Consumer>
+  readonly trustedProxies: readonly AddressRange[]
+}
+
+const DEFAULT_MAX_SKEW_SECONDS = 300
+
+/** The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse. */
+export function compile(config: Config, settings: Settings): RouteTable {
+  const consumers = Object.entries(config.consumers).map(
+    ([name, { secret, algorithm, signs }], index): Consumer => ({ name, index, secrets: secret, algorithm, signs }),
+  )
+  const endpoints: Endpoint[] = []
+  const services = Object.entries(config.services).map(([name, service], index) => {
+    const own = service.endpoints.map((text, position): Endpoint => {
+      const { origin, host } = new URL(text)
+      return { origin, authority: host, index: endpoints.length + position }
+    })
+    endpoints.push(...own)
+    return compileService(name, index, service, own)
+  })
+  const servicesByName = new Map(services.map((service) => [service.name, service]))
+  const named = new Map(Object.entries(config.limits).map(([name, limit]) => [name, compileLimit(name, limit)]))
+
+  const names = routeNames(config.routes)
+  const routes = config.routes.map((route, index): Route => {
+    const name = names[index] as string
+    const signed = route.auth === 'x-m'
+    const match = compileMatch(route)
+    const strips = (route.stripPrefix || route.rewrite !== undefined) && match.path.segments.length > 0
+    return {
+      name,
+      index,
+      match,
+      service: servicesByName.get(route.service) as Service,
+      auth: route.auth,
+      signBody: signed && route.signBody !== false,
+      maxSkewSeconds: route.maxSkew === undefined ? DEFAULT_MAX_SKEW_SECONDS : Math.round(route.maxSkew / 1000),
+      allow: route.allow === undefined ? null : new Set(route.allow),
+      limits: route.limits.map((limit, position) =>
+        typeof limit === 'string'
+          ? (named.get(limit) as LimitPolicy)
+          : compileLimit(limit.name ?? `${name}#${position}`, limit),
+      ),
+      trustRid: route.trustRid,
+      preserveHost: route.preserveHost,
+      stripPrefix: strips ? match.path.text : route.rewrite === undefined ? null : '',
+      // An exact path has nothing after it, so there the slash stays.
+      rewrite: route.rewrite === undefined ? null : route.rewrite.replace(match.path.exact ? '' : /\/+$/, ''),
+      maxBodyBytes: route.maxBody ?? settings.maxBodyBytes,
+      logQuery: route.logQuery,
+      accessLog: route.accessLog,
+    }
+  })
+  return {
+    routes,
+    services,
+    endpoints,
+    consumers,
+    consumersByName: new Map(consumers.map((consumer) => [consumer.name, consumer])),
+    trustedProxies: config.trustedProxies.map(addressRange),
+  }
+}
+
+function compileService(
+  name: string,
+  index: number,
+  { timeouts, breaker, health }: Config['services'][string],
+  endpoints: readonly Endpoint[],
+): Service {
+  return {
+    name,
+    index,
+    endpoints,
+    connectTimeoutMs: timeouts.connect,
+    firstByteTimeoutMs: orInfinity(timeouts.firstByte),
+    idleTimeoutMs: orInfinity(timeouts.idle),
+    totalTimeoutMs: orInfinity(timeouts.total),
+    breaker:
+      breaker === undefined
+        ? null
+        : {
+            windowMs: breaker.window,
+            minRequests: breaker.minRequests,
+            failureRatio: breaker.failureRatio,
+            slowCallMs: orInfinity(breaker.slowCall),
+            slowRatio: breaker.slowRatio,
+            openForMs: breaker.openFor,
+            maxOpenForMs: breaker.maxOpenFor,
+            probes: breaker.probes,
+            rampMs: breaker.ramp,
+            failureStatuses: new Set(breaker.failureStatuses),
+          },
+    health:
+      health === undefined
+        ? null
+        : {
+            path: health.path,
+            intervalMs: health.interval,
+            timeoutMs: health.timeout,
+            healthyAfter: health.healthyAfter,
+            unhealthyAfter: health.unhealthyAfter,
+          },
+  }
+}
+
+/** JSON, in which a worker gets its config, has no Infinity. */
+function orInfinity(ms: number): number {
+  return ms === NO_TIMEOUT ? Number.POSITIVE_INFINITY : ms
+}
+
+function compileMatch(route: RouteConfig): RouteMatch {
+  const { host, methods, headers } = route.match
+  return {
+    hosts: (host ?? []).map(canonicalHost),
+    path: patternOf(route),
+    methods: methods === undefined ? null : new Set(methods),
+    headers: Object.entries(headers ?? {}),
+    priority: route.priority,
+  }
+}
+
+function compileLimit(name: string, limit: LimitConfig): LimitPolicy {
+  const { quantity, windowSeconds } = limit.rate
+  return {
+    name,
+    by: limit.by.map((key): LimitKey => {
+      const header = /^header:(.+)$/.exec(key)?.[1]
+      return header === undefined ? { kind: key as 'consumer' | 'address' | 'route' } : { kind: 'header', header }
+    }),
+    quantity,
+    windowSeconds,
+    burst: limit.burst ?? quantity,
+    cost: typeof limit.cost === 'number' ? limit.cost : 1,
+    costByMethod: typeof limit.cost === 'number' ? null : new Map(Object.entries(limit.cost)),
+    mode: limit.mode,
+    onFull: limit.onFull,
+    headers: limit.headers,
+  }
+}
+
+/** Host and path, `~2` and so on where that is taken. Given names come first, so that a route without one never takes another's. */
+function routeNames(routes: readonly RouteConfig[]): string[] {
+  const taken = new Set(routes.map((route) => route.name))
+  return routes.map((route) => {
+    if (route.name !== undefined) return route.name
+    const { exact, text } = patternOf(route)
+    const base = `${(route.match.host ?? []).map(canonicalHost).join(',')}${exact ? '=' : ''}${text}`
+    let name = base
+    for (let n = 2; taken.has(name); n++) name = `${base}~${n}`
+    taken.add(name)
+    return name
+  })
+}
+
+function addressRange(text: string): AddressRange {
+  if (text.includes('/')) return ipaddr.parseCIDR(text)
+  const address = ipaddr.process(text)
+  return [address, address.kind() === 'ipv4' ? 32 : 128]
 }

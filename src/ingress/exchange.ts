@@ -4,6 +4,11 @@ import type { HttpResponse } from 'uWebSockets.js'
 import type { Consumer, Endpoint, LimitPolicy, Route } from '../config/compile.js'
 import type { OutcomeCode } from '../outcome.js'
 
+/** Whoever holds the exchange between two events: the body reader, the digest pool, the forwarding. */
+export interface Holder {
+  clientLeft(): void
+}
+
 export class Exchange {
   /** Null once the client has left or the answer is complete: uWS frees it then. */
   res: HttpResponse | null
@@ -15,13 +20,19 @@ export class Exchange {
   readonly method: string
   /** Origin-form path without the query. */
   readonly path: string
-  /** Without the question mark; '' where there is none. */
+  /** Without the question mark; '' where there is none, and where it is empty. */
   readonly query: string
+  /** There was a question mark. */
+  readonly hasQuery: boolean
   /** Lower case, without the port; '' where there is none. */
   host = ''
   /** name, value, name, value … names in lower case, in order of arrival. */
   readonly headers: string[]
-  /** Textual address of the caller; behind trusted proxies the one they vouch for. */
+  /** Address of the socket's other end. */
+  peerAddress = ''
+  /** The peer is one of the configured trusted proxies. */
+  peerTrusted = false
+  /** The caller's address: the peer's, or the one that trusted proxies vouch for. */
   clientAddress = ''
   /** Declared length; -1 when the body is chunked, 0 when there is none. */
   contentLength = 0
@@ -46,6 +57,11 @@ export class Exchange {
   /** What breaker.admit gave; breaker.report wants it back. -1: none is held. */
   breakerPermit = -1
 
+  /** Told when the client leaves. */
+  holder: Holder | null = null
+  /** Logged and counted; nothing may happen to it any more. */
+  concluded = false
+
   // How it ended, for the log and the counters.
   /** Status sent to the client, 499 where it left first, 0 while undecided. */
   status = 0
@@ -58,12 +74,13 @@ export class Exchange {
   /** Time from the first attempt to the upstream's last byte. */
   upstreamUs = 0
 
-  constructor(res: HttpResponse, startUs: number, method: string, path: string, query: string, headers: string[]) {
+  constructor(res: HttpResponse, startUs: number, method: string, path: string, query: string | undefined, headers: string[]) {
     this.res = res
     this.startUs = startUs
     this.method = method
     this.path = path
-    this.query = query
+    this.query = query ?? ''
+    this.hasQuery = query !== undefined
     this.headers = headers
   }
 

@@ -1,0 +1,100 @@
+// The loader of the addon, and the only place that knows the .node file. What the functions promise is written here; how they
+// keep it, in src/segment.cc and src/acceptor.cc. Loads in worker threads too. Reads no configuration.
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+export interface Segment {
+  /** Holds the lock. Pass it to workers as an extra stdio descriptor; keep it open as long as the gateway runs. */
+  readonly fd: number
+  /** A mapping of the first bytes asked for. It lives as long as JavaScript can reach it, whatever happens to fd or file. */
+  readonly buffer: ArrayBuffer
+  /** This call made the file. False says only that it was there: it may be empty, or from a start that never finished. */
+  readonly created: boolean
+  /** The file's size now: more than was asked for when it was larger already. */
+  readonly bytes: number
+}
+
+export interface AcceptOptions {
+  /** A listening socket. The acceptor owns it from here on and closes it in close(); if accept throws, it is still the caller's. */
+  readonly fd: number
+  /** Open connections of every worker, shared by all of them; -1 where there is no such worker. */
+  readonly counts: Int32Array
+  /** This worker's index in counts. onConnection or whoever counts for it must raise it before returning. */
+  readonly self: number
+  /**
+   * Gets a connected, non-blocking socket and owns it. What it throws becomes an uncaughtException; the descriptor is then closed,
+   * unless something in this event loop already polls it.
+   */
+  readonly onConnection: (fd: number) => void
+  /** EMFILE and the like, at most ten times a second: accepting pauses for 100 ms and goes on by itself. */
+  readonly onError: (code: string) => void
+}
+
+export interface Acceptor {
+  /** Stops accepting and closes this process's copy of the listening descriptor. May be called twice, and from onConnection. */
+  close(): void
+}
+
+/** Errors of the system have `code` and `syscall`; a wrong argument is a TypeError that names it. */
+export interface Native {
+  /**
+   * Opens or creates the file (mode 0600), locks it, and grows it to `bytes` (1 to 2^31) on blocks of its own: a full disk is
+   * ENOSPC here and never a SIGBUS later. Never truncates. `null`: anonymous memory, created every time.
+   * ELOCKED: another process holds it. EUNSAFE: not a regular file, not ours, open to others, or linked twice. ELOOP: a symlink.
+   */
+  openSegment(path: string | null, bytes: number): Segment
+  /**
+   * Puts a new, zeroed and locked file in the place of one that does not fit, and closes `fd`, the segment's descriptor from
+   * openSegment, if it succeeds. Mappings of the old file keep its memory. The path names a locked file at each moment.
+   */
+  replaceSegment(fd: number, path: string, bytes: number): Segment
+  /** Maps an inherited segment descriptor and closes it, so that the lock ends with the primary. On error fd stays open. */
+  attachSegment(fd: number, bytes: number): ArrayBuffer
+  /**
+   * A listening socket on an IPv4 or IPv6 address; '' and '::' take both families, port 0 any free port. Connections arrive with
+   * their first bytes (TCP_DEFER_ACCEPT), or after about 3 s without. EADDRINUSE, EACCES, EADDRNOTAVAIL.
+   */
+  listen(host: string, port: number, backlog: number): { fd: number; port: number }
+  accept(options: AcceptOptions): Acceptor
+  closeFd(fd: number): void
+}
+
+interface Addon extends Omit<Native, 'accept'> {
+  startAccepting(
+    fd: number,
+    counts: Int32Array,
+    self: number,
+    onConnection: (fd: number) => void,
+    onError: (code: string) => void,
+  ): unknown
+  stopAccepting(handle: unknown): void
+}
+
+function load(): Native | string {
+  if (process.platform !== 'linux') return `the native addon needs Linux, this is ${process.platform}`
+  // dist/native/ when compiled, native/ under vitest: the package's root is the next package.json upwards.
+  let root = dirname(fileURLToPath(import.meta.url))
+  while (!existsSync(join(root, 'package.json')) && dirname(root) !== root) root = dirname(root)
+  const file = join(root, 'native', 'build', 'Release', 'tidegate.node')
+  if (!existsSync(file)) return 'the native addon is not built (npm rebuild builds it where there is a C++ compiler)'
+  try {
+    const { startAccepting, stopAccepting, ...rest } = createRequire(import.meta.url)(file) as Addon
+    return {
+      ...rest,
+      accept({ fd, counts, self, onConnection, onError }) {
+        const handle = startAccepting(fd, counts, self, onConnection, onError)
+        return { close: () => stopAccepting(handle) }
+      },
+    }
+  } catch (error) {
+    return `the native addon does not load: ${String((error as Error).message).split('\n')[0]}`
+  }
+}
+
+const loaded = load()
+/** null where the addon could not be built or loaded: workers are threads then. */
+export const native: Native | null = typeof loaded === 'string' ? null : loaded
+/** Why native is null, as the end of a sentence; '' when it is there. */
+export const nativeProblem: string = typeof loaded === 'string' ? loaded : ''

@@ -1,0 +1,419 @@
+// The acceptor: the first step of a connection's way. The primary opens the listening socket (listen), each worker accepts from it
+// (startAccepting) and hands the descriptors to JavaScript. Reads nothing from a connection and never sees a request.
+//
+// Who takes a connection. Every worker's loop watches the socket, so each new connection wakes all that are idle. One that has more
+// connections open than the least loaded leaves it alone: it stays for that one, which was woken too. Keep-alive connections live
+// long, so a worker that got more of them at the start would keep the surplus for hours. If the connection is still there after
+// kPatienceMs the others are busy or hang, and it is taken after all.
+//
+//   connection ─► all idle workers wake ─┬─ fewest open ──────────────► accept4 ─► onConnection(fd)
+//                                        └─ more than that ─► 1 ms ─┬─ gone: somebody took it
+//                                                                   └─ still there ─► accept4 (1, then 2, 4, 8 at a time)
+//
+// A worker that has not moved in kHungAfter such waits is not waited for until its count changes. Fewer would do for one that
+// hangs; but in a burst one that only lost its core for some milliseconds would find the connections gone.
+//
+// EPOLLEXCLUSIVE is of no use here: the one it wakes cannot decline, the others would never hear of that connection.
+// The socket lies edge-triggered in an epoll set of its own, which the loop watches. Declining then costs no system call, and the
+// next connection wakes us again; with uv_poll directly on the socket a worker that declines has to stop polling, and for
+// that millisecond is missing when a connection comes that it should take.
+#include "addon.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <uv.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <vector>
+
+namespace tidegate {
+namespace {
+
+constexpr int kAcceptsPerWake = 8;    // so that answering goes on between accepts, and the other workers get theirs
+constexpr uint64_t kPatienceMs = 1;   // how long a connection is left for a less loaded worker
+constexpr int kHungAfter = 8;         // waits in vain in a row
+constexpr uint64_t kExhaustedMs = 100;  // pause when descriptors or memory are out; connections wait in the kernel's queue
+constexpr int kDeferAcceptSeconds = 2;  // a connection is accepted with its first bytes, or after about this long without
+
+struct Acceptor {
+  napi_env env = nullptr;
+  napi_ref counts = nullptr;
+  napi_ref onConnection = nullptr;
+  napi_ref onError = nullptr;
+  napi_async_context context = nullptr;
+  napi_async_cleanup_hook_handle cleanup = nullptr;
+  Descriptor listener;
+  Descriptor edge;  // an epoll set that holds the listener alone
+  uv_poll_t poll;
+  uv_timer_t timer;
+  size_t self = 0;
+  int openHandles = 0;
+  int references = 1;  // the JavaScript object, plus one while handles are open
+  bool closing = false;
+  enum { kWatching, kDeferring, kExhausted } state = kWatching;
+  int inVain = 0;             // times in a row that a connection was still there after the wait
+  std::vector<int32_t> seen;  // everybody's count when that row began
+  std::vector<int32_t> hung;  // the count at which a worker is not waited for; kNobody: it is
+};
+
+constexpr int32_t kNobody = -1;
+constexpr napi_type_tag kAcceptorTag = {0x7a1d9e0c5b3f4e62, 0x8c64d2f1a0937be5};
+
+void drop(Acceptor* a) {
+  if (--a->references == 0) delete a;
+}
+
+void onClosed(uv_handle_t* handle) {
+  auto* a = static_cast<Acceptor*>(handle->data);
+  if (--a->openHandles > 0) return;
+  napi_delete_reference(a->env, a->counts);
+  napi_delete_reference(a->env, a->onConnection);
+  napi_delete_reference(a->env, a->onError);
+  napi_async_destroy(a->env, a->context);
+  napi_remove_async_cleanup_hook(a->cleanup);  // from here on the environment may go
+  drop(a);
+}
+
+void stop(Acceptor* a) {
+  if (a->closing) return;
+  a->closing = true;
+  // Closing the handle takes the epoll set out of the loop's, so before the descriptors: other processes keep the socket open, and
+  // what stays registered in a loop would go on waking it.
+  uv_close(reinterpret_cast<uv_handle_t*>(&a->poll), onClosed);
+  uv_close(reinterpret_cast<uv_handle_t*>(&a->timer), onClosed);
+  a->edge = Descriptor();
+  a->listener = Descriptor();
+}
+
+void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) { stop(static_cast<Acceptor*>(data)); }
+
+// The counts as they are now. Read anew on each wake: whoever detaches the buffer leaves us with none, not with a dangling pointer.
+struct Counts {
+  int32_t* at = nullptr;
+  size_t length = 0;
+  explicit Counts(Acceptor* a) {
+    napi_value array;
+    void* data = nullptr;
+    size_t n = 0;
+    if (napi_get_reference_value(a->env, a->counts, &array) != napi_ok || array == nullptr) return;
+    if (napi_get_typedarray_info(a->env, array, nullptr, &n, &data, nullptr, nullptr) != napi_ok || data == nullptr) return;
+    at = static_cast<int32_t*>(data);
+    length = n < a->hung.size() ? n : a->hung.size();
+  }
+  int32_t of(size_t worker) const { return worker < length ? __atomic_load_n(at + worker, __ATOMIC_RELAXED) : kNobody; }
+};
+
+// Connections in the kernel's queue: of a listening socket, that is what these fields of TCP_INFO say.
+uint32_t queued(int listener) {
+  tcp_info info = {};
+  socklen_t size = sizeof info;
+  return getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 ? info.tcpi_unacked : 0;
+}
+
+// Whether the connection at the head of the queue should be left for another worker.
+bool declines(Acceptor* a, const Counts& counts, int32_t own) {
+  int32_t least = INT32_MAX;
+  for (size_t i = 0; i < counts.length; i++) {
+    const int32_t open = counts.of(i);
+    if (a->hung[i] != kNobody && a->hung[i] != open) a->hung[i] = kNobody;
+    if (i != a->self && open >= 0 && a->hung[i] == kNobody && open < least) least = open;
+  }
+  // The slack (a sixteenth) lets whoever is awake first have it once the numbers are large: exact evenness would be bought with
+  // a millisecond for connections that come while the least loaded is at work.
+  if (least == INT32_MAX || own <= least + (least >> 4)) return false;
+  // A queue that others have not emptied yet is work for everybody: a batch ahead is near enough then.
+  return own > least + kAcceptsPerWake || queued(a->listener.get()) <= 1;
+}
+
+void onTimer(uv_timer_t* timer);
+
+void wait(Acceptor* a, decltype(a->state) state, uint64_t ms) {
+  a->state = state;
+  uv_timer_start(&a->timer, onTimer, ms, 0);
+}
+
+// Ends a connection whose callback threw before it passed the descriptor on. It may have thrown after: uWS's filter runs inside
+// adoptSocket, and an exception there leaves the socket adopted. Then this loop polls it already, which libuv answers with EEXIST.
+// EBADF: the callback closed it itself.
+void closeUnlessAdopted(uv_loop_t* loop, int fd) {
+  auto* probe = new uv_poll_t;
+  if (uv_poll_init(loop, probe, fd) != 0) {
+    delete probe;
+    return;
+  }
+  uv_close(reinterpret_cast<uv_handle_t*>(probe), [](uv_handle_t* handle) { delete reinterpret_cast<uv_poll_t*>(handle); });
+  close(fd);
+}
+
+// The way into JavaScript for one wake, opened with the first call: ticks and microtasks run once, when it ends.
+class Calls {
+ public:
+  explicit Calls(Acceptor* a) : a_(a) {}
+  ~Calls() {
+    if (open_) napi_close_callback_scope(a_->env, scope_);
+  }
+
+  // False when the callback did not return normally; the exception, if there is one, has become an uncaughtException.
+  bool operator()(napi_ref callback, napi_value argument, int fd) {
+    napi_value function, receiver, resource, error;
+    if (!open_) {
+      napi_create_object(a_->env, &resource);
+      open_ = napi_open_callback_scope(a_->env, resource, a_->context, &scope_) == napi_ok;
+    }
+    napi_get_reference_value(a_->env, callback, &function);
+    napi_get_undefined(a_->env, &receiver);
+    if (open_ && napi_call_function(a_->env, receiver, function, 1, &argument, nullptr) == napi_ok) return true;
+    bool pending = false;
+    napi_is_exception_pending(a_->env, &pending);
+    if (pending) napi_get_and_clear_last_exception(a_->env, &error);
+    if (fd >= 0) closeUnlessAdopted(a_->timer.loop, fd);
+    if (pending) napi_fatal_exception(a_->env, error);
+    return false;
+  }
+
+ private:
+  Acceptor* a_;
+  napi_callback_scope scope_ = nullptr;
+  bool open_ = false;
+};
+
+// accept4's errors that belong to the connection it would have returned (accept(2), "Error handling"), not to us.
+bool concernsConnection(int error) {
+  switch (error) {
+    case EINTR: case ECONNABORTED: case EPROTO: case EPERM: case ENETDOWN: case ENOPROTOOPT: case EHOSTDOWN: case ENONET:
+    case EHOSTUNREACH: case EOPNOTSUPP: case ENETUNREACH: case ETIMEDOUT:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Out of descriptors or memory, or an error we do not know: report, leave the queue alone for a while, go on.
+void exhausted(Acceptor* a, Calls& call, int error) {
+  char code[32];
+  napi_value text;
+  uv_poll_stop(&a->poll);
+  wait(a, Acceptor::kExhausted, kExhaustedMs);
+  uv_err_name_r(-error, code, sizeof code);
+  napi_create_string_utf8(a->env, code, NAPI_AUTO_LENGTH, &text);
+  call(a->onError, text, -1);
+}
+
+// Has the epoll set report what is still in the queue: an edge-triggered one tells of each arrival once.
+void rearm(Acceptor* a) {
+  epoll_event event = {};
+  event.events = EPOLLIN | EPOLLET;
+  epoll_ctl(a->edge.get(), EPOLL_CTL_MOD, a->listener.get(), &event);
+}
+
+// Takes up to `most` connections, if `patient` only those that no other worker should have. Returns how many.
+int take(Acceptor* a, int most, bool patient) {
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(a->env, &scope) != napi_ok) return 0;
+  int taken = 0;
+  {
+    const Counts counts(a);
+    const int32_t before = counts.of(a->self);
+    Calls call(a);
+    for (int n = 0; !a->closing; n++) {
+      if (n == most) {
+        rearm(a);
+        break;
+      }
+      // What we just handed over counts, also if JavaScript enters it later.
+      int32_t own = counts.of(a->self);
+      if (own < before + taken) own = before + taken;
+      if (patient && declines(a, counts, own)) {
+        if (a->state == Acceptor::kDeferring) break;
+        if (a->inVain == 0) {
+          for (size_t i = 0; i < counts.length; i++) a->seen[i] = counts.of(i);
+        }
+        wait(a, Acceptor::kDeferring, kPatienceMs);
+        break;
+      }
+      const int fd = accept4(a->listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      if (fd < 0) {
+        if (errno == EAGAIN) break;
+        if (concernsConnection(errno)) continue;
+        exhausted(a, call, errno);
+        break;
+      }
+      taken++;
+      napi_value argument;
+      napi_create_int32(a->env, fd, &argument);
+      call(a->onConnection, argument, fd);
+    }
+  }
+  napi_close_handle_scope(a->env, scope);
+  return taken;
+}
+
+void onReadable(uv_poll_t* poll, int, int) {
+  auto* a = static_cast<Acceptor*>(poll->data);
+  epoll_event event;
+  epoll_wait(a->edge.get(), &event, 1, 0);  // takes the edge, before the queue is looked at
+  take(a, kAcceptsPerWake, true);
+}
+
+void onTimer(uv_timer_t* timer) {
+  auto* a = static_cast<Acceptor*>(timer->data);
+  const auto was = a->state;
+  a->state = Acceptor::kWatching;
+  if (was == Acceptor::kExhausted) {
+    uv_poll_start(&a->poll, UV_READABLE, onReadable);
+    rearm(a);
+    return;
+  }
+  const int most = 1 << a->inVain;
+  if (take(a, most < kAcceptsPerWake ? most : kAcceptsPerWake, false) == 0) {
+    a->inVain = 0;
+    return;
+  }
+  if (++a->inVain < kHungAfter || a->closing) return;
+  a->inVain = 0;
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(a->env, &scope) != napi_ok) return;
+  const Counts counts(a);
+  for (size_t i = 0; i < counts.length; i++) {
+    if (i != a->self && counts.of(i) == a->seen[i]) a->hung[i] = a->seen[i];
+  }
+  napi_close_handle_scope(a->env, scope);
+}
+
+// startAccepting(fd, counts, self, onConnection, onError) -> handle for stopAccepting. Owns fd from success on.
+napi_value startAccepting(napi_env env, napi_callback_info info) {
+  Arguments<5> args(env, info);
+  int64_t fd, self;
+  if (!readInteger(env, args.at[0], "fd", 0, INT32_MAX, &fd)) return nullptr;
+  bool isArray = false;
+  napi_typedarray_type type;
+  size_t workers = 0;
+  napi_is_typedarray(env, args.at[1], &isArray);
+  if (!isArray || napi_get_typedarray_info(env, args.at[1], &type, &workers, nullptr, nullptr, nullptr) != napi_ok ||
+      type != napi_int32_array || workers == 0) {
+    return throwArgument(env, "counts", "an Int32Array with an element per worker");
+  }
+  if (!readInteger(env, args.at[2], "self", 0, static_cast<int64_t>(workers) - 1, &self)) return nullptr;
+  if (!checkFunction(env, args.at[3], "onConnection") || !checkFunction(env, args.at[4], "onError")) return nullptr;
+
+  const int listener = static_cast<int>(fd);
+  int listening = 0;
+  socklen_t size = sizeof listening;
+  if (getsockopt(listener, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0) return throwSystem(env, errno, "getsockopt", "");
+  if (!listening) return throwSystem(env, EINVAL, "accept", "the socket does not listen");
+  // Inherited sockets may lack both; without O_NONBLOCK losing a race for a connection would hold the loop.
+  if (fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK) != 0 || fcntl(listener, F_SETFD, FD_CLOEXEC) != 0) {
+    return throwSystem(env, errno, "fcntl", "");
+  }
+  Descriptor edge(epoll_create1(EPOLL_CLOEXEC));
+  if (!edge.valid()) return throwSystem(env, errno, "epoll_create1", "");
+  epoll_event event = {};
+  event.events = EPOLLIN | EPOLLET;
+  if (epoll_ctl(edge.get(), EPOLL_CTL_ADD, listener, &event) != 0) return throwSystem(env, errno, "epoll_ctl", "");
+
+  uv_loop_t* loop;
+  if (napi_get_uv_event_loop(env, &loop) != napi_ok) return throwCoded(env, "ENOTSUP", "accept", "no event loop here", "");
+  auto* a = new Acceptor;
+  if (const int error = uv_poll_init(loop, &a->poll, edge.get())) {
+    delete a;
+    return throwSystem(env, -error, "uv_poll_init", "");
+  }
+  uv_timer_init(loop, &a->timer);
+  a->poll.data = a->timer.data = a;
+  a->openHandles = 2;
+  a->references = 2;
+  a->env = env;
+  a->self = static_cast<size_t>(self);
+  a->seen.assign(workers, kNobody);
+  a->hung.assign(workers, kNobody);
+  a->edge = std::move(edge);
+  a->listener = Descriptor(listener);
+  napi_value name, out;
+  napi_create_string_utf8(env, "tidegate.acceptor", NAPI_AUTO_LENGTH, &name);
+  napi_async_init(env, nullptr, name, &a->context);
+  napi_create_reference(env, args.at[1], 1, &a->counts);
+  napi_create_reference(env, args.at[3], 1, &a->onConnection);
+  napi_create_reference(env, args.at[4], 1, &a->onError);
+  napi_add_async_cleanup_hook(env, onEnvironmentEnds, a, &a->cleanup);
+  napi_create_external(env, a, [](napi_env, void* data, void*) { drop(static_cast<Acceptor*>(data)); }, nullptr, &out);
+  napi_type_tag_object(env, out, &kAcceptorTag);
+  uv_poll_start(&a->poll, UV_READABLE, onReadable);
+  return out;
+}
+
+// stopAccepting(handle): closes this process's copy of the socket. Connections in its queue are for the others.
+napi_value stopAccepting(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  bool ours = false;
+  void* data = nullptr;
+  if (napi_check_object_type_tag(env, args.at[0], &kAcceptorTag, &ours) != napi_ok || !ours ||
+      napi_get_value_external(env, args.at[0], &data) != napi_ok) {
+    return throwArgument(env, "handle", "what startAccepting returned");
+  }
+  stop(static_cast<Acceptor*>(data));
+  return nullptr;
+}
+
+// listen(host, port, backlog) -> { fd, port }. host is an address, or '' for every one of both families.
+napi_value listenOn(napi_env env, napi_callback_info info) {
+  Arguments<3> args(env, info);
+  char host[128];
+  int64_t port, backlog;
+  if (!readString(env, args.at[0], "host", host, sizeof host)) return nullptr;
+  if (!readInteger(env, args.at[1], "port", 0, 65535, &port)) return nullptr;
+  if (!readInteger(env, args.at[2], "backlog", 1, INT32_MAX, &backlog)) return nullptr;
+
+  sockaddr_storage address = {};
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&address);
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&address);
+  const char* literal = *host == 0 ? "::" : host;
+  if (uv_ip4_addr(literal, static_cast<int>(port), v4) != 0 && uv_ip6_addr(literal, static_cast<int>(port), v6) != 0) {
+    return throwArgument(env, "host", "an IPv4 or IPv6 address");
+  }
+  char subject[160];
+  snprintf(subject, sizeof subject, strchr(literal, ':') ? "[%s]:%d" : "%s:%d", literal, static_cast<int>(port));
+
+  const int flags = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+  Descriptor socket(::socket(address.ss_family, flags, 0));
+  if (!socket.valid() && errno == EAFNOSUPPORT && *host == 0) {  // a kernel without IPv6
+    uv_ip4_addr("0.0.0.0", static_cast<int>(port), v4);
+    socket = Descriptor(::socket(AF_INET, flags, 0));
+  }
+  if (!socket.valid()) return throwSystem(env, errno, "socket", subject);
+  const int on = 1, off = 0, fd = socket.get();
+  // All but the first are inherited by the connections or concern their accepting.
+  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0 ||
+      setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &kDeferAcceptSeconds, sizeof kDeferAcceptSeconds) != 0 ||
+      (address.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) != 0)) {
+    return throwSystem(env, errno, "setsockopt", subject);
+  }
+  socklen_t size = address.ss_family == AF_INET6 ? sizeof *v6 : sizeof *v4;
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0) return throwSystem(env, errno, "bind", subject);
+  if (listen(fd, static_cast<int>(backlog)) != 0) return throwSystem(env, errno, "listen", subject);
+  size = sizeof address;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return throwSystem(env, errno, "getsockname", subject);
+
+  napi_value out;
+  napi_create_object(env, &out);
+  // sin_port and sin6_port lie at the same offset.
+  setProperty(env, out, "port", integer(env, ntohs(v4->sin_port)));
+  setProperty(env, out, "fd", integer(env, socket.release()));
+  return out;
+}
+
+}  // namespace
+
+void registerAcceptor(napi_env env, napi_value exports) {
+  setFunction(env, exports, "listen", listenOn);
+  setFunction(env, exports, "startAccepting", startAccepting);
+  setFunction(env, exports, "stopAccepting", stopAccepting);
+}
+
+}  // namespace tidegate

@@ -1,0 +1,282 @@
+// File and environment → settings and config, frozen and plain (they travel to the workers as messages), or a ConfigError that names
+// every problem with its key, line and column. The only reader of process.env. Nothing here prints a value that may be a secret.
+import { readFileSync, statSync } from 'node:fs'
+import os from 'node:os'
+import path from 'node:path'
+import { isMap, isPair, isScalar, LineCounter, type ParsedNode, parseDocument } from 'yaml'
+import type { z } from 'zod'
+import { nearest } from './nearest.js'
+import { type CheckedEntries, danglingNames, type Problem, referenceProblems } from './references.js'
+import { type Config, configSchema, limitSchema, routeSchema, serviceSchema } from './schema.js'
+import { type DefaultsContext, IGNORED_VARIABLES, SETTINGS, type SettingName, type Settings } from './settings.js'
+import { schemaProblems } from './zod-problems.js'
+
+export type Environment = Readonly<Record<string, string | undefined>>
+
+export interface Loaded {
+  readonly settings: Settings
+  readonly config: Config
+  /** Where the config came from, as it is named in messages. */
+  readonly origin: string
+}
+
+export interface LoadOptions {
+  /** Before TIDEGATE_CONFIG. */
+  readonly file?: string | undefined
+  /** In place of a file: the built-in demo. */
+  readonly text?: { readonly origin: string; readonly yaml: string }
+  readonly env?: Environment
+}
+
+/** What was wrong with the input: one line a problem, ready to print. The command ends with 2 on it. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+  readonly problems: readonly string[]
+  /** There is no such file: the command says how to get one. */
+  readonly missingFile: boolean
+
+  constructor(problems: readonly string[], missingFile = false) {
+    super(problems.join('\n'))
+    this.problems = problems
+    this.missingFile = missingFile
+  }
+}
+
+/** @throws ConfigError with everything that is wrong with the environment and the file, not only the first. */
+export function loadConfig(options: LoadOptions = {}): Loaded {
+  const env = options.env ?? process.env
+  const { settings, problems } = readSettings(
+    options.file === undefined ? env : { ...env, TIDEGATE_CONFIG: options.file },
+  )
+  const origin = options.text?.origin ?? settings.configFile
+  let config: Config | null = null
+  try {
+    const text = options.text?.yaml ?? readConfigFile(origin)
+    config = parseConfig(text, origin, env, path.dirname(path.resolve(origin)))
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    if (problems.length === 0) throw error
+    problems.push(...error.problems)
+  }
+  if (config === null || problems.length > 0) throw new ConfigError(problems)
+  return deepFreeze({ settings, config, origin })
+}
+
+/** The settings alone, for commands that need no config. */
+export function loadSettings(env: Environment = process.env): Settings {
+  const { settings, problems } = readSettings(env)
+  if (problems.length > 0) throw new ConfigError(problems)
+  return deepFreeze(settings)
+}
+
+function readSettings(env: Environment): { settings: Settings; problems: string[] } {
+  const problems: string[] = []
+  const names = Object.keys(SETTINGS) as SettingName[]
+  for (const name of Object.keys(env)) {
+    if (!name.startsWith('TIDEGATE_') || name in SETTINGS || IGNORED_VARIABLES.test(name)) continue
+    const near = nearest(name, names)
+    problems.push(`${name}: no such setting${near === null ? '' : `; did you mean ${near}?`}`)
+  }
+  const values: Record<string, unknown> = {}
+  const context = (): DefaultsContext => ({
+    // systemd gives several directories with colons between them.
+    runtimeDirectory: env.RUNTIME_DIRECTORY?.split(':')[0] || env.XDG_RUNTIME_DIR || os.tmpdir(),
+    uid: process.getuid?.() ?? 0,
+    port: typeof values.port === 'number' ? values.port : 0,
+  })
+  for (const name of names) {
+    const setting = SETTINGS[name]
+    // Set but empty is how compose files and service managers spell unset.
+    const text = env[name] || (typeof setting.default === 'function' ? setting.default(context()) : setting.default)
+    const parsed = (setting.type as z.ZodType<unknown, string>).safeParse(text)
+    values[setting.key] = parsed.data
+    if (!parsed.success) {
+      for (const problem of schemaProblems(parsed.error, text))
+        problems.push(`${name}: ${problem.message}, "${text}" is not`)
+    }
+  }
+  return { settings: values as unknown as Settings, problems }
+}
+
+function readConfigFile(file: string): string {
+  try {
+    if (statSync(file).isDirectory()) throw new ConfigError([`${file}: is a directory, not a configuration file`])
+    return readFileSync(file, 'utf8')
+  } catch (error) {
+    if (error instanceof ConfigError) throw error
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') throw new ConfigError([`${file}: no such file`], true)
+    throw new ConfigError([`${file}: cannot be read (${code})`])
+  }
+}
+
+/** @param directory what file: secrets are relative to */
+function parseConfig(text: string, origin: string, env: Environment, directory: string): Config {
+  const lines = new LineCounter()
+  // A message of prettyErrors would quote the line, and with it a secret.
+  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
+  const at = (offset: number): string => {
+    const { line, col } = lines.linePos(offset)
+    return `${origin}:${line}:${col}`
+  }
+  const duplicates = document.errors.filter((error) => error.code === 'DUPLICATE_KEY')
+  // What follows the first syntax error is mostly its echo.
+  const syntax = document.errors.filter((error) => error.code !== 'DUPLICATE_KEY').slice(0, 1)
+  const yamlProblems = [
+    ...syntax.map(
+      (error) =>
+        `${at(error.pos[0])}: is not YAML: ${error.code === 'MULTIPLE_DOCS' ? 'it holds several documents' : withoutQuotes(error.message)}`,
+    ),
+    ...duplicates.map((error) => `${at(error.pos[0])}: ${duplicateKey(text, error.pos)} is given twice`),
+    ...document.warnings.map((warning) => `${at(warning.pos[0])}: has a tag that means nothing here`),
+  ]
+  if (yamlProblems.length > 0) throw new ConfigError(yamlProblems)
+  let raw: unknown
+  try {
+    raw = document.toJS()
+  } catch {
+    // An alias without its anchor, or aliases of aliases beyond yaml's maxAliasCount. Its message quotes the alias.
+    throw new ConfigError([`${origin}: has an alias (*name) without its anchor, or too many of them`])
+  }
+  if (raw === null || raw === undefined) throw new ConfigError([`${origin}: is empty`])
+
+  const { config, problems } = checkConfig(raw)
+  const resolved = config === null ? null : resolveSecrets(config, env, directory, problems)
+  if (resolved === null || problems.length > 0) {
+    throw new ConfigError(
+      problems
+        .map((problem) => ({ offset: offsetOf(document.contents, problem), problem }))
+        .sort((a, b) => a.offset - b.offset)
+        .map(({ offset, problem }) => `${at(offset)}: ${describe(problem)}`),
+    )
+  }
+  return resolved
+}
+
+/** `config` is null where the schema refused it; what entries say of each other is then checked between those that are sound. */
+function checkConfig(raw: unknown): { config: Config | null; problems: Problem[] } {
+  const parsed = configSchema.safeParse(raw)
+  const problems: Problem[] = parsed.success ? [] : schemaProblems(parsed.error, raw)
+  const names = {
+    consumers: keysOf(raw, 'consumers'),
+    services: keysOf(raw, 'services'),
+    limits: keysOf(raw, 'limits'),
+  }
+  const routes = isRecord(raw) && Array.isArray(raw.routes) ? raw.routes : []
+  problems.push(...danglingNames(routes, names))
+  problems.push(...referenceProblems(parsed.success ? parsed.data : soundEntries(raw), names))
+  return { config: parsed.success ? parsed.data : null, problems }
+}
+
+function soundEntries(raw: unknown): CheckedEntries {
+  const section = (key: string): object => Object(isRecord(raw) ? raw[key] : undefined)
+  const sound = <T extends z.ZodType>(schema: T, key: string): Record<string, z.output<T>> => {
+    const entries = Object.entries(section(key)).map(([name, value]) => [name, schema.safeParse(value)] as const)
+    return Object.fromEntries(entries.flatMap(([name, result]) => (result.success ? [[name, result.data]] : [])))
+  }
+  const routes = section('routes')
+  return {
+    services: sound(serviceSchema, 'services'),
+    limits: sound(limitSchema, 'limits'),
+    routes: Array.isArray(routes) ? routes.map((route) => routeSchema.safeParse(route).data) : [],
+  }
+}
+
+function resolveSecrets(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
+  const consumers = Object.entries(config.consumers).map(([name, consumer]) => {
+    const secret = consumer.secret.map((text, index) => {
+      const resolved = resolveSecret(text, env, directory)
+      if ('problem' in resolved)
+        problems.push({ path: ['consumers', name, 'secret', index], message: resolved.problem })
+      return 'problem' in resolved ? '' : resolved.secret
+    })
+    return [name, { ...consumer, secret }] as const
+  })
+  return { ...config, consumers: Object.fromEntries(consumers) }
+}
+
+/** `env:NAME`, `file:PATH` or the secret itself. */
+export function resolveSecret(
+  text: string,
+  env: Environment = process.env,
+  directory = '.',
+): { secret: string } | { problem: string } {
+  let secret = text
+  let source = 'the secret'
+  if (text.startsWith('env:')) {
+    const name = text.slice(4)
+    source = `the environment variable ${name}`
+    const value = env[name]
+    if (value === undefined) return { problem: `${source} is not set` }
+    secret = value
+  } else if (text.startsWith('file:')) {
+    const file = text.slice(5)
+    source = `the file ${file}`
+    try {
+      secret = readFileSync(path.resolve(directory, file), 'utf8').replace(/\r?\n$/, '')
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      return { problem: code === 'ENOENT' ? `${source} does not exist` : `${source} cannot be read (${code})` }
+    }
+  }
+  return secret === '' ? { problem: `${source} is empty` } : { secret }
+}
+
+function describe(problem: Problem): string {
+  if (problem.path.length === 0) return problem.message
+  let key = ''
+  for (const part of problem.path) {
+    if (typeof part === 'number') key += `[${part}]`
+    else key += key === '' ? String(part) : `.${String(part)}`
+  }
+  return `${key}: ${problem.message}`
+}
+
+/** Where the key of a problem stands; for one that is missing, where its parent does. */
+function offsetOf(root: ParsedNode | null, problem: Problem): number {
+  let node: unknown = root
+  let offset = root?.range[0] ?? 0
+  for (const part of problem.path) {
+    if (isMap(node)) {
+      const pair = node.items.find(
+        (item) => isPair(item) && isScalar(item.key) && String(item.key.value) === String(part),
+      )
+      if (pair === undefined) break
+      offset = (pair.key as ParsedNode).range[0]
+      node = pair.value
+    } else {
+      const item = (node as { items?: unknown[] } | null)?.items?.[part as number]
+      if (item === undefined) break
+      offset = (item as ParsedNode).range?.[0] ?? offset
+      node = item
+    }
+  }
+  return offset
+}
+
+/** yaml's texts quote what they stumbled over after a colon or in quotes. */
+function withoutQuotes(message: string): string {
+  return (message.split(/["\n]|: |\\/)[0] as string).trim().replace(/^\w/, (first) => first.toLowerCase())
+}
+
+function duplicateKey(text: string, [start, end]: readonly [number, number]): string {
+  const key = /^[\w.@:/+-]+/.exec(text.slice(start, Math.max(end, start + 64)))?.[0]
+  return key === undefined ? 'a key' : `"${key.replace(/:$/, '')}"`
+}
+
+function keysOf(raw: unknown, key: string): string[] {
+  const section = isRecord(raw) ? raw[key] : undefined
+  return isRecord(section) ? Object.keys(section) : []
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === 'object' && value !== null && !Object.isFrozen(value)) {
+    Object.freeze(value)
+    for (const inner of Object.values(value)) deepFreeze(inner)
+  }
+  return value
+}

@@ -1,0 +1,184 @@
+// What one entry of the configuration says of another: services, consumers and limits that routes name, routes that cannot be told
+// apart, options that have no effect where they stand. Pure; each problem with the path of the key it is about.
+import { hint } from './nearest.js'
+import { canonicalHost, isParameter, type PathPattern, parsePattern } from './patterns.js'
+import type { Config, LimitConfig, RouteConfig } from './schema.js'
+import { UNLIMITED_BYTES } from './schema.js'
+
+export interface Problem {
+  readonly path: readonly PropertyKey[]
+  readonly message: string
+}
+
+/** Names that are defined, also by entries that have problems of their own: those are reported once. */
+export interface DefinedNames {
+  readonly consumers: readonly string[]
+  readonly services: readonly string[]
+  readonly limits: readonly string[]
+}
+
+/** Entries that the schema refused are missing here: routes is sparse then. */
+export type CheckedEntries = Pick<Config, 'services' | 'limits'> & {
+  readonly routes: readonly (RouteConfig | undefined)[]
+}
+
+/** What a route names, in any state: also one that the schema refused is looked through, so that all is said at once. */
+export function danglingNames(routes: readonly unknown[], names: DefinedNames): Problem[] {
+  const problems: Problem[] = []
+  const check = (path: readonly PropertyKey[], name: unknown, kind: string, known: readonly string[]): void => {
+    if (typeof name !== 'string' || known.includes(name)) return
+    problems.push({ path, message: `no ${kind} is named "${name}"${hint(name, known)}` })
+  }
+  routes.forEach((route, index) => {
+    const { service, allow, limits } = Object(route) as Record<string, unknown>
+    check(['routes', index, 'service'], service, 'service', names.services)
+    for (const [at, name] of Array.isArray(allow) ? allow.entries() : []) {
+      check(['routes', index, 'allow', at], name, 'consumer', names.consumers)
+    }
+    for (const [at, limit] of Array.isArray(limits) ? limits.entries() : []) {
+      check(['routes', index, 'limits', at], limit, 'limit', names.limits)
+    }
+  })
+  return problems
+}
+
+/** Most bytes of a body that is read whole before it is forwarded. */
+const MAX_SIGNED_BODY_BYTES = 2 ** 30
+
+export function referenceProblems(config: CheckedEntries, names: DefinedNames): Problem[] {
+  const problems: Problem[] = []
+  for (const [name, service] of Object.entries(config.services)) {
+    const seen = new Set<string>()
+    service.endpoints.forEach((endpoint, index) => {
+      const { origin } = new URL(endpoint)
+      if (seen.has(origin))
+        problems.push({ path: ['services', name, 'endpoints', index], message: `"${origin}" is listed twice` })
+      seen.add(origin)
+    })
+  }
+  for (const [name, limit] of Object.entries(config.limits)) problems.push(...costProblems(limit, ['limits', name]))
+  config.routes.forEach((route, index) => {
+    if (route !== undefined) problems.push(...routeProblems(route, ['routes', index], config, names))
+  })
+  problems.push(...duplicateNames(config.routes, names.limits), ...ambiguousRoutes(config.routes))
+  return problems
+}
+
+function routeProblems(
+  route: RouteConfig,
+  at: readonly PropertyKey[],
+  config: CheckedEntries,
+  names: DefinedNames,
+): Problem[] {
+  const problems: Problem[] = []
+  const add = (path: readonly PropertyKey[], message: string) => problems.push({ path: [...at, ...path], message })
+
+  if (route.auth === 'x-m') {
+    if (names.consumers.length === 0) add(['auth'], 'x-m needs someone who may call: consumers is empty')
+  } else {
+    for (const key of ['allow', 'signBody', 'maxSkew'] as const) {
+      if (route[key] !== undefined) add([key], 'has no effect with auth: none, where callers are not identified')
+    }
+  }
+  const signed = route.auth === 'x-m' && route.signBody !== false
+  if (signed && route.maxBody !== undefined && route.maxBody > MAX_SIGNED_BODY_BYTES) {
+    const given = route.maxBody === UNLIMITED_BYTES ? 'unlimited' : 'over 1GiB'
+    add(['maxBody'], `cannot be ${given} where the signature covers the body, which is held in memory; see signBody`)
+  }
+  const pattern = patternOf(route)
+  if (route.stripPrefix && route.rewrite !== undefined)
+    add(['rewrite'], 'cannot stand next to stripPrefix: "/" does the same')
+  if (pattern.segments.some(isParameter)) {
+    for (const key of ['stripPrefix', 'rewrite'] as const) {
+      if (route[key]) add([key], `cannot be used with parameters in the path ("${pattern.text}")`)
+    }
+  }
+
+  route.limits.forEach((entry, index) => {
+    const inline = typeof entry !== 'string'
+    const limit = inline ? entry : config.limits[entry]
+    if (inline) problems.push(...costProblems(entry, [...at, 'limits', index]))
+    if (limit?.by.includes('consumer') && route.auth === 'none') {
+      add(['limits', index], 'counts by consumer, and with auth: none callers are not identified')
+    }
+  })
+  return problems
+}
+
+function costProblems(limit: LimitConfig, at: readonly PropertyKey[]): Problem[] {
+  const burst = limit.burst ?? limit.rate.quantity
+  const costs = typeof limit.cost === 'number' ? [limit.cost] : Object.values(limit.cost)
+  return costs.some((cost) => cost > burst)
+    ? [
+        {
+          path: [...at, 'cost'],
+          message: `is more than the bucket holds (burst: ${burst}), nothing would ever be admitted`,
+        },
+      ]
+    : []
+}
+
+function duplicateNames(routes: readonly (RouteConfig | undefined)[], limitNames: readonly string[]): Problem[] {
+  const problems: Problem[] = []
+  const seenRoutes = new Map<string, number>()
+  const seenLimits = new Set(limitNames)
+  routes.forEach((route, index) => {
+    if (route === undefined) return
+    if (route.name !== undefined) {
+      const first = seenRoutes.get(route.name)
+      if (first === undefined) seenRoutes.set(route.name, index)
+      else
+        problems.push({
+          path: ['routes', index, 'name'],
+          message: `"${route.name}" is already the name of routes[${first}]`,
+        })
+    }
+    route.limits.forEach((limit, position) => {
+      if (typeof limit === 'string' || limit.name === undefined) return
+      if (seenLimits.has(limit.name)) {
+        problems.push({
+          path: ['routes', index, 'limits', position, 'name'],
+          message: `"${limit.name}" is already the name of a limit; to share it, put it under limits`,
+        })
+      }
+      seenLimits.add(limit.name)
+    })
+  })
+  return problems
+}
+
+/** Two routes that nothing tells apart for some request: which one answers would depend on the order of the file. */
+function ambiguousRoutes(routes: readonly (RouteConfig | undefined)[]): Problem[] {
+  const problems: Problem[] = []
+  const seen = new Map<string, { index: number; methods: readonly string[] | undefined }[]>()
+  routes.forEach((route, index) => {
+    if (route === undefined) return
+    const { exact, segments } = patternOf(route)
+    const shape = segments.map((segment) => (isParameter(segment) ? ':' : segment))
+    const headers = Object.entries(route.match.headers ?? {}).sort()
+    for (const host of route.match.host ?? ['']) {
+      const key = JSON.stringify([host && canonicalHost(host), exact, shape, headers, route.priority])
+      const same = seen.get(key) ?? []
+      const methods = route.match.methods
+      for (const other of same) {
+        const shared = methods === undefined ? undefined : methods.filter((method) => other.methods?.includes(method))
+        if (methods === undefined ? other.methods !== undefined : (shared as string[]).length === 0) continue
+        const what =
+          shared === undefined ? 'matches the same requests' : `matches the same ${shared.join(', ')} requests`
+        problems.push({
+          path: ['routes', index, 'match'],
+          message: `${what} as routes[${other.index}]; give one a higher priority`,
+        })
+        break
+      }
+      same.push({ index, methods })
+      seen.set(key, same)
+    }
+  })
+  return problems
+}
+
+export function patternOf(route: Pick<RouteConfig, 'match'>): PathPattern {
+  const { path, exactPath } = route.match
+  return exactPath === undefined ? parsePattern(path ?? '/', false) : parsePattern(exactPath, true)
+}

@@ -1,0 +1,157 @@
+// The environment: what differs from one deployment to the next. Each variable with its type, limits, default and meaning; README's
+// table is held equal to this one by a test. The values are read in load.ts.
+import os from 'node:os'
+import path from 'node:path'
+import { z } from 'zod'
+import { sizeBytes } from './quantities.js'
+
+/** What defaults may depend on besides themselves. */
+export interface DefaultsContext {
+  /** RUNTIME_DIRECTORY (systemd) or XDG_RUNTIME_DIR, else the temp directory. */
+  readonly runtimeDirectory: string
+  readonly uid: number
+  readonly port: number
+}
+
+const text = z.string().min(1)
+const hostname = z.string().regex(/^[A-Za-z0-9_.:%-]+$/, 'is not a host name or address')
+
+const numberIn = (min: number, max: number) =>
+  z.string().transform((value, context) => {
+    const number = /^\d{1,15}$/.test(value) ? Number(value) : Number.NaN
+    if (!(number >= min && number <= max)) context.addIssue(`must be a whole number between ${min} and ${max}`)
+    return number
+  })
+
+const bytesIn = (min: number, max: number) =>
+  z.string().transform((value, context) => {
+    const bytes = sizeBytes(value)
+    if (bytes === null || bytes < min || bytes > max) {
+      context.addIssue(`must be a number of bytes between ${min} and ${max}, KiB, MiB and GiB allowed`)
+    }
+    return bytes ?? 0
+  })
+
+const PORT = numberIn(0, 65_535)
+
+export const SETTINGS = {
+  TIDEGATE_CONFIG: {
+    key: 'configFile',
+    type: text,
+    default: 'tidegate.yaml',
+    about: 'the configuration file, YAML or JSON',
+  },
+  TIDEGATE_HOST: { key: 'host', type: hostname, default: '0.0.0.0', about: 'address to listen on' },
+  TIDEGATE_PORT: { key: 'port', type: PORT, default: '8080', about: 'port to listen on; 0 takes a free one' },
+  TIDEGATE_ADMIN_HOST: {
+    key: 'adminHost',
+    type: hostname,
+    default: '127.0.0.1',
+    about: 'address of the admin listener, which has no password',
+  },
+  TIDEGATE_ADMIN_PORT: {
+    key: 'adminPort',
+    type: PORT,
+    default: '9901',
+    about: 'port of /livez, /readyz, /metrics and /status; 0 takes a free one',
+  },
+  TIDEGATE_WORKERS: {
+    key: 'workers',
+    type: numberIn(1, 256),
+    default: () => String(os.availableParallelism()),
+    shown: 'number of cores',
+    about: 'worker processes, 1 to 256',
+  },
+  TIDEGATE_ISOLATION: {
+    key: 'isolation',
+    type: z.enum(['auto', 'process', 'thread']),
+    default: 'auto',
+    about: '`process`, `thread`, or `auto`: processes where the native addon was built',
+  },
+  TIDEGATE_STATE: {
+    key: 'state',
+    type: text,
+    default: (context: DefaultsContext) =>
+      path.join(context.runtimeDirectory, `tidegate-${context.uid}-${context.port}.state`),
+    shown: '`tidegate-UID-PORT.state` in the runtime or temp directory',
+    about: 'file that keeps limits and breakers over a restart; `none` keeps nothing past the process',
+  },
+  TIDEGATE_LOG_LEVEL: {
+    key: 'logLevel',
+    type: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
+    default: 'info',
+    about: '`trace`, `debug`, `info`, `warn`, `error`, `fatal` or `silent`; not for the access log',
+  },
+  TIDEGATE_ACCESS_LOG: {
+    key: 'accessLog',
+    type: text,
+    default: 'stdout',
+    about: '`stdout`, `off`, or the path of a file',
+  },
+  TIDEGATE_UPSTREAM_CONNECTIONS: {
+    key: 'upstreamConnections',
+    type: numberIn(1, 65_535),
+    default: '128',
+    about: 'most connections to an endpoint, per worker',
+  },
+  TIDEGATE_HMAC_OFFLOAD_BYTES: {
+    key: 'hmacOffloadBytes',
+    type: bytesIn(0, 2 ** 30),
+    default: '32768',
+    about: 'signed bodies of this size and more are checked in a thread; 0 sends every check there',
+  },
+  TIDEGATE_HMAC_THREADS: {
+    key: 'hmacThreads',
+    type: numberIn(1, 64),
+    default: '1',
+    about: 'threads for that, per worker',
+  },
+  TIDEGATE_MAX_HEADER_BYTES: {
+    key: 'maxHeaderBytes',
+    type: bytesIn(1024, 2 ** 20),
+    default: '16384',
+    about: 'most bytes of a request head, 1 KiB to 1 MiB',
+  },
+  TIDEGATE_MAX_BODY_BYTES: {
+    key: 'maxBodyBytes',
+    type: bytesIn(0, 2 ** 40),
+    default: '1048576',
+    about: 'most bytes of a request body on routes without `maxBody`',
+  },
+  TIDEGATE_RATE_LIMIT_KEYS: {
+    key: 'rateLimitKeys',
+    type: numberIn(1024, 2 ** 26),
+    default: '131072',
+    about: 'buckets the rate-limit table has room for',
+  },
+  TIDEGATE_DRAIN_TIMEOUT_MS: {
+    key: 'drainTimeoutMs',
+    type: numberIn(0, 3_600_000),
+    default: '10000',
+    about: 'time that exchanges in flight have to finish after SIGTERM',
+  },
+} as const satisfies Record<string, Setting>
+
+interface Setting {
+  readonly key: string
+  /** From the variable's text to the setting. */
+  readonly type: z.ZodType<unknown, string>
+  readonly default: string | ((context: DefaultsContext) => string)
+  /** How documentation shows a default that is computed. */
+  readonly shown?: string
+  readonly about: string
+}
+
+type Table = typeof SETTINGS
+export type SettingName = keyof Table
+export type Settings = { readonly [Name in SettingName as Table[Name]['key']]: z.output<Table[Name]['type']> }
+
+/** Set for tests and by the isolation's own machinery: not settings, and no typing mistakes either. */
+export const IGNORED_VARIABLES = /^TIDEGATE_(TEST_|NATIVE)/
+
+/** The rows of README's table: `| variable | default | meaning |`. */
+export function settingsRows(): string[] {
+  return Object.entries<Setting>(SETTINGS).map(
+    ([name, setting]) => `| \`${name}\` | ${setting.shown ?? `\`${setting.default}\``} | ${setting.about} |`,
+  )
+}

@@ -1,0 +1,112 @@
+// zod's issues → problems in the words of this house: what is expected, never the value that was found (it may be a secret), and for a
+// key that is not known the nearest that is. Pure; start-up only.
+import { z } from 'zod'
+import { hint } from './nearest.js'
+import type { Problem } from './references.js'
+import { configSchema } from './schema.js'
+
+type Issue = z.core.$ZodIssue
+
+/** @param input what was parsed: it tells a missing key from one of the wrong type */
+export function schemaProblems(error: z.core.$ZodError, input: unknown): Problem[] {
+  return error.issues.flatMap((issue) => problemsOf(issue, [], input))
+}
+
+function problemsOf(issue: Issue, parent: readonly PropertyKey[], input: unknown): Problem[] {
+  const path = [...parent, ...issue.path]
+  const one = (message: string): Problem[] => [{ path, message }]
+  switch (issue.code) {
+    case 'unrecognized_keys':
+      return issue.keys.map((key) => ({
+        path: [...path, key],
+        message: `unknown key${hint(key, knownKeys(path, input))}`,
+      }))
+    case 'invalid_type':
+      return valueAt(input, path) === undefined
+        ? one(`is missing (${article(issue.expected)})`)
+        : one(issue.message.startsWith('Invalid input') ? `must be ${article(issue.expected)}` : issue.message)
+    case 'invalid_value':
+      return valueAt(input, path) === undefined
+        ? one(`is missing (${alternatives(issue.values)})`)
+        : one(`must be ${alternatives(issue.values)}`)
+    case 'invalid_key':
+      return issue.issues.map((inner) => ({ path, message: inner.message }))
+    case 'invalid_union': {
+      // The alternatives differ in their types: the one of the type that was given says what is wrong with it.
+      const fitting = issue.errors.filter(
+        (errors) => !errors.some((inner) => inner.code === 'invalid_type' && inner.path.length === 0),
+      )
+      const [only] = fitting
+      if (only !== undefined) return only.flatMap((inner) => problemsOf(inner, path, input))
+      const expected = issue.errors.flatMap((errors) =>
+        errors.flatMap((inner) =>
+          inner.code === 'invalid_type' && inner.path.length === 0 ? [article(inner.expected)] : [],
+        ),
+      )
+      return one(valueAt(input, path) === undefined ? 'is missing' : `must be ${[...new Set(expected)].join(' or ')}`)
+    }
+    case 'too_small':
+      return one(
+        issue.origin === 'number' || issue.origin === 'int'
+          ? `must be ${issue.inclusive ? 'at least' : 'more than'} ${issue.minimum}`
+          : issue.origin === 'string'
+            ? 'must not be empty'
+            : `must have at least ${issue.minimum} ${Number(issue.minimum) === 1 ? 'entry' : 'entries'}`,
+      )
+    case 'too_big':
+      return one(`must be at most ${issue.maximum}`)
+    default:
+      return one(issue.message)
+  }
+}
+
+const ARTICLES: Record<string, string> = {
+  array: 'a list',
+  object: 'keys and values',
+  record: 'keys and values',
+  string: 'a string',
+  number: 'a number',
+  int: 'a whole number',
+  boolean: 'true or false',
+}
+
+function article(type: string): string {
+  return ARTICLES[type] ?? type
+}
+
+function alternatives(values: readonly unknown[]): string {
+  return values.length === 1 ? String(values[0]) : `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`
+}
+
+function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
+  let value = input
+  for (const part of path) value = (value as Record<PropertyKey, unknown> | null | undefined)?.[part]
+  return value
+}
+
+/** The keys that the schema has at a path, without those that are already given there. */
+function knownKeys(path: readonly PropertyKey[], input: unknown): string[] {
+  let candidates: z.core.$ZodType[] = [configSchema]
+  for (const part of path) candidates = candidates.flatMap(unwrap).flatMap((schema) => child(schema, part))
+  const given = Object.keys(Object(valueAt(input, path)))
+  const keys = candidates
+    .flatMap(unwrap)
+    .flatMap((schema) => (schema instanceof z.ZodObject ? Object.keys(schema.shape) : []))
+  return keys.filter((key) => !given.includes(key))
+}
+
+function unwrap(schema: z.core.$ZodType): z.core.$ZodType[] {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault) {
+    return unwrap(schema.def.innerType)
+  }
+  if (schema instanceof z.ZodPipe) return unwrap(schema.def.in)
+  if (schema instanceof z.ZodUnion) return schema.options.flatMap(unwrap)
+  return [schema]
+}
+
+function child(schema: z.core.$ZodType, part: PropertyKey): z.core.$ZodType[] {
+  if (schema instanceof z.ZodObject) return schema.shape[String(part)] === undefined ? [] : [schema.shape[String(part)]]
+  if (schema instanceof z.ZodArray) return [schema.def.element]
+  if (schema instanceof z.ZodRecord) return [schema.def.valueType]
+  return []
+}

@@ -1,0 +1,134 @@
+// The admin listener, in the primary and on no request's way: probes for whoever runs the gateway, numbers for whoever watches it. It
+// shows what it is given and decides nothing.
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Logger } from '../telemetry/log.js'
+
+export interface AdminOptions {
+  readonly host: string
+  /** 0 takes a free one. */
+  readonly port: number
+  /** Whether requests are served now; `why` says what is missing. */
+  readonly ready: () => { readonly ready: boolean; readonly why: string }
+  readonly metrics: () => string | Promise<string>
+  /** Anything JSON can hold. */
+  readonly status: () => object
+  readonly log: Logger
+}
+
+export interface Admin {
+  readonly port: number
+  /** Resolves when the port is free. Open connections are cut. */
+  close(): Promise<void>
+}
+
+interface Answer {
+  readonly status: number
+  readonly type: string
+  readonly body: string
+}
+
+type Handler = (req: IncomingMessage) => Answer | Promise<Answer>
+
+const TEXT = 'text/plain; charset=utf-8'
+const METRICS = 'text/plain; version=0.0.4; charset=utf-8'
+const JSON_TYPE = 'application/json'
+
+/** RFC 9457. Admin answers have no request id, for they are not logged. */
+function problem(status: number, title: string, detail: string): Answer {
+  return {
+    status,
+    type: 'application/problem+json',
+    body: `${JSON.stringify({ type: 'about:blank', title, status, detail })}\n`,
+  }
+}
+
+/**
+ * Starts listening.
+ * @throws Error naming TIDEGATE_ADMIN_PORT or TIDEGATE_ADMIN_HOST where that is not possible
+ */
+export function startAdmin(options: AdminOptions): Promise<Admin> {
+  const { host, port, log } = options
+  /** Path, then method. HEAD is answered as GET is; node:http leaves the body out. */
+  const resources = new Map<string, ReadonlyMap<string, Handler>>([
+    ['/livez', new Map([['GET', () => ({ status: 200, type: TEXT, body: 'live\n' })]])],
+    ['/readyz', new Map([['GET', () => readyz(options)]])],
+    ['/metrics', new Map([['GET', async () => ({ status: 200, type: METRICS, body: await options.metrics() })]])],
+    [
+      '/status',
+      new Map([
+        ['GET', () => ({ status: 200, type: JSON_TYPE, body: `${JSON.stringify(options.status(), null, 2)}\n` })],
+      ]),
+    ],
+  ])
+  // Nobody needs long to ask for a page, and half-open connections must not gather here.
+  const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000 }, (req, res) => {
+    // A body nobody asked for: read past, so that the connection can go on.
+    req.resume()
+    answer(resources, req, res).catch((error: unknown) => {
+      log.error({ err: error, path: req.url }, 'admin: cannot answer')
+      send(res, problem(500, 'Internal Server Error', 'see the log'), {})
+    })
+  })
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(error, host, port)))
+    server.listen({ host, port }, () => {
+      server.removeAllListeners('error')
+      // An accept that fails (EMFILE) must not end the primary.
+      server.on('error', (err) => log.error({ err }, 'admin: listener'))
+      resolve({ port: (server.address() as AddressInfo).port, close: () => close(server) })
+    })
+  })
+}
+
+function readyz({ ready }: AdminOptions): Answer {
+  const now = ready()
+  return now.ready ? { status: 200, type: TEXT, body: 'ready\n' } : problem(503, 'Service Unavailable', now.why)
+}
+
+async function answer(
+  resources: ReadonlyMap<string, ReadonlyMap<string, Handler>>,
+  req: IncomingMessage,
+  res: ServerResponse,
+): Promise<void> {
+  const target = req.url ?? '/'
+  const query = target.indexOf('?')
+  const methods = resources.get(query < 0 ? target : target.slice(0, query))
+  if (methods === undefined) {
+    send(res, problem(404, 'Not Found', `there are ${[...resources.keys()].join(', ')}`), {})
+    return
+  }
+  const handler = methods.get(req.method === 'HEAD' ? 'GET' : (req.method ?? ''))
+  if (handler === undefined) {
+    const allow = [...methods.keys()].flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ')
+    send(res, problem(405, 'Method Not Allowed', `allowed: ${allow}`), { allow })
+    return
+  }
+  send(res, await handler(req), {})
+}
+
+function send(res: ServerResponse, { status, type, body }: Answer, headers: Record<string, string>): void {
+  res.writeHead(status, {
+    'content-type': type,
+    'content-length': Buffer.byteLength(body),
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    ...headers,
+  })
+  res.end(body)
+}
+
+function listenError(error: NodeJS.ErrnoException, host: string, port: number): Error {
+  const at = `${host.includes(':') ? `[${host}]` : host}:${port}`
+  if (error.code === 'EADDRINUSE') return new Error(`TIDEGATE_ADMIN_PORT: ${at} is in use`, { cause: error })
+  if (error.code === 'EACCES')
+    return new Error(`TIDEGATE_ADMIN_PORT: no permission to listen on ${at}`, { cause: error })
+  return new Error(`TIDEGATE_ADMIN_HOST: cannot listen on ${at}: ${error.message}`, { cause: error })
+}
+
+function close(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve())
+    server.closeAllConnections()
+  })
+}

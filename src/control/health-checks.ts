@@ -1,0 +1,122 @@
+// Active health checks: the primary asks each endpoint of a service with `health` how it is and writes the answer where every worker's
+// selection reads it (state/health-table.ts). Sees no request; no worker waits for it.
+//
+// A check is a GET of the path on a connection of its own, so that accepting is checked too and a kept-alive connection the endpoint
+// closed meanwhile is no fault. 2xx within the timeout is well, all else is not: a redirect is not followed, for its target is not the
+// endpoint. From `up`, `unhealthyAfter` failures in a row lead down; from `down`, `healthyAfter` successes lead up.
+//
+// An endpoint not checked yet counts as up, as with HAProxy, nginx and Traefik: a gateway that starts again must not refuse everybody
+// until the first round is over. (Envoy and Consul hold it to be down.) Its first success alone settles that.
+import { type ClientRequest, get as getHttp } from 'node:http'
+import { get as getHttps } from 'node:https'
+import type { Endpoint, HealthCheck, Service } from '../config/compile.js'
+import type { HealthTable } from '../state/health-table.js'
+import type { Logger } from '../telemetry/log.js'
+
+export interface HealthChecksOptions {
+  readonly table: HealthTable
+  readonly services: readonly Service[]
+  readonly log: Logger
+}
+
+export interface HealthChecks {
+  /** No check is begun or finished afterwards. What the table says stays. */
+  stop(): void
+}
+
+/** A tenth either way, so that the checks of many endpoints, or of many gateways, do not stay in step. */
+const JITTER = 0.1
+/** More of an answer's body than this is not read. */
+const MAX_BODY_BYTES = 65_536
+
+export function startHealthChecks({ table, services, log }: HealthChecksOptions): HealthChecks {
+  const checks: Check[] = []
+  for (const service of services) {
+    if (service.health === null) continue
+    for (const endpoint of service.endpoints) checks.push(new Check(service, endpoint, service.health, table, log))
+  }
+  return {
+    stop() {
+      for (const check of checks) check.stop()
+    },
+  }
+}
+
+class Check {
+  private failures = 0
+  private successes = 0
+  private stopped = false
+  private timer: NodeJS.Timeout
+  private request: ClientRequest | null = null
+
+  constructor(
+    private readonly service: Service,
+    private readonly endpoint: Endpoint,
+    private readonly rules: HealthCheck,
+    private readonly table: HealthTable,
+    private readonly log: Logger,
+  ) {
+    this.timer = setTimeout(() => this.run(), Math.random() * JITTER * rules.intervalMs)
+  }
+
+  stop(): void {
+    this.stopped = true
+    clearTimeout(this.timer)
+    this.request?.destroy()
+  }
+
+  private async run(): Promise<void> {
+    const fault = await this.ask().catch((error: Error) => error.message)
+    if (this.stopped) return
+    this.judge(fault)
+    const { intervalMs } = this.rules
+    this.timer = setTimeout(() => this.run(), intervalMs * (1 - JITTER + 2 * JITTER * Math.random()))
+  }
+
+  /** What is wrong with the endpoint; '' if nothing. */
+  private ask(): Promise<string> {
+    const { path, timeoutMs } = this.rules
+    const url = this.endpoint.origin + path
+    const headers = { 'user-agent': 'tidegate-health', accept: '*/*' }
+    return new Promise((resolve) => {
+      const request = (url.startsWith('https:') ? getHttps : getHttp)(url, { agent: false, headers }, (response) => {
+        const { statusCode = 0 } = response
+        const fault = statusCode >= 200 && statusCode < 300 ? '' : `status ${statusCode}`
+        let bytes = 0
+        response.on('data', (chunk: Buffer) => {
+          bytes += chunk.length
+          if (bytes > MAX_BODY_BYTES) settle(fault)
+        })
+        response.on('end', () => settle(fault))
+        response.on('error', (error) => settle(error.message))
+      })
+      request.on('error', (error: NodeJS.ErrnoException) => settle(error.message || (error.code ?? error.name)))
+      this.request = request
+      // One deadline over everything, name look-up and connecting too; destroying the request ends it wherever it is.
+      const deadline = setTimeout(() => settle(`no answer within ${timeoutMs} ms`), timeoutMs)
+      function settle(fault: string): void {
+        clearTimeout(deadline)
+        request.destroy()
+        resolve(fault)
+      }
+    })
+  }
+
+  private judge(fault: string): void {
+    const { index, origin } = this.endpoint
+    const state = this.table.state(index)
+    if (fault === '') {
+      this.failures = 0
+      this.successes++
+      if (state === 'up' || (state === 'down' && this.successes < this.rules.healthyAfter)) return
+      this.table.set(index, 'up')
+      this.log.info({ service: this.service.name, endpoint: origin, from: state }, 'endpoint is up')
+      return
+    }
+    this.successes = 0
+    this.failures++
+    if (state === 'down' || this.failures < this.rules.unhealthyAfter) return
+    this.table.set(index, 'down')
+    this.log.warn({ service: this.service.name, endpoint: origin, from: state, reason: fault }, 'endpoint is down')
+  }
+}

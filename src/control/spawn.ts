@@ -1,0 +1,52 @@
+// The two kinds of worker behind one interface: a forked process that inherits the segment and the listening socket, and a thread that
+// shares memory with the primary.
+import { fork } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
+import type { FromWorker } from './messages.js'
+import type { WorkerHandle } from './supervisor.js'
+
+const entry = fileURLToPath(new URL('./worker-entry.js', import.meta.url))
+
+/** Where the inherited descriptors are in a worker: after stdin, stdout, stderr and the IPC channel. */
+export const WORKER_SEGMENT_FD = 4
+export const WORKER_LISTEN_FD = 5
+
+/** uWS reads this once, when it is loaded. Its default is 4096. */
+const HEADERS_VARIABLE = 'UWS_HTTP_MAX_HEADERS_SIZE'
+
+export function spawnProcess(segmentFd: number, listenFd: number, maxHeaderBytes: number): WorkerHandle {
+  const child = fork(entry, [], {
+    // Bodies are never sent this way, but secrets of any bytes are: JSON would do, this keeps undefined apart from null.
+    serialization: 'advanced',
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc', segmentFd, listenFd],
+    env: { ...process.env, [HEADERS_VARIABLE]: String(maxHeaderBytes) },
+  })
+  // A channel that breaks ends in 'exit'; without a listener it would end the primary too.
+  child.on('error', () => {})
+  return {
+    pid: child.pid ?? 0,
+    send: (message) => {
+      if (child.connected) child.send(message, () => {})
+    },
+    kill: () => child.kill('SIGKILL'),
+    onMessage: (listener) => child.on('message', (message) => listener(message as FromWorker)),
+    onExit: (listener) => child.on('exit', (code, signal) => listener(signal ?? `exit code ${code}`)),
+  }
+}
+
+export function spawnThread(maxHeaderBytes: number): WorkerHandle {
+  process.env[HEADERS_VARIABLE] = String(maxHeaderBytes)
+  const thread = new Worker(entry)
+  let problem = ''
+  thread.on('error', (error) => {
+    problem = (error as Error).message
+  })
+  return {
+    pid: process.pid,
+    send: (message) => thread.postMessage(message),
+    kill: () => void thread.terminate(),
+    onMessage: (listener) => thread.on('message', (message) => listener(message as FromWorker)),
+    onExit: (listener) => thread.on('exit', (code) => listener(problem === '' ? `exit code ${code}` : problem)),
+  }
+}

@@ -1,0 +1,48 @@
+// Who is on the other end: the peer of the socket or, when that is a trusted proxy, the address it vouches for. Runs per request.
+import ipaddr from 'ipaddr.js'
+import type { HttpResponse } from 'uWebSockets.js'
+import type { Exchange } from './exchange.js'
+
+export type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
+
+const decoder = new TextDecoder('latin1')
+
+export function setAddresses(exchange: Exchange, trusted: readonly AddressRange[]): void {
+  const peer = peerAddress(exchange.res as HttpResponse)
+  exchange.peerAddress = peer
+  exchange.clientAddress = peer
+  if (trusted.length === 0 || !isTrusted(peer, trusted)) return
+  exchange.peerTrusted = true
+  exchange.clientAddress = forwardedAddress(peer, exchange.header('x-forwarded-for'), trusted)
+}
+
+/** An IPv4-mapped IPv6 address comes out as the IPv4 it is; uWS writes IPv6 in full, it is shortened as RFC 5952 says. */
+function peerAddress(res: HttpResponse): string {
+  const text = decoder.decode(res.getRemoteAddressAsText())
+  return text.includes(':') ? ipaddr.process(text).toString() : text
+}
+
+export function isTrusted(address: string, ranges: readonly AddressRange[]): boolean {
+  if (!ipaddr.isValid(address)) return false
+  const parsed = ipaddr.process(address)
+  for (const [network, bits] of ranges) {
+    if (parsed.kind() === network.kind() && parsed.match([network, bits] as [ipaddr.IPv4, number])) return true
+  }
+  return false
+}
+
+/**
+ * The right-most address of X-Forwarded-For that is not itself a trusted proxy: what is left of it was written by whoever wanted to
+ * (as nginx's real_ip_recursive does). The peer itself where the list is empty or its last entry is no address.
+ */
+export function forwardedAddress(peer: string, forwardedFor: string, ranges: readonly AddressRange[]): string {
+  let address = peer
+  const hops = forwardedFor.split(',')
+  for (let i = hops.length - 1; i >= 0; i--) {
+    const hop = (hops[i] as string).trim()
+    if (!ipaddr.isValid(hop)) break
+    address = ipaddr.process(hop).toString()
+    if (!isTrusted(hop, ranges)) break
+  }
+  return address
+}

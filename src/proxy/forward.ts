@@ -1,0 +1,375 @@
+// Forwards one exchange: attempts, deadlines, backpressure both ways, cancellation. The only user of undici on the request's way.
+// Runs per request. Neither body is ever gathered here: what one side cannot take stops the other.
+import type { IncomingHttpHeaders } from 'node:http'
+import { type Dispatcher, Pool } from 'undici'
+import type { Endpoint, RouteTable, Service } from '../config/compile.js'
+import { cutPrefix } from '../config/patterns.js'
+import type { Deadline, Deadlines } from '../deadlines.js'
+import { StreamedBody } from '../ingress/body.js'
+import type { Exchange, Holder } from '../ingress/exchange.js'
+import { Rejection } from '../outcome.js'
+import type { HealthTable } from '../state/health-table.js'
+import { type Breaker, OUTCOME } from './breaker.js'
+import { Cluster } from './cluster.js'
+import { DeadlineError, type UpstreamFailure, upstreamFailure } from './failure.js'
+import { upstreamHeaders } from './headers.js'
+import { answerWhole, cut, StreamedAnswer } from './respond.js'
+
+const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
+const queueFull = new Rejection('overloaded', 'too many requests waiting for a connection')
+
+/** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
+const MAX_PENDING = 1024
+
+/** RFC 9110, 9.2.2. */
+const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
+
+/** What the forwarder needs of the worker that owns it. */
+export interface ForwardEnds {
+  nowUs(): number
+  /** The answer is complete, cut, or the client is gone: log it, count it. */
+  conclude(exchange: Exchange): void
+  /** Nothing was sent yet: the client gets a problem. */
+  refuse(exchange: Exchange, rejection: Rejection): void
+}
+
+export class Forwarder {
+  readonly ends: ForwardEnds
+  readonly deadlines: Deadlines
+  readonly breakers: readonly (Breaker | null)[]
+  private readonly clusters: readonly Cluster[]
+  private readonly pools: readonly Pool[]
+  private readonly inFlight: Int32Array
+  private readonly connections: number
+
+  constructor(
+    table: RouteTable,
+    health: HealthTable,
+    breakers: readonly (Breaker | null)[],
+    deadlines: Deadlines,
+    connections: number,
+    workerIndex: number,
+    ends: ForwardEnds,
+  ) {
+    this.ends = ends
+    this.deadlines = deadlines
+    this.breakers = breakers
+    this.connections = connections
+    this.clusters = table.services.map((service) => new Cluster(service, health, workerIndex))
+    this.pools = table.services.flatMap((service) =>
+      service.endpoints.map((endpoint) => createPool(service, endpoint, connections)),
+    )
+    this.inFlight = new Int32Array(this.pools.length)
+  }
+
+  /** The next endpoint for this exchange; a rejection when there is none, or none that can take it. */
+  pick(exchange: Exchange): Rejection | null {
+    const endpoint = this.clusters[exchange.route!.service.index]!.pick(exchange.endpoint)
+    if (endpoint === null) return noEndpoint
+    if (this.inFlight[endpoint.index]! >= this.connections + MAX_PENDING) return queueFull
+    exchange.endpoint = endpoint
+    return null
+  }
+
+  forward(exchange: Exchange): void {
+    new Forwarding(this, exchange).attempt()
+  }
+
+  dispatch(endpoint: Endpoint, options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
+    this.inFlight[endpoint.index]!++
+    this.pools[endpoint.index]!.dispatch(options, handler)
+  }
+
+  release(endpoint: Endpoint): void {
+    this.inFlight[endpoint.index]!--
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.pools.map((pool) => pool.destroy()))
+  }
+}
+
+function createPool(service: Service, endpoint: Endpoint, connections: number): Pool {
+  return new Pool(endpoint.origin, {
+    connections,
+    pipelining: 1,
+    allowH2: false,
+    // Deadlines are ours (deadlines.ts): undici would arm a timer per request.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    connect: { timeout: service.connectTimeoutMs },
+  })
+}
+
+class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
+  deadlineUs: number
+  slot = -1
+  private readonly forwarder: Forwarder
+  private readonly exchange: Exchange
+  private readonly service: Service
+  private readonly upload: StreamedBody | null
+  private controller: Dispatcher.DispatchController | null = null
+  /** Why we gave up before undici did; it is told as soon as it hands us a controller. */
+  private abortReason: Error | null = null
+  private released = false
+
+  // The answer, while its head waits for the first chunk to leave together with it.
+  private phrase = ''
+  private headers: IncomingHttpHeaders | null = null
+  private length = -1
+  private answer: StreamedAnswer | null = null
+  private upstreamDone = false
+
+  constructor(forwarder: Forwarder, exchange: Exchange) {
+    this.forwarder = forwarder
+    this.exchange = exchange
+    const service = exchange.route!.service
+    this.service = service
+    exchange.upstreamStartUs = forwarder.ends.nowUs()
+    this.deadlineUs = exchange.upstreamStartUs + Math.min(service.firstByteTimeoutMs, service.totalTimeoutMs) * 1000
+    exchange.holder = this
+    forwarder.deadlines.add(this)
+    this.upload =
+      exchange.body === null && exchange.contentLength !== 0
+        ? new StreamedBody(exchange, (rejection) => this.giveUp(new Error(rejection.reason), rejection))
+        : null
+  }
+
+  attempt(): void {
+    const exchange = this.exchange
+    const endpoint = exchange.endpoint!
+    exchange.attempts++
+    this.controller = null
+    this.released = false
+    this.forwarder.dispatch(
+      endpoint,
+      {
+        method: exchange.method as Dispatcher.HttpMethod,
+        path: upstreamTarget(exchange),
+        headers: upstreamHeaders(exchange, endpoint.authority),
+        body: exchange.body ?? this.upload,
+        // undici closes the connection after a HEAD unless told otherwise.
+        reset: false,
+      },
+      this,
+    )
+  }
+
+  // From undici, in this order.
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.controller = controller
+    if (this.abortReason !== null) controller.abort(this.abortReason)
+  }
+
+  onResponseStart(_: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders, phrase = ''): void {
+    // uWS cannot send interim answers other than 100 Continue, which it has sent itself.
+    if (status < 200) return
+    const exchange = this.exchange
+    exchange.status = status
+    this.phrase = phrase
+    this.headers = headers
+    const declared = headers['content-length']
+    this.length = typeof declared === 'string' && /^[0-9]{1,15}$/.test(declared) ? Number(declared) : -1
+    this.waitForMore()
+    if (hasBody(exchange) && this.length !== 0) scheduleHead(this)
+  }
+
+  onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
+    const exchange = this.exchange
+    const res = exchange.res
+    if (res === null) return
+    this.waitForMore()
+    if (this.answer === null && chunk.length === this.length) {
+      // All of it is here: head and body leave in one write.
+      this.upload?.destroy()
+      answerWhole(exchange, this.phrase, this.headers!, chunk, -1)
+      return this.conclude(null)
+    }
+    let ok = true
+    res.cork(() => {
+      this.startAnswer()
+      ok = this.answer!.send(chunk)
+    })
+    if (ok) return
+    this.controller!.pause()
+    // Now it is the client who keeps us waiting.
+    this.deadlineUs = exchange.upstreamStartUs + this.service.totalTimeoutMs * 1000
+  }
+
+  onResponseEnd(): void {
+    this.upstreamDone = true
+    const exchange = this.exchange
+    if (exchange.concluded) return
+    this.upload?.destroy()
+    if (this.answer === null) {
+      const empty = hasBody(exchange) && this.length <= 0 ? emptyBody : null
+      answerWhole(exchange, this.phrase, this.headers!, empty, exchange.status === 204 ? -1 : this.length)
+      return this.conclude(null)
+    }
+    if (!this.answer.drained) return // drained() goes on
+    this.answer.end()
+    this.conclude(null)
+  }
+
+  onResponseError(_: Dispatcher.DispatchController, error: Error): void {
+    this.releaseEndpoint()
+    const exchange = this.exchange
+    // Whoever aborted has decided the outcome already.
+    if (exchange.concluded || this.abortReason !== null) return
+    const failure = upstreamFailure(error)
+    if (this.mayRetry(failure)) {
+      if (this.forwarder.pick(exchange) === null) return this.attempt()
+    }
+    this.fail(failure)
+  }
+
+  // From the client's side.
+
+  /** Aborts the upstream's work; the worker concludes the exchange. */
+  clientLeft(): void {
+    this.upload?.cutShort()
+    this.abort(new Error('client left'))
+    this.settle(null)
+  }
+
+  /** The client can take more. */
+  private drained(): void {
+    if (!this.upstreamDone) {
+      this.waitForMore()
+      return this.controller!.resume()
+    }
+    this.answer!.end()
+    this.conclude(null)
+  }
+
+  // From the clock.
+
+  expire(): void {
+    const error = new DeadlineError(this.lateness())
+    this.abort(error)
+    if (!this.exchange.concluded) this.fail(upstreamFailure(error))
+  }
+
+  /** The head waited for a chunk until the end of this turn of the loop: it goes on its own (server-sent events, long polls). */
+  flushHead(): void {
+    const res = this.exchange.res
+    if (res === null || this.answer !== null) return
+    res.cork(() => {
+      this.startAnswer()
+      this.answer!.flushHead()
+    })
+  }
+
+  private startAnswer(): void {
+    this.answer ??= new StreamedAnswer(this.exchange, this.phrase, this.headers!, this.length, () => this.drained())
+  }
+
+  private lateness(): string {
+    const { exchange, service } = this
+    if (this.deadlineUs >= exchange.upstreamStartUs + service.totalTimeoutMs * 1000) return 'total timeout'
+    return this.headers === null ? 'first byte timeout' : 'idle timeout'
+  }
+
+  /** From one part of the answer to the next, as long as the whole is in time. */
+  private waitForMore(): void {
+    const { idleTimeoutMs, totalTimeoutMs } = this.service
+    this.deadlineUs = Math.min(
+      this.forwarder.ends.nowUs() + idleTimeoutMs * 1000,
+      this.exchange.upstreamStartUs + totalTimeoutMs * 1000,
+    )
+  }
+
+  private mayRetry(failure: UpstreamFailure): boolean {
+    if (failure.retry === 'never' || this.headers !== null || this.upload !== null) return false
+    if (this.exchange.attempts >= 2) return false
+    return failure.retry === 'always' ? this.service.endpoints.length > 1 : idempotent.has(this.exchange.method)
+  }
+
+  private giveUp(reason: Error, rejection: Rejection): void {
+    this.abort(reason)
+    if (!this.exchange.concluded) this.fail({ rejection, retry: 'never', upstreamAtFault: false })
+  }
+
+  private abort(reason: Error): void {
+    this.abortReason ??= reason
+    this.controller?.abort(reason)
+  }
+
+  private fail(failure: UpstreamFailure): void {
+    const exchange = this.exchange
+    this.upload?.destroy()
+    if (this.answer === null) {
+      this.settle(failure)
+      this.forwarder.ends.refuse(exchange, failure.rejection)
+      return
+    }
+    exchange.code = failure.rejection.code
+    exchange.reason = failure.rejection.reason
+    cut(exchange)
+    this.conclude(failure)
+  }
+
+  private conclude(failure: UpstreamFailure | null): void {
+    this.settle(failure)
+    this.forwarder.ends.conclude(this.exchange)
+  }
+
+  /** Gives back all this forwarding holds: its deadline, its place in the endpoint's queue, the breaker's permit. */
+  private settle(failure: UpstreamFailure | null): void {
+    const exchange = this.exchange
+    const nowUs = this.forwarder.ends.nowUs()
+    exchange.upstreamUs = nowUs - exchange.upstreamStartUs
+    exchange.holder = null
+    this.forwarder.deadlines.remove(this)
+    this.releaseEndpoint()
+    const breaker = this.forwarder.breakers[this.service.index]
+    if (breaker === null || breaker === undefined || exchange.breakerPermit < 0) return
+    breaker.report(exchange.breakerPermit, this.verdict(failure), nowUs)
+    exchange.breakerPermit = -1
+  }
+
+  private verdict(failure: UpstreamFailure | null): number {
+    const rules = this.service.breaker!
+    if (failure !== null) return failure.upstreamAtFault ? OUTCOME.failed : OUTCOME.ignored
+    if (this.exchange.code === 'client_closed') return OUTCOME.ignored
+    if (rules.failureStatuses.has(this.exchange.status)) return OUTCOME.failed
+    return this.exchange.upstreamUs > rules.slowCallMs * 1000 ? OUTCOME.slow : OUTCOME.ok
+  }
+
+  private releaseEndpoint(): void {
+    if (this.released) return
+    this.released = true
+    this.forwarder.release(this.exchange.endpoint!)
+  }
+}
+
+const emptyBody = Buffer.alloc(0)
+
+/** RFC 9112, 6.3: answers that end with their head. */
+function hasBody(exchange: Exchange): boolean {
+  return exchange.method !== 'HEAD' && exchange.status !== 204 && exchange.status !== 304
+}
+
+/** Path and query as the route wants them at the service. */
+function upstreamTarget(exchange: Exchange): string {
+  const route = exchange.route!
+  let path = exchange.path
+  if (route.stripPrefix !== null) path = cutPrefix(path, route.stripPrefix)
+  if (route.rewrite !== null) path = route.rewrite + path
+  if (path === '' || path.charCodeAt(0) !== 0x2f) path = `/${path}`
+  return exchange.hasQuery ? `${path}?${exchange.query}` : path
+}
+
+/** Answers whose head came without a chunk in the same read; most get theirs before the microtask runs. */
+let waitingHeads: Forwarding[] = []
+
+function scheduleHead(forwarding: Forwarding): void {
+  if (waitingHeads.push(forwarding) === 1) queueMicrotask(flushHeads)
+}
+
+function flushHeads(): void {
+  const heads = waitingHeads
+  waitingHeads = []
+  for (const forwarding of heads) forwarding.flushHead()
+}

@@ -1,0 +1,139 @@
+// Which header fields cross the gateway, and the ones it writes itself. Pure; runs per request.
+import type { Exchange } from '../ingress/exchange.js'
+import { traceparent, validTraceparent } from '../telemetry/trace.js'
+
+/** Fields that belong to one connection (RFC 9110, 7.6.1, and the older Keep-Alive and Proxy-Connection that are still sent). */
+const hopByHop = new Set([
+  'connection',
+  'keep-alive',
+  'proxy-connection',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+])
+
+/** Request fields that the gateway writes itself, or has answered itself (Expect: uWS sends 100 Continue). */
+const rewritten = new Set([
+  ...hopByHop,
+  'host',
+  'content-length',
+  'expect',
+  'x-rid',
+  'traceparent',
+  'tracestate',
+  'via',
+  'forwarded',
+  'x-forwarded-for',
+  'x-forwarded-proto',
+  'x-forwarded-host',
+])
+
+/** Case-insensitive membership in a comma-separated list such as Connection's. */
+export function hasToken(list: string, token: string): boolean {
+  if (list === token) return true
+  if (!list.includes(',')) return list.trim().toLowerCase() === token
+  return list.split(',').some((item) => item.trim().toLowerCase() === token)
+}
+
+/** Whether a field stays on this hop: by its name, or because Connection names it. `name` is lower case. */
+export function isHopByHop(name: string, connection: string | undefined): boolean {
+  return hopByHop.has(name) || (connection !== undefined && connection !== 'keep-alive' && hasToken(connection, name))
+}
+
+/** uWS decodes header values as UTF-8 and undici writes them as latin1: what is not ASCII is turned into the bytes that came. */
+function wireValue(value: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
+  return /[^\x00-\x7f]/.test(value) ? Buffer.from(value, 'utf8').toString('latin1') : value
+}
+
+/** RFC 7239, 6: an IPv6 address is quoted and bracketed. */
+function forwardedNode(address: string): string {
+  return address.includes(':') ? `"[${address}]"` : address
+}
+
+/**
+ * The upstream request's fields as undici takes them: name, value, name, value …
+ * What an untrusted caller says about forwarding is dropped (as Envoy and Traefik do); what a trusted proxy says is continued.
+ */
+export function upstreamHeaders(exchange: Exchange, authority: string): string[] {
+  const peer = exchange.peerAddress
+  const incoming = exchange.headers
+  const out: string[] = []
+  let connection: string | undefined
+  let host = ''
+  let via = ''
+  let trace = ''
+  let traceState = ''
+  let forwarded = ''
+  let forwardedFor = ''
+  let forwardedProto = ''
+  let forwardedHost = ''
+  for (let i = 0; i < incoming.length; i += 2) {
+    if (incoming[i] === 'connection') connection = connection === undefined ? incoming[i + 1] : `${connection},${incoming[i + 1]}`
+  }
+  for (let i = 0; i < incoming.length; i += 2) {
+    const name = incoming[i] as string
+    const value = incoming[i + 1] as string
+    if (!rewritten.has(name)) {
+      if (connection === undefined || !isHopByHop(name, connection)) out.push(name, wireValue(value))
+      continue
+    }
+    switch (name) {
+      case 'host':
+        host = value
+        break
+      case 'via':
+        via = via === '' ? value : `${via}, ${value}`
+        break
+      case 'traceparent':
+        trace = value
+        break
+      case 'tracestate':
+        traceState = traceState === '' ? value : `${traceState},${value}`
+        break
+      case 'forwarded':
+        forwarded = forwarded === '' ? value : `${forwarded}, ${value}`
+        break
+      case 'x-forwarded-for':
+        forwardedFor = forwardedFor === '' ? value : `${forwardedFor}, ${value}`
+        break
+      case 'x-forwarded-proto':
+        forwardedProto = value
+        break
+      case 'x-forwarded-host':
+        forwardedHost = value
+        break
+    }
+  }
+  if (!exchange.peerTrusted) forwarded = forwardedFor = forwardedProto = forwardedHost = ''
+  const element = `for=${forwardedNode(peer)};host="${host}";proto=http`
+  out.push(
+    'host',
+    exchange.route?.preserveHost ? host : authority,
+    'x-forwarded-for',
+    forwardedFor === '' ? peer : `${forwardedFor}, ${peer}`,
+    'x-forwarded-proto',
+    forwardedProto === '' ? 'http' : forwardedProto,
+    'x-forwarded-host',
+    forwardedHost === '' ? host : forwardedHost,
+    'forwarded',
+    forwarded === '' ? element : `${forwarded}, ${element}`,
+    'via',
+    via === '' ? '1.1 tidegate' : `${via}, 1.1 tidegate`,
+    'x-rid',
+    exchange.rid,
+    'traceparent',
+    traceparent(trace, exchange.rid),
+  )
+  // Trace context, 3.3: the state of a trace that is not continued goes nowhere.
+  if (traceState !== '' && validTraceparent(trace)) out.push('tracestate', traceState)
+  // A body that was read whole has a length even if it came chunked; DELETE and GET with an empty body keep what they said.
+  if (exchange.body !== null) out.push('content-length', String(exchange.body.length))
+  else if (exchange.contentLength > 0 || (exchange.contentLength === 0 && exchange.header('content-length') !== '')) {
+    out.push('content-length', String(exchange.contentLength))
+  }
+  return out
+}

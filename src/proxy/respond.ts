@@ -1,0 +1,184 @@
+// The last step of a request's way: the only writer to the client. Runs per request. Every write happens inside one cork, so that head
+// and body leave in one system call. Once an answer is complete, or the client is gone, exchange.res is null: uWS frees it then.
+import type { IncomingHttpHeaders } from 'node:http'
+import type { HttpResponse } from 'uWebSockets.js'
+import type { Exchange } from '../ingress/exchange.js'
+import type { Rejection } from '../outcome.js'
+import { rateLimitHeader, rateLimitPolicyHeader } from '../policy/rate-limit.js'
+import { isHopByHop } from './headers.js'
+
+const reasonPhrases = new Map<number, string>()
+
+/** `200 OK`. RFC 9112, 4: the phrase has no meaning, so the upstream's own is passed on and an empty one stays empty. */
+function statusLine(status: number, phrase: string): string {
+  const known = reasonPhrases.get(status)
+  if (known !== undefined && known.length === phrase.length + 4 && known.endsWith(phrase)) return known
+  const line = `${status} ${phrase}`
+  if (reasonPhrases.size < 600) reasonPhrases.set(status, line)
+  return line
+}
+
+/** uWS encodes strings as UTF-8 while header values are bytes: undici hands them over as latin1, and they must leave as they came. */
+function headerBytes(value: string): string | Uint8Array {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
+  return /[^\x00-\x7f]/.test(value) ? Buffer.from(value, 'latin1') : value
+}
+
+function writeLimitHeaders(exchange: Exchange, res: HttpResponse): void {
+  const limit = exchange.limit
+  if (limit === null || (!limit.headers && exchange.code !== 'rate_limited')) return
+  res.writeHeader('ratelimit-policy', rateLimitPolicyHeader(limit))
+  res.writeHeader('ratelimit', rateLimitHeader(exchange))
+}
+
+/** Sends a problem (RFC 9457) for what a phase refused. */
+export function refuse(exchange: Exchange, rejection: Rejection, retryAfterSeconds: number): void {
+  exchange.code = rejection.code
+  exchange.status = rejection.status
+  exchange.reason = rejection.reason
+  const res = exchange.res
+  if (res === null) return
+  exchange.res = null
+  const body = `${rejection.bodyHead}${exchange.rid}"}`
+  const head = exchange.method === 'HEAD'
+  exchange.bytesOut = head ? 0 : body.length
+  res.cork(() => {
+    res.writeStatus(rejection.statusLine)
+    res.writeHeader('content-type', 'application/problem+json')
+    res.writeHeader('x-rid', exchange.rid)
+    if (rejection.status === 401) res.writeHeader('www-authenticate', 'x-m')
+    if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
+    writeLimitHeaders(exchange, res)
+    const close = rejection.closesConnection || exchange.closeRequested
+    if (head) {
+      if (close) res.writeHeader('connection', 'close')
+      res.endWithoutBody(body.length, close)
+    } else res.end(body, close)
+  })
+}
+
+/** Status line and header fields of the upstream's answer, with this hop's own left out. Call inside a cork. */
+function writeHead(exchange: Exchange, res: HttpResponse, phrase: string, headers: IncomingHttpHeaders): void {
+  res.writeStatus(statusLine(exchange.status, phrase))
+  const connection = headers.connection
+  for (const name in headers) {
+    // uWS writes Date and Content-Length itself.
+    if (name === 'content-length' || name === 'date' || isHopByHop(name, connection) || name === 'x-rid') continue
+    const value = headers[name]
+    if (typeof value === 'string') res.writeHeader(name, headerBytes(value))
+    else if (value !== undefined) for (const one of value) res.writeHeader(name, headerBytes(one))
+  }
+  res.writeHeader('x-rid', exchange.rid)
+  if (exchange.limit !== null) writeLimitHeaders(exchange, res)
+  // uWS closes when the client asked for it, and does not say so: RFC 9112, 9.6.
+  if (exchange.closeRequested) res.writeHeader('connection', 'close')
+}
+
+/** Head and the whole body in one write. `declaredLength` is what a HEAD or 304 answer reports, -1 for nothing. */
+export function answerWhole(
+  exchange: Exchange,
+  phrase: string,
+  headers: IncomingHttpHeaders,
+  body: Buffer | null,
+  declaredLength: number,
+): void {
+  const res = exchange.res
+  if (res === null) return
+  exchange.res = null
+  res.cork(() => {
+    writeHead(exchange, res, phrase, headers)
+    if (body !== null) {
+      exchange.bytesOut = body.length
+      res.end(body)
+    } else if (declaredLength >= 0) res.endWithoutBody(declaredLength)
+    else res.endWithoutBody()
+  })
+}
+
+/**
+ * An answer that is passed on as it arrives: with a Content-Length where the upstream declared one, else chunked.
+ * `send` returns false when the client cannot take more; `onDrain` is then called once it can.
+ */
+export class StreamedAnswer {
+  private readonly exchange: Exchange
+  private readonly length: number
+  private readonly onDrain: () => void
+  /** The part of the last chunk that uWS did not take (only with a declared length; chunked writes are buffered by uWS itself). */
+  private pending: Buffer | null = null
+  private pendingOffset = 0
+  private waiting = false
+
+  constructor(exchange: Exchange, phrase: string, headers: IncomingHttpHeaders, length: number, onDrain: () => void) {
+    this.exchange = exchange
+    this.length = length
+    this.onDrain = onDrain
+    const res = exchange.res as HttpResponse
+    res.onWritable((offset) => this.drain(offset))
+    writeHead(exchange, res, phrase, headers)
+  }
+
+  /** Sends the head before there is a body. uWS before 20.60 cannot do this for a chunked answer: its head leaves with the first chunk. */
+  flushHead(): void {
+    const res = this.exchange.res as HttpResponse
+    if (this.length >= 0) res.tryEnd('', this.length)
+    else res.beginWrite?.()
+  }
+
+  /** Call inside a cork. */
+  send(chunk: Buffer): boolean {
+    const res = this.exchange.res as HttpResponse
+    this.exchange.bytesOut += chunk.length
+    if (this.length < 0) {
+      const ok = res.write(chunk)
+      this.waiting = !ok
+      return ok
+    }
+    const offset = res.getWriteOffset()
+    const [ok, done] = res.tryEnd(chunk, this.length)
+    if (done) this.exchange.res = null
+    else if (!ok) {
+      this.pending = chunk
+      this.pendingOffset = offset
+      this.waiting = true
+      return false
+    }
+    return true
+  }
+
+  /** True when nothing is left to hand to uWS. */
+  get drained(): boolean {
+    return this.pending === null
+  }
+
+  /** The upstream's body is complete. With a declared length uWS has ended the answer with its last byte. */
+  end(): void {
+    const res = this.exchange.res
+    if (res === null || this.length >= 0) return
+    this.exchange.res = null
+    res.cork(() => {
+      res.end()
+    })
+  }
+
+  private drain(offset: number): boolean {
+    const res = this.exchange.res
+    if (res === null || !this.waiting) return true
+    if (this.pending !== null) {
+      const [ok, done] = res.tryEnd(this.pending.subarray(offset - this.pendingOffset), this.length)
+      if (done) this.exchange.res = null
+      else if (!ok) return false
+      this.pending = null
+    }
+    this.waiting = false
+    this.onDrain()
+    return true
+  }
+}
+
+/** Cuts the connection of an answer that cannot be completed: the only way left to tell the client (RFC 9112, 8). */
+export function cut(exchange: Exchange): void {
+  const res = exchange.res
+  if (res === null) return
+  exchange.res = null
+  res.close()
+}

@@ -1,0 +1,39 @@
+// `tidegate start`: runs the primary until it ends, and tells a person at a terminal where it listens. The demo's origin lives in this
+// process, next to a primary that sees no request.
+import { type Loaded, loadConfig } from './config/load.js'
+import { demoConfig, demoCurl, startDemoOrigin } from './demo.js'
+import { type Running, runPrimary, StartError } from './primary.js'
+
+export { StartError }
+
+/** Resolves with the exit code. */
+export function startGateway(loaded: Loaded): Promise<number> {
+  return runPrimary(loaded, (running) => {
+    if (process.stdout.isTTY) process.stdout.write(banner(loaded, running))
+  })
+}
+
+export async function startDemo(): Promise<number> {
+  const origin = await startDemoOrigin()
+  try {
+    const loaded = loadConfig({ text: { origin: 'demo', yaml: demoConfig(origin.url) } })
+    return await runPrimary(loaded, (running) => {
+      process.stdout.write(`${banner(loaded, running)}\nTry it:\n\n  ${demoCurl(running.port)}\n\n`)
+    })
+  } finally {
+    origin.close()
+  }
+}
+
+function banner({ settings, origin }: Loaded, running: Running): string {
+  const workers = `${settings.workers} ${settings.workers === 1 ? 'worker' : 'workers'}`
+  return `
+tidegate listens on ${url(settings.host, running.port)} (${workers}, ${origin})
+numbers and health on ${url(settings.adminHost, running.adminPort)}/status
+`
+}
+
+function url(host: string, port: number): string {
+  const shown = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host
+  return `http://${shown.includes(':') ? `[${shown}]` : shown}:${port}`
+}

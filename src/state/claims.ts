@@ -1,0 +1,89 @@
+// Who holds a word of a shared table while it changes more than one of them, and what becomes of that when the holder dies. Used by
+// the rate table on the request's way. Allocates nothing.
+//
+// A claim is a negative number in a 64-bit word: −1 − owner. It is put there by compareExchange and taken away by whoever put it,
+// about 100 ns later. Nobody takes it from a process that lives: a lease that ran out while its holder was only stopped would let two
+// write at once. The dead are known for certain (the primary waits for its children), so release() gives back what one held, from
+// the journal it left: written before each claim, so that no claim is without an entry; an entry whose word is not claimed by its owner
+// means nothing. Who meets a claim waits; who waits in vain (its holder is stopped, or dead and not yet released) is told so.
+//
+//   journal   one per owner, ENTRIES of 16 bytes
+//               0 kind    Int32   what release() has to undo, 0 for nothing
+//               4 word    Int32   index of the word
+//               8 saved   Int64   what the word held before
+
+export const OWNERS = 256
+export const ENTRIES = 16
+export const JOURNAL_BYTES = ENTRIES * 16
+
+/** A claim is held for some hundred instructions: who does not see it go soon shares a core with its holder and has to let it run. */
+const SPINS = 256
+const NAP_MS = 0.05
+/** The primary learns of a death within milliseconds; waiting for longer would only hold up the other requests of this worker. */
+const NAPS = 200
+
+export class Claims {
+  readonly claim: bigint
+  private readonly kinds: Int32Array
+  private readonly saved: BigInt64Array
+  private readonly nap = new Int32Array(new SharedArrayBuffer(4))
+  private stuckWord = -1
+  private stuckClaim = 0n
+
+  constructor(
+    private readonly words: BigInt64Array,
+    journal: { buffer: ArrayBuffer | SharedArrayBuffer; offset: number },
+    readonly owner: number,
+  ) {
+    this.claim = BigInt(-1 - owner)
+    this.kinds = new Int32Array(journal.buffer, journal.offset, JOURNAL_BYTES / 4)
+    this.saved = new BigInt64Array(journal.buffer, journal.offset, JOURNAL_BYTES / 8)
+  }
+
+  /** Puts the claim where `expected` is. False: the word holds something else by now. */
+  take(entry: number, kind: number, word: number, expected: bigint): boolean {
+    this.saved[entry * 2 + 1] = expected
+    this.kinds[entry * 4 + 1] = word
+    this.kinds[entry * 4] = kind
+    if (Atomics.compareExchange(this.words, word, expected, this.claim) === expected) return true
+    this.kinds[entry * 4] = 0
+    return false
+  }
+
+  /** Ends a claim, with what the word shall hold. */
+  end(entry: number, value: bigint): void {
+    Atomics.store(this.words, this.kinds[entry * 4 + 1] as number, value)
+    this.kinds[entry * 4] = 0
+  }
+
+  /** Back to what it was. */
+  undo(entry: number): void {
+    this.end(entry, this.saved[entry * 2 + 1] as bigint)
+  }
+
+  /** Waits until somebody else's claim is gone. False: it stays. */
+  outwait(word: number, claim: bigint): boolean {
+    for (let i = 0; i < SPINS; i++) if (Atomics.load(this.words, word) !== claim) return true
+    // Known to stay: not again for each request.
+    if (word === this.stuckWord && claim === this.stuckClaim) return false
+    for (let i = 0; i < NAPS; i++) {
+      Atomics.wait(this.nap, 0, 0, NAP_MS)
+      if (Atomics.load(this.words, word) !== claim) return true
+    }
+    this.stuckWord = word
+    this.stuckClaim = claim
+    return false
+  }
+
+  /** Another process, once this owner is dead: its claims by kind, for the caller to undo. */
+  left(undo: (kind: number, word: number, saved: bigint) => void): void {
+    for (let entry = 0; entry < ENTRIES; entry++) {
+      const kind = Atomics.load(this.kinds, entry * 4)
+      const word = this.kinds[entry * 4 + 1] as number
+      if (kind !== 0 && word >= 0 && word < this.words.length && Atomics.load(this.words, word) === this.claim) {
+        undo(kind, word, this.saved[entry * 2 + 1] as bigint)
+      }
+      Atomics.store(this.kinds, entry * 4, 0)
+    }
+  }
+}

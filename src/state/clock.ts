@@ -1,0 +1,146 @@
+// The segment's clock: one for all processes, alive over restarts, never backwards. For measuring spans, not for telling the time.
+//
+// It is CLOCK_MONOTONIC, which every process of a machine shares, plus an offset kept in the segment with the boot it belongs to:
+//   same boot      the offset stays. Neither a step of the wall clock nor a restart moves it; after a month of slewing it differs from
+//                  the wall clock by what that was slewed, which nothing here minds.
+//   another boot   offset = max(wall clock, last time seen) − monotonic. A wall clock that lost an hour over the reboot (no battery, no
+//                  NTP yet) costs the time the machine was off, never time already counted.
+//   suspend        CLOCK_MONOTONIC stands still, the uptime does not. touch() moves the offset on by the difference, as far as the
+//                  wall clock bears it out (an uptime that a container made up must not move anything).
+// A wall clock far ahead when a segment is made stays ahead in it; one far ahead at a later boot lets every bucket fill up and every
+// breaker try again: the state cannot tell it from a machine that was off that long.
+import { readFileSync } from 'node:fs'
+import { uptime } from 'node:os'
+import { performance } from 'node:perf_hooks'
+
+/** Where time comes from. Tests bring their own. */
+export interface ClockSource {
+  /** Since the epoch. */
+  wallUs(): number
+  /** CLOCK_MONOTONIC, the same in every process. */
+  monotonicUs(): number
+  /** Since boot, with the time spent suspended. */
+  uptimeUs(): number
+  /** Up to 36 characters; another one after each boot. */
+  bootId(): string
+}
+
+/**
+ * performance.now() counts from the start of the process; the difference to CLOCK_MONOTONIC is measured once, between two readings
+ * that lie closest together, so two processes agree to well below a microsecond.
+ */
+function monotonicBaseUs(): number {
+  let base = 0
+  let narrowest = Number.POSITIVE_INFINITY
+  for (let i = 0; i < 16; i++) {
+    const before = process.hrtime.bigint()
+    const sinceStartUs = performance.now() * 1000
+    const after = process.hrtime.bigint()
+    const width = Number(after - before)
+    if (width >= narrowest) continue
+    narrowest = width
+    base = Number(before) / 1000 + width / 2000 - sinceStartUs
+  }
+  return base
+}
+
+export function systemClock(): ClockSource {
+  const baseUs = monotonicBaseUs()
+  return {
+    wallUs: () => Date.now() * 1000,
+    monotonicUs: () => performance.now() * 1000 + baseUs,
+    uptimeUs: () => uptime() * 1e6,
+    bootId: () => {
+      try {
+        return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
+      } catch {
+        // No such file: the wall clock at boot, in steps of a minute, names a boot well enough.
+        return `boot ${Math.round((Date.now() / 1000 - uptime()) / 60)}`
+      }
+    },
+  }
+}
+
+//   clock record    0 offsetUs     Float64  clock − monotonic
+//                   8 uptimeGapUs  Float64  uptime − monotonic
+//                  16 bootId       36 bytes
+//                  52 checksum     Int32    over the 52 bytes before: a start that died half-way counts as another boot
+//                  64 lastSeenUs   Float64  on a line of its own
+export const CLOCK_BYTES = 128
+const CHECKED_BYTES = 52
+
+/** Between these the tables' arithmetic holds; a machine without a clock battery starts in 1970. */
+export const EARLIEST_US = Date.UTC(2025, 0, 1) * 1000
+export const LATEST_US = Date.UTC(2060, 0, 1) * 1000
+
+/** Less than this is the resolution of the uptime and scheduling, not a suspend. */
+const SHORTEST_SUSPEND_US = 1e6
+
+export class SegmentClock {
+  private readonly floats: Float64Array
+  private readonly bytes: Uint8Array
+  private readonly ints: Int32Array
+
+  constructor(
+    buffer: ArrayBuffer | SharedArrayBuffer,
+    offset: number,
+    private readonly source: ClockSource,
+  ) {
+    this.floats = new Float64Array(buffer, offset, CLOCK_BYTES / 8)
+    this.bytes = new Uint8Array(buffer, offset, CLOCK_BYTES)
+    this.ints = new Int32Array(buffer, offset, CLOCK_BYTES / 4)
+  }
+
+  /** Runs per request. An aligned double neither tears nor goes backwards: only the primary moves it, and only on. */
+  nowUs(): number {
+    return Math.floor(this.source.monotonicUs() + (this.floats[0] as number))
+  }
+
+  /** Primary, at start, on a zeroed or restored record. */
+  start(): void {
+    const { source, floats } = this
+    const bootId = Buffer.from(source.bootId().padEnd(36).slice(0, 36), 'latin1')
+    const sameBoot = this.checksum() === this.ints[13] && bootId.equals(this.bytes.subarray(16, CHECKED_BYTES))
+    if (sameBoot) {
+      this.touch()
+      return
+    }
+    const lastSeenUs = floats[8] as number
+    const wallUs = source.wallUs()
+    const startUs = Math.min(Math.max(wallUs, EARLIEST_US, Number.isFinite(lastSeenUs) ? lastSeenUs : 0), LATEST_US)
+    floats[0] = startUs - source.monotonicUs()
+    floats[1] = source.uptimeUs() - source.monotonicUs()
+    this.bytes.set(bootId, 16)
+    this.seal()
+    floats[8] = startUs
+  }
+
+  /** Primary, every second or so: what a reboot must not fall behind, and time that was slept through. */
+  touch(): void {
+    const { source, floats } = this
+    const gapUs = source.uptimeUs() - source.monotonicUs()
+    const sleptUs = Math.min(gapUs - (floats[1] as number), source.wallUs() - this.nowUs())
+    if (sleptUs > SHORTEST_SUSPEND_US)
+      floats[0] = Math.min((floats[0] as number) + sleptUs, LATEST_US - source.monotonicUs())
+    if (Math.abs(gapUs - (floats[1] as number)) > SHORTEST_SUSPEND_US) {
+      floats[1] = gapUs
+      this.seal()
+    }
+    floats[8] = this.nowUs()
+  }
+
+  private seal(): void {
+    this.ints[13] = this.checksum()
+  }
+
+  private checksum(): number {
+    return checksum(this.bytes.subarray(0, CHECKED_BYTES))
+  }
+}
+
+/** FNV-1a: notices a torn write. Nobody who could forge it is kept out by it. Never 0, which is what an empty page holds. */
+export function checksum(bytes: Uint8Array): number {
+  let hash = 0x811c9dc5
+  for (const byte of bytes) hash = Math.imul(hash ^ byte, 0x01000193)
+  return hash | 1
+}

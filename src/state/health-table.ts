@@ -1,0 +1,39 @@
+// Whether each endpoint is well, by Endpoint.index. The primary's health checks write it, selection in every worker reads it per request;
+// it knows nothing of either. It begins empty with each start of the primary, and unknown counts as up (control/health-checks.ts).
+//
+//   section `health`:  endpoint 0 [Int32]  endpoint 1 [Int32] …  padded to 64 bytes
+//                      0 unknown, 1 up, 2 down
+import type { Segment } from './segment.js'
+
+const STATES = ['unknown', 'up', 'down'] as const
+export type HealthState = (typeof STATES)[number]
+const DOWN = STATES.indexOf('down')
+
+/** Size of the section; at least one line, so that it never is empty. */
+export function healthBytes(endpoints: number): number {
+  return Math.max(64, Math.ceil((endpoints * 4) / 64) * 64)
+}
+
+export class HealthTable {
+  private readonly states: Int32Array
+
+  constructor(segment: Segment, endpoints: number) {
+    const { offset, bytes } = segment.section('health')
+    if (bytes < endpoints * 4)
+      throw new RangeError(`health section of ${bytes} bytes cannot hold ${endpoints} endpoints`)
+    this.states = new Int32Array(segment.buffer, offset, endpoints)
+  }
+
+  /** A plain read is enough: an aligned Int32 does not tear, and a request may as well see the state of a moment ago. */
+  isUp(index: number): boolean {
+    return this.states[index] !== DOWN
+  }
+
+  state(index: number): HealthState {
+    return STATES[Atomics.load(this.states, index)] ?? 'unknown'
+  }
+
+  set(index: number, state: HealthState): void {
+    Atomics.store(this.states, index, STATES.indexOf(state))
+  }
+}

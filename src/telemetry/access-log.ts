@@ -1,0 +1,168 @@
+// One line per finished exchange, the last step of its way. Runs per request: the line is put together by hand, from pieces made once per
+// route, endpoint and consumer, and written in batches. It reads the exchange and changes nothing; no header ever gets here, so no
+// signature or secret can.
+//
+// A line is JSON in pino's shape and ASCII alone: a character is a byte, so lengths need no counting and a write cut short cannot split
+// a character. What does not apply to an exchange (no consumer, no upstream, no code) is left out.
+import type { Consumer, Endpoint, Route } from '../config/compile.js'
+import type { Exchange } from '../ingress/exchange.js'
+import { LineWriter, type LineWriterOptions } from './line-writer.js'
+import { openSink } from './sink.js'
+
+/** Longest text of each kind after escaping. Together with names and numbers a line stays below PIPE_BUF, 4096 bytes. */
+const MAX_PATH = 1536
+const MAX_QUERY = 768
+const MAX_METHOD = 32
+const MAX_NAME = 160
+const MAX_REASON = 128
+/** How a text ends that was cut: an ellipsis. */
+const CUT = '\\u2026'
+
+function escaped(c: number): string {
+  if (c === 0x22) return '\\"'
+  if (c === 0x5c) return '\\\\'
+  return `\\u${c.toString(16).padStart(4, '0')}`
+}
+
+/** The text as it stands between the quotes of a JSON string, at most `max` characters of it. Any input gives valid JSON. */
+export function jsonText(text: string, max: number): string {
+  const length = text.length
+  if (length <= max) {
+    let i = 0
+    for (; i < length; i++) {
+      const c = text.charCodeAt(i)
+      if (c < 0x20 || c > 0x7e || c === 0x22 || c === 0x5c) break
+    }
+    if (i === length) return text
+  }
+  return escapeSlow(text, max)
+}
+
+function escapeSlow(text: string, max: number): string {
+  // A lone surrogate becomes U+FFFD: as an escape it would be JSON by the grammar, and refused by half of the parsers.
+  let out = ''
+  for (const char of text.slice(0, max + 1)) {
+    let piece = char
+    if (char < ' ' || char > '~' || char === '"' || char === '\\') {
+      piece = ''
+      if (char >= '\ud800' && char <= '\udfff' && char.length === 1) piece = '\\ufffd'
+      else for (let i = 0; i < char.length; i++) piece += escaped(char.charCodeAt(i))
+    }
+    if (out.length + piece.length > max) return cut(out, max)
+    out += piece
+  }
+  return out
+}
+
+/** Makes room for the ellipsis without halving an escape: no escape is longer than a surrogate pair's twelve characters. */
+function cut(out: string, max: number): string {
+  let end = max - CUT.length
+  const escapes = /(?:\\u[dD][89abAB][0-9a-f]{2}\\u[0-9a-f]{4}|\\u[0-9a-f]{4}|\\["\\])/g
+  escapes.lastIndex = 0
+  for (let match = escapes.exec(out); match !== null && match.index < end; match = escapes.exec(out)) {
+    if (escapes.lastIndex > end) end = match.index
+  }
+  return out.slice(0, end) + CUT
+}
+
+const THREE_DIGITS = Array.from({ length: 1000 }, (_, n) => String(n).padStart(3, '0'))
+
+/** Microseconds as milliseconds with three decimals, without the float formatting that costs more than the rest of the line. */
+function ms(us: number): string {
+  if (us <= 0) return '0'
+  const whole = Math.floor(us / 1000)
+  return `${whole}.${THREE_DIGITS[Math.floor(us) - whole * 1000]}`
+}
+
+export class AccessLog {
+  private readonly routes = new WeakMap<Route, string>()
+  private readonly endpoints = new WeakMap<Endpoint, string>()
+  private readonly consumers = new WeakMap<Consumer, string>()
+  private second = -1
+  private secondText = ''
+
+  constructor(private readonly writer: LineWriter) {}
+
+  /** Lines lost because what reads them lags or fails. */
+  get dropped(): number {
+    return this.writer.dropped
+  }
+
+  /** @param nowUs the segment's clock, when the exchange was over */
+  write(exchange: Exchange, nowUs: number): void {
+    const route = exchange.route
+    if (route !== null && !route.accessLog) return
+    this.writer.write(this.format(exchange, nowUs))
+  }
+
+  format(exchange: Exchange, nowUs: number): string {
+    const { route, consumer, endpoint } = exchange
+    const nowMs = Math.floor(nowUs / 1000)
+    const second = Math.floor(nowMs / 1000)
+    if (second !== this.second) {
+      this.second = second
+      this.secondText = `{"level":30,"time":${second}`
+    }
+    const who = consumer === null ? '' : (this.consumers.get(consumer) ?? this.consumerText(consumer))
+    const path = jsonText(exchange.path, MAX_PATH)
+    const query = route?.logQuery && exchange.query !== '' ? `,"query":"${jsonText(exchange.query, MAX_QUERY)}"` : ''
+    const where = route === null ? '' : (this.routes.get(route) ?? this.routeText(route))
+    const to = endpoint === null ? '' : (this.endpoints.get(endpoint) ?? this.endpointText(endpoint))
+    const code = exchange.code === '' ? '' : `,"code":"${exchange.code}"`
+    const reason = exchange.reason === '' ? '' : `,"reason":"${jsonText(exchange.reason, MAX_REASON)}"`
+    const reported = exchange.limitReported ? ',"limitReported":true' : ''
+    const upstream = exchange.attempts > 0 ? `,"upstreamMs":${ms(exchange.upstreamUs)}` : ''
+    // One expression: grown by `+=` the line would be a deeper tree of strings and cost twice as much. The rid is hex (trace.ts).
+    return (
+      `${this.secondText}${THREE_DIGITS[nowMs - second * 1000]},"rid":"${exchange.rid}"${who}` +
+      `,"client":"${jsonText(exchange.clientAddress, MAX_NAME)}","method":"${jsonText(exchange.method, MAX_METHOD)}"` +
+      `,"path":"${path}"${query}${where}${to},"status":${exchange.status}${code}${reason}${reported}` +
+      `,"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut}` +
+      `,"totalMs":${ms(nowUs - exchange.startUs)}${upstream},"attempts":${exchange.attempts}}\n`
+    )
+  }
+
+  /** Calls back when everything written so far is out, or cannot be got out within a second. */
+  flush(done: () => void): void {
+    this.writer.flush(done)
+  }
+
+  /** As flush, and closes what was opened. Lines written later count as dropped. */
+  close(done: () => void): void {
+    this.writer.close(done)
+  }
+
+  private routeText(route: Route): string {
+    const text = `,"route":"${jsonText(route.name, MAX_NAME)}","service":"${jsonText(route.service.name, MAX_NAME)}"`
+    this.routes.set(route, text)
+    return text
+  }
+
+  private endpointText(endpoint: Endpoint): string {
+    const text = `,"endpoint":"${jsonText(endpoint.origin, MAX_NAME)}"`
+    this.endpoints.set(endpoint, text)
+    return text
+  }
+
+  private consumerText(consumer: Consumer): string {
+    const text = `,"consumer":"${jsonText(consumer.name, MAX_NAME)}"`
+    this.consumers.set(consumer, text)
+    return text
+  }
+}
+
+/**
+ * @param target `stdout`, `off`, or a path to append to
+ * @returns null for `off`: then there is nothing to call
+ * @throws Error naming TIDEGATE_ACCESS_LOG where the path cannot be opened
+ */
+export function createAccessLog(target: string, options: LineWriterOptions = {}): AccessLog | null {
+  if (target === 'off') return null
+  let sink: ReturnType<typeof openSink>
+  try {
+    sink = openSink(target)
+  } catch (error) {
+    throw new Error(`TIDEGATE_ACCESS_LOG: cannot write to ${target}: ${(error as Error).message}`, { cause: error })
+  }
+  return new AccessLog(new LineWriter(sink, options))
+}

@@ -1,0 +1,133 @@
+// Gathers lines and hands them to sonic-boom in batches, off the request's way. A line is dropped and counted rather than anybody made
+// to wait for it, and no error of the destination leaves this file except as one call of `onTrouble`. `write` runs per request.
+import sonic from 'sonic-boom'
+import type { Sink } from './sink.js'
+
+export interface LineWriterOptions {
+  /** Bytes held for a destination that lags; beyond them lines are dropped. Default 8 MiB: about a second's lines. */
+  readonly maxQueuedBytes?: number
+  /** A write failed (once until one succeeds again, then null). A full pipe is no failure. */
+  readonly onTrouble?: (error: Error | null) => void
+}
+
+/** No line waits longer for its batch to fill. */
+const FLUSH_INTERVAL_MS = 250
+/** A pipe holds 64 KiB: looked at again this often, a reader of 12 MB/s loses nothing. */
+const FULL_RETRY_MS = 5
+/** What an exit waits for a reader that lags. */
+const FLUSH_DEADLINE_MS = 1000
+
+export class LineWriter {
+  /** Lines lost since the start. */
+  dropped = 0
+  private pending = ''
+  /** Handed to sonic-boom and not yet written. Exact, for a character is a byte. */
+  private queuedBytes = 0
+  private failing = false
+  private closed = false
+  private retry: NodeJS.Timeout | null = null
+  private readonly boom: sonic.SonicBoom
+  private readonly timer: NodeJS.Timeout
+  private readonly waiting: (() => void)[] = []
+  private readonly maxWriteBytes: number
+  private readonly maxQueuedBytes: number
+  private readonly onTrouble: (error: Error | null) => void
+
+  constructor(sink: Sink, { maxQueuedBytes = 8 << 20, onTrouble = () => {} }: LineWriterOptions = {}) {
+    this.maxWriteBytes = sink.maxWriteBytes
+    this.maxQueuedBytes = Math.max(maxQueuedBytes, sink.maxWriteBytes)
+    this.onTrouble = onTrouble
+    this.boom = new sonic.SonicBoom({
+      fd: sink.fd,
+      sync: sink.nonBlocking,
+      maxWrite: sink.maxWriteBytes,
+      // Of a string it would count the bytes again after every write. Its types know of strings alone.
+      contentMode: 'buffer',
+      // With 0 its flush does nothing, and a failed write would wait for the next line.
+      minLength: 1,
+      // Its own answer to a full pipe is to look again after 100 ms, and in its synchronous half to sleep for them.
+      retryEAGAIN: () => false,
+    })
+    this.boom.on('write', (bytes: number) => this.onWritten(bytes))
+    this.boom.on('error', (error: NodeJS.ErrnoException) => this.onError(error))
+    this.timer = setInterval(() => this.hand(), FLUSH_INTERVAL_MS).unref()
+  }
+
+  /** @param line ASCII, with its line feed, no longer than the sink's maxWriteBytes */
+  write(line: string): void {
+    if (this.pending.length + line.length > this.maxWriteBytes) this.hand()
+    this.pending += line
+  }
+
+  /** Calls back when all lines so far are written, or when that cannot be had within a second. */
+  flush(done: () => void): void {
+    this.hand()
+    // What fails does not mend while an exit waits for it.
+    if (this.queuedBytes === 0 || this.failing) {
+      done()
+      return
+    }
+    const finish = () => {
+      clearTimeout(deadline)
+      const i = this.waiting.indexOf(finish)
+      if (i >= 0) this.waiting.splice(i, 1)
+      done()
+    }
+    const deadline = setTimeout(finish, FLUSH_DEADLINE_MS)
+    this.waiting.push(finish)
+  }
+
+  /** Flushes, then closes the descriptor (never 1 or 2). Lines written later count as dropped. */
+  close(done: () => void): void {
+    this.flush(() => {
+      clearInterval(this.timer)
+      if (this.retry !== null) clearTimeout(this.retry)
+      this.closed = true
+      this.boom.once('close', done)
+      this.boom.destroy()
+    })
+  }
+
+  private hand(): void {
+    const batch = this.pending
+    if (batch === '') {
+      if (this.failing) this.boom.flush()
+      return
+    }
+    this.pending = ''
+    if (this.closed || this.queuedBytes + batch.length > this.maxQueuedBytes) {
+      for (let i = batch.indexOf('\n'); i >= 0; i = batch.indexOf('\n', i + 1)) this.dropped++
+      if (this.closed) return
+      // It is sonic-boom that has to try again, or a destination that came back would never be noticed.
+      this.boom.flush()
+      return
+    }
+    this.queuedBytes += batch.length
+    this.boom.write(Buffer.from(batch, 'latin1') as unknown as string)
+  }
+
+  private onWritten(bytes: number): void {
+    this.queuedBytes -= bytes
+    if (this.failing && bytes > 0) {
+      this.failing = false
+      this.onTrouble(null)
+    }
+    if (this.queuedBytes === 0) for (const finish of this.waiting.slice()) finish()
+  }
+
+  private onError(error: NodeJS.ErrnoException): void {
+    if (error.code === 'EAGAIN' || error.code === 'EBUSY') {
+      // sonic-boom has kept the batch. Not unref'd: an exit waits in flush, which has its own deadline.
+      this.retry ??= setTimeout(() => {
+        this.retry = null
+        this.boom.flush()
+      }, FULL_RETRY_MS)
+      return
+    }
+    if (!this.failing) {
+      this.failing = true
+      this.onTrouble(error)
+    }
+    for (const finish of this.waiting.slice()) finish()
+  }
+}

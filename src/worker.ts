@@ -1,0 +1,175 @@
+// One worker's uWS app: the phases of a request, wired once, in the order they are passed. Reads like a table of contents; what a phase
+// does is in the file named after it. Starting, beating and leaving are in control/worker-entry.ts.
+import type { HttpRequest, HttpResponse, TemplatedApp } from 'uWebSockets.js'
+import type { RouteTable } from './config/compile.js'
+import type { Settings } from './config/settings.js'
+import { Deadlines } from './deadlines.js'
+import { accept, checkFraming } from './ingress/accept.js'
+import { checkLength, WholeBody } from './ingress/body.js'
+import { setAddresses } from './ingress/client-address.js'
+import type { Exchange } from './ingress/exchange.js'
+import { createMatcher } from './ingress/match.js'
+import { uWS } from './ingress/uws.js'
+import { Rejection } from './outcome.js'
+import { Authenticator } from './policy/authenticate.js'
+import { authorize } from './policy/authorize.js'
+import { DigestPool } from './policy/digest-pool.js'
+import { createRateLimit } from './policy/rate-limit.js'
+import { Breaker } from './proxy/breaker.js'
+import { Forwarder } from './proxy/forward.js'
+import { refuse } from './proxy/respond.js'
+import { BreakerTable } from './state/breaker-table.js'
+import type { WorkerCounters } from './state/counters.js'
+import { HealthTable } from './state/health-table.js'
+import { RateTable } from './state/rate-table.js'
+import type { Segment } from './state/segment.js'
+import type { AccessLog } from './telemetry/access-log.js'
+import type { Logger } from './telemetry/log.js'
+import { newRid, validRid } from './telemetry/trace.js'
+
+const noRoute = new Rejection('no_route', 'no route')
+const breakerOpen = new Rejection('breaker_open', 'breaker open')
+
+export interface WorkerParts {
+  readonly slot: number
+  readonly table: RouteTable
+  readonly settings: Settings
+  readonly segment: Segment
+  readonly counters: WorkerCounters
+  readonly accessLog: AccessLog | null
+  readonly log: Logger
+}
+
+export interface Worker {
+  readonly app: TemplatedApp
+  /** Answers from now on say that the connection ends with them. Resolves when nothing is in flight. */
+  drain(): Promise<void>
+  close(): void
+}
+
+export function createWorker({ slot, table, settings, segment, counters, accessLog, log }: WorkerParts): Worker {
+  const nowUs = (): number => segment.nowUs()
+  const deadlines = new Deadlines(nowUs)
+  const match = createMatcher(table)
+  const digestPool = new DigestPool(table.consumers, settings.hmacThreads)
+  const authenticator = new Authenticator(table, digestPool, settings.hmacOffloadBytes)
+  const rateLimit = createRateLimit(new RateTable(segment, slot), segment)
+  const breakerTable = new BreakerTable(segment)
+  const breakers = table.services.map((service) => {
+    if (service.breaker === null) return null
+    const breaker = new Breaker(breakerTable, service, slot)
+    breaker.onChange = (change) => log.warn({ service: service.name, ...change }, 'breaker changed state')
+    return breaker
+  })
+  const health = new HealthTable(segment, table.endpoints.length)
+  const ends = { nowUs, conclude, refuse: reject }
+  const forwarder = new Forwarder(table, health, breakers, deadlines, settings.upstreamConnections, slot, ends)
+
+  let inFlight = 0
+  let drained: (() => void) | null = null
+
+  // The request's way.
+
+  function begin(res: HttpResponse, req: HttpRequest): void {
+    const exchange = accept(res, req, nowUs())
+    res.onAborted(() => clientLeft(exchange))
+    inFlight++
+    counters.begin()
+    setAddresses(exchange, table.trustedProxies)
+    const refused = checkFraming(exchange) ?? findRoute(exchange)
+    setRequestId(exchange)
+    if (drained !== null) exchange.closeRequested = true
+    if (refused !== null) return reject(exchange, refused)
+    const unwelcome = authenticator.identify(exchange) ?? checkLength(exchange)
+    if (unwelcome !== null) return reject(exchange, unwelcome)
+    if (authenticator.needsBody(exchange)) new WholeBody(exchange, deadlines, authenticate)
+    else authenticate(exchange, null)
+  }
+
+  function findRoute(exchange: Exchange): Rejection | null {
+    exchange.route = match(exchange.host, exchange.path, exchange.method, exchange)
+    return exchange.route === null ? noRoute : null
+  }
+
+  function setRequestId(exchange: Exchange): void {
+    const own = exchange.route?.trustRid === true ? exchange.header('x-rid') : ''
+    exchange.rid = validRid(own) ? own : newRid()
+  }
+
+  /** Once the body is here, where the signature covers it. */
+  function authenticate(exchange: Exchange, unreadable: Rejection | null): void {
+    if (unreadable !== null) return reject(exchange, unreadable)
+    if (authenticator.isOffloaded(exchange)) authenticator.verifyOffloaded(exchange, admit)
+    else admit(exchange, authenticator.verify(exchange))
+  }
+
+  function admit(exchange: Exchange, forged: Rejection | null): void {
+    const refused =
+      forged ?? authorize(exchange) ?? rateLimit(exchange) ?? forwarder.pick(exchange) ?? askBreaker(exchange)
+    if (refused !== null) reject(exchange, refused)
+    else forwarder.forward(exchange)
+  }
+
+  function askBreaker(exchange: Exchange): Rejection | null {
+    const breaker = breakers[exchange.route!.service.index]
+    if (breaker === null || breaker === undefined) return null
+    exchange.breakerPermit = breaker.admit(nowUs())
+    return exchange.breakerPermit < 0 ? breakerOpen : null
+  }
+
+  // Every exit passes conclude, exactly once.
+
+  function reject(exchange: Exchange, rejection: Rejection): void {
+    refuse(exchange, rejection, retryAfterSeconds(exchange, rejection))
+    conclude(exchange)
+  }
+
+  function clientLeft(exchange: Exchange): void {
+    exchange.res = null
+    if (exchange.concluded) return
+    exchange.code = 'client_closed'
+    exchange.reason = 'client left'
+    if (exchange.bytesOut === 0) exchange.status = 499
+    exchange.holder?.clientLeft()
+    conclude(exchange)
+  }
+
+  function conclude(exchange: Exchange): void {
+    if (exchange.concluded) return
+    exchange.concluded = true
+    const endUs = nowUs()
+    counters.count(exchange, endUs - exchange.startUs)
+    accessLog?.write(exchange, endUs)
+    inFlight--
+    if (inFlight === 0) drained?.()
+  }
+
+  function retryAfterSeconds(exchange: Exchange, rejection: Rejection): number {
+    if (rejection.code === 'rate_limited') return exchange.limitRetrySeconds
+    if (rejection.status !== 503) return 0
+    const breaker = rejection.code === 'breaker_open' ? breakers[exchange.route!.service.index] : null
+    return breaker?.retryAfterSeconds(nowUs()) ?? 1
+  }
+
+  const app = uWS.App()
+  app.any('/*', begin)
+  app.filter((_, change) => {
+    if (Number(change) > 0) counters.connectionOpened()
+    else counters.connectionClosed()
+  })
+
+  return {
+    app,
+    drain: () =>
+      new Promise((resolve) => {
+        drained = resolve
+        if (inFlight === 0) resolve()
+      }),
+    close(): void {
+      deadlines.close()
+      app.close()
+      void forwarder.close()
+      void digestPool.close()
+    },
+  }
+}

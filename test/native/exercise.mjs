@@ -1,0 +1,178 @@
+// Walks through every function of the addon and every way out of it, for scripts/test-native-sanitized.mjs to watch what it does to
+// memory: node --expose-gc exercise.mjs ADDON. What the functions answer is the business of test/unit/native-*.test.ts.
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { connect, Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
+
+const addon = process.argv[2]
+const native = createRequire(import.meta.url)(addon)
+const folder = mkdtempSync(join(tmpdir(), 'tidegate-exercise-'))
+const path = join(folder, 'segment')
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+const ignore = () => {}
+
+/** Finalizers run some turns after the collection that found their object dead. */
+async function collect() {
+  for (let i = 0; i < 5; i++) {
+    globalThis.gc()
+    await turn()
+  }
+}
+
+function failures() {
+  symlinkSync(path, join(folder, 'symlink'))
+  const values = [
+    undefined,
+    null,
+    -1,
+    0,
+    1.5,
+    2 ** 40,
+    Number.NaN,
+    '',
+    'x'.repeat(9000),
+    'a\0b',
+    {},
+    [],
+    Symbol('s'),
+    1n,
+    ignore,
+  ]
+  for (const name of Object.keys(native)) {
+    if (name === 'closeFd') continue
+    for (const first of values) {
+      for (const second of values) {
+        if (name === 'listen' && first === '') continue
+        if (name === 'openSegment' && first === null) continue
+        assert.throws(
+          () => native[name](first, second, first, second, first),
+          `${name}(${String(first)}, ${String(second)})`,
+        )
+      }
+    }
+  }
+  assert.throws(() => native.closeFd(1_000_000), { code: 'EBADF' })
+  assert.throws(() => native.openSegment(join(folder, 'symlink'), 4096), { code: 'ELOOP' })
+  assert.throws(() => native.openSegment(folder, 4096), { code: 'EISDIR' })
+  assert.throws(() => native.openSegment('/dev/null', 4096), { code: 'EUNSAFE' })
+  assert.throws(() => native.openSegment(`${folder}/${'x'.repeat(4000)}`, 4096), { code: 'ENAMETOOLONG' })
+}
+
+async function segments() {
+  for (let i = 0; i < 20; i++) {
+    const one = native.openSegment(path, 4096 + i * 4096)
+    assert.throws(() => native.openSegment(path, 4096), { code: 'ELOCKED' })
+    const two = native.replaceSegment(one.fd, path, 10_000)
+    new Uint8Array(one.buffer).fill(1)
+    new Uint8Array(two.buffer).fill(2)
+    assert.throws(() => native.replaceSegment(two.fd, join(folder, 'symlink'), 4096), { code: 'ESTALE' })
+    native.closeFd(two.fd)
+    const three = native.openSegment(null, 4097)
+    assert.throws(() => native.attachSegment(three.fd, 5000), { code: 'EOVERFLOW' })
+    new Uint8Array(native.attachSegment(three.fd, 4097)).fill(3)
+    assert.equal(new Uint8Array(three.buffer)[4096], 3)
+    if (i % 5 === 0) await collect()
+  }
+}
+
+async function accepting() {
+  for (const host of ['127.0.0.1', '::1', '', '::', '0.0.0.0']) native.closeFd(native.listen(host, 0, 8).fd)
+  const { fd, port } = native.listen('127.0.0.1', 0, 64)
+  assert.throws(() => native.listen('127.0.0.1', port, 64), { code: 'EADDRINUSE' })
+  const counts = new Int32Array(native.attachSegment(native.openSegment(null, 4096).fd, 4096), 0, 4)
+  counts.fill(-1)
+  counts[0] = 0
+  counts[1] = 0 // a worker that never takes anything: connections are left to it, in vain
+  const caught = []
+  const onUncaught = (error) => caught.push(error.message)
+  process.on('uncaughtException', onUncaught)
+  let calls = 0
+  const onConnection = (connection) => {
+    calls++
+    if (calls === 3) throw new Error('not passed on')
+    counts[0]++
+    const socket = new Socket({ fd: connection, readable: true, writable: true })
+    socket.on('error', ignore).on('close', () => counts[0]--)
+    socket.pipe(socket)
+    if (calls === 4) throw new Error('passed on')
+  }
+  const handle = native.startAccepting(fd, counts, 0, onConnection, ignore)
+  const open = () => {
+    const socket = connect(port, '127.0.0.1', () => socket.write('x')).on('error', ignore)
+    return socket
+  }
+  const clients = Array.from({ length: 60 }, open)
+  await Promise.all(clients.map((each) => new Promise((resolve) => each.once('data', resolve).once('close', resolve))))
+  process.off('uncaughtException', onUncaught)
+  assert.deepEqual(caught, ['not passed on', 'passed on'])
+  for (const each of clients) each.destroy()
+  native.stopAccepting(handle)
+  native.stopAccepting(handle)
+  await collect()
+  native.stopAccepting(handle)
+
+  // A buffer that is taken away while the acceptor reads it.
+  const plain = new Int32Array(2)
+  const second = native.listen('127.0.0.1', 0, 8)
+  let got
+  const accepted = new Promise((resolve) => {
+    got = resolve
+  })
+  const other = native.startAccepting(second.fd, plain, 1, got, ignore)
+  structuredClone(plain.buffer, { transfer: [plain.buffer] })
+  const client = connect(second.port, '127.0.0.1', () => client.write('x')).on('error', ignore)
+  native.closeFd(await accepted)
+  await once(client, 'close').catch(ignore)
+  native.stopAccepting(other)
+}
+
+/** Threads that end with a mapping and an acceptor open: by themselves, by terminate() and by an exception. */
+async function threads() {
+  const code = `
+    const { workerData, parentPort } = require('node:worker_threads')
+    const native = require(workerData.addon)
+    globalThis.segment = native.openSegment(null, 4096)
+    const counts = new Int32Array(segment.buffer, 0, 2)
+    const { fd, port } = native.listen('127.0.0.1', 0, 8)
+    globalThis.handle = native.startAccepting(fd, counts, 0, (fd) => {
+      native.closeFd(fd)
+      if (workerData.end === 'exit') process.exit()
+      if (workerData.end === 'throw') throw new Error('expected')
+      parentPort.postMessage('took one')
+    }, () => {})
+    native.closeFd(segment.fd)
+    parentPort.postMessage(port)`
+  for (const end of ['exit', 'throw', 'terminate']) {
+    for (let i = 0; i < 3; i++) {
+      const worker = new Worker(code, { eval: true, workerData: { addon, end } })
+      worker.on('error', (error) => assert.equal(error.message, 'expected'))
+      const exited = new Promise((resolve) => worker.once('exit', resolve))
+      const [port] = await once(worker, 'message')
+      const client = connect(port, '127.0.0.1', () => client.write('x')).on('error', ignore)
+      if (end === 'terminate') {
+        await once(worker, 'message')
+        await worker.terminate()
+      }
+      await exited
+      client.destroy()
+    }
+  }
+}
+
+failures()
+await segments()
+await accepting()
+await threads()
+await collect()
+// No sanitizer counts mappings: of the sixty and more made, none may be left.
+const left = readFileSync('/proc/self/maps', 'utf8')
+  .split('\n')
+  .filter((line) => /memfd:tidegate|tidegate-exercise-/.test(line))
+assert.deepEqual(left, [])
+rmSync(folder, { recursive: true })
+console.log('every function exercised')

@@ -1,0 +1,203 @@
+// The services behind the gateway in the end-to-end tests: one on node:http that tells what it was asked, and one on bare sockets that
+// does whatever a script says, down to dying in the middle of a header.
+import { createHash } from 'node:crypto'
+import { createServer as createHttpServer } from 'node:http'
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { Lines } from './lines.js'
+import { type Body, ByteReader, chunkOf, framingOf, type Head, readBody, readHead, write } from './wire.js'
+
+/** What the echo origin saw of a request, and its answer's body. */
+export interface Seen {
+  readonly method: string
+  readonly url: string
+  /** As they came: name, value, name, value … values as latin1. */
+  readonly rawHeaders: readonly string[]
+  readonly bodyBytes: number
+  readonly bodySha256: string
+  readonly trailers: readonly string[]
+}
+
+export interface Origin {
+  /** `http://127.0.0.1:PORT`, as an endpoint of a service. */
+  readonly url: string
+  readonly port: number
+  readonly requests: Lines<Seen>
+  /** Connections opened so far. */
+  readonly connections: number
+  close(): Promise<void>
+}
+
+export function headerOf(seen: Pick<Seen, 'rawHeaders'>, name: string): string[] {
+  const values: string[] = []
+  for (let i = 0; i < seen.rawHeaders.length; i += 2) {
+    if (seen.rawHeaders[i]!.toLowerCase() === name) values.push(seen.rawHeaders[i + 1]!)
+  }
+  return values
+}
+
+export function sha256(data: string | Buffer): string {
+  return createHash('sha256').update(data).digest('hex')
+}
+
+export interface EchoOptions {
+  /** Added to every answer. */
+  readonly headers?: Readonly<Record<string, string | string[]>>
+  /** Asked with each request: the status to answer with. */
+  readonly status?: (path: string) => number
+  /** A given port instead of any free one. */
+  readonly port?: number
+}
+
+/** Answers any request with what it saw, as JSON. */
+export async function startEcho({ headers = {}, status = () => 200, port = 0 }: EchoOptions = {}): Promise<Origin> {
+  const requests = new Lines<Seen>('request')
+  let connections = 0
+  const server = createHttpServer((request, response) => {
+    const hash = createHash('sha256')
+    let bodyBytes = 0
+    request.on('data', (chunk: Buffer) => {
+      hash.update(chunk)
+      bodyBytes += chunk.length
+    })
+    request.on('end', () => {
+      const { method = '', url = '', rawHeaders, rawTrailers } = request
+      const seen: Seen = { method, url, rawHeaders, bodyBytes, bodySha256: hash.digest('hex'), trailers: rawTrailers }
+      requests.push(seen)
+      response.writeHead(status(url), { 'content-type': 'application/json', ...headers })
+      response.end(JSON.stringify(seen))
+    })
+    request.on('error', () => {})
+  })
+  server.on('connection', () => {
+    connections++
+  })
+  // The gateway lets go of idle connections first.
+  server.keepAliveTimeout = 60_000
+  return listen(server, port, {
+    requests,
+    get connections() {
+      return connections
+    },
+  })
+}
+
+/** A request at the scripted origin, and the socket it came on. */
+export class RawExchange {
+  readonly method: string
+  readonly target: string
+  readonly query: URLSearchParams
+
+  constructor(
+    readonly socket: Socket,
+    readonly reader: ByteReader,
+    readonly head: Head,
+  ) {
+    const [method = '', target = ''] = head.startLine.split(' ')
+    this.method = method
+    this.target = target
+    this.query = new URL(target, 'http://origin').searchParams
+  }
+
+  body(): Promise<Body> {
+    return readBody(this.reader, framingOf(this.head, 'none'))
+  }
+
+  send(data: string | Buffer): Promise<void> {
+    return write(this.socket, data)
+  }
+
+  /** A whole answer. */
+  answer(status: number, headers: Readonly<Record<string, string>> = {}, body = ''): Promise<void> {
+    const lines = Object.entries({ 'Content-Length': String(Buffer.byteLength(body)), ...headers })
+    return this.send(`HTTP/1.1 ${status} Scripted\r\n${lines.map(([n, v]) => `${n}: ${v}\r\n`).join('')}\r\n${body}`)
+  }
+
+  chunk(data: string | Buffer): Promise<void> {
+    return this.send(chunkOf(data))
+  }
+
+  /** RST. */
+  reset(): void {
+    this.socket.resetAndDestroy()
+  }
+
+  /** FIN. */
+  end(): void {
+    this.socket.end()
+  }
+
+  /** Resolves when the gateway has let go of the connection. */
+  closed(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.socket.closed) return resolve()
+      this.socket.once('close', () => resolve())
+      this.socket.resume()
+    })
+  }
+}
+
+/** What to do with a request. When it returns with the socket open, the next request is read from it. */
+export type Script = (exchange: RawExchange) => void | Promise<void>
+
+/** `scripts` by path, query aside. A path without a script is answered 200. */
+export async function startScripted(scripts: Readonly<Record<string, Script>>): Promise<Origin> {
+  const requests = new Lines<Seen>('request')
+  let connections = 0
+  const server = createServer({ noDelay: true }, (socket) => {
+    connections++
+    serve(socket).catch(() => socket.destroy())
+  })
+
+  async function serve(socket: Socket): Promise<void> {
+    const reader = new ByteReader(socket)
+    while (!socket.destroyed) {
+      const exchange = new RawExchange(socket, reader, await readHead(reader))
+      const { method, target, head } = exchange
+      const rawHeaders = head.fields.flat()
+      requests.push({ method, url: target, rawHeaders, bodyBytes: -1, bodySha256: '', trailers: [] })
+      await (scripts[target.split('?')[0]!] ?? ((one) => one.answer(200)))(exchange)
+    }
+  }
+
+  return listen(server, 0, {
+    requests,
+    get connections() {
+      return connections
+    },
+  })
+}
+
+function listen(server: Server, port: number, rest: Pick<Origin, 'requests' | 'connections'>): Promise<Origin> {
+  const sockets = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket)
+    socket.on('error', () => {})
+    socket.once('close', () => sockets.delete(socket))
+  })
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(port, '127.0.0.1', () => {
+      const own = (server.address() as AddressInfo).port
+      resolve({
+        url: `http://127.0.0.1:${own}`,
+        port: own,
+        requests: rest.requests,
+        get connections() {
+          return rest.connections
+        },
+        close: () =>
+          new Promise((done) => {
+            server.close(() => done())
+            for (const socket of sockets) socket.destroy()
+          }),
+      })
+    })
+  })
+}
+
+/** A port of the loopback address that refuses connections. */
+export async function refusingPort(): Promise<number> {
+  const origin = await startEcho()
+  await origin.close()
+  return origin.port
+}

@@ -1,0 +1,36 @@
+// What a test needs besides Node: a tool, or workers that are processes. Where it is missing the test is skipped and says so; with
+// TIDEGATE_TEST_REQUIRE=all, as in CI, a missing one is a failure, so that a suite cannot go green by not running.
+import { accessSync, constants } from 'node:fs'
+import { delimiter, join } from 'node:path'
+import type { TestContext } from 'vitest'
+
+const mustHaveAll = process.env.TIDEGATE_TEST_REQUIRE === 'all'
+const threadsWanted = process.env.TIDEGATE_ISOLATION === 'thread'
+
+function missing(context: TestContext, what: string): never {
+  if (mustHaveAll) throw new Error(`TIDEGATE_TEST_REQUIRE=all, and ${what}`)
+  return context.skip(what)
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** @param name a program somewhere in PATH */
+export function requireTool(context: TestContext, name: string): void {
+  const path = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`
+  const found = path.split(delimiter).some((folder) => folder !== '' && isExecutable(join(folder, name)))
+  if (!found) missing(context, `${name} is not installed`)
+}
+
+/** Only a process can be killed or stopped without the others. */
+export function requireProcesses(context: TestContext, gateway: { readonly isolation: string }): void {
+  if (gateway.isolation === 'process') return
+  if (threadsWanted) context.skip('workers are threads here, and a thread cannot be killed alone')
+  missing(context, 'workers are threads: the native addon was not built')
+}

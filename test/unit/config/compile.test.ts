@@ -1,0 +1,166 @@
+import { expect, test } from 'vitest'
+import { compile } from '../../../src/config/compile.js'
+import { loadConfig } from '../../../src/config/load.js'
+
+function tableOf(yaml: string, env = {}) {
+  const { config, settings } = loadConfig({ text: { origin: 'gw.yaml', yaml }, env })
+  return compile(config, settings)
+}
+
+const services = 'services: { s: { endpoints: [http://h:1] } }\n'
+const routesOf = (...routes: string[]) =>
+  tableOf(`${services}routes:\n${routes.map((route) => `  - { service: s, auth: none, ${route} }\n`).join('')}`).routes
+
+test('every default is there, in the units the phases use', () => {
+  const table = tableOf(`
+consumers: { c: { secret: x } }
+services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { endpoints: [https://h:443] } }
+routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] }]
+`)
+  expect(table.consumers).toEqual([{ name: 'c', index: 0, secrets: ['x'], algorithm: 'sha256', signs: 'request' }])
+  expect(table.consumersByName.get('c')).toBe(table.consumers[0])
+  expect(table.services).toEqual([
+    {
+      name: 's',
+      index: 0,
+      endpoints: [{ origin: 'http://h', authority: 'h', index: 0 }],
+      connectTimeoutMs: 2000,
+      firstByteTimeoutMs: 15_000,
+      idleTimeoutMs: 60_000,
+      totalTimeoutMs: Infinity,
+      breaker: {
+        windowMs: 10_000,
+        minRequests: 20,
+        failureRatio: 0.5,
+        slowCallMs: Infinity,
+        slowRatio: 0.8,
+        openForMs: 5000,
+        maxOpenForMs: 60_000,
+        probes: 3,
+        rampMs: 10_000,
+        failureStatuses: new Set([502, 503, 504]),
+      },
+      health: { path: '/', intervalMs: 5000, timeoutMs: 1000, healthyAfter: 2, unhealthyAfter: 3 },
+    },
+    expect.objectContaining({
+      name: 'bare',
+      endpoints: [{ origin: 'https://h', authority: 'h', index: 1 }],
+      breaker: null,
+      health: null,
+    }),
+  ])
+  expect(table.endpoints).toEqual(table.services.flatMap((service) => service.endpoints))
+  expect(table.routes).toEqual([
+    {
+      name: '/',
+      index: 0,
+      match: { hosts: [], path: { text: '/', exact: false, segments: [] }, methods: null, headers: [], priority: 0 },
+      service: table.services[0],
+      auth: 'x-m',
+      signBody: true,
+      maxSkewSeconds: 300,
+      allow: null,
+      limits: [
+        {
+          name: '/#0',
+          by: [{ kind: 'route' }],
+          quantity: 5,
+          windowSeconds: 60,
+          burst: 5,
+          cost: 1,
+          costByMethod: null,
+          mode: 'enforce',
+          onFull: 'allow',
+          headers: false,
+        },
+      ],
+      trustRid: false,
+      preserveHost: false,
+      stripPrefix: null,
+      rewrite: null,
+      maxBodyBytes: 1048576,
+      logQuery: false,
+      accessLog: true,
+    },
+  ])
+  expect(table.trustedProxies).toEqual([])
+})
+
+test('durations, sizes and rates arrive as numbers', () => {
+  const table = tableOf(`
+services: { s: { endpoints: ['http://h'], timeouts: { connect: 500ms, firstByte: 1.5s, idle: none, total: 2m } } }
+routes:
+  - match: {}
+    service: s
+    auth: none
+    maxBody: 2GiB
+    limits: [{ by: address, rate: 7/hour, burst: 3, cost: { post: 2 } }, { by: 'header:X-Key', rate: 8/day }, { by: [address, route], rate: 9/min, name: nine }]
+`)
+  expect(table.services[0]).toMatchObject({
+    connectTimeoutMs: 500,
+    firstByteTimeoutMs: 1500,
+    idleTimeoutMs: Infinity,
+    totalTimeoutMs: 120_000,
+  })
+  expect(table.routes[0]?.maxBodyBytes).toBe(2 ** 31)
+  expect(table.routes[0]?.limits).toMatchObject([
+    { name: '/#0', quantity: 7, windowSeconds: 3600, burst: 3, cost: 1, costByMethod: new Map([['POST', 2]]) },
+    { name: '/#1', quantity: 8, windowSeconds: 86_400, burst: 8, by: [{ kind: 'header', header: 'x-key' }] },
+    { name: 'nine', quantity: 9, windowSeconds: 60, burst: 9, by: [{ kind: 'address' }, { kind: 'route' }] },
+  ])
+})
+
+test('a limit with a name of its own is one policy for all routes that use it', () => {
+  const { routes } = tableOf(`${services}limits: { l: { by: route, rate: 1/s } }
+routes:
+  - { match: { path: /a }, service: s, auth: none, limits: [l] }
+  - { match: { path: /b }, service: s, auth: none, limits: [l] }
+`)
+  expect(routes[0]?.limits[0]).toBe(routes[1]?.limits[0])
+  expect(routes[0]?.limits[0]?.name).toBe('l')
+})
+
+test('routes without a name get one of host and path that no other has', () => {
+  const names = routesOf(
+    'match: { host: [A.com, "*.b.com"], path: /x/ }',
+    'match: { host: [a.com, "*.b.com"], path: /x, methods: [GET] }',
+    'match: { exactPath: /x }',
+    'match: { host: b.org, path: /z }',
+    'match: { path: /x }, name: b.org/z',
+  ).map((route) => route.name)
+  expect(names).toEqual(['a.com,*.b.com/x', 'a.com,*.b.com/x~2', '=/x', 'b.org/z~2', 'b.org/z'])
+})
+
+test('what is cut off and put in place of the matched path is settled beforehand', () => {
+  const rewrites = routesOf(
+    'match: { path: /a/ }, stripPrefix: true',
+    'match: { path: / , methods: [GET] }, stripPrefix: true',
+    'match: { path: /b }, rewrite: /v1/',
+    'match: { path: / , methods: [PUT] }, rewrite: /v1',
+    'match: { path: /c }, rewrite: /',
+    'match: { exactPath: /d }, rewrite: /e/',
+    'match: { path: /f }',
+  ).map(({ stripPrefix, rewrite }) => [stripPrefix, rewrite])
+  expect(rewrites).toEqual([
+    ['/a', null],
+    [null, null],
+    ['/b', '/v1'],
+    ['', '/v1'],
+    ['/c', ''],
+    ['/d', '/e/'],
+    [null, null],
+  ])
+})
+
+test('trusted proxies are ranges, a single address one of full length', () => {
+  const { trustedProxies } = tableOf(`${services}routes: [{ match: {}, service: s, auth: none }]
+trustedProxies: [10.0.0.0/8, 192.168.1.1, 'fd00::/8', '::1', '::ffff:1.2.3.4']
+`)
+  expect(trustedProxies.map(([address, bits]) => `${address}/${bits}`)).toEqual([
+    '10.0.0.0/8',
+    '192.168.1.1/32',
+    'fd00::/8',
+    '::1/128',
+    '1.2.3.4/32',
+  ])
+})
