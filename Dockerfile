@@ -1,12 +1,13 @@
 # Debian 13 on both sides: the newest uWebSockets.js wants glibc 2.38 or later, and Node 24 has no older build of it to fall back on.
 FROM node:24-trixie AS build
 WORKDIR /src
-# What `npm ci` needs comes first, so that this layer outlives changes to src/.
+# What the installation needs comes first, so that this layer outlives changes to src/.
 COPY package.json package-lock.json LICENSE ./
 COPY scripts/build-native.mjs scripts/
 COPY native/binding.gyp native/
 COPY native/src native/src
-RUN npm ci --no-audit --no-fund
+# Not `npm ci`: the lock file names the platform packages of Linux on x64 alone, and ci refuses a lock that does not name all.
+RUN npm install --no-audit --no-fund
 # Without the addon workers would be threads; in an image that is a mistake to be seen now and not at run time.
 RUN test -f native/build/Release/tidegate.node
 COPY tsconfig.json ./

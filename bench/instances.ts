@@ -12,6 +12,7 @@ import { slowDown } from './slow.js'
 import type { Profile, Started, Target } from './targets/target.js'
 
 const START_DEADLINE_MS = 15_000
+const LOG_IS_WRITTEN_MS = 1200
 
 export class Instance {
   /** Requests it has answered while it was warmed up. */
@@ -27,6 +28,16 @@ export class Instance {
     try {
       if (this.started.accessLog !== null) truncateSync(this.started.accessLog)
     } catch {} // not written yet
+  }
+
+  /** The first lines of its access log that tell of another status, once they are written. */
+  async loggedOtherThan(status: number): Promise<string[]> {
+    if (this.started.accessLog === null) return []
+    await wait(LOG_IS_WRITTEN_MS)
+    const lines = readFileSync(this.started.accessLog, 'latin1').split('\n')
+    return lines
+      .filter((line) => (/"(?:status|s)":(\d{3})/.exec(line)?.[1] ?? status) !== String(status) && line !== '')
+      .slice(0, 3)
   }
 
   /** Resident memory of its largest process: a worker. */

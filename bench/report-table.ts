@@ -29,6 +29,7 @@ export function caseTable(of: CaseResult): string {
     'p99.9',
     'max',
     'load CPU',
+    'MiB',
     '',
   ]
   const rows = [columns, ...of.results.map((one) => row(one))]
@@ -44,6 +45,9 @@ export function caseTable(of: CaseResult): string {
     ...lines.map((line) => `  ${line.trimEnd()}`),
   ]
   for (const one of of.refused) out.push(`  ${one.target} is left out: ${one.why}`)
+  for (const one of of.results)
+    for (const line of one.evidence) out.push(`  ${one.target} logged ${line.slice(0, 300)}`)
+  if (spec.ratePercent !== undefined) out.push(...tails(of.results))
   if (spec.scenario === 'reference') out.push(...reference(of.results))
   if (spec.answerBytes + spec.bodyBytes >= 1024) out.push(`  bytes per CPU second: ${of.results.map(bytes).join(', ')}`)
   return out.join('\n')
@@ -59,6 +63,7 @@ function row(one: Result): string[] {
     Math.round(one.rps.median).toLocaleString('en'),
     ...[one.p50Ms, one.p99Ms, one.p999Ms, one.maxMs].map((figure) => ms(figure.median)),
     percent(one.busy.load),
+    one.rssMiB.toFixed(0),
     one.marks.length > 0 ? `! ${one.marks.join('; ')}` : '',
   ]
 }
@@ -81,6 +86,14 @@ function reference(results: readonly Result[]): string[] {
     )
   }
   return lines
+}
+
+/** The tail is what a constant rate is for. */
+function tails([subject, ...others]: readonly Result[]): string[] {
+  return others.map(
+    (other) =>
+      `  p99.9 of ${subject!.target} is ${(subject!.p999Ms.median / other.p999Ms.median).toFixed(2)} of ${other.target}'s`,
+  )
 }
 
 function bytes(one: Result): string {

@@ -29,6 +29,8 @@ export interface Result {
   /** Share of a core that the target, the load generator and the origin used. */
   readonly busy: { readonly target: number; readonly load: number; readonly origin: number }
   readonly marks: readonly string[]
+  /** Lines of its own access log about what went wrong. */
+  readonly evidence: readonly string[]
   /** HDR, µs, compressed base64: to merge with other runs. */
   readonly histogram: string
   /** CPU per request of `subject` (tidegate, where it takes part) divided by this target's. */
@@ -138,6 +140,7 @@ function result(
     rssMiB: Math.round(Math.max(...samples.map((one) => one.rssMiB)) * 10) / 10,
     busy,
     marks: marks(partial, busy, loadCores, rps.median, requestsPerSecond, samples),
+    evidence: samples.flatMap((one) => one.evidence).slice(0, 5),
     histogram: encode(all),
     against,
   }

@@ -29,6 +29,8 @@ export interface Sample {
   readonly originCpuUs: number
   readonly rssMiB: number
   readonly generatorLagUs: Histogram | null
+  /** Where something went wrong: what the target's own log says of it. */
+  readonly evidence: readonly string[]
 }
 
 export interface CaseRun {
@@ -114,7 +116,9 @@ async function turn(bench: Bench, spec: Case, instance: Instance, requestsPerSec
   const targetCpuUs = spentUs(before, cpuOf(instance.pids))
   // What was in flight when the load stopped was worked on but not reported: the origin knows of it.
   const served = Math.max(result.requests, (await bench.origin.answered()) - forwardedBefore)
+  const wrong = result.errors > 0 || (spec.expect === 200 && result.non2xx > 0)
   return {
+    evidence: wrong ? await instance.loggedOtherThan(spec.expect) : [],
     cpuUsPerRequest: targetCpuUs / served,
     result,
     targetCpuUs,

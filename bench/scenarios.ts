@@ -85,10 +85,10 @@ export function cases(quick: boolean): Case[] {
       targets: ['tidegate', 'nginx+lua'],
       connections: 100,
       keepAlive: false,
-      ...time(900, 300),
+      ...time(800, 300),
     },
     { ...base, ...time(700, 300) },
-    { ...bare, ...time(500, 200) },
+    { ...bare, ...time(400, 200) },
     {
       ...base,
       scenario: 'reject',
@@ -123,7 +123,7 @@ export function cases(quick: boolean): Case[] {
       path: `/bytes/${answerBytes}`,
       answerBytes,
       connections,
-      roundMs: 400,
+      roundMs: 300,
       rounds: LEAST_ROUNDS,
     })
   }
@@ -147,7 +147,7 @@ export function cases(quick: boolean): Case[] {
       offload: true,
       again: false,
       wholeMachine: true,
-      roundMs: 300,
+      roundMs: 250,
     })
   }
   for (const connections of [1, 10, 100, 1000]) {
@@ -158,7 +158,7 @@ export function cases(quick: boolean): Case[] {
       targets: FAN,
       again: false,
       connections,
-      roundMs: 400,
+      roundMs: 300,
       rounds: LEAST_ROUNDS,
     })
   }
@@ -169,7 +169,7 @@ export function cases(quick: boolean): Case[] {
       variant: `${ratePercent} %`,
       again: false,
       ratePercent,
-      roundMs: 600,
+      roundMs: 500,
       rounds: LEAST_ROUNDS,
     })
   }

@@ -49,13 +49,14 @@ export function ratio(of: readonly number[], to: readonly number[]): Ratio {
 
 /** How far apart two processes of one build appear: what any other difference has to exceed. */
 export function noiseFloor(sameAgainstItself: Ratio): number {
-  return Math.max(SMALLEST_FLOOR, Math.abs(sameAgainstItself.value - 1), sameAgainstItself.spread)
+  return Math.max(SMALLEST_FLOOR, Math.expm1(Math.abs(Math.log(sameAgainstItself.value))), sameAgainstItself.spread)
 }
 
 /** `within` is what the difference had to exceed: the floor, or the pair's own spread where that is wider. */
 export function verdict(pair: Ratio, floor: number): { verdict: Verdict; within: number } {
   const within = Math.max(floor, pair.spread)
-  if (Math.abs(pair.value - 1) <= within) return { verdict: 'no difference', within }
+  // As far below as above: a third of it is as far from it as three times.
+  if (Math.abs(Math.log(pair.value)) <= Math.log1p(within)) return { verdict: 'no difference', within }
   return { verdict: pair.value < 1 ? 'less' : 'more', within }
 }
 

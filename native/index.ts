@@ -1,5 +1,5 @@
 // The loader of the addon, and the only place that knows the .node file. What the functions promise is written here; how they
-// keep it, in src/segment.cc and src/acceptor.cc. Loads in worker threads too. Reads no configuration.
+// keep it, in src/. Loads in worker threads too. Reads no configuration.
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'

@@ -5,7 +5,7 @@ import type { RouteTable } from './config/compile.js'
 import type { Settings } from './config/settings.js'
 import { Deadlines } from './deadlines.js'
 import { accept, checkFraming } from './ingress/accept.js'
-import { checkLength, WholeBody } from './ingress/body.js'
+import { checkLength, Upload, WholeBody } from './ingress/body.js'
 import { setAddresses } from './ingress/client-address.js'
 import type { Exchange } from './ingress/exchange.js'
 import { createMatcher } from './ingress/match.js'
@@ -83,7 +83,10 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     const unwelcome = authenticator.identify(exchange) ?? checkLength(exchange)
     if (unwelcome !== null) return reject(exchange, unwelcome)
     if (authenticator.needsBody(exchange)) new WholeBody(exchange, deadlines, authenticate)
-    else authenticate(exchange, null)
+    else {
+      if (exchange.contentLength !== 0) exchange.upload = new Upload(exchange)
+      authenticate(exchange, null)
+    }
   }
 
   function findRoute(exchange: Exchange): Rejection | null {
@@ -120,6 +123,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   // Every exit passes conclude, exactly once.
 
   function reject(exchange: Exchange, rejection: Rejection): void {
+    exchange.upload?.drop()
     refuse(exchange, rejection, retryAfterSeconds(exchange, rejection))
     conclude(exchange)
   }

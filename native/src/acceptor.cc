@@ -1,5 +1,5 @@
-// The acceptor: the first step of a connection's way. The primary opens the listening socket (listen), each worker accepts from it
-// (startAccepting) and hands the descriptors to JavaScript. Reads nothing from a connection and never sees a request.
+// The acceptor: the first step of a connection's way. The primary opens the listening socket (listener.cc), each worker accepts from
+// it and hands the descriptors to JavaScript. Reads nothing from a connection and never sees a request.
 //
 // Who takes a connection. Every worker's loop watches the socket, so each new connection wakes all that are idle. One that has more
 // connections open than the least loaded leaves it alone: it stays for that one, which was woken too. Keep-alive connections live
@@ -10,16 +10,18 @@
 //                                        └─ more than that ─► 1 ms ─┬─ gone: somebody took it
 //                                                                   └─ still there ─► accept4 (1, then 2, 4, 8 at a time)
 //
-// A worker that has not moved in kHungAfter such waits is not waited for until its count changes. Fewer would do for one that
+// A worker that has not moved in kHungAfter such waits is not waited for until its count changes or kForgiveMs are over. Fewer would do for one that
 // hangs; but in a burst one that only lost its core for some milliseconds would find the connections gone.
 //
+// A queue of more than one is work for everybody: who is less than a batch ahead does not decline then. Without that, fresh
+// connections under load wait for each other's millisecond while cores are idle.
+//
 // EPOLLEXCLUSIVE is of no use here: the one it wakes cannot decline, the others would never hear of that connection.
-// The socket lies edge-triggered in an epoll set of its own, which the loop watches. Declining then costs no system call, and the
+// The socket lies edge-triggered in an epoll set of its own, which the loop watches. Declining then costs no epoll_ctl, and the
 // next connection wakes us again; with uv_poll directly on the socket a worker that declines has to stop polling, and for
 // that millisecond is missing when a connection comes that it should take.
 #include "addon.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -28,8 +30,6 @@
 #include <uv.h>
 
 #include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <vector>
 
 namespace tidegate {
@@ -38,8 +38,8 @@ namespace {
 constexpr int kAcceptsPerWake = 8;    // so that answering goes on between accepts, and the other workers get theirs
 constexpr uint64_t kPatienceMs = 1;   // how long a connection is left for a less loaded worker
 constexpr int kHungAfter = 8;         // waits in vain in a row
+constexpr uint64_t kForgiveMs = 100;  // so that one that hangs for longer costs eight such waits in each of these
 constexpr uint64_t kExhaustedMs = 100;  // pause when descriptors or memory are out; connections wait in the kernel's queue
-constexpr int kDeferAcceptSeconds = 2;  // a connection is accepted with its first bytes, or after about this long without
 
 struct Acceptor {
   napi_env env = nullptr;
@@ -58,6 +58,7 @@ struct Acceptor {
   bool closing = false;
   enum { kWatching, kDeferring, kExhausted } state = kWatching;
   int inVain = 0;             // times in a row that a connection was still there after the wait
+  uint64_t hungSinceMs = 0;
   std::vector<int32_t> seen;  // everybody's count when that row began
   std::vector<int32_t> hung;  // the count at which a worker is not waited for; kNobody: it is
 };
@@ -116,19 +117,18 @@ uint32_t queued(int listener) {
   return getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 ? info.tcpi_unacked : 0;
 }
 
-// Whether the connection at the head of the queue should be left for another worker.
-bool declines(Acceptor* a, const Counts& counts, int32_t own) {
+// How many connections more than the least loaded of the others this worker has, less the slack (a sixteenth): above 0, the next one
+// is theirs. The slack lets whoever is awake first have it once the numbers are large: exact evenness would be bought with a
+// millisecond for connections that come while the least loaded is at work.
+int32_t ahead(Acceptor* a, const Counts& counts, int32_t own) {
   int32_t least = INT32_MAX;
+  const bool forgiven = uv_now(a->timer.loop) - a->hungSinceMs > kForgiveMs;
   for (size_t i = 0; i < counts.length; i++) {
     const int32_t open = counts.of(i);
-    if (a->hung[i] != kNobody && a->hung[i] != open) a->hung[i] = kNobody;
+    if (forgiven || a->hung[i] != open) a->hung[i] = kNobody;
     if (i != a->self && open >= 0 && a->hung[i] == kNobody && open < least) least = open;
   }
-  // The slack (a sixteenth) lets whoever is awake first have it once the numbers are large: exact evenness would be bought with
-  // a millisecond for connections that come while the least loaded is at work.
-  if (least == INT32_MAX || own <= least + (least >> 4)) return false;
-  // A queue that others have not emptied yet is work for everybody: a batch ahead is near enough then.
-  return own > least + kAcceptsPerWake || queued(a->listener.get()) <= 1;
+  return least == INT32_MAX ? 0 : own - least - (least >> 4);
 }
 
 void onTimer(uv_timer_t* timer);
@@ -136,6 +136,32 @@ void onTimer(uv_timer_t* timer);
 void wait(Acceptor* a, decltype(a->state) state, uint64_t ms) {
   a->state = state;
   uv_timer_start(&a->timer, onTimer, ms, 0);
+}
+
+void watch(Acceptor* a) {
+  a->state = Acceptor::kWatching;
+  uv_timer_stop(&a->timer);
+}
+
+// Whether the connection at the head of the queue is left for another worker; it has kPatienceMs from when we first saw it.
+bool declines(Acceptor* a, const Counts& counts, int32_t own) {
+  const int32_t surplus = ahead(a, counts, own);
+  if (surplus <= 0) return false;
+  const uint32_t pending = queued(a->listener.get());
+  if (pending > 1 && surplus <= kAcceptsPerWake) return false;
+  if (pending > 1 && a->state == Acceptor::kDeferring) return true;  // the one we left is still among them
+  // With one or none in the queue, the one we left before is gone: those we leave connections to are alive. If there is one, it is
+  // new and has its own millisecond. A timer still running for the one before would take it away from them.
+  if (a->state == Acceptor::kDeferring) a->inVain = 0;
+  if (pending == 0) {
+    watch(a);
+    return true;
+  }
+  if (a->inVain == 0) {
+    for (size_t i = 0; i < counts.length; i++) a->seen[i] = counts.of(i);
+  }
+  wait(a, Acceptor::kDeferring, kPatienceMs);
+  return true;
 }
 
 // Ends a connection whose callback threw before it passed the descriptor on. It may have thrown after: uWS's filter runs inside
@@ -229,14 +255,7 @@ int take(Acceptor* a, int most, bool patient) {
       // What we just handed over counts, also if JavaScript enters it later.
       int32_t own = counts.of(a->self);
       if (own < before + taken) own = before + taken;
-      if (patient && declines(a, counts, own)) {
-        if (a->state == Acceptor::kDeferring) break;
-        if (a->inVain == 0) {
-          for (size_t i = 0; i < counts.length; i++) a->seen[i] = counts.of(i);
-        }
-        wait(a, Acceptor::kDeferring, kPatienceMs);
-        break;
-      }
+      if (patient && declines(a, counts, own)) break;
       const int fd = accept4(a->listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (fd < 0) {
         if (errno == EAGAIN) break;
@@ -245,6 +264,7 @@ int take(Acceptor* a, int most, bool patient) {
         break;
       }
       taken++;
+      if (a->state == Acceptor::kDeferring) watch(a);  // this was the one that waited
       napi_value argument;
       napi_create_int32(a->env, fd, &argument);
       call(a->onConnection, argument, fd);
@@ -254,22 +274,32 @@ int take(Acceptor* a, int most, bool patient) {
   return taken;
 }
 
+// Whether connections came since this was last asked. Before the queue is looked at, or one would be missed.
+bool takeEdge(Acceptor* a) {
+  epoll_event event;
+  return epoll_wait(a->edge.get(), &event, 1, 0) > 0;
+}
+
 void onReadable(uv_poll_t* poll, int, int) {
   auto* a = static_cast<Acceptor*>(poll->data);
-  epoll_event event;
-  epoll_wait(a->edge.get(), &event, 1, 0);  // takes the edge, before the queue is looked at
+  takeEdge(a);
   take(a, kAcceptsPerWake, true);
 }
 
 void onTimer(uv_timer_t* timer) {
   auto* a = static_cast<Acceptor*>(timer->data);
-  const auto was = a->state;
-  a->state = Acceptor::kWatching;
-  if (was == Acceptor::kExhausted) {
+  if (a->state == Acceptor::kExhausted) {
+    a->state = Acceptor::kWatching;
     uv_poll_start(&a->poll, UV_READABLE, onReadable);
     rearm(a);
     return;
   }
+  // Timers run before polls: what is in the queue may have come this moment. onReadable would have seen it otherwise.
+  if (takeEdge(a) && queued(a->listener.get()) <= 1) {
+    take(a, kAcceptsPerWake, true);
+    return;
+  }
+  a->state = Acceptor::kWatching;
   const int most = 1 << a->inVain;
   if (take(a, most < kAcceptsPerWake ? most : kAcceptsPerWake, false) == 0) {
     a->inVain = 0;
@@ -277,6 +307,7 @@ void onTimer(uv_timer_t* timer) {
   }
   if (++a->inVain < kHungAfter || a->closing) return;
   a->inVain = 0;
+  a->hungSinceMs = uv_now(timer->loop);
   napi_handle_scope scope;
   if (napi_open_handle_scope(a->env, &scope) != napi_ok) return;
   const Counts counts(a);
@@ -360,58 +391,9 @@ napi_value stopAccepting(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// listen(host, port, backlog) -> { fd, port }. host is an address, or '' for every one of both families.
-napi_value listenOn(napi_env env, napi_callback_info info) {
-  Arguments<3> args(env, info);
-  char host[128];
-  int64_t port, backlog;
-  if (!readString(env, args.at[0], "host", host, sizeof host)) return nullptr;
-  if (!readInteger(env, args.at[1], "port", 0, 65535, &port)) return nullptr;
-  if (!readInteger(env, args.at[2], "backlog", 1, INT32_MAX, &backlog)) return nullptr;
-
-  sockaddr_storage address = {};
-  auto* v6 = reinterpret_cast<sockaddr_in6*>(&address);
-  auto* v4 = reinterpret_cast<sockaddr_in*>(&address);
-  const char* literal = *host == 0 ? "::" : host;
-  if (uv_ip4_addr(literal, static_cast<int>(port), v4) != 0 && uv_ip6_addr(literal, static_cast<int>(port), v6) != 0) {
-    return throwArgument(env, "host", "an IPv4 or IPv6 address");
-  }
-  char subject[160];
-  snprintf(subject, sizeof subject, strchr(literal, ':') ? "[%s]:%d" : "%s:%d", literal, static_cast<int>(port));
-
-  const int flags = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
-  Descriptor socket(::socket(address.ss_family, flags, 0));
-  if (!socket.valid() && errno == EAFNOSUPPORT && *host == 0) {  // a kernel without IPv6
-    uv_ip4_addr("0.0.0.0", static_cast<int>(port), v4);
-    socket = Descriptor(::socket(AF_INET, flags, 0));
-  }
-  if (!socket.valid()) return throwSystem(env, errno, "socket", subject);
-  const int on = 1, off = 0, fd = socket.get();
-  // All but the first are inherited by the connections or concern their accepting.
-  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
-      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0 ||
-      setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &kDeferAcceptSeconds, sizeof kDeferAcceptSeconds) != 0 ||
-      (address.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) != 0)) {
-    return throwSystem(env, errno, "setsockopt", subject);
-  }
-  socklen_t size = address.ss_family == AF_INET6 ? sizeof *v6 : sizeof *v4;
-  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0) return throwSystem(env, errno, "bind", subject);
-  if (listen(fd, static_cast<int>(backlog)) != 0) return throwSystem(env, errno, "listen", subject);
-  size = sizeof address;
-  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return throwSystem(env, errno, "getsockname", subject);
-
-  napi_value out;
-  napi_create_object(env, &out);
-  // sin_port and sin6_port lie at the same offset.
-  setProperty(env, out, "port", integer(env, ntohs(v4->sin_port)));
-  setProperty(env, out, "fd", integer(env, socket.release()));
-  return out;
-}
-
 }  // namespace
 
 void registerAcceptor(napi_env env, napi_value exports) {
-  setFunction(env, exports, "listen", listenOn);
   setFunction(env, exports, "startAccepting", startAccepting);
   setFunction(env, exports, "stopAccepting", stopAccepting);
 }

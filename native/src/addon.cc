@@ -114,6 +114,7 @@ napi_value closeFd(napi_env env, napi_callback_info info) {
 
 NAPI_MODULE_INIT() {
   tidegate::registerSegment(env, exports);
+  tidegate::registerListener(env, exports);
   tidegate::registerAcceptor(env, exports);
   tidegate::setFunction(env, exports, "closeFd", tidegate::closeFd);
   return exports;

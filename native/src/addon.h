@@ -1,4 +1,4 @@
-// What segment.cc and acceptor.cc share: reading arguments, throwing errors, owning a descriptor. Nothing here keeps state:
+// What the other files share: reading arguments, throwing errors, owning a descriptor. Nothing here keeps state:
 // an addon is loaded once per process but runs in every thread that asks for it, so all state hangs off JavaScript objects.
 #pragma once
 
@@ -59,6 +59,7 @@ void setProperty(napi_env env, napi_value object, const char* name, napi_value v
 void setFunction(napi_env env, napi_value exports, const char* name, napi_callback function);
 
 void registerSegment(napi_env env, napi_value exports);
+void registerListener(napi_env env, napi_value exports);
 void registerAcceptor(napi_env env, napi_value exports);
 
 }  // namespace tidegate

@@ -133,7 +133,7 @@ const breakerSchema = z
       .prefault('5s')
       .describe('Time refused before the first probe; doubles while probes fail.'),
     maxOpenFor: duration(100, HOUR_MS).prefault('60s').describe('What openFor doubles up to.'),
-    probes: integer(1, 1000)
+    probes: integer(1, 32)
       .default(3)
       .describe('Requests let through to see whether the service is back, over all workers.'),
     ramp: duration(0, HOUR_MS)
@@ -156,7 +156,7 @@ const healthSchema = z
       .string()
       .regex(/^\/[\u0021-\u007e]*$/, "must start with '/' and hold no blanks")
       .default('/')
-      .describe('Asked for with GET; any 2xx or 3xx is healthy.'),
+      .describe('Asked for with GET; any 2xx is healthy.'),
     interval: duration(100, HOUR_MS).prefault('5s').describe('Time between two checks of an endpoint.'),
     timeout: duration(10, HOUR_MS).prefault('1s').describe('No answer in this time is a failed check.'),
     healthyAfter: integer(1, 100).default(2).describe('Good checks in a row that bring an endpoint back.'),

@@ -42,7 +42,12 @@ async function start(message: StartMessage): Promise<() => void> {
   const segment = attachSegment(message.segment)
   const slots = new WorkerTable(segment, message.spec.workers)
   const counters = new WorkerCounters(segment, slots, slot, table.routes.length)
-  const accessLog = createAccessLog(settings.accessLog)
+  const accessLog = createAccessLog(settings.accessLog, {
+    onTrouble: (error) => {
+      if (error === null) log.info('access log is written again')
+      else log.error({ err: error }, 'access log cannot be written')
+    },
+  })
   const worker = createWorker({ slot, table, settings, segment, counters, accessLog, log })
 
   const loopDelay = monitorEventLoopDelay({ resolution: 20 })

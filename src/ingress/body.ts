@@ -1,7 +1,8 @@
 // Request bodies: read whole where a signature covers them, streamed everywhere else. Runs per request with a body. uWS takes a chunk
 // back when its handler returns, so each is copied once.
-import { Readable } from 'node:stream'
+
 import type { HttpResponse } from 'uWebSockets.js'
+import { Readable } from 'node:stream'
 import type { Deadline, Deadlines } from '../deadlines.js'
 import { Rejection } from '../outcome.js'
 import type { Exchange, Holder } from './exchange.js'
@@ -79,49 +80,121 @@ export class WholeBody implements Holder, Deadline {
   }
 }
 
-/** A body on its way through: what the upstream does not take stops the client. */
-export class StreamedBody extends Readable {
-  private readonly exchange: Exchange
-  private paused = false
-  private complete = false
-  private readonly onTooLarge: (rejection: Rejection) => void
+/** What is held of a body for an upstream that does not take it yet, and that undici's stream holds besides. */
+const HELD_BYTES = 65_536
 
-  constructor(exchange: Exchange, onTooLarge: (rejection: Rejection) => void) {
-    super({ highWaterMark: 65536 })
+/** Told what becomes of an upload, by whoever forwards it. */
+export interface UploadEvents {
+  /** More than the route allows: it has been dropped. */
+  onTooLarge(rejection: Rejection): void
+  /** Some of it came from the client, or the last of it did. */
+  onProgress(): void
+}
+
+/**
+ * A body on its way through: what the upstream does not take stops the client. It is listened to from the request's head on, for uWS
+ * drops what nobody listens to; undici reads it through a stream of its own per attempt (`open`), which dies with its connection.
+ */
+export class Upload {
+  /** All of it is here. */
+  complete = false
+  /** The client is held back: its silence is ours. */
+  paused = false
+  /** Some was handed to an upstream: another one could not have the whole any more. */
+  taken = false
+  private readonly exchange: Exchange
+  private held: Buffer[] = []
+  private heldBytes = 0
+  private dropped = false
+  private tooLarge = false
+  private events: UploadEvents | null = null
+  private stream: UploadStream | null = null
+
+  constructor(exchange: Exchange) {
     this.exchange = exchange
-    this.onTooLarge = onTooLarge
     ;(exchange.res as HttpResponse).onData((chunk, isLast) => this.receive(chunk, isLast))
   }
 
-  override _read(): void {
-    if (!this.paused) return
-    this.paused = false
-    this.exchange.res?.resume()
+  /** Events from before are told at once. */
+  listen(events: UploadEvents): void {
+    this.events = events
+    if (this.tooLarge) events.onTooLarge(tooLarge)
   }
 
-  /** The upstream wants no more of it (it failed, or it answered early): what still comes is let through to nowhere. */
-  override _destroy(error: Error | null, callback: (error: Error | null) => void): void {
-    this._read()
-    callback(error)
+  /** For one attempt. Only while nothing was taken. */
+  open(): Readable {
+    this.stream = new UploadStream(this)
+    return this.stream
+  }
+
+  /** Nobody wants the rest (the service failed, answered early, or was never asked): it is let through to nowhere. */
+  drop(): void {
+    this.dropped = true
+    this.held = []
+    this.resume()
   }
 
   /** The client left: a body that is cut short must not look complete to the upstream. */
   cutShort(): void {
-    if (!this.complete) this.destroy(new Error('client left'))
+    if (!this.complete) this.stream?.destroy(new Error('client left'))
+    this.drop()
+  }
+
+  /** To the stream, as far as it has room. */
+  deliver(stream: UploadStream): void {
+    if (stream !== this.stream || stream.destroyed) return
+    while (this.held.length > 0 && stream.hasRoom) {
+      const chunk = this.held.shift() as Buffer
+      this.heldBytes -= chunk.length
+      this.taken = true
+      stream.hasRoom = stream.push(chunk)
+    }
+    if (this.held.length > 0) return
+    if (this.complete) stream.push(null)
+    else this.resume()
   }
 
   private receive(chunk: ArrayBuffer, isLast: boolean): void {
     const exchange = this.exchange
+    if (this.dropped || exchange.concluded) return
     exchange.bytesIn += chunk.byteLength
-    if (this.destroyed) return
-    if (exchange.bytesIn > exchange.route!.maxBodyBytes) return this.onTooLarge(tooLarge)
-    if (chunk.byteLength > 0 && !this.push(Buffer.from(new Uint8Array(chunk))) && !isLast) {
+    if (exchange.bytesIn > exchange.route!.maxBodyBytes) {
+      this.tooLarge = true
+      this.drop()
+      this.events?.onTooLarge(tooLarge)
+      return
+    }
+    if (chunk.byteLength > 0) {
+      this.held.push(Buffer.from(new Uint8Array(chunk)))
+      this.heldBytes += chunk.byteLength
+    }
+    this.complete = isLast
+    if (this.stream !== null) this.deliver(this.stream)
+    if (this.heldBytes >= HELD_BYTES && !isLast && !this.paused) {
       this.paused = true
       exchange.res?.pause()
     }
-    if (isLast) {
-      this.complete = true
-      this.push(null)
-    }
+    this.events?.onProgress()
+  }
+
+  private resume(): void {
+    if (!this.paused) return
+    this.paused = false
+    this.exchange.res?.resume()
+  }
+}
+
+class UploadStream extends Readable {
+  hasRoom = false
+  private readonly upload: Upload
+
+  constructor(upload: Upload) {
+    super({ highWaterMark: HELD_BYTES })
+    this.upload = upload
+  }
+
+  override _read(): void {
+    this.hasRoom = true
+    this.upload.deliver(this)
   }
 }

@@ -1,6 +1,7 @@
 // Who is on the other end: the peer of the socket or, when that is a trusted proxy, the address it vouches for. Runs per request.
-import ipaddr from 'ipaddr.js'
+
 import type { HttpResponse } from 'uWebSockets.js'
+import ipaddr from 'ipaddr.js'
 import type { Exchange } from './exchange.js'
 
 export type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]

@@ -3,6 +3,7 @@
 import type { HttpResponse } from 'uWebSockets.js'
 import type { Consumer, Endpoint, LimitPolicy, Route } from '../config/compile.js'
 import type { OutcomeCode } from '../outcome.js'
+import type { Upload } from './body.js'
 
 /** Whoever holds the exchange between two events: the body reader, the digest pool, the forwarding. */
 export interface Holder {
@@ -40,6 +41,8 @@ export class Exchange {
   closeRequested = false
   /** The whole body where the signature covers it. */
   body: Buffer | null = null
+  /** The body on its way through, where it is not read whole. */
+  upload: Upload | null = null
 
   // What the phases decided.
   rid = ''
@@ -74,7 +77,14 @@ export class Exchange {
   /** Time from the first attempt to the upstream's last byte. */
   upstreamUs = 0
 
-  constructor(res: HttpResponse, startUs: number, method: string, path: string, query: string | undefined, headers: string[]) {
+  constructor(
+    res: HttpResponse,
+    startUs: number,
+    method: string,
+    path: string,
+    query: string | undefined,
+    headers: string[],
+  ) {
     this.res = res
     this.startUs = startUs
     this.method = method

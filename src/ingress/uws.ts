@@ -1,7 +1,8 @@
 // The only place that loads uWebSockets.js. Two builds of it are installed under aliases, each an optional dependency: the newer wants
 // Node >= 22 and glibc >= 2.38, the older runs from Node 20 and glibc 2.27. The newest that loads here is used.
-import { createRequire } from 'node:module'
+
 import type * as Uws from 'uWebSockets.js'
+import { createRequire } from 'node:module'
 
 declare module 'uWebSockets.js' {
   interface TemplatedApp {

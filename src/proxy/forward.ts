@@ -1,11 +1,11 @@
 // Forwards one exchange: attempts, deadlines, backpressure both ways, cancellation. The only user of undici on the request's way.
 // Runs per request. Neither body is ever gathered here: what one side cannot take stops the other.
 import type { IncomingHttpHeaders } from 'node:http'
-import { type Dispatcher, Pool } from 'undici'
+import { type Dispatcher, errors, Pool } from 'undici'
 import type { Endpoint, RouteTable, Service } from '../config/compile.js'
 import { cutPrefix } from '../config/patterns.js'
 import type { Deadline, Deadlines } from '../deadlines.js'
-import { StreamedBody } from '../ingress/body.js'
+import type { Upload, UploadEvents } from '../ingress/body.js'
 import type { Exchange, Holder } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import type { HealthTable } from '../state/health-table.js'
@@ -16,10 +16,14 @@ import { upstreamHeaders } from './headers.js'
 import { answerWhole, cut, StreamedAnswer } from './respond.js'
 
 const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
+const uploadTooSlow = new Rejection('request_timeout', 'body not received in time', true)
 const queueFull = new Rejection('overloaded', 'too many requests waiting for a connection')
 
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
 const MAX_PENDING = 1024
+
+/** Longest silence within a request's body, as nginx's client_body_timeout and send_timeout. */
+const UPLOAD_IDLE_MS = 60_000
 
 /** RFC 9110, 9.2.2. */
 const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
@@ -72,7 +76,7 @@ export class Forwarder {
   }
 
   forward(exchange: Exchange): void {
-    new Forwarding(this, exchange).attempt()
+    new Forwarding(this, exchange).begin()
   }
 
   dispatch(endpoint: Endpoint, options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
@@ -101,13 +105,13 @@ function createPool(service: Service, endpoint: Endpoint, connections: number): 
   })
 }
 
-class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
+class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, UploadEvents {
   deadlineUs: number
   slot = -1
   private readonly forwarder: Forwarder
   private readonly exchange: Exchange
   private readonly service: Service
-  private readonly upload: StreamedBody | null
+  private readonly upload: Upload | null
   private controller: Dispatcher.DispatchController | null = null
   /** Why we gave up before undici did; it is told as soon as it hands us a controller. */
   private abortReason: Error | null = null
@@ -126,16 +130,21 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
     const service = exchange.route!.service
     this.service = service
     exchange.upstreamStartUs = forwarder.ends.nowUs()
-    this.deadlineUs = exchange.upstreamStartUs + Math.min(service.firstByteTimeoutMs, service.totalTimeoutMs) * 1000
+    this.upload = exchange.upload
+    this.deadlineUs = this.inTotal(
+      exchange.upstreamStartUs,
+      this.isUploading ? UPLOAD_IDLE_MS : service.firstByteTimeoutMs,
+    )
     exchange.holder = this
     forwarder.deadlines.add(this)
-    this.upload =
-      exchange.body === null && exchange.contentLength !== 0
-        ? new StreamedBody(exchange, (rejection) => this.giveUp(new Error(rejection.reason), rejection))
-        : null
   }
 
-  attempt(): void {
+  begin(): void {
+    this.upload?.listen(this)
+    if (!this.exchange.concluded) this.attempt()
+  }
+
+  private attempt(): void {
     const exchange = this.exchange
     const endpoint = exchange.endpoint!
     exchange.attempts++
@@ -147,7 +156,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
         method: exchange.method as Dispatcher.HttpMethod,
         path: upstreamTarget(exchange),
         headers: upstreamHeaders(exchange, endpoint.authority),
-        body: exchange.body ?? this.upload,
+        body: exchange.body ?? this.upload?.open() ?? null,
         // undici closes the connection after a HEAD unless told otherwise.
         reset: false,
       },
@@ -182,7 +191,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
     this.waitForMore()
     if (this.answer === null && chunk.length === this.length) {
       // All of it is here: head and body leave in one write.
-      this.upload?.destroy()
+      this.upload?.drop()
       answerWhole(exchange, this.phrase, this.headers!, chunk, -1)
       return this.conclude(null)
     }
@@ -201,7 +210,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
     this.upstreamDone = true
     const exchange = this.exchange
     if (exchange.concluded) return
-    this.upload?.destroy()
+    this.upload?.drop()
     if (this.answer === null) {
       const empty = hasBody(exchange) && this.length <= 0 ? emptyBody : null
       answerWhole(exchange, this.phrase, this.headers!, empty, exchange.status === 204 ? -1 : this.length)
@@ -217,6 +226,9 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
     const exchange = this.exchange
     // Whoever aborted has decided the outcome already.
     if (exchange.concluded || this.abortReason !== null) return
+    // undici misses the body that the length of a 304 speaks of; there is none to come (RFC 9110, 15.4.5).
+    if (exchange.status === 304 && error instanceof errors.ResponseContentLengthMismatchError)
+      return this.onResponseEnd()
     const failure = upstreamFailure(error)
     if (this.mayRetry(failure)) {
       if (this.forwarder.pick(exchange) === null) return this.attempt()
@@ -233,6 +245,17 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
     this.settle(null)
   }
 
+  onTooLarge(rejection: Rejection): void {
+    this.giveUp(new Error(rejection.reason), rejection)
+  }
+
+  /** The first byte is waited for once the request is complete (nothing was answered yet), and until then for the client. */
+  onProgress(): void {
+    if (this.headers !== null) return
+    const waitMs = this.isUploading ? UPLOAD_IDLE_MS : this.service.firstByteTimeoutMs
+    this.deadlineUs = this.inTotal(this.forwarder.ends.nowUs(), waitMs)
+  }
+
   /** The client can take more. */
   private drained(): void {
     if (!this.upstreamDone) {
@@ -246,6 +269,9 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
   // From the clock.
 
   expire(): void {
+    if (this.isUploading && this.headers === null && !this.upload!.paused) {
+      return this.giveUp(new Error(uploadTooSlow.reason), uploadTooSlow)
+    }
     const error = new DeadlineError(this.lateness())
     this.abort(error)
     if (!this.exchange.concluded) this.fail(upstreamFailure(error))
@@ -268,20 +294,25 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
   private lateness(): string {
     const { exchange, service } = this
     if (this.deadlineUs >= exchange.upstreamStartUs + service.totalTimeoutMs * 1000) return 'total timeout'
+    if (this.isUploading && this.headers === null) return 'upload timeout'
     return this.headers === null ? 'first byte timeout' : 'idle timeout'
   }
 
   /** From one part of the answer to the next, as long as the whole is in time. */
   private waitForMore(): void {
-    const { idleTimeoutMs, totalTimeoutMs } = this.service
-    this.deadlineUs = Math.min(
-      this.forwarder.ends.nowUs() + idleTimeoutMs * 1000,
-      this.exchange.upstreamStartUs + totalTimeoutMs * 1000,
-    )
+    this.deadlineUs = this.inTotal(this.forwarder.ends.nowUs(), this.service.idleTimeoutMs)
+  }
+
+  private inTotal(fromUs: number, waitMs: number): number {
+    return Math.min(fromUs + waitMs * 1000, this.exchange.upstreamStartUs + this.service.totalTimeoutMs * 1000)
+  }
+
+  private get isUploading(): boolean {
+    return this.upload !== null && !this.upload.complete
   }
 
   private mayRetry(failure: UpstreamFailure): boolean {
-    if (failure.retry === 'never' || this.headers !== null || this.upload !== null) return false
+    if (failure.retry === 'never' || this.headers !== null || this.upload?.taken) return false
     if (this.exchange.attempts >= 2) return false
     return failure.retry === 'always' ? this.service.endpoints.length > 1 : idempotent.has(this.exchange.method)
   }
@@ -298,7 +329,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
 
   private fail(failure: UpstreamFailure): void {
     const exchange = this.exchange
-    this.upload?.destroy()
+    this.upload?.drop()
     if (this.answer === null) {
       this.settle(failure)
       this.forwarder.ends.refuse(exchange, failure.rejection)
@@ -306,8 +337,9 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder {
     }
     exchange.code = failure.rejection.code
     exchange.reason = failure.rejection.reason
-    cut(exchange)
+    // Concluded first: cutting calls back at once, as if the client had left.
     this.conclude(failure)
+    cut(exchange)
   }
 
   private conclude(failure: UpstreamFailure | null): void {

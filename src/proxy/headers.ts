@@ -72,7 +72,8 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
   let forwardedProto = ''
   let forwardedHost = ''
   for (let i = 0; i < incoming.length; i += 2) {
-    if (incoming[i] === 'connection') connection = connection === undefined ? incoming[i + 1] : `${connection},${incoming[i + 1]}`
+    if (incoming[i] === 'connection')
+      connection = connection === undefined ? incoming[i + 1] : `${connection},${incoming[i + 1]}`
   }
   for (let i = 0; i < incoming.length; i += 2) {
     const name = incoming[i] as string

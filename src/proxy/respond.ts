@@ -1,7 +1,8 @@
 // The last step of a request's way: the only writer to the client. Runs per request. Every write happens inside one cork, so that head
 // and body leave in one system call. Once an answer is complete, or the client is gone, exchange.res is null: uWS frees it then.
-import type { IncomingHttpHeaders } from 'node:http'
+
 import type { HttpResponse } from 'uWebSockets.js'
+import type { IncomingHttpHeaders } from 'node:http'
 import type { Exchange } from '../ingress/exchange.js'
 import type { Rejection } from '../outcome.js'
 import { rateLimitHeader, rateLimitPolicyHeader } from '../policy/rate-limit.js'
@@ -49,12 +50,30 @@ export function refuse(exchange: Exchange, rejection: Rejection, retryAfterSecon
     if (rejection.status === 401) res.writeHeader('www-authenticate', 'x-m')
     if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
     writeLimitHeaders(exchange, res)
-    const close = rejection.closesConnection || exchange.closeRequested
-    if (head) {
-      if (close) res.writeHeader('connection', 'close')
-      res.endWithoutBody(body.length, close)
-    } else res.end(body, close)
+    if (rejection.closesConnection) exchange.closeRequested = true
+    writeClose(exchange, res)
+    if (!head) res.end(body, exchange.closeRequested)
+    // To be told to close, uWS wants a length, and can be told of none but 0.
+    else if (exchange.closeRequested) res.endWithoutBody(0, true)
+    else endWithLength(res, body.length)
   })
+}
+
+/**
+ * RFC 9112, 9.6. uWS says it by itself where it was told to close, unless it saw that the client had asked for it: by the length of the
+ * first Connection field, that of `close`.
+ */
+function writeClose(exchange: Exchange, res: HttpResponse): void {
+  if (exchange.closeRequested && exchange.header('connection').length === 5) res.writeHeader('connection', 'close')
+}
+
+/**
+ * Only the head, with the length of a body that is not sent; -1 for none. uWS's own endWithoutBody(length) waits for that body for ever:
+ * the connection's next request is cut off.
+ */
+function endWithLength(res: HttpResponse, length: number): void {
+  if (length >= 0) res.writeHeader('content-length', String(length))
+  res.endWithoutBody()
 }
 
 /** Status line and header fields of the upstream's answer, with this hop's own left out. Call inside a cork. */
@@ -70,8 +89,6 @@ function writeHead(exchange: Exchange, res: HttpResponse, phrase: string, header
   }
   res.writeHeader('x-rid', exchange.rid)
   if (exchange.limit !== null) writeLimitHeaders(exchange, res)
-  // uWS closes when the client asked for it, and does not say so: RFC 9112, 9.6.
-  if (exchange.closeRequested) res.writeHeader('connection', 'close')
 }
 
 /** Head and the whole body in one write. `declaredLength` is what a HEAD or 304 answer reports, -1 for nothing. */
@@ -89,9 +106,12 @@ export function answerWhole(
     writeHead(exchange, res, phrase, headers)
     if (body !== null) {
       exchange.bytesOut = body.length
-      res.end(body)
-    } else if (declaredLength >= 0) res.endWithoutBody(declaredLength)
-    else res.endWithoutBody()
+      writeClose(exchange, res)
+      res.end(body, exchange.closeRequested)
+    } else {
+      if (exchange.closeRequested) res.writeHeader('connection', 'close')
+      endWithLength(res, declaredLength)
+    }
   })
 }
 
@@ -115,6 +135,8 @@ export class StreamedAnswer {
     const res = exchange.res as HttpResponse
     res.onWritable((offset) => this.drain(offset))
     writeHead(exchange, res, phrase, headers)
+    // Here uWS cannot be told to close; it does by itself where it saw the client's wish (writeClose), else the client does.
+    if (exchange.closeRequested) res.writeHeader('connection', 'close')
   }
 
   /** Sends the head before there is a body. uWS before 20.60 cannot do this for a chunked answer: its head leaves with the first chunk. */

@@ -337,8 +337,10 @@ export class RateTable {
       ints[key + 1] !== charge.b ||
       ints[key + 2] !== charge.c ||
       ints[key + 3] !== charge.d
-    )
+    ) {
+      this.counts[PROBES]!++
       return false
+    }
     charge.seen = seen
     return true
   }

@@ -11,9 +11,12 @@ const TICKS_PER_SECOND = TICKS_PER_US * 1_000_000n
 /** A bucket that takes longer to fill is cut down to this: the sum of a time and a span must fit 63 bits. */
 const LONGEST_FILL_TICKS = 20n * 365n * 86_400n * TICKS_PER_SECOND
 
+/** A day before the clock can be: no time that it shows is less than what the table takes off it. */
+const EPOCH_US = EARLIEST_US - 86_400e6
+
 /** Runs per request. */
 export function ticksAt(us: number): bigint {
-  return BigInt.asIntN(64, BigInt(Math.floor(us) - EARLIEST_US) * TICKS_PER_US)
+  return BigInt.asIntN(64, BigInt(Math.floor(us) - EPOCH_US) * TICKS_PER_US)
 }
 
 export class Rate {

@@ -88,7 +88,7 @@ export class AccessLog {
     return this.writer.dropped
   }
 
-  /** @param nowUs the segment's clock, when the exchange was over */
+  /** @param nowUs the segment's clock (wall-clock µs) when the exchange was over */
   write(exchange: Exchange, nowUs: number): void {
     const route = exchange.route
     if (route !== null && !route.accessLog) return

@@ -6,14 +6,14 @@ import type { CountersReader, RouteTotals, WorkerStatus } from '../state/counter
 import { countUpTo, toHdr } from '../state/durations.js'
 import type { HealthTable } from '../state/health-table.js'
 
-export interface BreakerStatus {
+interface BreakerStatus {
   readonly service: string
   readonly state: BreakerState
   /** How often it changed to each state. */
   readonly transitions: Readonly<Record<BreakerState, number>>
 }
 
-export interface RateTableStatus {
+interface RateTableStatus {
   readonly slots: number
   /** Slots looked at beyond the first. */
   readonly probes: number

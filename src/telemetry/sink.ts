@@ -32,7 +32,7 @@ export function openSink(target: string): Sink {
  * A descriptor that others share. Whether it blocks belongs to the open file, not to the descriptor, so it must not be changed under
  * them: a pipe is opened anew through /proc instead. Where that is not to be had, writes go through libuv's threads.
  */
-export function sinkOn(fd: number): Sink {
+function sinkOn(fd: number): Sink {
   const stats = fstatSync(fd)
   if (stats.isFIFO() || (stats.isCharacterDevice() && !isatty(fd))) {
     try {

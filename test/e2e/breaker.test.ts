@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startScripted } from '../support/origins.js'
-import { call, Connection } from '../support/raw-client.js'
+import { Connection, call } from '../support/raw-client.js'
 
 let failing = true
 let origin: Origin
@@ -46,7 +46,10 @@ afterAll(async () => {
 })
 
 const changed = (service: string, to: string) =>
-  gateway.log.find((line) => line.msg === 'breaker changed state' && line.service === service && line.to === to, `${service} ${to}`)
+  gateway.log.find(
+    (line) => line.msg === 'breaker changed state' && line.service === service && line.to === to,
+    `${service} ${to}`,
+  )
 
 test('opens for every worker, refuses without asking the service, and closes once the service is well', async () => {
   const connections = await Promise.all(Array.from({ length: 8 }, () => Connection.open(gateway.port)))
@@ -80,7 +83,8 @@ test('opens for every worker, refuses without asking the service, and closes onc
 })
 
 test('opens on connections that are reset', async () => {
-  for (let i = 0; i < 4; i++) expect((await call(gateway.port, { method: 'POST', target: '/reset', body: 'x' })).status).toBe(502)
+  for (let i = 0; i < 4; i++)
+    expect((await call(gateway.port, { method: 'POST', target: '/reset', body: 'x' })).status).toBe(502)
   expect((await call(gateway.port, { target: '/reset' })).status).toBe(503)
 })
 

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, refusingPort, startEcho } from '../support/origins.js'
-import { call, Connection } from '../support/raw-client.js'
+import { Connection, call } from '../support/raw-client.js'
 
 let origins: Origin[]
 let sick: Origin
@@ -47,7 +47,10 @@ test('each is asked in turn', async () => {
 
 test('one that its checks find down is left out by every worker until they find it up again', async () => {
   const change = (msg: string, after = 0) =>
-    gateway.log.find((line) => line.msg === msg && line.endpoint === sick.url && line.time >= after, `${msg}: the sick one`)
+    gateway.log.find(
+      (line) => line.msg === msg && line.endpoint === sick.url && line.time >= after,
+      `${msg}: the sick one`,
+    )
   await change('endpoint is up')
   healthz = 500
   const { time } = await change('endpoint is down')
@@ -66,7 +69,9 @@ test('one that its checks find down is left out by every worker until they find 
 describe('one that refuses connections', () => {
   test.each(['GET', 'POST'])('costs another attempt and no answer: %s', async (method) => {
     const parts = method === 'POST' ? { body: 'a body that must arrive' } : {}
-    const answers = await Promise.all(Array.from({ length: 8 }, () => call(gateway.port, { method, target: '/half', ...parts })))
+    const answers = await Promise.all(
+      Array.from({ length: 8 }, () => call(gateway.port, { method, target: '/half', ...parts })),
+    )
     expect(answers.map((answer) => answer.status)).toEqual(Array(8).fill(200))
     const lines = await Promise.all(answers.map((answer) => gateway.logged(answer)))
     expect(new Set(lines.map((line) => line.endpoint))).toEqual(new Set([origins[0]!.url]))
@@ -76,6 +81,11 @@ describe('one that refuses connections', () => {
   test('and is the only one: 502', async () => {
     const answer = await call(gateway.port, { target: '/none' })
     expect(answer.status).toBe(502)
-    expect(await gateway.logged(answer)).toMatchObject({ code: 'upstream_error', reason: 'ECONNREFUSED', attempts: 1, endpoint: refusing })
+    expect(await gateway.logged(answer)).toMatchObject({
+      code: 'upstream_error',
+      reason: 'ECONNREFUSED',
+      attempts: 1,
+      endpoint: refusing,
+    })
   })
 })

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
-import { type Answer, call, Connection, type RequestParts } from '../support/raw-client.js'
+import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
 import { type Caller, signedHeaders } from '../support/signing.js'
 
 const A: Caller = { source: 'a', secret: 'the-secret-of-a' }
@@ -30,7 +30,12 @@ beforeAll(async () => {
         open('/report', { limits: [{ by: 'route', ...hourly, mode: 'report' }] }),
         open('/told', { limits: [{ by: 'route', ...hourly, headers: true }] }),
         open('/cost', { limits: [{ by: 'route', ...hourly, cost: { POST: 4 } }] }),
-        open('/both', { limits: [{ by: 'route', rate: '1/h', burst: 2, name: 'narrow' }, { by: 'route', ...hourly, name: 'wide' }] }),
+        open('/both', {
+          limits: [
+            { by: 'route', rate: '1/h', burst: 2, name: 'narrow' },
+            { by: 'route', ...hourly, name: 'wide' },
+          ],
+        }),
         open('/one', { limits: ['everyone'] }),
         open('/two', { limits: ['everyone'] }),
         open('/refills', { limits: [{ by: 'route', rate: '20/s', burst: 1 }] }),

@@ -4,7 +4,19 @@ import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
 import { call, type RequestParts } from '../support/raw-client.js'
 
-const SERVICES = ['any', 'exact-host', 'suffix', 'deep-suffix', 'api', 'exact-path', 'parameter', 'literal', 'writes', 'beta', 'high']
+const SERVICES = [
+  'any',
+  'exact-host',
+  'suffix',
+  'deep-suffix',
+  'api',
+  'exact-path',
+  'parameter',
+  'literal',
+  'writes',
+  'beta',
+  'high',
+]
 
 let origins: Origin[]
 let gateway: Gateway

@@ -2,9 +2,9 @@
 // signatures checked on the event loop, bodies from 16 bytes on in the digest pool, and every check there.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Gateway, startGateway } from '../support/gateway.js'
+import { type AccessLine, type Gateway, startGateway } from '../support/gateway.js'
 import { headerOf, type Origin, type Seen, sha256, startEcho, startScripted } from '../support/origins.js'
-import { call, Connection, type RequestParts } from '../support/raw-client.js'
+import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
 import { type Caller, signedHeaders, withWrongDigit } from '../support/signing.js'
 import { chunkOf } from '../support/wire.js'
 
@@ -62,7 +62,8 @@ describe.each([
 
   const signed = (caller: Caller, parts: RequestParts & { time?: number } = {}): RequestParts => {
     const { time, ...request } = parts
-    const whole = parts.chunks === undefined ? parts.body : Buffer.concat(parts.chunks.map((chunk) => Buffer.from(chunk as string)))
+    const whole =
+      parts.chunks === undefined ? parts.body : Buffer.concat(parts.chunks.map((chunk) => Buffer.from(chunk as string)))
     return {
       ...request,
       headers: {
@@ -163,6 +164,8 @@ describe.each([
   })
 
   describe('refused', () => {
+    /** What the log must say of them, in the end: lines are written in batches. */
+    const expected: [Answer, Partial<AccessLine>][] = []
     const refused = async (parts: RequestParts, reason: string): Promise<void> => {
       const before = echo.requests.all.length
       const answer = await call(gateway.port, parts)
@@ -177,7 +180,7 @@ describe.each([
         code: 'unauthorized',
         rid: answer.rid,
       })
-      expect(await gateway.logged(answer)).toMatchObject({ status: 401, code: 'unauthorized', reason, attempts: 0 })
+      expected.push([answer, { status: 401, code: 'unauthorized', reason, attempts: 0 }])
       expect(echo.requests.all.length).toBe(before)
     }
     const without = (name: string): RequestParts => {
@@ -207,7 +210,10 @@ describe.each([
       ],
     ] as [string, string, () => RequestParts][])('one %s', (_name, reason, parts) => refused(parts(), reason))
 
-    const altered = (change: RequestParts, original: RequestParts = {}): RequestParts => ({ ...signed(TEST, original), ...change })
+    const altered = (change: RequestParts, original: RequestParts = {}): RequestParts => ({
+      ...signed(TEST, original),
+      ...change,
+    })
     test.each([
       [
         'with one digit changed',
@@ -247,6 +253,11 @@ describe.each([
       expect(answer.json()).toMatchObject({ code: 'forbidden', title: 'Forbidden' })
       expect(await gateway.logged(answer)).toMatchObject({ code: 'forbidden', consumer: 'other', attempts: 0 })
       expect(echo.requests.all.length).toBe(before)
+    })
+
+    test('each of them is logged with its reason', async () => {
+      expect(expected.length).toBeGreaterThan(20)
+      for (const [answer, line] of expected) expect(await gateway.logged(answer)).toMatchObject(line)
     })
 
     test('and the connection goes on after a body that nobody read', async () => {

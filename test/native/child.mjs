@@ -40,18 +40,22 @@ const roles = {
       }
     }
   },
-  // accept INDEX WORKERS: echoes, and counts its open connections in the segment.
-  accept(index, workers) {
+  // accept WORKERS INDEX[@FD] …: echoes, and counts its open connections in the segment. As several workers at once, each with its
+  // own descriptor of the socket, when given several: they share an event loop, so that none can be slower than another.
+  accept(workers, ...selves) {
     const counts = new Int32Array(native.attachSegment(4, 4096), 0, Number(workers))
-    Atomics.store(counts, Number(index), 0)
-    const onConnection = (fd) => {
-      Atomics.add(counts, Number(index), 1)
-      const socket = new Socket({ fd, readable: true, writable: true })
-      socket.on('close', () => Atomics.sub(counts, Number(index), 1))
-      socket.on('error', () => {})
-      socket.pipe(socket)
+    for (const each of selves) {
+      const [index, fd = 3] = each.split('@').map(Number)
+      Atomics.store(counts, index, 0)
+      const onConnection = (connection) => {
+        Atomics.add(counts, index, 1)
+        const socket = new Socket({ fd: connection, readable: true, writable: true })
+        socket.on('close', () => Atomics.sub(counts, index, 1))
+        socket.on('error', () => {})
+        socket.pipe(socket)
+      }
+      native.startAccepting(fd, counts, index, onConnection, (code) => process.send(code))
     }
-    native.startAccepting(3, counts, Number(index), onConnection, (code) => process.send(code))
     process.send('accepting')
   },
 }

@@ -4,8 +4,8 @@ import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Endpoint, HealthCheck, Service } from '../../../src/config/compile.js'
 import { type HealthChecks, startHealthChecks } from '../../../src/control/health-checks.js'
-import { HealthTable, healthBytes } from '../../../src/state/health-table.js'
-import type { Segment } from '../../../src/state/segment.js'
+import { HealthTable } from '../../../src/state/health-table.js'
+import { openSegment } from '../../../src/state/segment.js'
 import type { Logger } from '../../../src/telemetry/log.js'
 
 const RULES: HealthCheck = { path: '/healthz', intervalMs: 15, timeoutMs: 80, healthyAfter: 2, unhealthyAfter: 3 }
@@ -52,8 +52,15 @@ function origin(handler: RequestListener): Promise<number> {
 }
 
 function check(ports: readonly number[], rules: HealthCheck = RULES) {
-  const buffer = new SharedArrayBuffer(healthBytes(ports.length))
-  const segment: Segment = { buffer, section: () => ({ offset: 0, bytes: buffer.byteLength }), nowUs: () => 0 }
+  const spec = {
+    workers: 1,
+    rateLimitKeys: 64,
+    services: 1,
+    endpoints: ports.length,
+    routes: 1,
+    countersBytesPerWorker: 64,
+  }
+  const segment = openSegment(spec, { path: null, isolation: 'thread' })
   const table = new HealthTable(segment, ports.length)
   const changes = new Changes()
   const endpoints: Endpoint[] = ports.map((port, index) => ({

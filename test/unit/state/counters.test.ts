@@ -2,26 +2,25 @@ import { describe, expect, it } from 'vitest'
 import type { Route } from '../../../src/config/compile.js'
 import { Exchange } from '../../../src/ingress/exchange.js'
 import { OUTCOME_CODES, OUTCOMES, type OutcomeCode } from '../../../src/outcome.js'
-import {
-  CountersReader,
-  countersBytesPerWorker,
-  WorkerCounters,
-  WorkerTable,
-  workersBytes,
-} from '../../../src/state/counters.js'
+import { CountersReader, countersBytesPerWorker, WorkerCounters, WorkerTable } from '../../../src/state/counters.js'
 import { bucketOf, MAX_DURATION_US } from '../../../src/state/durations.js'
-import type { Segment } from '../../../src/state/segment.js'
+import { openSegment, type Segment } from '../../../src/state/segment.js'
+
+const NO_RESPONSE = null as unknown as ConstructorParameters<typeof Exchange>[0]
 
 const WORKERS = 3
 const ROUTES = 2
 
 function segmentOf(workers = WORKERS, routes = ROUTES): Segment {
-  const sections = {
-    workers: { offset: 64, bytes: workersBytes(workers) },
-    counters: { offset: 64 + workersBytes(workers), bytes: workers * countersBytesPerWorker(routes) },
+  const spec = {
+    workers,
+    rateLimitKeys: 64,
+    services: 1,
+    endpoints: 1,
+    routes,
+    countersBytesPerWorker: countersBytesPerWorker(routes),
   }
-  const buffer = new SharedArrayBuffer(sections.counters.offset + sections.counters.bytes)
-  return { buffer, section: (name) => sections[name as keyof typeof sections], nowUs: () => 0 }
+  return openSegment(spec, { path: null, isolation: 'thread' })
 }
 
 function setUp() {
@@ -33,7 +32,7 @@ function setUp() {
 }
 
 function exchange(route: number | null, status: number, fields: Partial<Exchange> = {}): Exchange {
-  const made = new Exchange(null, 0, 'GET', '/', '', [])
+  const made = new Exchange(NO_RESPONSE, 0, 'GET', '/', '', [])
   return Object.assign(made, { route: route === null ? null : ({ index: route } as Route), status }, fields)
 }
 
@@ -121,11 +120,11 @@ describe('counters', () => {
     const { offset } = segment.section('counters')
     writers[1]!.count(exchange(0, 100, { code: OUTCOME_CODES[0]!, bytesIn: 1, attempts: 1, limitReported: true }), 0)
     writers[1]!.count(exchange(null, 999, { code: OUTCOME_CODES.at(-1)!, bytesIn: 1, attempts: 1 }), MAX_DURATION_US)
-    const bytes = new Uint8Array(segment.buffer)
+    const bytes = new Uint8Array(segment.buffer, 0, offset + 3 * share)
     const written = (from: number, to: number) => bytes.subarray(from, to).some((byte) => byte !== 0)
     expect(written(offset, offset + share)).toBe(false)
     expect(written(offset + share, offset + 2 * share)).toBe(true)
-    expect(written(offset + 2 * share, bytes.length)).toBe(false)
+    expect(written(offset + 2 * share, offset + 3 * share)).toBe(false)
   })
 
   it('refuse a section that is too small', () => {

@@ -1,20 +1,21 @@
 import { describe, expect, it } from 'vitest'
 import { HealthTable, healthBytes } from '../../../src/state/health-table.js'
-import type { Segment } from '../../../src/state/segment.js'
+import { openSegment, type Segment } from '../../../src/state/segment.js'
 
-function segmentOf(bytes: number, offset = 128): Segment {
-  return { buffer: new SharedArrayBuffer(offset + bytes), section: () => ({ offset, bytes }), nowUs: () => 0 }
+function segmentOf(endpoints: number): Segment {
+  const spec = { workers: 1, rateLimitKeys: 64, services: 1, endpoints, routes: 1, countersBytesPerWorker: 64 }
+  return openSegment(spec, { path: null, isolation: 'thread' })
 }
 
 describe('health table', () => {
   it('counts an endpoint nobody has checked as up', () => {
-    const table = new HealthTable(segmentOf(healthBytes(3)), 3)
+    const table = new HealthTable(segmentOf(3), 3)
     expect(table.state(1)).toBe('unknown')
     expect(table.isUp(1)).toBe(true)
   })
 
   it('shows what one side writes to every other side, endpoint by endpoint', () => {
-    const segment = segmentOf(healthBytes(17))
+    const segment = segmentOf(17)
     const primary = new HealthTable(segment, 17)
     const worker = new HealthTable(segment, 17)
     primary.set(16, 'down')
@@ -29,6 +30,6 @@ describe('health table', () => {
   })
 
   it('refuses a section that cannot hold the endpoints', () => {
-    expect(() => new HealthTable(segmentOf(64), 17)).toThrow('health section of 64 bytes cannot hold 17 endpoints')
+    expect(() => new HealthTable(segmentOf(16), 17)).toThrow('health section of 64 bytes cannot hold 17 endpoints')
   })
 })

@@ -1,0 +1,71 @@
+// The listening socket. The primary opens it once and every worker inherits it, so that its accept queue outlives any of them.
+#include "addon.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <uv.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+
+namespace tidegate {
+namespace {
+
+constexpr int kDeferAcceptSeconds = 2;  // a connection is accepted with its first bytes, or after about this long without
+
+// listen(host, port, backlog) -> { fd, port }. host is an address, or '' for every one of both families.
+napi_value listenOn(napi_env env, napi_callback_info info) {
+  Arguments<3> args(env, info);
+  char host[128];
+  int64_t port, backlog;
+  if (!readString(env, args.at[0], "host", host, sizeof host)) return nullptr;
+  if (!readInteger(env, args.at[1], "port", 0, 65535, &port)) return nullptr;
+  if (!readInteger(env, args.at[2], "backlog", 1, INT32_MAX, &backlog)) return nullptr;
+
+  sockaddr_storage address = {};
+  auto* v6 = reinterpret_cast<sockaddr_in6*>(&address);
+  auto* v4 = reinterpret_cast<sockaddr_in*>(&address);
+  const char* literal = *host == 0 ? "::" : host;
+  if (uv_ip4_addr(literal, static_cast<int>(port), v4) != 0 && uv_ip6_addr(literal, static_cast<int>(port), v6) != 0) {
+    return throwArgument(env, "host", "an IPv4 or IPv6 address");
+  }
+  char subject[160];
+  snprintf(subject, sizeof subject, strchr(literal, ':') ? "[%s]:%d" : "%s:%d", literal, static_cast<int>(port));
+
+  const int flags = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
+  Descriptor socket(::socket(address.ss_family, flags, 0));
+  if (!socket.valid() && errno == EAFNOSUPPORT && *host == 0) {  // a kernel without IPv6
+    uv_ip4_addr("0.0.0.0", static_cast<int>(port), v4);
+    socket = Descriptor(::socket(AF_INET, flags, 0));
+  }
+  if (!socket.valid()) return throwSystem(env, errno, "socket", subject);
+  const int on = 1, off = 0, fd = socket.get();
+  // All but the first are inherited by the connections or concern their accepting.
+  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
+      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0 ||
+      setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &kDeferAcceptSeconds, sizeof kDeferAcceptSeconds) != 0 ||
+      (address.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) != 0)) {
+    return throwSystem(env, errno, "setsockopt", subject);
+  }
+  socklen_t size = address.ss_family == AF_INET6 ? sizeof *v6 : sizeof *v4;
+  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0) return throwSystem(env, errno, "bind", subject);
+  if (listen(fd, static_cast<int>(backlog)) != 0) return throwSystem(env, errno, "listen", subject);
+  size = sizeof address;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return throwSystem(env, errno, "getsockname", subject);
+
+  napi_value out;
+  napi_create_object(env, &out);
+  // sin_port and sin6_port lie at the same offset.
+  setProperty(env, out, "port", integer(env, ntohs(v4->sin_port)));
+  setProperty(env, out, "fd", integer(env, socket.release()));
+  return out;
+}
+
+}  // namespace
+
+void registerListener(napi_env env, napi_value exports) { setFunction(env, exports, "listen", listenOn); }
+
+}  // namespace tidegate

@@ -1,0 +1,127 @@
+// One of several workers that fight over a segment in shared-state.test.ts: a forked process or a thread, which does what it is told by
+// messages and answers with what came of it. Runs the compiled sources, since neither loads TypeScript.
+import { isMainThread, parentPort, threadId } from 'node:worker_threads'
+import { Breaker } from '../../dist/src/proxy/breaker.js'
+import { BreakerTable } from '../../dist/src/state/breaker-table.js'
+import { KeyHash } from '../../dist/src/state/key-hash.js'
+import { Rate } from '../../dist/src/state/rate.js'
+import { Charge, RateTable } from '../../dist/src/state/rate-table.js'
+import { attachSegment } from '../../dist/src/state/segment.js'
+
+const port = isMainThread ? process : parentPort
+const answer = (message) => (isMainThread ? process.send(message) : parentPort.postMessage(message))
+
+let segment
+let table
+let breaker
+let start
+
+function charge(key, rate, cost = 1) {
+  const made = new Charge()
+  made.set(rate, rate.costTicks(cost), new KeyHash().from(start).text(key).finish())
+  return made
+}
+
+const tasks = {
+  attach({ handle, owner, service }) {
+    segment = attachSegment(handle)
+    table = new RateTable(segment, owner)
+    breaker = new Breaker(new BreakerTable(segment), service, owner)
+    start = new KeyHash().seed(...segment.seed)
+    return { pid: process.pid, threadId }
+  },
+
+  /** Time stands still: what is admitted is what the buckets held. Answers how often each key was asked for and admitted. */
+  frozen({ decisions, keys, rate: [quantity, seconds, burst], nowUs, stride }) {
+    const rate = new Rate(quantity, seconds, burst)
+    const charges = Array.from({ length: keys }, (_, key) => charge(`key-${key}`, rate))
+    const asked = new Int32Array(keys)
+    const admitted = new Int32Array(keys)
+    for (let i = 0, key = 0; i < decisions; i++, key = (key + stride) % keys) {
+      asked[key]++
+      if (table.admit(charges[key], nowUs) === 0) admitted[key]++
+    }
+    return { asked: [...asked], admitted: [...admitted] }
+  },
+
+  /** Time stands still. Requests that need both buckets in turn with requests that need one. */
+  several({ requests, names, rates, nowUs }) {
+    const charges = names.map((name, i) => charge(name, new Rate(...rates[i])))
+    const refilled = () => {
+      for (const each of charges) each.verdict = 0
+      return charges
+    }
+    let all = 0
+    let first = 0
+    for (let i = 0; i < requests; i++) {
+      if (i % 3 < 2 && table.admitAll(refilled(), charges.length, nowUs) === -1) all++
+      if (i % 3 === 2 && table.admit(charges[0], nowUs) === 0) first++
+    }
+    return { all, first }
+  },
+
+  /** As fast as it goes until the segment's clock says so. */
+  clocked({ untilUs, rate: [quantity, seconds, burst] }) {
+    const one = charge('hot', new Rate(quantity, seconds, burst))
+    let admitted = 0
+    const firstUs = segment.nowUs()
+    let nowUs = firstUs
+    let decisions = 0
+    for (; nowUs < untilUs; nowUs = segment.nowUs()) {
+      decisions++
+      if (table.admit(one, nowUs) === 0) admitted++
+    }
+    return { admitted, decisions, firstUs, lastUs: nowUs }
+  },
+
+  /**
+   * Eight groups of keys, one after the other: each group has to take over the slots of one before it, key by key and all workers at
+   * once. Answers who got in when.
+   */
+  takeovers({ startUs, untilUs, groupUs, keys }) {
+    const rate = new Rate(1000, 1, 1)
+    const charges = Array.from({ length: keys * 8 }, (_, key) => charge(`key-${key}`, rate))
+    const admitted = []
+    let undecided = 0
+    for (let i = 0, nowUs = segment.nowUs(); nowUs < untilUs; nowUs = segment.nowUs(), i++) {
+      const group = Math.max(0, Math.floor((nowUs - startUs) / groupUs)) % 8
+      const key = group * keys + (i % keys)
+      const verdict = table.admit(charges[key], nowUs)
+      if (verdict === 0) admitted.push(key, nowUs)
+      if (verdict === 2) undecided++
+    }
+    return { admitted, undecided }
+  },
+
+  /** Until it is killed: fresh keys, and requests with two buckets. */
+  forever({ nowUs, salt }) {
+    answer({ going: true })
+    const rate = new Rate(1000, 1, 1)
+    const wide = new Rate(1_000_000, 1, 1_000_000)
+    const pair = [charge('one', wide), charge('two', wide)]
+    for (let i = 0; ; i++) {
+      table.admit(charge(`${salt}-${i}`, rate), nowUs + i * 2000)
+      pair[0].verdict = 0
+      pair[1].verdict = 0
+      table.admitAll(pair, 2, nowUs + i * 2000)
+    }
+  },
+
+  /** Permits until it is refused; kept unless `outcome` says how to give them back. */
+  admit({ nowUs, times, outcome }) {
+    const permits = []
+    for (let i = 0; i < times; i++) {
+      const permit = breaker.admit(nowUs)
+      if (permit >= 0) permits.push(permit)
+    }
+    if (outcome !== undefined) for (const permit of permits) breaker.report(permit, outcome, nowUs)
+    return { permits, state: breaker.state }
+  },
+
+  report({ permits, outcome, nowUs }) {
+    for (const permit of permits) breaker.report(permit, outcome, nowUs)
+    return { state: breaker.state }
+  },
+}
+
+port.on('message', ({ task, ...input }) => answer(tasks[task](input)))

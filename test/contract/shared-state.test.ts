@@ -1,0 +1,311 @@
+// One suite for both kinds of segment: mapped, between processes; and shared, between threads. What it says of one it says of the other.
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { native, nativeProblem } from '../../native/index.js'
+import { OUTCOME } from '../../src/proxy/breaker.js'
+import { BreakerTable } from '../../src/state/breaker-table.js'
+import { RateTable } from '../../src/state/rate-table.js'
+import { openSegment, type Segment, segmentHandle } from '../../src/state/segment.js'
+
+const file = join(import.meta.dirname, 'shared-state-rival.mjs')
+/** TIDEGATE_LONG_TESTS: as many decisions and seconds as the promise is made for. */
+const long = process.env.TIDEGATE_LONG_TESTS === '1'
+const DECISIONS = long ? 1_000_000 : 200_000
+const KEYS = long ? 100_000 : 20_000
+const SECONDS = long ? 10 : 1
+const START_US = Date.UTC(2026, 5, 1) * 1000
+const service = {
+  name: 'demo',
+  totalTimeoutMs: 10_000,
+  breaker: {
+    windowMs: 10_000,
+    minRequests: 20,
+    failureRatio: 0.5,
+    slowCallMs: 1000,
+    slowRatio: 0.8,
+    openForMs: 5000,
+    maxOpenForMs: 60_000,
+    probes: 3,
+    rampMs: 1000,
+    failureStatuses: new Set<number>(),
+  },
+}
+
+interface Rival {
+  // biome-ignore lint/suspicious/noExplicitAny: each task answers as it likes
+  ask(task: string, input?: object): Promise<any>
+  /** Only a process can be killed at any moment. */
+  kill(): Promise<void>
+}
+
+interface Kind {
+  readonly name: string
+  readonly skipped: string
+  open(keys: number): Segment
+  rival(segment: Segment, owner: number): Promise<Rival>
+  close(segment: Segment): void
+}
+
+const spec = (keys: number) => ({
+  workers: 4,
+  rateLimitKeys: keys,
+  services: 4,
+  endpoints: 1,
+  routes: 1,
+  countersBytesPerWorker: 64,
+})
+const running: (ChildProcess | Worker)[] = []
+
+async function answerOf(rival: ChildProcess | Worker): Promise<unknown> {
+  const settled = new AbortController()
+  const { signal } = settled
+  try {
+    return await Promise.race([
+      once(rival, 'message', { signal }).then(([message]) => message),
+      once(rival, 'exit', { signal }).then(([code]) => Promise.reject(new Error(`a rival exited with ${code}`))),
+    ])
+  } finally {
+    settled.abort()
+  }
+}
+
+const kinds: Kind[] = [
+  {
+    name: 'mapped, between processes',
+    skipped: nativeProblem,
+    open: (keys) => openSegment(spec(keys), { path: null, isolation: 'process' }),
+    async rival(segment, owner) {
+      const child = fork(file, { stdio: ['ignore', 'inherit', 'inherit', 'ipc', segment.fd] })
+      running.push(child)
+      const ask: Rival['ask'] = async (task, input = {}) => {
+        child.send({ task, ...input })
+        return answerOf(child)
+      }
+      await ask('attach', { handle: { kind: 'mapped', fd: 4, bytes: segment.bytes }, owner, service })
+      return {
+        ask,
+        async kill() {
+          child.kill('SIGKILL')
+          await once(child, 'exit')
+        },
+      }
+    },
+    close: (segment) => native?.closeFd(segment.fd),
+  },
+  {
+    name: 'shared, between threads',
+    skipped: '',
+    open: (keys) => openSegment(spec(keys), { path: null, isolation: 'thread' }),
+    async rival(segment, owner) {
+      const worker = new Worker(file)
+      running.push(worker)
+      const ask: Rival['ask'] = async (task, input = {}) => {
+        worker.postMessage({ task, ...input })
+        return answerOf(worker)
+      }
+      await ask('attach', { handle: segmentHandle(segment), owner, service })
+      return {
+        ask,
+        async kill() {
+          await worker.terminate()
+        },
+      }
+    },
+    close: () => {},
+  },
+]
+
+describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
+  let segment: Segment
+  const opened = (keys: number): Segment => {
+    segment = open(keys)
+    return segment
+  }
+
+  beforeEach((context) => {
+    if (skipped !== '') context.skip(skipped)
+  })
+  afterEach(async () => {
+    for (const each of running.splice(0)) each instanceof Worker ? await each.terminate() : each.kill('SIGKILL')
+    if (segment !== undefined) close(segment)
+  })
+
+  const rivals = (count: number): Promise<Rival[]> =>
+    Promise.all(Array.from({ length: count }, (_, owner) => rival(segment, owner)))
+
+  it('admits from one bucket what it holds, whoever asks', async () => {
+    opened(1000)
+    const burst = Math.floor(DECISIONS * 1.2)
+    const answers = await Promise.all(
+      (await rivals(2)).map((each) =>
+        each.ask('frozen', { decisions: DECISIONS, keys: 1, rate: [1000, 1, burst], nowUs: START_US, stride: 1 }),
+      ),
+    )
+    expect(answers[0].admitted[0] + answers[1].admitted[0]).toBe(burst)
+    // Neither waited for the other to be done.
+    expect(Math.min(answers[0].admitted[0], answers[1].admitted[0])).toBeGreaterThan(DECISIONS * 0.1)
+  }, 60_000)
+
+  it('loses no charge where all are admitted', async () => {
+    opened(1000)
+    const [one, two] = (await rivals(2)) as [Rival, Rival]
+    const rate = [1000, 1, DECISIONS * 2 + 5]
+    const half = { decisions: DECISIONS, keys: 1, rate, nowUs: START_US, stride: 1 }
+    await Promise.all([one.ask('frozen', half), two.ask('frozen', half)])
+    expect((await one.ask('frozen', { ...half, decisions: 100 })).admitted).toEqual([5])
+  }, 60_000)
+
+  it('keeps very many buckets exact, each made by whoever comes first', async () => {
+    opened(KEYS * 2)
+    const burst = Math.floor((DECISIONS / KEYS) * 1.2)
+    const answers = await Promise.all(
+      (await rivals(2)).map((each, i) =>
+        each.ask('frozen', {
+          decisions: DECISIONS,
+          keys: KEYS,
+          rate: [1, 60, burst],
+          nowUs: START_US,
+          stride: i === 0 ? 1 : KEYS - 1,
+        }),
+      ),
+    )
+    const wrong: number[] = []
+    for (let key = 0; key < KEYS; key++) {
+      const asked = answers[0].asked[key] + answers[1].asked[key]
+      const admitted = answers[0].admitted[key] + answers[1].admitted[key]
+      if (admitted !== Math.min(asked, burst)) wrong.push(key)
+    }
+    expect(wrong).toEqual([])
+    expect(new RateTable(segment, 0).totals()).toMatchObject({ inserts: KEYS, full: 0, stuck: 0 })
+  }, 60_000)
+
+  it('charges all of several buckets or none', async () => {
+    opened(1000)
+    const both = Math.floor(DECISIONS / 5)
+    const one = Math.floor(DECISIONS / 2)
+    const answers = await Promise.all(
+      (await rivals(2)).map((each, i) =>
+        each.ask('several', {
+          requests: DECISIONS,
+          names: ['wide', ...(i === 0 ? ['narrow', 'third'] : ['third', 'narrow'])],
+          rates: [
+            [1000, 1, one],
+            [1000, 1, both],
+            [1000, 1, both * 2],
+          ],
+          nowUs: START_US,
+        }),
+      ),
+    )
+    const all = answers[0].all + answers[1].all
+    expect(all).toBe(both)
+    expect(all + answers[0].first + answers[1].first).toBe(one)
+    const rest = await (await rival(segment, 2)).ask('several', {
+      requests: both * 2,
+      names: ['third'],
+      rates: [[1000, 1, both * 2]],
+      nowUs: START_US,
+    })
+    expect(rest.all + rest.first).toBe(both)
+  }, 60_000)
+
+  it.each([2, 4])(
+    'admits rate × time + burst over %i workers that ask as fast as they can',
+    async (workers) => {
+      opened(1000)
+      const each = await rivals(workers)
+      const untilUs = segment.nowUs() + SECONDS * 1e6
+      const answers = await Promise.all(each.map((one) => one.ask('clocked', { untilUs, rate: [500, 1, 100] })))
+      const admitted = answers.reduce((sum, answer) => sum + answer.admitted, 0)
+      const firstUs = Math.min(...answers.map((answer) => answer.firstUs))
+      const lastUs = Math.max(...answers.map((answer) => answer.lastUs))
+      expect(admitted).toBeLessThanOrEqual(Math.floor((lastUs - firstUs) * 0.0005) + 100)
+      // A worker that was not run for a while may have left less than one bucket unused at either end.
+      expect(admitted).toBeGreaterThanOrEqual(Math.floor((untilUs - firstUs) * 0.0005))
+    },
+    60_000,
+  )
+
+  it('keeps buckets apart while their slots change hands', async () => {
+    opened(100)
+    const each = await rivals(2)
+    const startUs = segment.nowUs()
+    const untilUs = startUs + (long ? 10e6 : 1.5e6)
+    const answers = await Promise.all(
+      each.map((one) => one.ask('takeovers', { startUs, untilUs, groupUs: 60_000, keys: 40 })),
+    )
+    const times = new Map<number, number[]>()
+    for (const { admitted } of answers) {
+      for (let i = 0; i < admitted.length; i += 2) {
+        const of = times.get(admitted[i])
+        if (of === undefined) times.set(admitted[i], [admitted[i + 1]])
+        else of.push(admitted[i + 1])
+      }
+    }
+    const tooSoon = [...times.values()].flatMap((of) => {
+      of.sort((a, b) => a - b)
+      return of.filter((us, i) => i > 0 && us - (of[i - 1] as number) < 1000)
+    })
+    expect(tooSoon).toEqual([])
+    expect(new RateTable(segment, 0).totals().evictions).toBeGreaterThan(50)
+  }, 60_000)
+
+  it('is left usable by workers that are killed in the middle of anything', async () => {
+    opened(100)
+    const table = new RateTable(segment, 0)
+    let found = 0
+    // Until some were killed while they held something: it takes a few rounds.
+    for (let round = 0; round < 8 || (found === 0 && round < 60); round++) {
+      const each = await rivals(2)
+      const nowUs = START_US + round * 1e9
+      await Promise.all(each.map((one, i) => one.ask('forever', { nowUs, salt: `${round}-${i}` })))
+      await Promise.all(each.map((one) => one.kill()))
+      running.splice(0)
+      found += claimsIn(segment, table.rows)
+      table.release(0)
+      table.release(1)
+      expect(claimsIn(segment, table.rows)).toBe(0)
+    }
+    expect(found).toBeGreaterThan(0)
+  }, 60_000)
+
+  it('opens a breaker in all workers at once, and lets exactly the probes through', async () => {
+    opened(100)
+    const each = await rivals(3)
+    const nowUs = START_US
+    const [one] = each as [Rival]
+    expect((await one.ask('admit', { nowUs, times: 20, outcome: OUTCOME.failed })).state).toBe('open')
+    for (const other of each) expect((await other.ask('admit', { nowUs, times: 5 })).permits).toEqual([])
+    const later = nowUs + 5_000_000
+    const answers = await Promise.all(each.map((other) => other.ask('admit', { nowUs: later, times: 1000 })))
+    expect(answers.flatMap(({ permits }) => permits)).toHaveLength(3)
+    for (const [i, { permits }] of answers.entries())
+      await each[i]!.ask('report', { permits, outcome: OUTCOME.ok, nowUs: later })
+    expect((await one.ask('admit', { nowUs: later, times: 0 })).state).toBe('ramp')
+  })
+
+  it('frees the permits of a worker that was killed', async () => {
+    opened(100)
+    const [one, two] = (await rivals(2)) as [Rival, Rival]
+    await one.ask('admit', { nowUs: START_US, times: 20, outcome: OUTCOME.failed })
+    const nowUs = START_US + 5_000_000
+    expect((await one.ask('admit', { nowUs, times: 2 })).permits).toHaveLength(2)
+    expect((await two.ask('admit', { nowUs, times: 5 })).permits).toHaveLength(1)
+    await one.kill()
+    new BreakerTable(segment).releaseWorker(0)
+    expect((await two.ask('admit', { nowUs, times: 5 })).permits).toHaveLength(2)
+  })
+})
+
+/** Words that a worker holds, row by row: the lock and the 15 slots' times. */
+function claimsIn(segment: Segment, rows: number): number {
+  const { offset, bytes } = segment.section('rates')
+  const start = offset + Math.floor((bytes - rows * 1024) / 8) * 8
+  const words = new BigInt64Array(segment.buffer, start, rows * 128)
+  let claims = 0
+  for (let at = 0; at < words.length; at += 8) if ((words[at] as bigint) < 0n) claims++
+  return claims
+}

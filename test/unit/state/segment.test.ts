@@ -1,0 +1,427 @@
+import { spawnSync } from 'node:child_process'
+import { mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { native, nativeProblem } from '../../../native/index.js'
+import { Breaker, OUTCOME } from '../../../src/proxy/breaker.js'
+import { BreakerTable } from '../../../src/state/breaker-table.js'
+import type { ClockSource } from '../../../src/state/clock.js'
+import { KeyHash } from '../../../src/state/key-hash.js'
+import { Rate } from '../../../src/state/rate.js'
+import { Charge, RateTable, VERDICT } from '../../../src/state/rate-table.js'
+import {
+  attachSegment,
+  LAYOUT,
+  type OpenOptions,
+  openSegment,
+  type Segment,
+  type SegmentSpec,
+  segmentHandle,
+} from '../../../src/state/segment.js'
+
+const NOON_US = Date.UTC(2026, 5, 1, 12) * 1000
+const MINUTE_US = 60e6
+const HOUR_US = 3600e6
+const DAILY = new Rate(1000, 86_400, 1000)
+const SPEC: SegmentSpec = {
+  workers: 2,
+  rateLimitKeys: 1000,
+  services: 2,
+  endpoints: 3,
+  routes: 4,
+  countersBytesPerWorker: 128,
+}
+const SERVICE = {
+  name: 'demo',
+  totalTimeoutMs: 0,
+  breaker: {
+    windowMs: 10_000,
+    minRequests: 5,
+    failureRatio: 0.5,
+    slowCallMs: 1000,
+    slowRatio: 0.8,
+    openForMs: 3_600_000,
+    maxOpenForMs: 3_600_000,
+    probes: 3,
+    rampMs: 0,
+    failureStatuses: new Set<number>(),
+  },
+}
+
+/** A machine: its clocks move as the test says. */
+class Machine implements ClockSource {
+  wall = NOON_US
+  monotonic = 5_000_000
+  slept = 0
+  boot = 'boot 1'
+
+  wallUs = () => this.wall
+  monotonicUs = () => this.monotonic
+  uptimeUs = () => this.monotonic + this.slept
+  bootId = () => this.boot
+
+  pass(us: number): void {
+    this.wall += us
+    this.monotonic += us
+  }
+
+  suspend(us: number): void {
+    this.wall += us
+    this.slept += us
+  }
+
+  reboot(offUs: number): void {
+    this.wall += offUs
+    this.monotonic = 1_000_000
+    this.slept = 0
+    this.boot = `${this.boot}'`
+  }
+}
+
+function charge(segment: Segment, key: string, rate: Rate): Charge {
+  const [a, b, c, d] = segment.seed as unknown as [number, number, number, number]
+  const made = new Charge()
+  made.set(rate, rate.costTicks(1), new KeyHash().seed(a, b, c, d).text(key).finish())
+  return made
+}
+
+/** How many of `times` requests the bucket admits. */
+function admitted(segment: Segment, times: number, key = 'daily'): number {
+  const table = new RateTable(segment, 0)
+  let passed = 0
+  for (let i = 0; i < times; i++)
+    if (table.admit(charge(segment, key, DAILY), segment.nowUs()) === VERDICT.admitted) passed++
+  return passed
+}
+
+function openBreaker(segment: Segment): void {
+  const breaker = new Breaker(new BreakerTable(segment), SERVICE, 0)
+  for (let i = 0; i < 5; i++) breaker.report(breaker.admit(segment.nowUs()), OUTCOME.failed, segment.nowUs())
+  expect(breaker.state).toBe('open')
+}
+
+function breakerState(segment: Segment): string {
+  return new Breaker(new BreakerTable(segment), SERVICE, 0).state
+}
+
+describe('sections', () => {
+  it('lie behind each other, on pages of their own, within the segment', () => {
+    const segment = openSegment(SPEC, { path: null, isolation: 'thread' })
+    let end = 4096
+    for (const name of ['breakers', 'rates', 'health', 'workers', 'counters'] as const) {
+      const { offset, bytes } = segment.section(name)
+      expect(offset % 4096).toBe(0)
+      expect(offset).toBeGreaterThanOrEqual(end)
+      end = offset + bytes
+    }
+    expect(end).toBeLessThanOrEqual(segment.bytes)
+    expect(segment.section('counters').bytes).toBe(256)
+  })
+
+  it('hold a million live keys in 128 MiB', () => {
+    const { bytes } = openSegment({ ...SPEC, rateLimitKeys: 1e6 }, { path: null, isolation: 'thread' }).section('rates')
+    expect(bytes).toBeLessThan(128 * 2 ** 20)
+  })
+})
+
+describe('the clock', () => {
+  it('is the same for all who attached, and is not behind the wall clock', () => {
+    const segment = openSegment(SPEC, { path: null, isolation: 'thread' })
+    const other = attachSegment(segmentHandle(segment))
+    const before = segment.nowUs()
+    const between = other.nowUs()
+    const after = segment.nowUs()
+    // Two measurements of one clock: a microsecond of rounding.
+    expect(between).toBeGreaterThanOrEqual(before - 1)
+    expect(between).toBeLessThanOrEqual(after + 1)
+    expect(Math.abs(before - Date.now() * 1000)).toBeLessThan(1e6)
+    expect(Number.isInteger(before)).toBe(true)
+  })
+
+  it('starts in 2025 where the machine believes it is 1970', () => {
+    const machine = new Machine()
+    machine.wall = 0
+    const segment = openSegment(SPEC, { path: null, isolation: 'thread', clock: machine })
+    expect(new Date(segment.nowUs() / 1000).getUTCFullYear()).toBe(2025)
+    expect(admitted(segment, 1001)).toBe(1000)
+  })
+
+  it('ignores a step of the wall clock, either way', () => {
+    const machine = new Machine()
+    const segment = openSegment(SPEC, { path: null, isolation: 'thread', clock: machine })
+    machine.wall -= MINUTE_US
+    segment.touch()
+    expect(segment.nowUs()).toBe(NOON_US)
+    machine.wall += HOUR_US
+    segment.touch()
+    machine.pass(1000)
+    expect(segment.nowUs()).toBe(NOON_US + 1000)
+  })
+
+  it('catches up with time slept through', () => {
+    const machine = new Machine()
+    const segment = openSegment(SPEC, { path: null, isolation: 'thread', clock: machine })
+    machine.suspend(HOUR_US)
+    segment.touch()
+    segment.touch()
+    expect(segment.nowUs()).toBe(NOON_US + HOUR_US)
+  })
+
+  it('does not believe an uptime that the wall clock knows nothing of', () => {
+    const machine = new Machine()
+    const segment = openSegment(SPEC, { path: null, isolation: 'thread', clock: machine })
+    machine.slept += HOUR_US
+    segment.touch()
+    expect(segment.nowUs()).toBe(NOON_US)
+  })
+})
+
+describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipped: ${nativeProblem})`}`, () => {
+  let folder: string
+  let path: string
+  let machine: Machine
+  let current: Segment | null
+
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), 'tidegate-state-'))
+    path = join(folder, 'segment')
+    machine = new Machine()
+    current = null
+  })
+  afterEach(() => {
+    stop()
+    rmSync(folder, { recursive: true })
+  })
+
+  function stop(): void {
+    if (current !== null) native?.closeFd(current.fd)
+    current = null
+  }
+
+  function start(spec: Partial<SegmentSpec> = {}, options: Partial<OpenOptions> = {}): Segment {
+    stop()
+    current = openSegment({ ...SPEC, ...spec }, { path, isolation: 'process', clock: machine, ...options })
+    return current
+  }
+
+  it('says that it is fresh, and the next time what it restored', () => {
+    const first = start()
+    expect(first).toMatchObject({ kind: 'mapped', restored: false, notice: `fresh state in ${path}` })
+    expect(admitted(first, 600)).toBe(600)
+    openBreaker(first)
+    const second = start()
+    expect(second).toMatchObject({
+      restored: true,
+      notice: `state restored from ${path}: 1 buckets, 1 breakers`,
+    })
+    expect(admitted(second, 600)).toBe(400)
+    expect(breakerState(second)).toBe('open')
+  })
+
+  it('zeroes what does not outlive a start', () => {
+    const first = start()
+    for (const name of ['health', 'workers', 'counters'] as const) {
+      const { offset, bytes } = first.section(name)
+      new Uint8Array(first.buffer, offset, bytes).fill(7)
+    }
+    const second = start()
+    for (const name of ['health', 'workers', 'counters'] as const) {
+      const { offset, bytes } = second.section(name)
+      expect(new Uint8Array(second.buffer, offset, bytes).every((byte) => byte === 0)).toBe(true)
+    }
+  })
+
+  it('keeps its state when workers, routes, endpoints and counters change in number', () => {
+    admitted(start(), 600)
+    expect(admitted(start({ workers: 9, endpoints: 500, countersBytesPerWorker: 40_000 }), 0)).toBe(0)
+    const size = statSync(path).size
+    expect(admitted(start({ workers: 1, endpoints: 1, countersBytesPerWorker: 64 }), 600)).toBe(400)
+    expect(statSync(path).size).toBe(size)
+  })
+
+  it.each([
+    ['more', { rateLimitKeys: 50_000, services: 500 }],
+    ['fewer', { rateLimitKeys: 50, services: 2 }],
+  ])('takes its state along into tables for %s keys and services', (_, resized) => {
+    const first = start({ rateLimitKeys: 2000, services: 100 })
+    admitted(first, 600)
+    openBreaker(first)
+    machine.pass(1000)
+    const second = start(resized)
+    expect(second.notice).toBe(`state restored from ${path}: 1 buckets, 1 breakers; tables resized`)
+    expect(second.nowUs()).toBe(NOON_US + 1000)
+    expect(admitted(second, 600)).toBe(400)
+    expect(breakerState(second)).toBe('open')
+    expect(admitted(start(resized), 1)).toBe(0)
+  })
+
+  it.each([
+    ['back a minute', -MINUTE_US],
+    ['forward an hour', HOUR_US],
+  ])('finds buckets and breakers as they were after the clock stepped %s', (_, us) => {
+    const first = start()
+    admitted(first, 1000)
+    openBreaker(first)
+    machine.wall += us
+    const second = start()
+    expect(second.nowUs()).toBe(NOON_US)
+    expect(admitted(second, 10)).toBe(0)
+    expect(breakerState(second)).toBe('open')
+    machine.pass(864e6)
+    expect(admitted(second, 20)).toBe(10)
+  })
+
+  it('counts the time that the machine was off', () => {
+    admitted(start(), 1000)
+    machine.reboot(864e6)
+    expect(admitted(start(), 20)).toBe(10)
+  })
+
+  it('does not go back when the clock lost time over a reboot', () => {
+    const first = start()
+    admitted(first, 1000)
+    machine.pass(864e6)
+    first.touch()
+    machine.reboot(-HOUR_US)
+    const second = start()
+    expect(second.nowUs()).toBe(NOON_US + 864e6)
+    expect(admitted(second, 20)).toBe(10)
+  })
+
+  it('takes a start that died while it set the clock for a reboot', () => {
+    admitted(start(), 1000)
+    damage(128, 0xff)
+    machine.pass(864e6)
+    const second = start()
+    expect(second.restored).toBe(true)
+    expect(second.nowUs()).toBe(NOON_US + 864e6)
+  })
+
+  it('survives kill -9 with exactly what was left', () => {
+    const child = `
+      const { openSegment } = await import(${JSON.stringify(dist('state/segment.js'))})
+      const { RateTable, Charge } = await import(${JSON.stringify(dist('state/rate-table.js'))})
+      const { Rate } = await import(${JSON.stringify(dist('state/rate.js'))})
+      const { KeyHash } = await import(${JSON.stringify(dist('state/key-hash.js'))})
+      const segment = openSegment(${JSON.stringify(SPEC)}, { path: ${JSON.stringify(path)}, isolation: 'process' })
+      const table = new RateTable(segment, 0)
+      const rate = new Rate(1000, 86400, 1000)
+      const charge = new Charge()
+      charge.set(rate, rate.costTicks(1), new KeyHash().seed(...segment.seed).text('daily').finish())
+      let passed = 0
+      for (let i = 0; i < 600; i++) if (table.admit(charge, segment.nowUs()) === 0) passed++
+      process.stdout.write(String(passed), () => process.kill(process.pid, 'SIGKILL'))
+    `
+    const { signal, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', child])
+    expect(String(stderr)).toBe('')
+    expect({ signal, passed: String(stdout) }).toEqual({ signal: 'SIGKILL', passed: '600' })
+    current = openSegment(SPEC, { path, isolation: 'process' })
+    expect(admitted(current, 1000)).toBe(400)
+  })
+
+  const discards: [string, (() => void) | Partial<OpenOptions>, string][] = [
+    ['of another layout', () => damage(8, LAYOUT + 1), `written with layout ${LAYOUT + 1}, this is ${LAYOUT}`],
+    ['whose start did not finish', () => damage(12, 0), 'the start that made it did not finish'],
+    ['with a torn header', () => damage(40, 0xa5), 'its header is damaged'],
+    ['with another magic', () => damage(0, 0x20), 'its header is damaged'],
+    ['that says it is larger than the file', () => enlarge(), 'its header is damaged'],
+    ['from another host', { host: 'another' }, 'written on another host'],
+  ]
+  it.each(discards)('discards one %s, in a line that says why', (_, spoil, why) => {
+    admitted(start(), 600)
+    if (typeof spoil === 'function') spoil()
+    const second = start({}, typeof spoil === 'function' ? {} : spoil)
+    expect(second).toMatchObject({ restored: false, notice: `state in ${path} discarded: ${why}` })
+    expect(admitted(second, 1001)).toBe(1000)
+  })
+
+  it('takes an empty file for one whose start did not finish', () => {
+    writeFileSync(path, '', { mode: 0o600 })
+    expect(start().notice).toBe(`state in ${path} discarded: the start that made it did not finish`)
+  })
+
+  it("leaves somebody else's file alone", () => {
+    writeFileSync(path, 'routes: []\n', { mode: 0o600 })
+    expect(() => start()).toThrow(`${path} is not a Tidegate segment`)
+    expect(readFileSync(path, 'utf8')).toBe('routes: []\n')
+  })
+
+  it('drops slots that nobody can have written, and keeps the rest', () => {
+    const first = start()
+    admitted(first, 1000, 'a')
+    admitted(first, 600, 'b')
+    const { offset, bytes } = first.section('rates')
+    const words = new BigInt64Array(first.buffer, offset, bytes / 8)
+    // Behind head and owners: of each line the first word, of each row the lines after the first.
+    const slots = [...words.keys()].filter(
+      (at) => at >= 16_896 && at % 8 === 0 && at % 128 !== 0 && (words[at] as bigint) > NOON_TICKS,
+    )
+    expect(slots).toHaveLength(2)
+    words[slots[0] as number] = 2n ** 62n
+    const second = start()
+    expect(second.notice).toBe(`state restored from ${path}: 1 buckets (1 damaged ones dropped), 0 breakers`)
+    expect([admitted(second, 1000, 'a'), admitted(second, 1000, 'b')].sort()).toContain(1000)
+  })
+
+  it('ends the claims that the dead left behind', () => {
+    const first = start()
+    admitted(first, 600)
+    const table = new RateTable(first, 3)
+    const store = Atomics.store
+    Atomics.store = () => {
+      throw new Error('killed')
+    }
+    try {
+      expect(() => table.admit(charge(first, 'new', DAILY), first.nowUs())).toThrow('killed')
+    } finally {
+      Atomics.store = store
+    }
+    const second = start()
+    expect(admitted(second, 1001, 'new')).toBe(1000)
+    expect(admitted(second, 600)).toBe(400)
+  })
+
+  it('is attached by threads without costing the primary its lock', async () => {
+    const first = start({}, { isolation: 'thread' })
+    expect(segmentHandle(first).kind).toBe('mapped')
+    const source = `
+      import { parentPort, workerData } from 'node:worker_threads'
+      import { attachSegment } from ${JSON.stringify(dist('state/segment.js'))}
+      const segment = attachSegment(workerData)
+      new Uint8Array(segment.buffer)[segment.section('counters').offset] = 42
+      parentPort.postMessage('written')
+    `
+    const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(source)}`), {
+      workerData: segmentHandle(first),
+    })
+    await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
+    expect(new Uint8Array(first.buffer)[first.section('counters').offset]).toBe(42)
+    expect(() => openSegment(SPEC, { path, isolation: 'process' })).toThrow(/another process holds it/)
+    await worker.terminate()
+  })
+
+  const NOON_TICKS = BigInt(NOON_US - Date.UTC(2025, 0, 1) * 1000) * 5040n
+
+  function damage(offset: number, byte: number): void {
+    stop()
+    writeSync(openSync(path, 'r+'), Uint8Array.of(byte), 0, 1, offset)
+  }
+
+  /** A header that is whole, but promises a table beyond the file's end. */
+  function enlarge(): void {
+    stop()
+    const large = join(folder, 'large')
+    const made = openSegment(
+      { ...SPEC, rateLimitKeys: 1_000_000 },
+      { path: large, isolation: 'process', clock: machine },
+    )
+    native?.closeFd(made.fd)
+    writeSync(openSync(path, 'r+'), readFileSync(large).subarray(0, 4096), 0, 4096, 0)
+  }
+})
+
+function dist(file: string): string {
+  return new URL(`../../../dist/src/${file}`, import.meta.url).href
+}
