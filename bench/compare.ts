@@ -28,8 +28,9 @@ try {
 async function compare(rev: string, argv: readonly string[]): Promise<void> {
   const asked = options(argv, [])
   const wanted = asked.scenarios ?? ['whole-job', 'bare', 'reference', 'reject']
-  const other = build(rev)
+  const other = path.join(workFolder(), 'other-revision')
   try {
+    build(rev, other)
     const here = { target: 'this', label: 'this working tree', again: false, slowedBy: 0 }
     const contenders: Contender[] = [
       here,
@@ -60,23 +61,24 @@ async function compare(rev: string, argv: readonly string[]): Promise<void> {
         )
     }
   } finally {
-    run('git', ['worktree', 'remove', '--force', other], ROOT)
+    spawnSync('git', ['worktree', 'remove', '--force', other], { cwd: ROOT })
   }
 }
 
 /** A worktree of the revision, built the way a newcomer would build it. */
-function build(rev: string): string {
+function build(rev: string, folder: string): void {
   const known = spawnSync('git', ['rev-parse', '--verify', '--quiet', `${rev}^{commit}`], {
     cwd: ROOT,
     encoding: 'utf8',
   })
   if (known.status !== 0) throw new UsageError(`git knows no revision ${rev}`)
-  const folder = path.join(workFolder(), 'other-revision')
   console.error(`building ${rev} (${known.stdout.trim().slice(0, 10)})`)
   run('git', ['worktree', 'add', '--detach', folder, known.stdout.trim()], ROOT)
-  run('npm', ['ci', '--no-audit', '--no-fund'], folder)
+  // A lock file may lack the optional packages of other platforms, which `npm ci` refuses and `npm install` mends.
+  if (spawnSync('npm', ['ci', '--no-audit', '--no-fund'], { cwd: folder }).status !== 0) {
+    run('npm', ['install', '--no-save', '--no-audit', '--no-fund'], folder)
+  }
   run('npm', ['run', 'build'], folder)
-  return folder
 }
 
 function run(command: string, args: readonly string[], cwd: string): void {

@@ -203,6 +203,8 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
   async function drain(): Promise<void> {
     log.info('draining')
     checks.stop()
+    // The workers close theirs. As long as anybody holds the socket open, who comes now waits in its queue for nobody.
+    if (listenFd !== null) native!.closeFd(listenFd)
     await supervisor.drain()
     clearInterval(touch)
     segment.touch()

@@ -149,7 +149,8 @@ bool declines(Acceptor* a, const Counts& counts, int32_t own) {
   if (surplus <= 0) return false;
   const uint32_t pending = queued(a->listener.get());
   if (pending > 1 && surplus <= kAcceptsPerWake) return false;
-  if (pending > 1 && a->state == Acceptor::kDeferring) return true;  // the one we left is still among them
+  const bool running = uv_is_active(reinterpret_cast<uv_handle_t*>(&a->timer));
+  if (pending > 1 && running) return true;  // the one we left is still among them
   // With one or none in the queue, the one we left before is gone: those we leave connections to are alive. If there is one, it is
   // new and has its own millisecond. A timer still running for the one before would take it away from them.
   if (a->state == Acceptor::kDeferring) a->inVain = 0;
@@ -258,7 +259,10 @@ int take(Acceptor* a, int most, bool patient) {
       if (patient && declines(a, counts, own)) break;
       const int fd = accept4(a->listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (fd < 0) {
-        if (errno == EAGAIN) break;
+        if (errno == EAGAIN) {
+          if (a->state == Acceptor::kDeferring) watch(a);
+          break;
+        }
         if (concernsConnection(errno)) continue;
         exhausted(a, call, errno);
         break;

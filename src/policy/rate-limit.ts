@@ -47,6 +47,8 @@ class PreparedPolicy {
 class PreparedRoute {
   readonly policies: readonly PreparedPolicy[]
   readonly charges: readonly Charge[]
+  /** Some policy wants its headers on admitted answers too. */
+  readonly tells: boolean
 
   constructor(
     readonly route: Route,
@@ -56,6 +58,7 @@ class PreparedRoute {
     const limits = route.limits.filter((limit, at) => route.limits.findIndex(({ name }) => name === limit.name) === at)
     if (limits.length > MAX_CHARGES) throw new RangeError(`route ${route.name} has more than ${MAX_CHARGES} limits`)
     this.policies = limits.map(prepare)
+    this.tells = limits.some(({ headers }) => headers)
     this.charges = limits.map((limit) => {
       const charge = new Charge()
       charge.reports = limit.mode === 'report'
@@ -116,22 +119,28 @@ function hashKey(hash: KeyHash, policy: LimitPolicy, exchange: Exchange): void {
 
 function settle(
   exchange: Exchange,
-  { policies, charges }: PreparedRoute,
+  { policies, charges, tells }: PreparedRoute,
   refusing: number,
   nowUs: number,
 ): Rejection | null {
+  for (let i = 0; i < charges.length; i++) {
+    const { reports, verdict, admitsUndecided } = charges[i] as Charge
+    if (reports && (verdict === VERDICT.refused || (verdict === VERDICT.undecided && !admitsUndecided)))
+      exchange.limitReported = true
+  }
   if (refusing >= 0) {
     const policy = policies[refusing] as PreparedPolicy
     describe(exchange, policy, charges[refusing] as Charge, nowUs)
     return (charges[refusing] as Charge).verdict === VERDICT.undecided ? policy.noRoom : policy.refusal
   }
-  // Of those that took part, the one with least left.
+  if (!tells) return null
+  // Of those that show themselves on admitted answers too, the one with least left.
   let least = -1
   let leastLeft = Number.POSITIVE_INFINITY
   const now = ticksAt(nowUs)
   for (let i = 0; i < charges.length; i++) {
+    if (!(policies[i] as PreparedPolicy).policy.headers) continue
     const charge = charges[i] as Charge
-    if (charge.verdict === VERDICT.refused) exchange.limitReported = true
     const { burst, interval } = charge.rate as Rate
     const left = (burst - Number(BigInt.asIntN(64, charge.tat - now))) / interval
     if (left >= leastLeft) continue

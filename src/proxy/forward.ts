@@ -192,8 +192,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     if (this.answer === null && chunk.length === this.length) {
       // All of it is here: head and body leave in one write.
       this.upload?.drop()
-      answerWhole(exchange, this.phrase, this.headers!, chunk, -1)
-      return this.conclude(null)
+      return this.answerWhole(chunk, -1)
     }
     let ok = true
     res.cork(() => {
@@ -213,8 +212,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.upload?.drop()
     if (this.answer === null) {
       const empty = hasBody(exchange) && this.length <= 0 ? emptyBody : null
-      answerWhole(exchange, this.phrase, this.headers!, empty, exchange.status === 204 ? -1 : this.length)
-      return this.conclude(null)
+      return this.answerWhole(empty, exchange.status === 204 ? -1 : this.length)
     }
     if (!this.answer.drained) return // drained() goes on
     this.answer.end()
@@ -285,6 +283,13 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
       this.startAnswer()
       this.answer!.flushHead()
     })
+  }
+
+  /** The breaker is told before the client is: whoever asks again after this answer meets the state it led to. */
+  private answerWhole(body: Buffer | null, declaredLength: number): void {
+    this.settle(null)
+    answerWhole(this.exchange, this.phrase, this.headers!, body, declaredLength)
+    this.forwarder.ends.conclude(this.exchange)
   }
 
   private startAnswer(): void {

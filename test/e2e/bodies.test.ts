@@ -53,9 +53,7 @@ beforeAll(async () => {
       exchange.end()
     },
     '/interim': (exchange) =>
-      exchange.send(
-        'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello',
-      ),
+      exchange.send('HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello'),
     '/large': async (exchange) => {
       await exchange.send(`HTTP/1.1 200 OK\r\nContent-Length: ${LARGE.length}\r\n\r\n`)
       await exchange.send(LARGE)

@@ -39,6 +39,7 @@ beforeAll(async () => {
         throw error
       }
     },
+    '/whole': (exchange) => exchange.answer(200, {}, 'of known length'),
     '/early': async (exchange) => {
       await exchange.send('HTTP/1.1 413 Too Much\r\nContent-Length: 4\r\nConnection: close\r\n\r\nstop')
       exchange.end()
@@ -79,7 +80,7 @@ test('many requests on one connection are served on one connection of the servic
 describe('a client that asks for Connection: close', () => {
   test.each([
     ['an answer', '/echo', 'close', 200],
-    ['an answer, in other words', '/echo', 'X-Other, Close', 200],
+    ['an answer, in other words', '/whole', 'X-Other, Close', 200],
     ['a refusal', '/signed', 'close', 401],
   ])('is told that %s is the last', async (_name, target, connectionField, status) => {
     const connection = await Connection.open(gateway.port)

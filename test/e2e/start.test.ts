@@ -1,0 +1,80 @@
+// Starts that cannot be: an exit code, one line that names the thing, and nothing left running.
+import { type AddressInfo, createServer } from 'node:net'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { cleanEnvironment, runCommand, startGateway, temporaryFolder, writeConfig } from '../support/gateway.js'
+import { call } from '../support/raw-client.js'
+import { requireProcesses } from '../support/requirements.js'
+
+const CONFIG = {
+  services: { one: { endpoints: ['http://127.0.0.1:9'] } },
+  routes: [{ match: { path: '/' }, service: 'one', auth: 'none' }],
+}
+
+const environment = (env: Record<string, string> = {}) =>
+  cleanEnvironment({ TIDEGATE_CONFIG: writeConfig(CONFIG), TIDEGATE_WORKERS: '2', ...env })
+
+/** A port that something else listens on while `run` does. */
+async function whileTaken(run: (port: string) => Promise<void>): Promise<void> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  try {
+    await run(String((server.address() as AddressInfo).port))
+  } finally {
+    server.close()
+  }
+}
+
+describe('does not start, with exit code 2 and a reason', () => {
+  test.each(['TIDEGATE_PORT', 'TIDEGATE_ADMIN_PORT'])('where %s is in use', (variable) =>
+    whileTaken(async (port) => {
+      const { code, stderr, stdout } = await runCommand(['start'], environment({ [variable]: port }))
+      expect(code).toBe(2)
+      expect(stderr.text).toMatch(new RegExp(`${variable}: 127\\.0\\.0\\.1:${port} is in use`))
+      expect(stdout.text).toBe('')
+    }),
+  )
+
+  test('without a configuration, and says how to get one', async () => {
+    const missing = join(temporaryFolder(), 'missing.yaml')
+    const { code, stderr } = await runCommand(['start'], environment({ TIDEGATE_CONFIG: missing }))
+    expect(code).toBe(2)
+    expect(stderr.text).toContain(missing)
+    expect(stderr.text).toContain('--demo')
+  })
+
+  test('where the access log cannot be written', async () => {
+    const { code, stderr } = await runCommand(
+      ['start'],
+      environment({ TIDEGATE_ACCESS_LOG: '/no/such/folder/access.log' }),
+    )
+    expect(code).toBe(2)
+    expect(stderr.text).toMatch(/no worker can start: .*TIDEGATE_ACCESS_LOG.*\/no\/such\/folder\/access\.log/)
+  })
+
+  test('where the state file is in a folder that is not there', async (context) => {
+    const state = join(temporaryFolder(), 'missing', 'tidegate.state')
+    const { code, stderr } = await runCommand(['start'], environment({ TIDEGATE_STATE: state }))
+    if (process.env.TIDEGATE_ISOLATION === 'thread') context.skip('threads keep no state file')
+    expect(code).toBe(2)
+    expect(stderr.text).toMatch(/TIDEGATE_STATE: /)
+  })
+})
+
+test('a second gateway on the same state is refused, and the first serves on', async (context) => {
+  const state = join(temporaryFolder(), 'tidegate.state')
+  const first = await startGateway({ config: CONFIG, env: { TIDEGATE_STATE: state } })
+  try {
+    requireProcesses(context, first)
+    const second = await runCommand(['start'], environment({ TIDEGATE_STATE: state }))
+    expect(second.code).toBe(2)
+    expect(second.stderr.text).toMatch(/TIDEGATE_STATE: /)
+    expect(second.stderr.text).toContain(state)
+    expect((await call(first.port)).status).toBe(502)
+  } finally {
+    await first.close()
+  }
+  // What the first has let go of, the next one takes.
+  const third = await startGateway({ config: CONFIG, env: { TIDEGATE_STATE: state } })
+  await third.close()
+})

@@ -1,0 +1,257 @@
+import { beforeEach, describe, expect, it } from 'vitest'
+import type { Consumer, LimitPolicy, Route } from '../../../src/config/compile.js'
+import { Exchange } from '../../../src/ingress/exchange.js'
+import type { Rejection } from '../../../src/outcome.js'
+import { createRateLimit, rateLimitHeader, rateLimitPolicyHeader } from '../../../src/policy/rate-limit.js'
+import { RateTable } from '../../../src/state/rate-table.js'
+import { openSegment, type Segment } from '../../../src/state/segment.js'
+
+let segment: Segment
+let rateLimit: (exchange: Exchange) => Rejection | null
+let nowUs: number
+
+function begin(keys = 1000): void {
+  segment = openSegment(
+    { workers: 1, rateLimitKeys: keys, services: 1, endpoints: 1, routes: 1, countersBytesPerWorker: 64 },
+    { path: null, isolation: 'thread' },
+  )
+  rateLimit = createRateLimit(new RateTable(segment, 0), segment)
+  nowUs = segment.nowUs()
+}
+beforeEach(() => begin())
+
+function policy(over: Partial<LimitPolicy> = {}): LimitPolicy {
+  return {
+    name: 'limit',
+    by: [{ kind: 'consumer' }],
+    quantity: 10,
+    windowSeconds: 1,
+    burst: 2,
+    cost: 1,
+    costByMethod: null,
+    mode: 'enforce',
+    onFull: 'allow',
+    headers: false,
+    ...over,
+  }
+}
+
+let routes = 0
+function route(...limits: LimitPolicy[]): Route {
+  return { name: `route-${routes}`, index: routes++, limits } as unknown as Route
+}
+
+interface Request {
+  method?: string
+  consumer?: string
+  address?: string
+  headers?: string[]
+  body?: Buffer
+}
+
+function ask(on: Route, { method = 'GET', consumer, address = '192.0.2.1', headers = [], body }: Request = {}) {
+  const exchange = new Exchange(null as never, nowUs, method, '/', undefined, headers)
+  exchange.route = on
+  exchange.consumer = consumer === undefined ? null : ({ name: consumer } as Consumer)
+  exchange.clientAddress = address
+  exchange.body = body ?? null
+  return { exchange, rejection: rateLimit(exchange) }
+}
+
+const passes = (on: Route, request: Request = {}): boolean => ask(on, request).rejection === null
+const count = (times: number, pass: () => boolean): number => Array.from({ length: times }, pass).filter(Boolean).length
+
+it('lets a route without limits through, and leaves nothing to say', () => {
+  const { exchange, rejection } = ask(route())
+  expect(rejection).toBeNull()
+  expect(exchange.limit).toBeNull()
+})
+
+describe('keys', () => {
+  it.each<[string, LimitPolicy['by'], Request, Request]>([
+    ['consumer', [{ kind: 'consumer' }], { consumer: 'a' }, { consumer: 'b' }],
+    ['consumer, or the lack of one', [{ kind: 'consumer' }], {}, { consumer: 'a' }],
+    ['address', [{ kind: 'address' }], { address: '192.0.2.1' }, { address: '192.0.2.2' }],
+    ['network', [{ kind: 'address' }], { address: '2001:db8::1' }, { address: '2001:db8:0:1::1' }],
+    ['header', [{ kind: 'header', header: 'x-key' }], { headers: ['x-key', 'a'] }, { headers: ['x-key', 'b'] }],
+    ['header, or the lack of it', [{ kind: 'header', header: 'x-key' }], {}, { headers: ['x-key', 'b'] }],
+    [
+      'combination',
+      [{ kind: 'consumer' }, { kind: 'header', header: 'x-key' }],
+      { consumer: 'a', headers: ['x-key', 'bc'] },
+      { consumer: 'ab', headers: ['x-key', 'c'] },
+    ],
+  ])('gives each %s a bucket of its own', (_, by, one, other) => {
+    const on = route(policy({ by }))
+    expect(count(5, () => passes(on, one))).toBe(2)
+    expect(count(5, () => passes(on, other))).toBe(2)
+    expect(passes(on, one)).toBe(false)
+  })
+
+  it('gives all addresses of a /64 one bucket, and an IPv4 client one however it connects', () => {
+    const on = route(policy({ by: [{ kind: 'address' }] }))
+    expect(count(1, () => passes(on, { address: '2001:db8::1' }))).toBe(1)
+    expect(count(5, () => passes(on, { address: '2001:db8::ffff:2' }))).toBe(1)
+    expect(count(1, () => passes(on, { address: '192.0.2.1' }))).toBe(1)
+    expect(count(5, () => passes(on, { address: '::ffff:192.0.2.1' }))).toBe(1)
+  })
+
+  it('shares a named limit between routes, unless the route is part of its key', () => {
+    const named = policy({ name: 'named' })
+    const apart = policy({ name: 'apart', by: [{ kind: 'consumer' }, { kind: 'route' }] })
+    const [one, two] = [route(named), route(named)]
+    expect(count(5, () => passes(one)) + count(5, () => passes(two))).toBe(2)
+    const [three, four] = [route(apart), route(apart)]
+    expect(count(5, () => passes(three)) + count(5, () => passes(four))).toBe(4)
+  })
+
+  it('charges a limit that a route names twice once', () => {
+    const named = policy({ name: 'named' })
+    expect(count(5, () => passes(route(named, named)))).toBe(2)
+  })
+
+  it('prepares a route anew when a reload put another in its place', () => {
+    const before = route(policy({ name: 'a' }))
+    expect(count(5, () => passes(before))).toBe(2)
+    const after = { ...before, limits: [policy({ name: 'a', burst: 4 })] }
+    expect(count(5, () => passes(after))).toBe(2)
+  })
+})
+
+describe('costs', () => {
+  it('are the policy’s, or the method’s', () => {
+    const on = route(
+      policy({
+        burst: 10,
+        cost: 4,
+        costByMethod: new Map([
+          ['POST', 5],
+          ['HEAD', 0],
+        ]),
+      }),
+    )
+    expect(passes(on, { method: 'POST' })).toBe(true)
+    expect(passes(on)).toBe(true)
+    expect(passes(on)).toBe(false)
+    expect(count(100, () => passes(on, { method: 'HEAD' }))).toBe(100)
+  })
+})
+
+describe('several limits', () => {
+  it('all admit, or none is charged', () => {
+    const wide = policy({ name: 'wide', burst: 10 })
+    const on = route(wide, policy({ name: 'narrow', burst: 3, by: [{ kind: 'address' }] }))
+    expect(count(20, () => passes(on))).toBe(3)
+    expect(count(20, () => passes(route(wide)))).toBe(7)
+  })
+
+  it('tell of the one that refused, or of the one with least left', () => {
+    const shown = { headers: true }
+    const on = route(policy({ name: 'wide', burst: 10, ...shown }), policy({ name: 'narrow', burst: 3, ...shown }))
+    expect(ask(on).exchange).toMatchObject({ limit: { name: 'narrow' }, limitRemaining: 2 })
+    count(2, () => passes(on))
+    const { exchange, rejection } = ask(on)
+    expect(rejection).toMatchObject({ code: 'rate_limited', status: 429, reason: 'limit narrow' })
+    expect(exchange).toMatchObject({ limit: { name: 'narrow' }, limitRemaining: 0 })
+  })
+
+  it('tell of those that show themselves on admitted answers, and of none where none does', () => {
+    const narrow = policy({ name: 'narrow', burst: 3 })
+    const shown = policy({ name: 'shown', burst: 10, headers: true })
+    expect(ask(route(narrow, shown)).exchange).toMatchObject({ limit: { name: 'shown' }, limitRemaining: 9 })
+    expect(ask(route(narrow)).exchange.limit).toBeNull()
+    count(1, () => passes(route(narrow)))
+    expect(ask(route(narrow, shown)).exchange).toMatchObject({ limit: { name: 'narrow' }, limitRemaining: 0 })
+  })
+})
+
+describe('report', () => {
+  it('marks what it would have refused, and admits it', () => {
+    const on = route(policy({ mode: 'report' }))
+    const marks = Array.from({ length: 4 }, () => ask(on)).map(({ exchange, rejection }) => {
+      expect(rejection).toBeNull()
+      return exchange.limitReported
+    })
+    expect(marks).toEqual([false, false, true, true])
+  })
+
+  it('does so next to limits that are enforced', () => {
+    const on = route(policy({ name: 'report', mode: 'report', burst: 1 }), policy({ name: 'enforce', burst: 3 }))
+    const answers = Array.from({ length: 4 }, () => ask(on))
+    expect(answers.map(({ rejection }) => rejection?.reason ?? null)).toEqual([null, null, null, 'limit enforce'])
+    expect(answers.map(({ exchange }) => exchange.limitReported)).toEqual([false, true, true, true])
+  })
+})
+
+describe('when there is no room for a key', () => {
+  it('does what the policy says', () => {
+    begin(20)
+    const filling = route(policy({ by: [{ kind: 'header', header: 'x-key' }], windowSeconds: 3600 }))
+    const answers = Array.from({ length: 200 }, (_, i) => passes(filling, { headers: ['x-key', String(i)] }))
+    expect(answers).not.toContain(false)
+    const deny = policy({ name: 'deny', onFull: 'deny', by: [{ kind: 'header', header: 'x-key' }] })
+    expect(ask(route(deny)).rejection).toMatchObject({
+      code: 'rate_limited',
+      reason: 'limit deny: no room for another key',
+    })
+    expect(ask(route(deny)).exchange.limitRetrySeconds).toBe(1)
+    expect(ask(route({ ...deny, mode: 'report' })).rejection).toBeNull()
+    const mixed = route(policy({ name: 'allow' }), { ...deny, name: 'deny too' })
+    expect(ask(mixed).rejection).toMatchObject({ reason: 'limit deny too: no room for another key' })
+  })
+})
+
+describe('what the answer says', () => {
+  it('counts what is left, the seconds until the bucket is full, and those until one more gets in', () => {
+    const on = route(policy({ quantity: 6, windowSeconds: 60, burst: 3, headers: true }))
+    const said = Array.from({ length: 4 }, () => ask(on).exchange).map((exchange) => [
+      exchange.limitRemaining,
+      exchange.limitResetSeconds,
+      exchange.limitRetrySeconds,
+    ])
+    expect(said).toEqual([
+      [2, 10, 1],
+      [1, 20, 1],
+      [0, 30, 10],
+      [0, 30, 10],
+    ])
+    nowUs += 9_500_000
+    expect(ask(on).exchange).toMatchObject({ limitResetSeconds: 21, limitRetrySeconds: 1 })
+    nowUs += 500_000
+    expect(passes(on)).toBe(true)
+  })
+
+  it('rounds up, and never says less than a second', () => {
+    const on = route(policy({ quantity: 1000, windowSeconds: 1, burst: 1 }))
+    expect(passes(on)).toBe(true)
+    expect(ask(on).exchange).toMatchObject({ limitRetrySeconds: 1, limitResetSeconds: 1 })
+  })
+
+  it('sends who asks for more than the bucket holds away until it is full', () => {
+    const on = route(
+      policy({ quantity: 6, windowSeconds: 60, burst: 3, headers: true, costByMethod: new Map([['PUT', 4]]) }),
+    )
+    expect(ask(on, { method: 'PUT' }).exchange).toMatchObject({ limitRemaining: 3, limitRetrySeconds: 1 })
+    expect(passes(on)).toBe(true)
+    expect(ask(on, { method: 'PUT' }).exchange).toMatchObject({ limitRemaining: 2, limitRetrySeconds: 10 })
+  })
+
+  it('is written as the draft has it', () => {
+    const on = route(policy({ name: 'per "user"', quantity: 100, windowSeconds: 60, burst: 50, headers: true }))
+    const { exchange } = ask(on)
+    expect(rateLimitPolicyHeader(exchange.limit!)).toBe('"per \\"user\\"";q=100;w=60')
+    expect(rateLimitHeader(exchange)).toBe('"per \\"user\\"";r=49;t=1')
+  })
+
+  it('writes names that no header can carry in percent-encoding', () => {
+    expect(rateLimitPolicyHeader(policy({ name: 'größe\n\ud800' }))).toBe('"gr%C3%B6%C3%9Fe%0A%EF%BF%BD";q=10;w=1')
+  })
+})
+
+it('takes the time anew for a request whose body had to be waited for', () => {
+  const on = route(policy({ quantity: 1, windowSeconds: 3600, burst: 1 }))
+  nowUs = segment.nowUs() - 3_600_000_000
+  expect(passes(on, { body: Buffer.alloc(1) })).toBe(true)
+  nowUs = segment.nowUs()
+  expect(passes(on)).toBe(false)
+})
