@@ -57,9 +57,21 @@ function ticks(pid: number | 'self'): number[] {
     .map(Number)
 }
 
-/** Jiffies of all cores since boot: total, and those a hypervisor gave to somebody else. */
-export function machineTicks(): { total: number; stolen: number; idle: number } {
-  if (cpuSource === 'none') return { total: 0, stolen: 0, idle: 0 }
+/** Ticks of all cores since boot: all, those that ran something, and those a hypervisor gave to somebody else. */
+export function machineTicks(): { total: number; busy: number; stolen: number } {
+  if (cpuSource === 'none') return { total: 0, busy: 0, stolen: 0 }
+  // user nice system idle iowait irq softirq steal
   const fields = readFileSync('/proc/stat', 'latin1').split('\n')[0]!.trim().split(/\s+/).slice(1, 9).map(Number)
-  return { total: fields.reduce((sum, value) => sum + value, 0), stolen: fields[7] ?? 0, idle: fields[3]! + fields[4]! }
+  const total = fields.reduce((sum, value) => sum + value, 0)
+  const stolen = fields[7] ?? 0
+  return { total, busy: total - fields[3]! - fields[4]! - stolen, stolen }
+}
+
+/** Share of the machine that was busy with something else than `ownUs`, between two looks. */
+export function othersShare(
+  before: { total: number; busy: number },
+  after: { total: number; busy: number },
+  ownUs: number,
+): number {
+  return Math.max(0, after.busy - before.busy - ownUs / TICK_US) / Math.max(1, after.total - before.total)
 }

@@ -15,8 +15,8 @@ const START_DEADLINE_MS = 15_000
 const LOG_IS_WRITTEN_MS = 1200
 
 export class Instance {
-  /** Requests it has answered while it was warmed up. */
-  served = 0
+  /** The ways a request can take through it that it has been warmed up for. */
+  readonly warmFor = new Set<string>()
   constructor(
     readonly started: Started,
     readonly port: number,

@@ -67,12 +67,16 @@ function kill(pid: number): void {
   } catch {} // ended by itself
 }
 
+const given = new Set<number>()
+
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as { port: number }
   server.close()
   await once(server, 'close')
+  if (given.has(port)) return freePort() // several are started at once, before they listen
+  given.add(port)
   return port
 }
 

@@ -23,9 +23,10 @@ export function writeReport(report: Report, root: string, alsoTo: string | null)
 /** One flat list of results; everything about the run beside it. */
 function json(report: Report): string {
   const { cases, ...run } = report
+  const othersShare = Object.fromEntries(cases.map((one) => [one.title, one.othersShare]))
   const results = cases.flatMap((one) =>
     one.results.map((result) => ({ ...result, requestsPerSecondDue: one.requestsPerSecond })),
   )
   const refused = cases.flatMap((one) => one.refused.map((refusal) => ({ case: one.title, ...refusal })))
-  return `${JSON.stringify({ ...run, refused, results }, null, 1)}\n`
+  return `${JSON.stringify({ ...run, othersShare, refused, results }, null, 1)}\n`
 }

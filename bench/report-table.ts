@@ -16,6 +16,7 @@ export function caseTable(of: CaseResult): string {
       ? []
       : [`${Math.round(of.requestsPerSecond).toLocaleString('en')} requests due per second`]),
     `noise floor ±${percent(of.noiseFloor)}${of.noiseMeasured ? '' : ' (measured in another scenario)'}`,
+    ...(of.othersShare > 0.05 ? [`DISTURBED: other processes took ${percent(of.othersShare)} of the machine`] : []),
   ]
   const subject = of.results.find((one) => one.against !== null)?.against?.subject
   const columns = [

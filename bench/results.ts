@@ -3,7 +3,7 @@ import { encode, merged, percentileMs } from './histogram.js'
 import type { Machine } from './machine.js'
 import type { CaseRun, Sample } from './rounds.js'
 import { type Case, type Contender, title } from './scenarios.js'
-import { type Figure, figure, noiseFloor, ratio, SMALLEST_FLOOR, type Verdict, verdict } from './stats.js'
+import { type Figure, figure, median, noiseFloor, ratio, SMALLEST_FLOOR, type Verdict, verdict } from './stats.js'
 
 /** min and max over rounds. For latencies `median` is the percentile of all rounds' answers together, not of the rounds. */
 export interface Result {
@@ -11,6 +11,8 @@ export interface Result {
   readonly variant: string
   readonly target: string
   readonly cpuUsPerRequest: Figure
+  /** Round by round, as it was paired: rounds of one case have the same position in all its results. */
+  readonly cpuUsPerRequestByRound: readonly number[]
   readonly rps: Figure
   readonly p50Ms: Figure
   readonly p90Ms: Figure
@@ -50,6 +52,8 @@ export interface CaseResult {
   readonly refused: readonly { readonly target: string; readonly why: string }[]
   readonly noiseFloor: number
   readonly noiseMeasured: boolean
+  /** Share of the machine that processes used which have no part in this; the median of all turns. */
+  readonly othersShare: number
 }
 
 export interface Report {
@@ -91,6 +95,7 @@ export function summarise(run: CaseRun, loadCores: number, borrowedFloor: number
     refused: [...run.refused].map(([contender, why]) => ({ target: contender.label, why })),
     noiseFloor: floor,
     noiseMeasured: measured,
+    othersShare: median([...run.samples.values()].flat().map((one) => one.othersShare)),
   }
 }
 
@@ -126,6 +131,7 @@ function result(
     variant: spec.variant,
     target: contender.label,
     cpuUsPerRequest: figure(samples.map((one) => one.cpuUsPerRequest)),
+    cpuUsPerRequestByRound: samples.map((one) => one.cpuUsPerRequest),
     rps,
     p50Ms: percentile(50),
     p90Ms: percentile(90),

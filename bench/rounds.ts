@@ -2,7 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
-import { cpuOf, endedChildrenUs, spentUs } from './cpu.js'
+import { cpuOf, endedChildrenUs, machineTicks, othersShare, spentUs } from './cpu.js'
 import { badSignature, HOST, refusal, requestBody } from './gate.js'
 import type { Histogram } from './histogram.js'
 import type { Instance, Instances, Origin } from './instances.js'
@@ -16,9 +16,11 @@ import { generator } from './stats.js'
 
 /** Long enough for a target to notice that its connections were closed, so that this is counted with the round it belongs to. */
 const SETTLE_MS = 25
-const WARM_UP_REQUESTS = 20_000
-const WARM_UP_STEP_MS = 300
-const WARM_UP_LONGEST_MS = 2500
+const WARM_UP_REQUESTS = 10_000
+const WARM_UP_STEP_MS = 200
+const WARM_UP_LONGEST_MS = 6000
+/** A step that costs no less than this share of the cheapest before it brought nothing more. */
+const SETTLED = 0.96
 const WARM_UP_CONNECTIONS = 64
 
 export interface Sample {
@@ -27,6 +29,8 @@ export interface Sample {
   readonly targetCpuUs: number
   readonly loadCpuUs: number
   readonly originCpuUs: number
+  /** Of the machine, what processes used that have no part in this. */
+  readonly othersShare: number
   readonly rssMiB: number
   readonly generatorLagUs: Histogram | null
   /** Where something went wrong: what the target's own log says of it. */
@@ -60,14 +64,17 @@ export async function runCase(
   const instances: [Contender, Instance][] = []
   const requestsPerSecond =
     spec.ratePercent === undefined || ceilingRps === null ? null : (ceilingRps * spec.ratePercent) / 100
-  for (const contender of contenders) {
-    const admitted = await admit(bench, spec, contender)
+  const admissions = await Promise.all(contenders.map((contender) => admit(bench, spec, contender)))
+  for (const [i, contender] of contenders.entries()) {
+    const admitted = admissions[i]!
     if (typeof admitted === 'string') {
       refused.set(contender, admitted)
-    } else {
-      samples.set(contender, [])
-      instances.push([contender, admitted])
+      continue
     }
+    bench.progress(`warming ${contender.label}`)
+    await warmUp(bench, spec, admitted)
+    samples.set(contender, [])
+    instances.push([contender, admitted])
   }
   for (let round = 0; round < spec.rounds; round++) {
     for (const [contender, instance] of shuffled(instances, round)) {
@@ -78,29 +85,39 @@ export async function runCase(
   return { spec, samples, refused, requestsPerSecond }
 }
 
-/** Started, correct and warm, or the reason why not. */
+/** Started and correct, or the reason why not. */
 async function admit(bench: Bench, spec: Case, contender: Contender): Promise<Instance | string> {
   try {
     bench.progress(`starting ${contender.label}`)
     const instance = await bench.instances.of(contender, spec)
-    const problem = await refusal(spec, instance.port, bench.origin.port)
-    if (problem !== null) return problem
-    bench.progress(`warming ${contender.label}`)
-    await warmUp(bench, spec, instance)
-    return instance
+    return (await refusal(spec, instance.port, bench.origin.port)) ?? instance
   } catch (error) {
     return (error as Error).message
   }
 }
 
-/** By requests, not by time: what a compiler needs to have seen does not depend on how busy the machine is. */
+/**
+ * Until it no longer gets cheaper: what a compiler needs to have seen is requests, not time, and a busy machine brings them slowly. Once
+ * for each way a request can go through an instance.
+ */
 async function warmUp(bench: Bench, spec: Case, instance: Instance): Promise<void> {
+  const way = `${spec.method} ${spec.path} ${spec.signature} ${spec.keepAlive}`
+  if (instance.warmFor.has(way)) return
   const connections = Math.min(WARM_UP_CONNECTIONS, Math.max(spec.connections, 16))
-  const job = { ...load(bench, spec, instance), connections, keepAlive: true, durationMs: WARM_UP_STEP_MS }
+  const job = { ...load(bench, spec, instance), connections, durationMs: WARM_UP_STEP_MS }
   const deadlineMs = performance.now() + WARM_UP_LONGEST_MS
-  while (instance.served < WARM_UP_REQUESTS && performance.now() < deadlineMs) {
-    instance.served += Math.max(1, (await bench.generator.run(job)).requests)
+  let served = 0
+  let cheapestUs = Number.POSITIVE_INFINITY
+  let settled = 0
+  while (performance.now() < deadlineMs && (served < WARM_UP_REQUESTS || settled < 2)) {
+    const before = cpuOf(instance.pids)
+    const { requests } = await bench.generator.run(job)
+    const costUs = spentUs(before, cpuOf(instance.pids)) / requests
+    served += requests
+    settled = costUs > cheapestUs * SETTLED ? settled + 1 : 0
+    cheapestUs = Math.min(cheapestUs, costUs)
   }
+  instance.warmFor.add(way)
 }
 
 async function turn(bench: Bench, spec: Case, instance: Instance, requestsPerSecond: number | null): Promise<Sample> {
@@ -110,20 +127,28 @@ async function turn(bench: Bench, spec: Case, instance: Instance, requestsPerSec
   const loadBefore = endedChildrenUs()
   const before = cpuOf(instance.pids)
   const job = load(bench, spec, instance)
+  const ticks = machineTicks()
+  const own = process.cpuUsage()
   const result =
     requestsPerSecond === null ? await bench.generator.run(job) : await constantRate(job, requestsPerSecond)
   await wait(SETTLE_MS)
   const targetCpuUs = spentUs(before, cpuOf(instance.pids))
   // What was in flight when the load stopped was worked on but not reported: the origin knows of it.
   const served = Math.max(result.requests, (await bench.origin.answered()) - forwardedBefore)
+  const loadCpuUs = endedChildrenUs() - loadBefore
+  const originCpuUs = spentUs(originBefore, cpuOf([bench.origin.pid]))
+  const harness = process.cpuUsage(own)
+  const ownUs = targetCpuUs + loadCpuUs + originCpuUs + harness.user + harness.system
+  const others = othersShare(ticks, machineTicks(), ownUs)
   const wrong = result.errors > 0 || (spec.expect === 200 && result.non2xx > 0)
   return {
     evidence: wrong ? await instance.loggedOtherThan(spec.expect) : [],
     cpuUsPerRequest: targetCpuUs / served,
     result,
     targetCpuUs,
-    loadCpuUs: endedChildrenUs() - loadBefore,
-    originCpuUs: spentUs(originBefore, cpuOf([bench.origin.pid])),
+    loadCpuUs,
+    originCpuUs,
+    othersShare: others,
     rssMiB: instance.rssMiB,
     generatorLagUs: 'generatorLagUs' in result ? (result.generatorLagUs as Histogram) : null,
   }

@@ -10,6 +10,7 @@ import { startHealthChecks } from './control/health-checks.js'
 import { spawnProcess, spawnThread, WORKER_LISTEN_FD, WORKER_SEGMENT_FD } from './control/spawn.js'
 import { createStatus } from './control/status.js'
 import { Supervisor } from './control/supervisor.js'
+import { Breaker } from './proxy/breaker.js'
 import { BreakerTable } from './state/breaker-table.js'
 import { CountersReader, countersBytesPerWorker, WorkerTable } from './state/counters.js'
 import { HealthTable } from './state/health-table.js'
@@ -37,6 +38,8 @@ export interface Running {
   readonly ended: Promise<number>
   /** SIGTERM's way out. */
   drain(): void
+  /** Ends the workers at once, with what they have in flight. */
+  kill(): void
 }
 
 /** A start that cannot be: the message says why and what to do. */
@@ -185,7 +188,21 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
     counters: new CountersReader(segment, settings.workers, table.routes.length),
     supervisor,
   })
-  const admin = await startAdmin({ host: settings.adminHost, port: settings.adminPort, log, ...status }).catch((error: Error) => {
+  const admin = await startAdmin({
+    host: settings.adminHost,
+    port: settings.adminPort,
+    log,
+    ...status,
+    holdBreaker: (name, as) => {
+      const service = table.services.find((one) => one.name === name && one.breaker !== null)
+      if (service === undefined) return false
+      // The primary makes no calls, so the index of the worker whose permits these would be does not matter.
+      const breaker = new Breaker(breakers, service, 0)
+      breaker.onChange = (change) => log.warn({ service: name, ...change }, 'breaker changed state')
+      breaker.hold(as, nowUs())
+      return true
+    },
+  }).catch((error: Error) => {
     throw new StartError(error.message)
   })
   supervisor.start()
@@ -212,19 +229,24 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
     log.info('ended')
     end(0)
   }
-  return { port, adminPort: admin.port, isolation, ended, drain: () => void drain() }
+  return { port, adminPort: admin.port, isolation, ended, drain: () => void drain(), kill: () => supervisor.killAll() }
 }
 
 /** `tidegate start`: runs until a signal ends it. A second signal does not wait for what is in flight. */
 export async function runPrimary(loaded: Loaded, onListening: (running: Running) => void): Promise<number> {
-  const running = await startPrimary(loaded)
+  let running: Running | null = null
   let signals = 0
   const stop = (): void => {
-    if (signals++ === 0) running.drain()
-    else process.exit(1)
+    // Nothing is served yet; workers leave with the primary.
+    if (running === null) process.exit(0)
+    if (signals++ === 0) return running.drain()
+    running.kill()
+    process.exit(1)
   }
+  // Before the start: a signal that comes while it lasts, or right behind the line that says it is over, has its default action else.
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
+  running = await startPrimary(loaded)
   onListening(running)
   return running.ended
 }

@@ -17,7 +17,7 @@ import { DigestPool } from './policy/digest-pool.js'
 import { createRateLimit } from './policy/rate-limit.js'
 import { Breaker } from './proxy/breaker.js'
 import { Forwarder } from './proxy/forward.js'
-import { refuse } from './proxy/respond.js'
+import { answerFallback, refuse } from './proxy/respond.js'
 import { BreakerTable } from './state/breaker-table.js'
 import type { WorkerCounters } from './state/counters.js'
 import { HealthTable } from './state/health-table.js'
@@ -90,8 +90,11 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   }
 
   function findRoute(exchange: Exchange): Rejection | null {
-    exchange.route = match(exchange.host, exchange.path, exchange.method, exchange)
-    return exchange.route === null ? noRoute : null
+    const found = match(exchange.host, exchange.path, exchange.method, exchange)
+    if (found === null) return noRoute
+    exchange.route = found
+    exchange.service = found.service
+    return null
   }
 
   function setRequestId(exchange: Exchange): void {
@@ -108,13 +111,20 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
 
   function admit(exchange: Exchange, forged: Rejection | null): void {
     const refused =
-      forged ?? authorize(exchange) ?? rateLimit(exchange) ?? forwarder.pick(exchange) ?? askBreaker(exchange)
+      forged ?? authorize(exchange) ?? rateLimit(exchange)
+    if (refused !== null) reject(exchange, refused)
+    else call(exchange)
+  }
+
+  /** The exchange's service: the route's own, or the one that stands in for it. */
+  function call(exchange: Exchange): void {
+    const refused = forwarder.pick(exchange) ?? askBreaker(exchange)
     if (refused !== null) reject(exchange, refused)
     else forwarder.forward(exchange)
   }
 
   function askBreaker(exchange: Exchange): Rejection | null {
-    const breaker = breakers[exchange.route!.service.index]
+    const breaker = breakers[exchange.service!.index]
     if (breaker === null || breaker === undefined) return null
     exchange.breakerPermit = breaker.admit(nowUs())
     return exchange.breakerPermit < 0 ? breakerOpen : null
@@ -123,8 +133,30 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   // Every exit passes conclude, exactly once.
 
   function reject(exchange: Exchange, rejection: Rejection): void {
+    if (mayFallBack(exchange, rejection)) return fallBack(exchange, rejection)
     exchange.upload?.drop()
     refuse(exchange, rejection, retryAfterSeconds(exchange, rejection))
+    conclude(exchange)
+  }
+
+  /** Once, and only for what the service is to blame for. */
+  function mayFallBack(exchange: Exchange, rejection: Rejection): boolean {
+    const fallback = exchange.route?.fallback ?? null
+    if (fallback === null || exchange.fallback !== '' || rejection.status < 502) return false
+    // What is gone of a streamed body, the other service could not have.
+    return exchange.res !== null && (fallback.service === null || !exchange.upload?.taken)
+  }
+
+  function fallBack(exchange: Exchange, rejection: Rejection): void {
+    const fallback = exchange.route!.fallback!
+    exchange.fallback = rejection.code
+    if (fallback.service !== null) {
+      exchange.service = fallback.service
+      exchange.endpoint = null
+      return call(exchange)
+    }
+    exchange.upload?.drop()
+    answerFallback(exchange, fallback, rejection)
     conclude(exchange)
   }
 
@@ -151,7 +183,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   function retryAfterSeconds(exchange: Exchange, rejection: Rejection): number {
     if (rejection.code === 'rate_limited') return exchange.limitRetrySeconds
     if (rejection.status !== 503) return 0
-    const breaker = rejection.code === 'breaker_open' ? breakers[exchange.route!.service.index] : null
+    const breaker = rejection.code === 'breaker_open' ? breakers[exchange.service!.index] : null
     return breaker?.retryAfterSeconds(nowUs()) ?? 1
   }
 

@@ -6,9 +6,10 @@ import { Exchange } from '../../dist/src/ingress/exchange.js'
 import { createRateLimit } from '../../dist/src/policy/rate-limit.js'
 import { Breaker, OUTCOME } from '../../dist/src/proxy/breaker.js'
 import { BreakerTable } from '../../dist/src/state/breaker-table.js'
+import { Charge } from '../../dist/src/state/charge.js'
 import { KeyHash } from '../../dist/src/state/key-hash.js'
 import { Rate } from '../../dist/src/state/rate.js'
-import { Charge, RateTable } from '../../dist/src/state/rate-table.js'
+import { RateTable } from '../../dist/src/state/rate-table.js'
 import { attachSegment, openSegment } from '../../dist/src/state/segment.js'
 import { measure } from './measure.mjs'
 
@@ -74,7 +75,10 @@ async function main() {
   greedy.set(wide, wide.burstTicks, new KeyHash().from(hash).text('consumer-1').finish())
   table.admit(greedy, nowUs)
   measure('decision, one key, refused (key hashed before)', () => table.admit(greedy, nowUs))
-  measure('decision, a key never seen', (i) => decide(`new-${i}`, (nowUs += 10)) + 1)
+  measure('decision, a key never seen', (i) => {
+    nowUs += 10
+    return decide(`new-${i}`, nowUs) + 1
+  })
 
   const exchange = new Exchange(null, nowUs, 'GET', '/', undefined, ['x-key', 'abcdef'])
   exchange.clientAddress = '192.0.2.17'
@@ -101,7 +105,8 @@ async function main() {
   }
 
   measure('breaker, admit + report ok', () => {
-    breaker.report(breaker.admit(nowUs), OUTCOME.ok, (nowUs += 5))
+    nowUs += 5
+    breaker.report(breaker.admit(nowUs), OUTCOME.ok, nowUs)
   })
   breaker.report(breaker.admit(nowUs), OUTCOME.failed, nowUs)
   measure('breaker, the same with a failure in the window', () => {
@@ -118,7 +123,7 @@ async function main() {
 function filled(fill) {
   const segment = open(1_000_000)
   const { table, decide } = tables(segment, 0)
-  const slots = table.rows * 15
+  const slots = table.slots.rows * 15
   const keys = Math.floor(slots * fill)
   const nowUs = segment.nowUs()
   const start = performance.now()

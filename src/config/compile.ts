@@ -97,6 +97,17 @@ interface RouteMatch {
   readonly priority: number
 }
 
+/** What is answered in place of a service that fails: by the gateway itself, or by another service. */
+export type Fallback = { readonly service: Service } | StaticAnswer
+
+export interface StaticAnswer {
+  readonly service: null
+  readonly status: number
+  /** name, value, name, value … */
+  readonly headers: readonly string[]
+  readonly body: Buffer
+}
+
 export interface Route {
   readonly name: string
   readonly index: number
@@ -120,6 +131,7 @@ export interface Route {
   /** Goes where stripPrefix was; without a trailing slash after a prefix, so '' for `/`. Null where nothing does. Only together with stripPrefix. */
   readonly rewrite: string | null
   /** Number.MAX_SAFE_INTEGER where it is unlimited. */
+  readonly fallback: Fallback | null
   readonly maxBodyBytes: number
   /** The access line shows the query as well. */
   readonly logQuery: boolean
@@ -182,6 +194,7 @@ export function compile(config: Config, settings: Settings): RouteTable {
       stripPrefix: strips ? match.path.text : route.rewrite === undefined ? null : '',
       // An exact path has nothing after it, so there the slash stays.
       rewrite: route.rewrite === undefined ? null : route.rewrite.replace(match.path.exact ? '' : /\/+$/, ''),
+      fallback: compileFallback(route.fallback, servicesByName),
       maxBodyBytes: route.maxBody ?? settings.maxBodyBytes,
       logQuery: route.logQuery,
       accessLog: route.accessLog,
@@ -194,6 +207,17 @@ export function compile(config: Config, settings: Settings): RouteTable {
     consumers,
     consumersByName: new Map(consumers.map((consumer) => [consumer.name, consumer])),
     trustedProxies: config.trustedProxies.map(addressRange),
+  }
+}
+
+function compileFallback(fallback: RouteConfig['fallback'], services: ReadonlyMap<string, Service>): Fallback | null {
+  if (fallback === undefined) return null
+  if (fallback.service !== undefined) return { service: services.get(fallback.service) as Service }
+  return {
+    service: null,
+    status: fallback.status ?? 200,
+    headers: Object.entries(fallback.headers ?? {}).flat(),
+    body: Buffer.from(fallback.bodyBase64, 'base64'),
   }
 }
 

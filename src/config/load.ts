@@ -141,7 +141,8 @@ function parseConfig(text: string, origin: string, env: Environment, directory: 
   if (raw === null || raw === undefined) throw new ConfigError([`${origin}: is empty`])
 
   const { config, problems } = checkConfig(raw)
-  const resolved = config === null ? null : resolveSecrets(config, env, directory, problems)
+  const resolved =
+    config === null ? null : resolveFallbacks(resolveSecrets(config, env, directory, problems), directory, problems)
   if (resolved === null || problems.length > 0) {
     throw new ConfigError(
       problems
@@ -193,6 +194,22 @@ function resolveSecrets(config: Config, env: Environment, directory: string, pro
     return [name, { ...consumer, secret }] as const
   })
   return { ...config, consumers: Object.fromEntries(consumers) }
+}
+
+function resolveFallbacks(config: Config, directory: string, problems: Problem[]): Config {
+  const routes = config.routes.map((route, index) => {
+    const file = route.fallback?.file
+    if (route.fallback === undefined || file === undefined) return route
+    try {
+      const bodyBase64 = readFileSync(path.resolve(directory, file)).toString('base64')
+      return { ...route, fallback: { ...route.fallback, bodyBase64 } }
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      problems.push({ path: ['routes', index, 'fallback', 'file'], message: `the file ${file} cannot be read (${code})` })
+      return route
+    }
+  })
+  return { ...config, routes }
 }
 
 /** `env:NAME`, `file:PATH` or the secret itself. */

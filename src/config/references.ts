@@ -30,8 +30,9 @@ export function danglingNames(routes: readonly unknown[], names: DefinedNames): 
     problems.push({ path, message: `no ${kind} is named "${name}"${hint(name, known)}` })
   }
   routes.forEach((route, index) => {
-    const { service, allow, limits } = Object(route) as Record<string, unknown>
+    const { service, allow, limits, fallback } = Object(route) as Record<string, unknown>
     check(['routes', index, 'service'], service, 'service', names.services)
+    check(['routes', index, 'fallback', 'service'], (Object(fallback) as { service?: unknown }).service, 'service', names.services)
     for (const [at, name] of Array.isArray(allow) ? allow.entries() : []) {
       check(['routes', index, 'allow', at], name, 'consumer', names.consumers)
     }
@@ -80,6 +81,7 @@ function routeProblems(
       if (route[key] !== undefined) add([key], 'has no effect with auth: none, where callers are not identified')
     }
   }
+  if (route.fallback?.service === route.service) add(['fallback', 'service'], 'is the service it is to stand in for')
   const signed = route.auth === 'x-m' && route.signBody !== false
   if (signed && route.maxBody !== undefined && route.maxBody > MAX_SIGNED_BODY_BYTES) {
     const given = route.maxBody === UNLIMITED_BYTES ? 'unlimited' : 'over 1GiB'

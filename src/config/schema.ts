@@ -286,6 +286,39 @@ const matchSchema = z
   })
   .describe('Which requests: all that is given must fit. The most specific route wins, see `tidegate routes`.')
 
+const fallbackSchema = z
+  .strictObject({
+    service: name.optional().describe('Forward there instead: a key of services. Only requests whose body is still whole.'),
+    status: integer(200, 599).optional().describe('Status of a static answer. Default 200.'),
+    headers: z
+      .record(headerName, z.string().regex(/^[\u0020-\u007e]*$/, 'is not a header value: printable ASCII'))
+      .optional()
+      .describe('Header fields of a static answer.'),
+    body: z.string().optional().describe('Its body.'),
+    file: z.string().min(1).optional().describe('Its body from a file, relative to this one; read at start.'),
+  })
+  .superRefine((fallback, context) => {
+    const answers = (['status', 'headers', 'body', 'file'] as const).filter((key) => fallback[key] !== undefined)
+    if (fallback.service === undefined && answers.length === 0) context.addIssue('needs service, or status, headers, body or file')
+    if (fallback.service !== undefined && answers.length > 0) {
+      context.addIssue({ code: 'custom', path: [answers[0] as string], message: 'cannot stand next to service' })
+    }
+    if (fallback.body !== undefined && fallback.file !== undefined) {
+      context.addIssue({ code: 'custom', path: ['file'], message: 'cannot stand next to body' })
+    }
+    for (const name of Object.keys(fallback.headers ?? {})) {
+      if (!GATEWAYS_OWN.has(name)) continue
+      context.addIssue({ code: 'custom', path: ['headers', name], message: 'is written by the gateway itself' })
+    }
+  })
+  .transform(({ body, ...rest }) => ({ ...rest, bodyBase64: Buffer.from(body ?? '', 'utf8').toString('base64') }))
+  .describe(
+    'What the caller gets while the breaker is open or the service fails (502, 503, 504 of the gateway): a static answer, or another service. Marked with x-tidegate-fallback.',
+  )
+
+/** Header fields of an answer that a fallback cannot set. */
+const GATEWAYS_OWN = new Set(['connection', 'content-length', 'transfer-encoding', 'date', 'x-rid', 'x-tidegate-fallback'])
+
 export const routeSchema = z
   .strictObject({
     name: name
@@ -330,6 +363,7 @@ export const routeSchema = z
         'Largest request body; more gets 413. unlimited only where bodies stream. Default TIDEGATE_MAX_BODY_BYTES.',
       ),
     accessLog: z.boolean().default(true).describe('Writes an access line for each exchange.'),
+    fallback: fallbackSchema.optional(),
     logQuery: z.boolean().default(false).describe('Shows the query in it; values may be secrets.'),
   })
   .describe('Requests that go to one service under one set of rules.')

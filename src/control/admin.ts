@@ -13,6 +13,8 @@ export interface AdminOptions {
   readonly metrics: () => string | Promise<string>
   /** Anything JSON can hold. */
   readonly status: () => object
+  /** Holds a service's breaker, or releases it (null). False: there is no such breaker. */
+  readonly holdBreaker: (service: string, as: 'open' | 'closed' | null) => boolean
   readonly log: Logger
 }
 
@@ -44,6 +46,31 @@ function problem(status: number, title: string, detail: string): Answer {
 }
 
 /**
+ * `POST /breakers?service=NAME&hold=open|closed|none`. Held open it refuses every call, held closed none, until it is released; the
+ * other workers see it at once, and it lasts over a restart.
+ */
+function holdBreaker(req: IncomingMessage, { holdBreaker }: AdminOptions): Answer {
+  const query = new URL(req.url ?? '/', 'http://admin').searchParams
+  const service = query.get('service') ?? ''
+  const hold = query.get('hold') ?? ''
+  if (hold !== 'open' && hold !== 'closed' && hold !== 'none') {
+    return problem(400, 'Bad Request', 'hold must be open, closed or none')
+  }
+  if (!holdBreaker(service, hold === 'none' ? null : hold)) {
+    return problem(404, 'Not Found', `no service with a breaker is named "${service}"`)
+  }
+  return { status: 200, type: JSON_TYPE, body: `${JSON.stringify({ service, hold })}\n` }
+}
+
+/**
+ * What changes something is not for web pages: one that was loaded in a browser on this machine could name us in a form, or point a host
+ * name of its own at us. Browsers send Origin with every POST, and curl does not.
+ */
+function fromBrowser(req: IncomingMessage): boolean {
+  return req.headers.origin !== undefined || req.headers['sec-fetch-site'] !== undefined
+}
+
+/**
  * Starts listening.
  * @throws Error naming TIDEGATE_ADMIN_PORT or TIDEGATE_ADMIN_HOST where that is not possible
  */
@@ -53,6 +80,7 @@ export function startAdmin(options: AdminOptions): Promise<Admin> {
   const resources = new Map<string, ReadonlyMap<string, Handler>>([
     ['/livez', new Map([['GET', () => ({ status: 200, type: TEXT, body: 'live\n' })]])],
     ['/readyz', new Map([['GET', () => readyz(options)]])],
+    ['/breakers', new Map([['POST', (req) => holdBreaker(req, options)]])],
     ['/metrics', new Map([['GET', async () => ({ status: 200, type: METRICS, body: await options.metrics() })]])],
     [
       '/status',
@@ -102,6 +130,10 @@ async function answer(
   if (handler === undefined) {
     const allow = [...methods.keys()].flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ')
     send(res, problem(405, 'Method Not Allowed', `allowed: ${allow}`), { allow })
+    return
+  }
+  if (req.method === 'POST' && fromBrowser(req)) {
+    send(res, problem(403, 'Forbidden', 'not from a browser'), {})
     return
   }
   send(res, await handler(req), {})

@@ -1,7 +1,7 @@
 // The per-request record that every phase reads and writes. Data only: all fields are set in the constructor, so that every exchange
 // has one hidden class. Lives from accept to log. Runs per request.
 import type { HttpResponse } from 'uWebSockets.js'
-import type { Consumer, Endpoint, LimitPolicy, Route } from '../config/compile.js'
+import type { Consumer, Endpoint, LimitPolicy, Route, Service } from '../config/compile.js'
 import type { OutcomeCode } from '../outcome.js'
 import type { Upload } from './body.js'
 
@@ -47,6 +47,8 @@ export class Exchange {
   // What the phases decided.
   rid = ''
   route: Route | null = null
+  /** The route's, or the one its fallback names. */
+  service: Service | null = null
   consumer: Consumer | null = null
   endpoint: Endpoint | null = null
   /** The policy that decides what RateLimit headers say: the one that refused, else the one with least left; null without limits. */
@@ -57,6 +59,8 @@ export class Exchange {
   limitRetrySeconds = 0
   /** A policy in report mode would have refused. */
   limitReported = false
+  /** Why the fallback answers instead of the route's service. */
+  fallback: OutcomeCode | '' = ''
   /** What breaker.admit gave; breaker.report wants it back. -1: none is held. */
   breakerPermit = -1
 

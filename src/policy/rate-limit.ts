@@ -6,9 +6,10 @@
 import type { LimitPolicy, Route } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
+import { Charge, VERDICT } from '../state/charge.js'
 import { KeyHash } from '../state/key-hash.js'
 import { Rate, ticksAt } from '../state/rate.js'
-import { Charge, MAX_CHARGES, type RateTable, VERDICT } from '../state/rate-table.js'
+import { MAX_CHARGES, type RateTable } from '../state/rate-table.js'
 import type { Segment } from '../state/segment.js'
 import { hashAddress } from './address-key.js'
 

@@ -206,7 +206,7 @@ export class Breaker {
     }
   }
 
-  snapshot(): BreakerSnapshot {
-    return this.record.snapshot()
+  snapshot(nowUs?: number): BreakerSnapshot {
+    return this.record.snapshot(nowUs)
   }
 }

@@ -68,7 +68,7 @@ export class Forwarder {
 
   /** The next endpoint for this exchange; a rejection when there is none, or none that can take it. */
   pick(exchange: Exchange): Rejection | null {
-    const endpoint = this.clusters[exchange.route!.service.index]!.pick(exchange.endpoint)
+    const endpoint = this.clusters[exchange.service!.index]!.pick(exchange.endpoint)
     if (endpoint === null) return noEndpoint
     if (this.inFlight[endpoint.index]! >= this.connections + MAX_PENDING) return queueFull
     exchange.endpoint = endpoint
@@ -127,7 +127,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   constructor(forwarder: Forwarder, exchange: Exchange) {
     this.forwarder = forwarder
     this.exchange = exchange
-    const service = exchange.route!.service
+    const service = exchange.service!
     this.service = service
     exchange.upstreamStartUs = forwarder.ends.nowUs()
     this.upload = exchange.upload

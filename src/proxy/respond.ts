@@ -2,7 +2,8 @@
 // and body leave in one system call. Once an answer is complete, or the client is gone, exchange.res is null: uWS frees it then.
 
 import type { HttpResponse } from 'uWebSockets.js'
-import type { IncomingHttpHeaders } from 'node:http'
+import { type IncomingHttpHeaders, STATUS_CODES } from 'node:http'
+import type { StaticAnswer } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
 import type { Rejection } from '../outcome.js'
 import { rateLimitHeader, rateLimitPolicyHeader } from '../policy/rate-limit.js'
@@ -59,6 +60,33 @@ export function refuse(exchange: Exchange, rejection: Rejection, retryAfterSecon
   })
 }
 
+/** A route's own answer in place of a service that fails. */
+export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejection: Rejection): void {
+  const { status, headers, body } = answer
+  const phrase = STATUS_CODES[status] ?? ''
+  exchange.status = status
+  exchange.reason = rejection.reason
+  const res = exchange.res
+  if (res === null) return
+  exchange.res = null
+  const bodiless = exchange.method === 'HEAD' || status === 204 || status === 304
+  exchange.bytesOut = bodiless ? 0 : body.length
+  res.cork(() => {
+    res.writeStatus(statusLine(status, phrase))
+    for (let i = 0; i < headers.length; i += 2) res.writeHeader(headers[i] as string, headers[i + 1] as string)
+    res.writeHeader('x-rid', exchange.rid)
+    res.writeHeader('x-tidegate-fallback', exchange.fallback)
+    writeLimitHeaders(exchange, res)
+    if (bodiless) {
+      if (exchange.closeRequested) res.writeHeader('connection', 'close')
+      endWithLength(res, status === 204 ? -1 : body.length)
+    } else {
+      writeClose(exchange, res)
+      res.end(body, exchange.closeRequested)
+    }
+  })
+}
+
 /**
  * RFC 9112, 9.6. uWS says it by itself where it was told to close, unless it saw that the client had asked for it: by the length of the
  * first Connection field, that of `close`.
@@ -82,12 +110,13 @@ function writeHead(exchange: Exchange, res: HttpResponse, phrase: string, header
   const connection = headers.connection
   for (const name in headers) {
     // uWS writes Date and Content-Length itself.
-    if (name === 'content-length' || name === 'date' || isHopByHop(name, connection) || name === 'x-rid') continue
+    if (name === 'content-length' || name === 'date' || isHopByHop(name, connection) || name === 'x-rid' || name === 'x-tidegate-fallback') continue
     const value = headers[name]
     if (typeof value === 'string') res.writeHeader(name, headerBytes(value))
     else if (value !== undefined) for (const one of value) res.writeHeader(name, headerBytes(one))
   }
   res.writeHeader('x-rid', exchange.rid)
+  if (exchange.fallback !== '') res.writeHeader('x-tidegate-fallback', exchange.fallback)
   if (exchange.limit !== null) writeLimitHeaders(exchange, res)
 }
 

@@ -33,7 +33,7 @@ export const STATE = { closed: 0, open: 1, halfOpen: 2, ramp: 3 } as const
 export const STATE_NAMES = ['closed', 'open', 'half_open', 'ramp'] as const
 export type BreakerState = (typeof STATE_NAMES)[number]
 export const HOLD = { none: 0, open: 1, closed: 2 } as const
-export const REASONS = [
+const REASONS = [
   'created',
   'failures',
   'slow_calls',
@@ -155,36 +155,41 @@ export class BreakerTable {
     const missing = wanted.filter((name) => !records.has(name)).length
     if (records.size + missing <= this.capacity) return
     const kept = wanted.filter((name) => records.has(name)).map((name) => this.copyOf(name, records.get(name)!.index))
+    this.rebuild(kept)
+  }
+
+  /** Records are never taken out one by one: others may have been put behind them. */
+  private rebuild(records: readonly { name: string; bytes: Uint8Array }[]): void {
     this.bytes.fill(0)
-    for (const { name, bytes } of kept) this.restore(name, bytes)
+    for (const { name, bytes } of records) this.restore(name, bytes)
   }
 
   /** At start: takes over the records of an earlier run, from the same memory or from another. Returns how many. */
   adopt(before: BreakerTable): number {
-    const records = before.records()
-    let kept = 0
-    for (const [name, { index }] of records) {
-      const damaged = name === '' || before.keyOf(name) !== before.words[index * RECORD_64 + KEY_64]
-      if (before === this) {
-        if (damaged) this.bytes.fill(0, index * RECORD_BYTES, (index + 1) * RECORD_BYTES)
-        else this.record(name).forgetWorkers()
-      } else if (!damaged && kept < this.capacity) {
-        this.restore(name, before.copyOf(name, index).bytes)
-        this.record(name).forgetWorkers()
-      }
-      if (!damaged) kept++
+    const whole: { name: string; bytes: Uint8Array }[] = []
+    let damaged = 0
+    for (const [name, { index }] of before.records()) {
+      if (before.keyOf(name) === before.words[index * RECORD_64 + KEY_64]) whole.push(before.copyOf(name, index))
+      else damaged++
     }
-    return kept
+    if (before !== this || damaged > 0) this.rebuild(whole.slice(0, this.capacity))
+    for (const record of this.records().values()) record.forgetWorkers()
+    return Math.min(whole.length, this.capacity)
   }
 
-  snapshot(index: number): BreakerSnapshot {
+  /** @param nowUs without it the window is as it was when a call last ended */
+  snapshot(index: number, nowUs?: number): BreakerSnapshot {
     const at = index * RECORD_32
     const { ints } = this
     const low = Atomics.load(ints, at)
     const hold = (low >> 3) & 3
-    const oldest = this.oldest(at)
+    const current = ints[at + BUCKET] as number
+    const bucketMs = ints[at + BUCKET_MS] as number
+    const bucket = nowUs === undefined || bucketMs === 0 ? current : Math.floor(nowUs / 1000 / bucketMs) | 0
+    const over = ((bucket - current) | 0) >= BUCKETS
+    const oldest = this.oldest(at, bucket)
     const since = (total: number): number =>
-      (Atomics.load(ints, at + TOTALS + total) - (ints[oldest + total] as number)) | 0
+      over ? 0 : (Atomics.load(ints, at + TOTALS + total) - (ints[oldest + total] as number)) | 0
     return {
       name: this.nameAt(index),
       state: STATE_NAMES[low & 7] ?? 'closed',
@@ -211,8 +216,8 @@ export class BreakerTable {
     Atomics.add(this.ints, index * RECORD_32 + CHANGES + state, 1)
   }
 
-  oldest(at: number): number {
-    const bucket = this.ints[at + BUCKET] as number
+  /** The ring's entry for the first bucket of the window that ends with `bucket`. */
+  oldest(at: number, bucket = this.ints[at + BUCKET] as number): number {
     return at + RING_AT + ((bucket - BUCKETS + 1) & (RING - 1)) * 4
   }
 
@@ -406,8 +411,8 @@ export class BreakerRecord {
     return (before + step) >> 16 !== before >> 16
   }
 
-  snapshot(): BreakerSnapshot {
-    return this.table.snapshot(this.index)
+  snapshot(nowUs?: number): BreakerSnapshot {
+    return this.table.snapshot(this.index, nowUs)
   }
 }
 

@@ -71,7 +71,7 @@ const CHECKED_BYTES = 52
 
 /** Between these the tables' arithmetic holds; a machine without a clock battery starts in 1970. */
 export const EARLIEST_US = Date.UTC(2025, 0, 1) * 1000
-export const LATEST_US = Date.UTC(2060, 0, 1) * 1000
+const LATEST_US = Date.UTC(2060, 0, 1) * 1000
 
 /** Less than this is the resolution of the uptime and scheduling, not a suspend. */
 const SHORTEST_SUSPEND_US = 1e6

@@ -18,7 +18,7 @@
 //
 //   section `counters`
 //     block         one a slot and route, slot-major; the last route of each slot stands for `no route`. Float64 each:
-//                    0 bytesIn  1 bytesOut  2 durationUs  3 upstreamUs  4 forwarded  5 attempts  6 limitReports  7 free
+//                    0 bytesIn  1 bytesOut  2 durationUs  3 upstreamUs  4 forwarded  5 attempts  6 limitReports  7 fallbacks
 //                    8 … by outcome code, in the order of OUTCOME_CODES
 //                      … by status, in the order of STATUS_LABELS
 //                      … durations, by bucket (durations.ts)
@@ -167,6 +167,7 @@ const UPSTREAM_US = 3
 const FORWARDED = 4
 const ATTEMPTS = 5
 const LIMIT_REPORTS = 6
+const FALLBACKS = 7
 
 /** Statuses counted each by itself; any other falls to its class. */
 const STATUSES = [
@@ -247,6 +248,7 @@ export class WorkerCounters {
       blocks[at + ATTEMPTS]! += exchange.attempts
     }
     if (exchange.limitReported) blocks[at + LIMIT_REPORTS]!++
+    if (exchange.fallback !== '') blocks[at + FALLBACKS]!++
     if (exchange.code !== '') blocks[at + CODES_AT + (CODE_POSITION.get(exchange.code) as number)]!++
     blocks[at + STATUSES_AT + (STATUS_POSITION[exchange.status] ?? OTHER_STATUS)]!++
     blocks[at + DURATIONS_AT + bucketOf(us)]!++
@@ -278,6 +280,7 @@ export interface RouteTotals {
   readonly forwarded: number
   readonly attempts: number
   readonly limitReports: number
+  readonly fallbacks: number
   /** Exchanges per bucket of durations.ts. */
   readonly durations: Float64Array
 }
@@ -323,6 +326,7 @@ export class CountersReader {
       forwarded: value(FORWARDED),
       attempts: value(ATTEMPTS),
       limitReports: value(LIMIT_REPORTS),
+      fallbacks: value(FALLBACKS),
       durations,
     }
   }

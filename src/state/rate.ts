@@ -6,7 +6,7 @@
 // at 999/s. Ticks since 2025 fit 63 bits until 2082.
 import { EARLIEST_US } from './clock.js'
 
-export const TICKS_PER_US = 5040n
+const TICKS_PER_US = 5040n
 const TICKS_PER_SECOND = TICKS_PER_US * 1_000_000n
 /** A bucket that takes longer to fill is cut down to this: the sum of a time and a span must fit 63 bits. */
 const LONGEST_FILL_TICKS = 20n * 365n * 86_400n * TICKS_PER_SECOND

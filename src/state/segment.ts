@@ -29,7 +29,8 @@ import { adoptBreakers, breakerTableBytes } from './breaker-table.js'
 import { CLOCK_BYTES, type ClockSource, checksum, SegmentClock, systemClock } from './clock.js'
 import { workersBytes } from './counters.js'
 import { healthBytes } from './health-table.js'
-import { adoptRates, rateTableBytes } from './rate-table.js'
+import { adoptRates } from './rate-restore.js'
+import { rateTableBytes } from './rate-slots.js'
 
 export interface SegmentSpec {
   readonly workers: number
@@ -41,7 +42,7 @@ export interface SegmentSpec {
 }
 
 const SECTIONS = ['breakers', 'rates', 'health', 'workers', 'counters'] as const
-export type SectionName = (typeof SECTIONS)[number]
+type SectionName = (typeof SECTIONS)[number]
 export interface Section {
   readonly offset: number
   readonly bytes: number

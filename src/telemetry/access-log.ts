@@ -111,12 +111,13 @@ export class AccessLog {
     const code = exchange.code === '' ? '' : `,"code":"${exchange.code}"`
     const reason = exchange.reason === '' ? '' : `,"reason":"${jsonText(exchange.reason, MAX_REASON)}"`
     const reported = exchange.limitReported ? ',"limitReported":true' : ''
+    const fallback = exchange.fallback === '' ? '' : `,"fallback":"${exchange.fallback}"`
     const upstream = exchange.attempts > 0 ? `,"upstreamMs":${ms(exchange.upstreamUs)}` : ''
     // One expression: grown by `+=` the line would be a deeper tree of strings and cost twice as much. The rid is hex (trace.ts).
     return (
       `${this.secondText}${THREE_DIGITS[nowMs - second * 1000]},"rid":"${exchange.rid}"${who}` +
       `,"client":"${jsonText(exchange.clientAddress, MAX_NAME)}","method":"${jsonText(exchange.method, MAX_METHOD)}"` +
-      `,"path":"${path}"${query}${where}${to},"status":${exchange.status}${code}${reason}${reported}` +
+      `,"path":"${path}"${query}${where}${to},"status":${exchange.status}${code}${reason}${fallback}${reported}` +
       `,"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut}` +
       `,"totalMs":${ms(nowUs - exchange.startUs)}${upstream},"attempts":${exchange.attempts}}\n`
     )

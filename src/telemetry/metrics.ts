@@ -128,6 +128,10 @@ function requests(out: Exposition, used: readonly RouteCounts[], { routes }: Met
   const byName = new Map(used.map(({ route, totals }) => [route, totals]))
   out.family('tidegate_rate_limit_refusals_total', 'counter', 'Requests refused by a rate limit.')
   for (const { name } of limited) out.sample(byName.get(name)?.codes.get('rate_limited') ?? 0, { route: name })
+  out.family('tidegate_fallbacks_total', 'counter', 'Requests that a fallback answered in place of the service.')
+  for (const { name, fallback } of routes) {
+    if (fallback !== null) out.sample(byName.get(name)?.fallbacks ?? 0, { route: name })
+  }
   out.family('tidegate_rate_limit_reports_total', 'counter', 'Requests a limit in report mode would have refused.')
   for (const { name } of limited) out.sample(byName.get(name)?.limitReports ?? 0, { route: name })
 }

@@ -3,9 +3,10 @@
 import { isMainThread, parentPort, threadId } from 'node:worker_threads'
 import { Breaker } from '../../dist/src/proxy/breaker.js'
 import { BreakerTable } from '../../dist/src/state/breaker-table.js'
+import { Charge } from '../../dist/src/state/charge.js'
 import { KeyHash } from '../../dist/src/state/key-hash.js'
 import { Rate } from '../../dist/src/state/rate.js'
-import { Charge, RateTable } from '../../dist/src/state/rate-table.js'
+import { RateTable } from '../../dist/src/state/rate-table.js'
 import { attachSegment } from '../../dist/src/state/segment.js'
 
 const port = isMainThread ? process : parentPort

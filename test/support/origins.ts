@@ -139,6 +139,11 @@ export class RawExchange {
 /** What to do with a request. When it returns with the socket open, the next request is read from it. */
 export type Script = (exchange: RawExchange) => void | Promise<void>
 
+const readAndAnswer: Script = async (exchange) => {
+  await exchange.body()
+  await exchange.answer(200)
+}
+
 /** `scripts` by path, query aside. A path without a script is answered 200. */
 export async function startScripted(scripts: Readonly<Record<string, Script>>): Promise<Origin> {
   const requests = new Lines<Seen>('request')
@@ -155,7 +160,7 @@ export async function startScripted(scripts: Readonly<Record<string, Script>>): 
       const { method, target, head } = exchange
       const rawHeaders = head.fields.flat()
       requests.push({ method, url: target, rawHeaders, bodyBytes: -1, bodySha256: '', trailers: [] })
-      await (scripts[target.split('?')[0]!] ?? ((one) => one.answer(200)))(exchange)
+      await (scripts[target.split('?')[0]!] ?? readAndAnswer)(exchange)
     }
   }
 

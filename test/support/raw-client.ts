@@ -16,9 +16,9 @@ export interface RequestParts {
   readonly chunks?: readonly (string | Buffer)[]
 }
 
-export const DEFAULT_HOST = 'demo.test'
+const DEFAULT_HOST = 'demo.test'
 
-export function requestHead({
+function requestHead({
   method = 'GET',
   target = '/',
   host = DEFAULT_HOST,

@@ -9,6 +9,7 @@ const SILENCE_MS = 12_000
 export class ConnectionCut extends Error {}
 
 export class ByteReader {
+  silenceMs = SILENCE_MS
   private buffered: Buffer = Buffer.alloc(0)
   private ended = false
   private failure: Error | null = null
@@ -90,7 +91,7 @@ export class ByteReader {
       }
       if (this.ended || this.failure !== null) return false
       await new Promise<void>((resolve, reject) => {
-        const silence = setTimeout(() => reject(new Error(`nothing received for ${SILENCE_MS} ms`)), SILENCE_MS)
+        const silence = setTimeout(() => reject(new Error(`nothing received for ${this.silenceMs} ms`)), this.silenceMs)
         this.wake = () => {
           clearTimeout(silence)
           this.wake = null
@@ -191,7 +192,7 @@ export async function readChunk(reader: ByteReader): Promise<Buffer | null> {
   return chunk
 }
 
-export async function readTrailers(reader: ByteReader): Promise<Fields> {
+async function readTrailers(reader: ByteReader): Promise<Fields> {
   const lines: string[] = []
   for (;;) {
     const line = (await reader.until('\r\n')).toString('latin1')

@@ -115,6 +115,18 @@ describe('closed', () => {
     }
   })
 
+  it('shows a window that empties also when nothing is called any more', () => {
+    const breaker = breakerOf()
+    call(breaker, failed, 3)
+    pass(5000)
+    call(breaker, ok, 2)
+    expect(breaker.snapshot(nowUs).window).toEqual({ ok: 2, failed: 3, slow: 0 })
+    pass(6000)
+    expect(breaker.snapshot(nowUs).window).toEqual({ ok: 2, failed: 0, slow: 0 })
+    pass(6000)
+    expect(breaker.snapshot(nowUs).window).toEqual({ ok: 0, failed: 0, slow: 0 })
+  })
+
   it('starts its window anew after a silence of weeks, and when its length is configured anew', () => {
     const breaker = breakerOf()
     call(breaker, failed, 9)
@@ -342,6 +354,18 @@ describe('the table', () => {
     pass(10_000)
     call(breaker, ok, 3)
     expect(breaker.snapshot().transitions).toEqual({ closed: 1, open: 2, half_open: 2, ramp: 0 })
+  })
+
+  it('drops a damaged record at start, and finds those that lie behind it', () => {
+    for (let i = 0; i < 40; i++) call(breakerOf(0, {}, `service-${i}`), failed, 10)
+    const { offset, bytes } = segment.section('breakers')
+    const words = new BigInt64Array(segment.buffer, offset, bytes / 8)
+    const at = [...words.keys()].find((word) => word % 128 === 1 && words[word] !== 0n) as number
+    words[at]! ^= 1n
+    expect(table.adopt(table)).toBe(39)
+    const states = Array.from({ length: 40 }, (_, i) => breakerOf(0, {}, `service-${i}`).state)
+    expect(states.filter((state) => state === 'open')).toHaveLength(39)
+    expect(table.records().size).toBe(40)
   })
 
   it('makes room by forgetting services that are no longer configured, and those alone', () => {

@@ -1,8 +1,9 @@
 import fc from 'fast-check'
 import { beforeEach, describe, expect, it } from 'vitest'
+import { Charge, VERDICT } from '../../../src/state/charge.js'
 import { KeyHash } from '../../../src/state/key-hash.js'
 import { Rate } from '../../../src/state/rate.js'
-import { Charge, RateTable, VERDICT } from '../../../src/state/rate-table.js'
+import { RateTable } from '../../../src/state/rate-table.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
 import { RateModel } from '../../support/rate-model.js'
 
@@ -100,7 +101,7 @@ describe('a full table', () => {
   it('leaves a new key undecided, and gives it a slot once another bucket has been full for a moment', () => {
     const segment = segmentFor(20)
     const table = new RateTable(segment, 0)
-    const slots = table.rows * 15
+    const slots = table.slots.rows * 15
     const rate = new Rate(1, 1, 1)
     const verdicts = Array.from({ length: slots * 4 }, (_, i) =>
       table.admit(chargeFor(segment, `key-${i}`, rate), START_US),

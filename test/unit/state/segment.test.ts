@@ -7,10 +7,11 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { native, nativeProblem } from '../../../native/index.js'
 import { Breaker, OUTCOME } from '../../../src/proxy/breaker.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
+import { Charge, VERDICT } from '../../../src/state/charge.js'
 import type { ClockSource } from '../../../src/state/clock.js'
 import { KeyHash } from '../../../src/state/key-hash.js'
 import { Rate } from '../../../src/state/rate.js'
-import { Charge, RateTable, VERDICT } from '../../../src/state/rate-table.js'
+import { RateTable } from '../../../src/state/rate-table.js'
 import {
   attachSegment,
   LAYOUT,
@@ -302,7 +303,8 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
   it('survives kill -9 with exactly what was left', () => {
     const child = `
       const { openSegment } = await import(${JSON.stringify(dist('state/segment.js'))})
-      const { RateTable, Charge } = await import(${JSON.stringify(dist('state/rate-table.js'))})
+      const { RateTable } = await import(${JSON.stringify(dist('state/rate-table.js'))})
+      const { Charge } = await import(${JSON.stringify(dist('state/charge.js'))})
       const { Rate } = await import(${JSON.stringify(dist('state/rate.js'))})
       const { KeyHash } = await import(${JSON.stringify(dist('state/key-hash.js'))})
       const segment = openSegment(${JSON.stringify(SPEC)}, { path: ${JSON.stringify(path)}, isolation: 'process' })
@@ -356,7 +358,7 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
     const words = new BigInt64Array(first.buffer, offset, bytes / 8)
     // Behind head and owners: of each line the first word, of each row the lines after the first.
     const slots = [...words.keys()].filter(
-      (at) => at >= 16_896 && at % 8 === 0 && at % 128 !== 0 && (words[at] as bigint) > NOON_TICKS,
+      (at) => at >= 16_384 && at % 8 === 0 && at % 128 !== 0 && (words[at] as bigint) > NOON_TICKS,
     )
     expect(slots).toHaveLength(2)
     words[slots[0] as number] = 2n ** 62n

@@ -1,0 +1,133 @@
+// Holds the tree to its rules (ARCHITECTURE.md): who may import what, where the environment is read, that every file says where it
+// stands. Part of `npm run check`. Prints one line for each breach, with the file and the rule, and ends with 1.
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, normalize, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+const root = fileURLToPath(new URL('../', import.meta.url))
+
+/** What each folder may import besides itself; files directly in src/ by name. The order is the request's way. */
+const LAYERS = {
+  'src/config': [],
+  'src/state': ['native/index', 'src/outcome'],
+  'src/telemetry': ['src/config', 'src/state'],
+  'src/ingress': ['src/config', 'src/outcome', 'src/deadlines', 'native/index'],
+  'src/policy': ['src/config', 'src/state', 'src/ingress', 'src/outcome'],
+  'src/proxy': [
+    'src/config',
+    'src/state',
+    'src/telemetry',
+    'src/ingress',
+    'src/policy',
+    'src/outcome',
+    'src/deadlines',
+  ],
+  'src/control': ['src/config', 'src/state', 'src/telemetry', 'src/ingress', 'src/worker'],
+}
+
+/** Beyond the layers, each with its reason. */
+const ALSO = {
+  // The record of a request, for its types: what is counted and logged is read from it.
+  'src/state/counters.ts': ['src/ingress/exchange'],
+  'src/telemetry/access-log.ts': ['src/ingress/exchange'],
+  // One reader of Connection's list for both directions.
+  'src/ingress/accept.ts': ['src/proxy/headers'],
+}
+
+/** A dependency, a module or a name, and the only files that may use it. A type import counts as use: it ties the file to the thing. */
+const OWNED = [
+  {
+    what: 'uWebSockets.js',
+    by: [
+      'src/ingress/accept.ts',
+      'src/ingress/body.ts',
+      'src/ingress/client-address.ts',
+      'src/ingress/exchange.ts',
+      'src/ingress/listen.ts',
+      'src/ingress/uws.ts',
+      'src/proxy/respond.ts',
+      'src/worker.ts',
+    ],
+  },
+  { what: 'src/ingress/uws', by: ['src/ingress/listen.ts', 'src/worker.ts', 'src/control/worker-entry.ts'] },
+  { what: 'undici', by: ['src/proxy/forward.ts', 'src/proxy/failure.ts', 'src/control/health-checks.ts'] },
+  { what: 'piscina', by: ['src/policy/digest-pool.ts', 'src/policy/digest-worker.ts'] },
+  { what: 'commander', by: ['src/cli.ts'] },
+  { what: 'yaml', by: ['src/config/load.ts'] },
+  {
+    what: 'zod',
+    by: ['src/config/load.ts', 'src/config/schema.ts', 'src/config/settings.ts', 'src/config/zod-problems.ts'],
+  },
+  { what: 'pino', by: ['src/telemetry/log.ts'] },
+  { what: 'sonic-boom', by: ['src/telemetry/log.ts', 'src/telemetry/line-writer.ts'] },
+  { what: 'hdr-histogram-js', by: ['src/state/durations.ts'] },
+  { what: 'ipaddr.js', by: ['src/config/compile.ts', 'src/config/schema.ts', 'src/ingress/client-address.ts'] },
+  { what: 'native/index', by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/listen.ts'] },
+]
+
+const NAMES = [
+  {
+    // spawn.ts hands the environment on to the workers, with the one variable that uWS reads by itself.
+    pattern: /\bprocess\.env\b/,
+    what: 'process.env',
+    by: ['src/config/load.ts', 'src/control/spawn.ts'],
+  },
+  { pattern: /\.node['"`]/, what: 'a .node file', by: ['native/index.ts'] },
+]
+
+const breaches = []
+const breach = (file, rule) => breaches.push(`${file}: ${rule}`)
+
+const files = [
+  'native/index.ts',
+  ...readdirSync(join(root, 'src'), { recursive: true })
+    .filter((file) => file.endsWith('.ts'))
+    .map((file) => join('src', file)),
+]
+
+for (const file of files) {
+  const text = readFileSync(join(root, file), 'utf8')
+  const lines = text.split('\n')
+  const first = lines[0].startsWith('#!') ? lines[1] : lines[0]
+  if (!first.startsWith('// ')) breach(file, 'a file begins by saying where it stands and what it may not touch')
+
+  const code = lines.filter((line) => !/^\s*(\/\/|\/?\*)/.test(line)).join('\n')
+  for (const { pattern, what, by } of NAMES) {
+    if (pattern.test(code) && !by.includes(file)) breach(file, `only ${by.join(' and ')} may use ${what}`)
+  }
+  for (const match of code.matchAll(/(?:\bfrom|\bimport|\brequire\(|\bimport\()\s*['"]([^'"\s]+)['"]/g)) {
+    checkImport(file, match[1])
+  }
+}
+
+function checkImport(file, specifier) {
+  if (specifier.startsWith('node:')) return
+  const own = specifier.startsWith('.')
+  if (own && !specifier.endsWith('.js')) return breach(file, `imports end in .js, '${specifier}' does not`)
+  const target = own ? normalize(join(dirname(file), specifier)).replace(/\.js$/, '') : specifier
+  const owned = OWNED.find(({ what }) => what === target)
+  if (owned !== undefined && !owned.by.includes(file)) {
+    return breach(file, `only ${owned.by.join(', ')} may import ${target}`)
+  }
+  if (!own) {
+    if (owned === undefined)
+      breach(file, `${target} has no owner: name the files that may import it in scripts/check-tree.mjs`)
+    return
+  }
+  const folder = dirname(file)
+  const allowed = LAYERS[folder]
+  // Files directly in src/ wire the folders together, and may import any of them.
+  if (allowed === undefined || dirname(target) === folder) return
+  const may = [...allowed, ...(ALSO[file] ?? [])]
+  if (!may.some((one) => target === one || dirname(target) === one)) {
+    breach(
+      file,
+      `${relative('src', folder)} may not import ${target}; it may import ${may.join(', ') || 'nothing else'}`,
+    )
+  }
+}
+
+for (const line of breaches) process.stderr.write(`${line}\n`)
+if (breaches.length > 0) process.stderr.write(`${breaches.length} breaches of the tree's rules\n`)
+else process.stdout.write(`${files.length} files keep the tree's rules\n`)
+process.exitCode = breaches.length > 0 ? 1 : 0

@@ -1,0 +1,262 @@
+// One connection to an upstream: what is written, what is in flight, what comes back. Runs per request. It decides nothing about other
+// connections: what it cannot finish it gives back to the pool.
+//
+//   inFlight:  │ answered next │ waits behind it │ … │ not written yet │      oldest first; more than one only where requests share
+//                                                    └─ the last `unwritten` of them
+import type { IncomingHttpHeaders } from 'node:http'
+import { connect, type Socket } from 'node:net'
+import { errors } from 'undici'
+import { flushLater, type Writer } from './flush.js'
+import type { Carrier, ConnectionLoss, LeanRequest } from './request.js'
+import type { HeadMemo, ResponseHead } from './response-head.js'
+import { ResponseParser, type ResponseSink } from './response-parser.js'
+import { Upload } from './upload.js'
+
+/** What a connection needs of the pool that owns it. */
+export interface ConnectionOwner {
+  readonly host: string
+  readonly port: number
+  readonly connectTimeoutMs: number
+  readonly maxHeaderBytes: number
+  readonly memo: HeadMemo
+  /** Requests share connections: the owner wants to know when they are sent and answered. */
+  readonly shares: boolean
+  /** The response was complete, in `tookMs` since it was written; there is room for another request. */
+  released(connection: LeanConnection): void
+  sent(connection: LeanConnection): void
+  answered(connection: LeanConnection, request: LeanRequest): void
+  /** The connection is gone; told before what was in flight on it is given back. */
+  lost(connection: LeanConnection): void
+  /** Not one byte of it was written. */
+  replace(request: LeanRequest): void
+  /** It was written, and may be sent again on another connection. */
+  resend(request: LeanRequest): void
+}
+
+/**
+ * All connections read into the same buffer: a read is parsed before the next one starts. So what onResponseData gets is valid until it
+ * returns, and whoever keeps it copies it.
+ */
+const readBuffer = Buffer.allocUnsafeSlow(65536)
+
+export class LeanConnection implements ResponseSink, Carrier, Writer {
+  readonly inFlight: LeanRequest[] = []
+  unwritten = 0
+  /** Takes no more: it closes once what is in flight is answered. */
+  closing = false
+  closed = false
+  connected = false
+  /** Milliseconds it may idle, where the upstream said so; -1 where it did not. */
+  keepAliveMs = -1
+  /** The pool's tick at which it went idle. */
+  idleSince = 0
+  /** Since when the oldest in flight is next in line, where requests share. */
+  headSinceMs = 0
+  /** lateness.ts: the head of the line is late, and how many answers there had been by then. */
+  lateAtAnswers = -1
+
+  private readonly owner: ConnectionOwner
+  private readonly socket: Socket
+  private readonly parser: ResponseParser
+  private connectTimer: NodeJS.Timeout | null
+  private out = ''
+  private upload: Upload | null = null
+  private responses = 0
+  private persistent = true
+  private parsing = false
+  /** What was read and not parsed when the handler paused. */
+  private rest: Buffer | null = null
+
+  constructor(owner: ConnectionOwner) {
+    this.owner = owner
+    this.parser = new ResponseParser(this, owner.memo, owner.maxHeaderBytes)
+    const { host, port } = owner
+    const onread = { buffer: readBuffer, callback: (bytes: number) => this.read(bytes) }
+    this.socket = connect({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000, onread })
+    this.socket.on('connect', () => this.ready())
+    this.socket.on('error', (error) => this.lose(error))
+    this.socket.on('end', () => this.ended())
+    this.socket.on('close', () => this.lose(new errors.SocketError('closed')))
+    this.connectTimer = setTimeout(() => this.lose(new errors.ConnectTimeoutError()), owner.connectTimeoutMs)
+  }
+
+  get load(): number {
+    return this.inFlight.length
+  }
+
+  // Towards the upstream.
+
+  send(request: LeanRequest): void {
+    request.carrier = this
+    this.inFlight.push(request)
+    if (request.close) this.closing = true
+    if (++this.unwritten === 1 && this.connected) flushLater(this)
+  }
+
+  flush(): void {
+    const { unwritten } = this
+    if (unwritten === 0 || this.closed) return
+    const from = this.inFlight.length - unwritten
+    const first = this.inFlight[from]!
+    this.unwritten = 0
+    if (this.owner.shares) this.owner.sent(this)
+    if (first.body !== null) return this.writeWithBody(first)
+    let out = first.head
+    for (let i = from + 1; i < this.inFlight.length; i++) out += this.inFlight[i]!.head
+    this.socket.write(out, 'latin1')
+  }
+
+  private writeWithBody(request: LeanRequest): void {
+    if (!(request.body instanceof Uint8Array)) {
+      const upload = new Upload(this.socket, request, request.head)
+      if (!request.done) this.upload = upload
+      return
+    }
+    this.socket.cork()
+    this.socket.write(request.head, 'latin1')
+    this.socket.write(request.body)
+    this.socket.uncork()
+  }
+
+  private ready(): void {
+    clearTimeout(this.connectTimer!)
+    this.connectTimer = null
+    this.connected = true
+    if (this.inFlight.length > 0) this.flush()
+    else this.owner.released(this)
+  }
+
+  // From the upstream.
+
+  /** Returns whether to go on reading. */
+  private read(bytes: number): boolean {
+    this.parse(readBuffer, bytes, false)
+    return !this.parser.stopped
+  }
+
+  private parse(bytes: Buffer, end: number, owned: boolean): void {
+    this.parsing = true
+    try {
+      const at = this.parser.execute(bytes, 0, end)
+      if (at < end && !this.closed) this.rest = owned ? bytes.subarray(at) : Buffer.from(bytes.subarray(at, end))
+    } catch (error) {
+      this.lose(error as Error)
+    }
+    this.parsing = false
+  }
+
+  private ended(): void {
+    try {
+      if (this.parser.eof()) return
+      this.lose(new errors.SocketError('other side closed'))
+    } catch (error) {
+      this.lose(error as Error)
+    }
+  }
+
+  expects(): boolean {
+    return this.inFlight.length > this.unwritten
+  }
+
+  onHead(head: ResponseHead): boolean {
+    const request = this.inFlight[0]!
+    if (head.status < 200) {
+      if (head.status === 101) throw new errors.SocketError('bad upgrade')
+      // RFC 9110, 15.2: any number of them may come before the answer, asked for or not.
+      if (head.status !== 100 && !request.done) request.respond(head)
+      return false
+    }
+    this.persistent = head.persistent && (head.length >= 0 || head.chunked || request.isHead || bodyless(head.status))
+    if (head.keepAliveSeconds >= 0) this.keepAliveMs = head.keepAliveSeconds * 1000
+    if (!request.done) request.respond(head)
+    return request.isHead
+  }
+
+  onData(chunk: Buffer): void {
+    const request = this.inFlight[0]!
+    if (!request.done) request.handler.onResponseData?.(request, chunk)
+  }
+
+  onEnd(trailers: IncomingHttpHeaders): void {
+    const request = this.inFlight.shift()!
+    this.responses++
+    if (this.owner.shares) this.owner.answered(this, request)
+    // An answer that did not wait for the end of the request leaves the connection in the middle of it (RFC 9112, 9.3).
+    const early = this.upload !== null && !this.upload.complete
+    this.upload?.stop()
+    this.upload = null
+    const spent = !this.persistent || early || (this.closing && this.inFlight.length === 0)
+    if (spent) this.lose(new errors.SocketError('closed'))
+    if (!request.done) request.end(trailers)
+    if (!spent && !this.closed) this.owner.released(this)
+  }
+
+  // From the request in flight.
+
+  pause(request: LeanRequest): void {
+    if (request !== this.inFlight[0]) return
+    this.parser.stopped = true
+    if (!this.parsing) this.socket.pause()
+  }
+
+  resume(request: LeanRequest): void {
+    if (request !== this.inFlight[0] || this.closed) return
+    this.parser.stopped = false
+    if (this.parsing) return
+    const { rest } = this
+    this.rest = null
+    // Also without a rest: the end of the response may be what was held back.
+    this.parse(rest ?? readBuffer, rest === null ? 0 : rest.length, true)
+    if (!this.parser.stopped) this.socket.resume()
+  }
+
+  drop(request: LeanRequest): void {
+    const at = this.inFlight.indexOf(request)
+    if (at >= this.inFlight.length - this.unwritten) {
+      this.inFlight.splice(at, 1)
+      this.unwritten--
+      if (this.inFlight.length === 0 && this.connected) this.owner.released(this)
+    } else if (at === 0) this.lose(new errors.SocketError('aborted'))
+    // Behind others: its response is read and goes nowhere.
+  }
+
+  /** Closes it now; what is in flight is given back to the pool or fails with `error`. */
+  lose(error: Error): void {
+    if (this.closed) return
+    this.closed = true
+    this.parser.stopped = true
+    if (this.connectTimer !== null) clearTimeout(this.connectTimer)
+    this.upload?.stop()
+    this.socket.destroy()
+    this.owner.lost(this)
+    const requests = this.inFlight.splice(0)
+    const written = this.connected ? requests.length - this.unwritten : 0
+    for (let i = 0; i < requests.length; i++) {
+      const request = requests[i]!
+      if (request.done) continue
+      request.carrier = null
+      if (!this.connected) request.fail(error)
+      else if (i >= written) this.owner.replace(request)
+      else if (this.mayResend(request, i)) this.owner.resend(request)
+      else request.fail(Object.assign(error, this.describeLoss(i)))
+    }
+  }
+
+  /**
+   * RFC 9112, 9.3.1 and 9.3.2: nothing of its response has come, doing it twice is as doing it once, and there is a reason why the
+   * connection could be lost that is not the request itself – it had served others, or stands behind others.
+   */
+  private mayResend(request: LeanRequest, at: number): boolean {
+    if (request.resent || !request.repeatable) return false
+    return at > 0 || (this.responses > 0 && this.parser.idle)
+  }
+
+  private describeLoss(at: number): ConnectionLoss {
+    return { reusedConnection: this.responses > 0, responseStarted: at === 0 && !this.parser.idle }
+  }
+}
+
+/** RFC 9110, 6.4.1. */
+function bodyless(status: number): boolean {
+  return status === 204 || status === 304
+}

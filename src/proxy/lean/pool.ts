@@ -1,0 +1,274 @@
+// The lean upstream client: HTTP/1.1 over cleartext sockets, for one origin. Speaks undici's Dispatcher with v2 handlers, so that whoever
+// forwards knows one interface. Which connection takes a request, and what becomes of it when that fails, is decided here.
+//
+// A chunk given to onResponseData is valid until the handler returns. Headers given to onResponseStart are shared: read only.
+import { Readable } from 'node:stream'
+import { Dispatcher, errors } from 'undici'
+import { type ConnectionOwner, LeanConnection } from './connection.js'
+import { Lateness } from './lateness.js'
+import { LeanRequest, RequestQueue } from './request.js'
+import { renderHead } from './request-head.js'
+import { HeadMemo } from './response-head.js'
+
+export interface LeanPoolOptions {
+  /** Connections open at once, at most. Further requests wait, first come first served. */
+  readonly connections: number
+  /** Requests in flight on one connection, at most; above 1 only those without a body that may be repeated share. */
+  readonly pipelining?: number
+  readonly connectTimeoutMs?: number
+  /** Of a response's status line and fields together, and of its trailers. */
+  readonly maxHeaderBytes?: number
+  /** Idle connections are closed after it, or a second before the upstream's own Keep-Alive hint runs out. Keep it below the upstream's. */
+  readonly keepAliveMs?: number
+}
+
+/** RFC 9110, 9.2.2. */
+const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
+
+const TICK_MS = 500
+const LATENESS_TICK_MS = 10
+/** Bodies up to this leave in one write with their head. */
+const INLINE_BODY_BYTES = 8192
+
+export class LeanPool extends Dispatcher implements ConnectionOwner {
+  readonly host: string
+  readonly port: number
+  readonly connectTimeoutMs: number
+  readonly maxHeaderBytes: number
+  readonly memo = new HeadMemo()
+  readonly shares: boolean
+  private readonly hostLine: string
+  private readonly limit: number
+  private readonly depth: number
+  private readonly keepAliveMs: number
+  private readonly lateness = new Lateness()
+  private readonly connections: LeanConnection[] = []
+  /** The one that went idle last is at the end, and is taken first: the others get a chance to close. */
+  private readonly idle: LeanConnection[] = []
+  private readonly queue = new RequestQueue()
+  private tick = 0
+  private tickTimer: NodeJS.Timeout | null = null
+  private latenessTimer: NodeJS.Timeout | null = null
+  private nowMs = 0
+  /** No new requests; resolves what close() promised once the last connection is gone. */
+  private ending = false
+  private destroyed: Error | null = null
+  private onEnded: (() => void)[] = []
+
+  constructor(origin: string | URL, options: LeanPoolOptions) {
+    super()
+    const url = new URL(origin)
+    if (url.protocol !== 'http:') throw new errors.InvalidArgumentError('the lean client speaks cleartext HTTP/1.1 only')
+    this.host = url.hostname.replace(/^\[|\]$/g, '')
+    this.port = Number(url.port || 80)
+    this.hostLine = `host: ${url.host}\r\n`
+    this.limit = options.connections
+    this.depth = options.pipelining ?? 1
+    this.shares = this.depth > 1
+    this.connectTimeoutMs = options.connectTimeoutMs ?? 10_000
+    this.maxHeaderBytes = options.maxHeaderBytes ?? 16_384
+    this.keepAliveMs = options.keepAliveMs ?? 4000
+  }
+
+  override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
+    const request = this.create(options, handler)
+    if (request === null) return false
+    handler.onRequestStart?.(request, {})
+    if (!request.done) this.place(request)
+    return this.queue.length === 0
+  }
+
+  private create(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): LeanRequest | null {
+    const { method } = options
+    try {
+      if (this.destroyed !== null) throw new errors.ClientDestroyedError()
+      if (this.ending) throw new errors.ClientClosedError()
+      const body = acceptBody(options.body)
+      const streams = body instanceof Readable
+      const head = renderHead(options, this.hostLine, body === null ? 0 : streams ? -1 : body.length)
+      const inline = body !== null && !streams && body.length <= INLINE_BODY_BYTES
+      const text = inline ? head.text + body.latin1Slice() : head.text
+      const repeatable = !streams && (options.idempotent ?? idempotent.has(method))
+      const shareable = this.shares && repeatable && body === null && !head.close
+      const rest = inline ? null : body
+      return new LeanRequest(handler, text, rest, head.bodyLength, method === 'HEAD', repeatable, shareable, head.close)
+    } catch (error) {
+      handler.onResponseError?.(null as unknown as Dispatcher.DispatchController, error as Error)
+      return null
+    }
+  }
+
+  // Where a request goes.
+
+  private place(request: LeanRequest): void {
+    const connection = (request.shareable ? this.findShared() : null) ?? this.idle.pop() ?? this.open()
+    if (connection === null) this.queue.push(request)
+    else connection.send(request)
+  }
+
+  /** The one with the most in flight that still has room: fewer connections, and more requests in each write. */
+  private findShared(): LeanConnection | null {
+    let best: LeanConnection | null = null
+    for (const connection of this.connections) {
+      if (!this.hasRoom(connection)) continue
+      if (best === null || connection.load > best.load) best = connection
+    }
+    return best
+  }
+
+  /** For one more that shares. What is in flight is of a kind: only requests that share are ever put behind others. */
+  private hasRoom(connection: LeanConnection): boolean {
+    const { load } = connection
+    return load > 0 && load < this.depth && !connection.closing && connection.inFlight[load - 1]!.shareable
+  }
+
+  private open(): LeanConnection | null {
+    if (this.connections.length >= this.limit) return null
+    const connection = new LeanConnection(this)
+    this.connections.push(connection)
+    this.tickTimer ??= setInterval(() => this.closeIdle(), TICK_MS).unref()
+    return connection
+  }
+
+  // From the connections.
+
+  released(connection: LeanConnection): void {
+    if (connection.closed || connection.closing) return
+    const next = this.queue.first
+    if (next !== null) {
+      if (connection.load === 0 || (next.shareable && this.hasRoom(connection))) connection.send(this.queue.shift()!)
+    } else if (connection.load === 0) {
+      if (this.ending) return connection.lose(new errors.ClientClosedError())
+      connection.idleSince = this.tick
+      this.idle.push(connection)
+    }
+  }
+
+  lost(connection: LeanConnection): void {
+    remove(this.connections, connection)
+    remove(this.idle, connection)
+    while (this.queue.length > 0 && this.connections.length < this.limit) this.open()!.send(this.queue.shift()!)
+    if (this.connections.length === 0) this.rest()
+  }
+
+  replace(request: LeanRequest): void {
+    if (this.destroyed !== null) return request.fail(this.destroyed)
+    this.place(request)
+  }
+
+  /** On a fresh connection if there may be one: the idle ones may be as stale as the one that was lost. */
+  resend(request: LeanRequest): void {
+    if (this.destroyed !== null) return request.fail(this.destroyed)
+    request.resent = true
+    request.shareable = false
+    const connection = this.open()
+    if (connection === null) this.queue.push(request)
+    else connection.send(request)
+  }
+
+  private closeIdle(): void {
+    this.tick++
+    for (let i = this.idle.length - 1; i >= 0; i--) {
+      const connection = this.idle[i]!
+      const hintMs = connection.keepAliveMs
+      const keepMs = hintMs < 0 ? this.keepAliveMs : Math.min(this.keepAliveMs, hintMs - 1000)
+      // One tick may have been nearly over when it went idle: rather a little early than late.
+      if ((this.tick - connection.idleSince) * TICK_MS >= keepMs) connection.lose(new errors.InformationalError('idle'))
+    }
+  }
+
+  // Where requests share: whose response is late.
+
+  sent(connection: LeanConnection): void {
+    this.nowMs = performance.now()
+    const { inFlight } = connection
+    if (connection.headSinceMs === 0) connection.headSinceMs = this.nowMs
+    for (let i = inFlight.length - 1; i >= 0 && inFlight[i]!.sentMs === 0; i--) inFlight[i]!.sentMs = this.nowMs
+    this.latenessTimer ??= setInterval(() => this.relieve(), LATENESS_TICK_MS).unref()
+  }
+
+  answered(connection: LeanConnection, request: LeanRequest): void {
+    const nowMs = performance.now()
+    this.lateness.observe(nowMs - request.sentMs)
+    connection.headSinceMs = connection.load === 0 ? 0 : nowMs
+  }
+
+  /**
+   * A connection whose next response is late takes no more. One of those behind it is sent again elsewhere, alone; once any other response
+   * has come the upstream itself is not what is slow, and the rest follow. The upstream may so see a request twice: they may be repeated.
+   */
+  private relieve(): void {
+    const nowMs = performance.now()
+    const { limitMs, answers } = this.lateness
+    for (const connection of [...this.connections]) {
+      const { inFlight } = connection
+      if (connection.headSinceMs === 0 || nowMs - connection.headSinceMs < limitMs || inFlight.length < 2) continue
+      const first = connection.lateAtAnswers < 0
+      if (first) connection.lateAtAnswers = answers
+      if (first || connection.lateAtAnswers !== answers) this.move(connection, first ? 1 : inFlight.length - 1)
+    }
+  }
+
+  /** Takes the last `count` off a connection. Its responses to them must not be read: it closes after those before them. */
+  private move(connection: LeanConnection, count: number): void {
+    connection.closing = true
+    for (let i = 0; i < count && connection.load > 1; i++) {
+      const request = connection.takeLast()
+      if (request.done) continue
+      if (request.resent) request.fail(new errors.SocketError('held up twice'))
+      else this.resend(request)
+    }
+  }
+
+  // The end.
+
+  override close(): Promise<void>
+  override close(callback: () => void): void
+  override close(callback?: () => void): Promise<void> | void {
+    this.ending = true
+    for (const connection of [...this.idle]) connection.lose(new errors.ClientClosedError())
+    return this.whenEnded(callback)
+  }
+
+  override destroy(): Promise<void>
+  override destroy(error: Error | null): Promise<void>
+  override destroy(callback: () => void): void
+  override destroy(error: Error | null, callback: () => void): void
+  override destroy(first?: Error | null | (() => void), second?: () => void): Promise<void> | void {
+    const error = typeof first === 'function' ? null : first
+    this.ending = true
+    this.destroyed ??= error ?? new errors.ClientDestroyedError()
+    for (let request = this.queue.shift(); request !== null; request = this.queue.shift()) request.fail(this.destroyed)
+    for (const connection of [...this.connections]) connection.lose(this.destroyed)
+    return this.whenEnded(typeof first === 'function' ? first : second)
+  }
+
+  private whenEnded(callback: (() => void) | undefined): Promise<void> | void {
+    if (callback === undefined) return new Promise((resolve) => this.whenEnded(resolve))
+    if (this.connections.length === 0) queueMicrotask(callback)
+    else this.onEnded.push(callback)
+  }
+
+  /** No connection is left, and none is asked for. */
+  private rest(): void {
+    if (this.tickTimer !== null) clearInterval(this.tickTimer)
+    if (this.latenessTimer !== null) clearInterval(this.latenessTimer)
+    this.tickTimer = null
+    this.latenessTimer = null
+    for (const callback of this.onEnded.splice(0)) queueMicrotask(callback)
+  }
+}
+
+function acceptBody(body: Dispatcher.DispatchOptions['body']): Buffer | Readable | null {
+  if (body === null || body === undefined) return null
+  if (body instanceof Readable) return body
+  if (typeof body === 'string') return body === '' ? null : Buffer.from(body)
+  if (!(body instanceof Uint8Array)) throw new errors.InvalidArgumentError('body must be a Buffer, a string or a Readable')
+  if (body.length === 0) return null
+  return Buffer.isBuffer(body) ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength)
+}
+
+function remove(list: LeanConnection[], connection: LeanConnection): void {
+  const at = list.lastIndexOf(connection)
+  if (at >= 0) list.splice(at, 1)
+}

@@ -1,0 +1,144 @@
+// A response's head, from text to fields. As strict as llhttp, and where RFC 9112 lets a recipient choose, on the side of refusing. Pure;
+// runs per response.
+import type { IncomingHttpHeaders } from 'node:http'
+import { errors } from 'undici'
+
+export interface ResponseHead {
+  readonly status: number
+  readonly phrase: string
+  /** Names in lower case; repeated fields as arrays. Shared by equal heads: read it, never write to it. */
+  readonly headers: IncomingHttpHeaders
+  /** Content-Length; -1 without one. */
+  readonly length: number
+  readonly chunked: boolean
+  /** The upstream keeps the connection open after this response. */
+  readonly persistent: boolean
+  /** What its Keep-Alive field promises; -1 without one. */
+  readonly keepAliveSeconds: number
+}
+
+/** A fast object without Object.prototype: a field may be called `constructor` or `__proto__`. */
+const Fields = function Fields() {} as unknown as new () => IncomingHttpHeaders
+Fields.prototype = Object.create(null)
+
+/** Names as they came → in lower case, once they are known to be tokens. Capped: upstreams choose names. */
+const names = new Map<string, string>()
+const MAX_NAMES = 1000
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+/** RFC 9110, 5.5 and RFC 9112, 2.2: control characters other than HTAB; CR and LF other than together. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
+const FORBIDDEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)/
+
+export function parserError(message: string, code: string): Error {
+  return Object.assign(new errors.HTTPParserError(message), { code: `HPE_${code}` })
+}
+
+function lowerCaseName(name: string): string {
+  const known = names.get(name)
+  if (known !== undefined) return known
+  if (!TOKEN.test(name)) throw parserError(`invalid field name ${JSON.stringify(name)}`, 'INVALID_HEADER_TOKEN')
+  const lower = name.toLowerCase()
+  if (names.size < MAX_NAMES) names.set(name, lower)
+  return lower
+}
+
+/** The field lines in text[from, to); `to` is where the last one ends, without its CRLF. */
+export function parseFields(text: string, from: number, to: number): IncomingHttpHeaders {
+  const fields = new Fields()
+  let at = from
+  while (at < to) {
+    let end = text.indexOf('\n', at)
+    if (end < 0 || end > to) end = to + 1
+    else if (text.charCodeAt(end - 1) !== 13) throw parserError('bare LF', 'CR_EXPECTED')
+    const colon = text.indexOf(':', at)
+    if (colon < 0 || colon >= end) throw parserError('field line without a colon', 'INVALID_HEADER_TOKEN')
+    const name = lowerCaseName(text.substring(at, colon))
+    let first = colon + 1
+    let last = end - 1
+    while (first < last && isBlank(text.charCodeAt(first))) first++
+    while (last > first && isBlank(text.charCodeAt(last - 1))) last--
+    const value = text.substring(first, last)
+    const earlier = fields[name]
+    if (earlier === undefined) fields[name] = value
+    else if (typeof earlier === 'string') fields[name] = [earlier, value]
+    else earlier.push(value)
+    at = end + 1
+  }
+  return fields
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09
+}
+
+/** `text` is the head without the empty line that ends it. */
+export function parseHead(text: string): ResponseHead {
+  if (FORBIDDEN.test(text)) throw parserError('control character in the head', 'INVALID_HEADER_TOKEN')
+  // HTTP/1.x 200[ phrase]
+  if (!text.startsWith('HTTP/1.') || text.charCodeAt(8) !== 0x20) throw parserError('not an HTTP/1 response', 'INVALID_VERSION')
+  const minor = text.charCodeAt(7) - 0x30
+  if (minor !== 0 && minor !== 1) throw parserError('unknown HTTP version', 'INVALID_VERSION')
+  const status = digit(text, 9) * 100 + digit(text, 10) * 10 + digit(text, 11)
+  let lineEnd = text.indexOf('\n', 12)
+  if (lineEnd < 0) lineEnd = text.length + 1
+  else if (text.charCodeAt(lineEnd - 1) !== 13) throw parserError('bare LF', 'CR_EXPECTED')
+  if (!(status >= 100) || (lineEnd !== 13 && text.charCodeAt(12) !== 0x20)) throw parserError('invalid status', 'INVALID_STATUS')
+  const phrase = text.substring(13, lineEnd - 1)
+  const headers = parseFields(text, lineEnd + 1, text.length)
+
+  const declared = headers['content-length']
+  const coding = headers['transfer-encoding']
+  if (coding !== undefined) {
+    if (declared !== undefined) throw parserError('Transfer-Encoding and Content-Length', 'UNEXPECTED_CONTENT_LENGTH')
+    // RFC 9112, 6.1: another coding cannot be passed on as if it were none, and HTTP/1.0 has none at all.
+    if (minor === 0 || coding.toLowerCase() !== 'chunked') throw parserError('unknown transfer coding', 'INVALID_TRANSFER_ENCODING')
+  }
+  if (declared !== undefined && (typeof declared !== 'string' || !/^[0-9]{1,15}$/.test(declared))) {
+    throw parserError('invalid Content-Length', 'INVALID_CONTENT_LENGTH')
+  }
+  const keepAlive = headers['keep-alive']
+  return {
+    status,
+    phrase,
+    headers,
+    length: declared === undefined ? -1 : Number(declared),
+    chunked: coding !== undefined,
+    persistent: isPersistent(headers.connection, minor),
+    keepAliveSeconds: keepAlive === undefined ? -1 : Number(/timeout=(\d{1,6})/.exec(String(keepAlive))?.[1] ?? -1),
+  }
+}
+
+/** NaN where there is none: no comparison holds. */
+function digit(text: string, at: number): number {
+  const value = text.charCodeAt(at) - 0x30
+  return value >= 0 && value <= 9 ? value : Number.NaN
+}
+
+/** RFC 9112, 9.3. */
+function isPersistent(connection: string | undefined, minor: number): boolean {
+  if (connection === undefined) return minor === 1
+  const options = String(connection).toLowerCase().split(',')
+  if (options.some((option) => option.trim() === 'close')) return false
+  return minor === 1 || options.some((option) => option.trim() === 'keep-alive')
+}
+
+/**
+ * Upstreams repeat themselves: the same head, byte for byte, until the next second's Date. The last head of each length is kept, so that
+ * a repeated one costs a comparison. `parse` takes the text from `from` to the empty line at `to`.
+ */
+export class HeadMemo {
+  private readonly texts: string[] = new Array(SLOTS).fill('')
+  private readonly heads: (ResponseHead | null)[] = new Array(SLOTS).fill(null)
+
+  parse(text: string, from: number, to: number): ResponseHead {
+    const slot = (to - from) & (SLOTS - 1)
+    const own = text.substring(from, to)
+    if (own === this.texts[slot]) return this.heads[slot]!
+    const head = parseHead(own)
+    this.texts[slot] = own
+    this.heads[slot] = head
+    return head
+  }
+}
+
+const SLOTS = 32

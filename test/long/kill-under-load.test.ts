@@ -1,0 +1,115 @@
+// kill -9 of one worker of two while wrk keeps both busy and others connect anew all the time.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { expect, test } from 'vitest'
+import { startGateway } from '../support/gateway.js'
+import { startEcho } from '../support/origins.js'
+import { Connection } from '../support/raw-client.js'
+import { requireProcesses, requireTool } from '../support/requirements.js'
+
+const KEPT = 32
+const FRESH = 4
+const SECONDS = 6
+
+interface LoadReport {
+  readonly requests: number
+  readonly connectErrors: number
+  readonly readErrors: number
+  readonly writeErrors: number
+  readonly timeouts: number
+  readonly notOk: number
+}
+
+async function wrk(port: number): Promise<LoadReport> {
+  const child = spawn('wrk', ['-t1', `-c${KEPT}`, `-d${SECONDS}s`, `http://127.0.0.1:${port}/`], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let text = ''
+  child.stdout.on('data', (data: Buffer) => {
+    text += data.toString()
+  })
+  const [code] = (await once(child, 'close')) as [number]
+  if (code !== 0) throw new Error(`wrk ended with ${code}: ${text}`)
+  const errors = /connect (\d+), read (\d+), write (\d+), timeout (\d+)/.exec(text)
+  const number = (match: RegExpExecArray | null, at: number) => Number(match?.[at] ?? 0)
+  return {
+    requests: number(/(\d+) requests in/.exec(text), 1),
+    connectErrors: number(errors, 1),
+    readErrors: number(errors, 2),
+    writeErrors: number(errors, 3),
+    timeouts: number(errors, 4),
+    notOk: number(/Non-2xx or 3xx responses: (\d+)/.exec(text), 1),
+  }
+}
+
+test('costs only what the dead one had in flight, and it is back within a second', async (context) => {
+  requireTool(context, 'wrk')
+  const origin = await startEcho()
+  const gateway = await startGateway({
+    losesWorkers: true,
+    config: {
+      services: { origin: { endpoints: [origin.url] } },
+      routes: [{ match: { path: '/' }, service: 'origin', auth: 'none', accessLog: false }],
+    },
+  })
+  try {
+    requireProcesses(context, gateway)
+    const load = wrk(gateway.port)
+    let over = false
+    void load.finally(() => {
+      over = true
+    })
+    const refused: string[] = []
+    let cutFresh = 0
+    let servedFresh = 0
+    /** One connection a request. Connecting must never fail; an answer may be missing where the worker died that had taken the request. */
+    const fresh = async () => {
+      while (!over) {
+        const connection = await Connection.open(gateway.port).catch((error: Error) => void refused.push(error.message))
+        if (connection === undefined) continue
+        await connection.exchange({ headers: { Connection: 'close' } }).then(
+          (answer) => {
+            expect(answer.status).toBe(200)
+            servedFresh++
+          },
+          () => cutFresh++,
+        )
+        connection.destroy()
+      }
+    }
+    const others = Array.from({ length: FRESH }, fresh)
+
+    await expect
+      .poll(() => gateway.metric('tidegate_requests_total{route="/",status="200"}'), { timeout: 5000 })
+      .toBeGreaterThan(2000)
+    const [dying, other] = (await gateway.status()).workers as [
+      { pid: number; connections: number },
+      { connections: number },
+    ]
+    expect(dying.connections).toBeGreaterThan(0)
+    expect(other.connections).toBeGreaterThan(0)
+    const killedAt = Date.now()
+    process.kill(dying.pid, 'SIGKILL')
+    const [, back] = await gateway.log.take(
+      2,
+      (line) => line.msg === 'worker listens' && line.slot === 0,
+      'its successor',
+    )
+    const report = await load
+    await Promise.all(others)
+
+    expect(back!.time - killedAt).toBeLessThan(1000)
+    expect(refused).toEqual([])
+    expect(cutFresh).toBeLessThanOrEqual(FRESH)
+    expect(servedFresh).toBeGreaterThan(100)
+    expect(report).toMatchObject({ connectErrors: 0, writeErrors: 0, timeouts: 0, notOk: 0 })
+    // Each of its connections breaks once; those of the other one do not.
+    expect(report.readErrors).toBeLessThanOrEqual(dying.connections)
+    expect(report.requests).toBeGreaterThan(2000)
+    expect((await gateway.status()).workers[0]).toMatchObject({ state: 'listening', restarts: 1 })
+    expect(await gateway.metric('tidegate_worker_restarts_total{worker="0"}')).toBe(1)
+  } finally {
+    await gateway.close()
+    await origin.close()
+  }
+})

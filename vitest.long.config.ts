@@ -1,0 +1,11 @@
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    include: ['test/long/**/*.test.ts'],
+    // They measure memory and lose workers under load: one at a time.
+    maxWorkers: 1,
+    testTimeout: 180_000,
+    hookTimeout: 20_000,
+  },
+})
