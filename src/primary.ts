@@ -16,7 +16,7 @@ import { CountersReader, countersBytesPerWorker, WorkerTable } from './state/cou
 import { HealthTable } from './state/health-table.js'
 import { RateTable } from './state/rate-table.js'
 import { openSegment, type Segment, type SegmentHandle, type SegmentSpec, segmentHandle } from './state/segment.js'
-import { createLog, type Logger } from './telemetry/log.js'
+import { createLog } from './telemetry/log.js'
 
 /** Connections the kernel queues while workers are busy or being replaced; capped by net.core.somaxconn. */
 const BACKLOG = 4096
@@ -48,7 +48,10 @@ export class StartError extends Error {}
 function chooseIsolation(settings: Settings): Isolation {
   if (settings.isolation === 'thread') return { kind: 'thread', why: 'TIDEGATE_ISOLATION=thread' }
   if (native !== null) {
-    return { kind: 'process', why: settings.isolation === 'process' ? 'TIDEGATE_ISOLATION=process' : 'native addon loaded' }
+    return {
+      kind: 'process',
+      why: settings.isolation === 'process' ? 'TIDEGATE_ISOLATION=process' : 'native addon loaded',
+    }
   }
   if (settings.isolation === 'process') throw new StartError(`TIDEGATE_ISOLATION=process: ${nativeProblem}`)
   return { kind: 'thread', why: nativeProblem }
@@ -70,7 +73,8 @@ function portProblem(error: unknown, settings: Settings): StartError {
   const code = (error as NodeJS.ErrnoException).code
   const where = `${settings.host}:${settings.port}`
   if (code === 'EADDRINUSE') return new StartError(`TIDEGATE_PORT: ${where} is in use by another program`)
-  if (code === 'EACCES') return new StartError(`TIDEGATE_PORT: not allowed to listen on ${where}; ports below 1024 need a privilege`)
+  if (code === 'EACCES')
+    return new StartError(`TIDEGATE_PORT: not allowed to listen on ${where}; ports below 1024 need a privilege`)
   return new StartError(`TIDEGATE_HOST, TIDEGATE_PORT: cannot listen on ${where}: ${(error as Error).message}`)
 }
 
@@ -130,7 +134,13 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
   const rates = new RateTable(segment, 0)
   const health = new HealthTable(segment, table.endpoints.length)
   log.info(
-    { workers: settings.workers, isolation: isolation.kind, why: isolation.why, state: segment.notice, node: process.versions.node },
+    {
+      workers: settings.workers,
+      isolation: isolation.kind,
+      why: isolation.why,
+      state: segment.notice,
+      node: process.versions.node,
+    },
     'starting',
   )
 

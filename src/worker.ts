@@ -110,8 +110,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   }
 
   function admit(exchange: Exchange, forged: Rejection | null): void {
-    const refused =
-      forged ?? authorize(exchange) ?? rateLimit(exchange)
+    const refused = forged ?? authorize(exchange) ?? rateLimit(exchange)
     if (refused !== null) reject(exchange, refused)
     else call(exchange)
   }

@@ -205,7 +205,10 @@ function resolveFallbacks(config: Config, directory: string, problems: Problem[]
       return { ...route, fallback: { ...route.fallback, bodyBase64 } }
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException
-      problems.push({ path: ['routes', index, 'fallback', 'file'], message: `the file ${file} cannot be read (${code})` })
+      problems.push({
+        path: ['routes', index, 'fallback', 'file'],
+        message: `the file ${file} cannot be read (${code})`,
+      })
       return route
     }
   })

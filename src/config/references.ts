@@ -32,7 +32,12 @@ export function danglingNames(routes: readonly unknown[], names: DefinedNames): 
   routes.forEach((route, index) => {
     const { service, allow, limits, fallback } = Object(route) as Record<string, unknown>
     check(['routes', index, 'service'], service, 'service', names.services)
-    check(['routes', index, 'fallback', 'service'], (Object(fallback) as { service?: unknown }).service, 'service', names.services)
+    check(
+      ['routes', index, 'fallback', 'service'],
+      (Object(fallback) as { service?: unknown }).service,
+      'service',
+      names.services,
+    )
     for (const [at, name] of Array.isArray(allow) ? allow.entries() : []) {
       check(['routes', index, 'allow', at], name, 'consumer', names.consumers)
     }

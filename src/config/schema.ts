@@ -288,7 +288,9 @@ const matchSchema = z
 
 const fallbackSchema = z
   .strictObject({
-    service: name.optional().describe('Forward there instead: a key of services. Only requests whose body is still whole.'),
+    service: name
+      .optional()
+      .describe('Forward there instead: a key of services. Only requests whose body is still whole.'),
     status: integer(200, 599).optional().describe('Status of a static answer. Default 200.'),
     headers: z
       .record(headerName, z.string().regex(/^[\u0020-\u007e]*$/, 'is not a header value: printable ASCII'))
@@ -299,7 +301,8 @@ const fallbackSchema = z
   })
   .superRefine((fallback, context) => {
     const answers = (['status', 'headers', 'body', 'file'] as const).filter((key) => fallback[key] !== undefined)
-    if (fallback.service === undefined && answers.length === 0) context.addIssue('needs service, or status, headers, body or file')
+    if (fallback.service === undefined && answers.length === 0)
+      context.addIssue('needs service, or status, headers, body or file')
     if (fallback.service !== undefined && answers.length > 0) {
       context.addIssue({ code: 'custom', path: [answers[0] as string], message: 'cannot stand next to service' })
     }
@@ -317,7 +320,14 @@ const fallbackSchema = z
   )
 
 /** Header fields of an answer that a fallback cannot set. */
-const GATEWAYS_OWN = new Set(['connection', 'content-length', 'transfer-encoding', 'date', 'x-rid', 'x-tidegate-fallback'])
+const GATEWAYS_OWN = new Set([
+  'connection',
+  'content-length',
+  'transfer-encoding',
+  'date',
+  'x-rid',
+  'x-tidegate-fallback',
+])
 
 export const routeSchema = z
   .strictObject({

@@ -8,7 +8,9 @@ import type { RateTable } from '../state/rate-table.js'
 import type { Segment } from '../state/segment.js'
 import { renderMetrics } from '../telemetry/metrics.js'
 
-const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as { version: string }
+const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
+  version: string
+}
 
 export interface StatusSource {
   readonly table: RouteTable
@@ -58,7 +60,13 @@ export function createStatus(source: StatusSource): StatusPages {
         isolationWhy: isolation.why,
         draining: supervisor.isDraining,
         ready: supervisor.ready,
-        state: { path: segment.path, kind: segment.kind, bytes: segment.bytes, restored: segment.restored, notice: segment.notice },
+        state: {
+          path: segment.path,
+          kind: segment.kind,
+          bytes: segment.bytes,
+          restored: segment.restored,
+          notice: segment.notice,
+        },
         workers: slots.readAll().map(({ heartbeatUs, startedUs, ...worker }) => ({
           ...worker,
           heartbeatAgoMs: Math.round((nowUs - heartbeatUs) / 1000),

@@ -1,7 +1,8 @@
 // Starts the workers, watches them and replaces the ones that die or hang. It knows processes and threads only as WorkerHandles and
 // nothing of requests.
-import type { Logger } from '../telemetry/log.js'
+
 import type { WorkerTable } from '../state/counters.js'
+import type { Logger } from '../telemetry/log.js'
 import type { FromWorker, ToWorker } from './messages.js'
 
 /** A forked process or a thread. */

@@ -67,5 +67,7 @@ export class DigestPool {
 /** A body that is a slice of a larger buffer (Node's pool) cannot be handed over; those are short. */
 function ownMemory(body: Buffer): ArrayBuffer {
   const memory = body.buffer as ArrayBuffer
-  return body.byteLength === memory.byteLength ? memory : memory.slice(body.byteOffset, body.byteOffset + body.byteLength)
+  return body.byteLength === memory.byteLength
+    ? memory
+    : memory.slice(body.byteOffset, body.byteOffset + body.byteLength)
 }

@@ -110,7 +110,14 @@ function writeHead(exchange: Exchange, res: HttpResponse, phrase: string, header
   const connection = headers.connection
   for (const name in headers) {
     // uWS writes Date and Content-Length itself.
-    if (name === 'content-length' || name === 'date' || isHopByHop(name, connection) || name === 'x-rid' || name === 'x-tidegate-fallback') continue
+    if (
+      name === 'content-length' ||
+      name === 'date' ||
+      isHopByHop(name, connection) ||
+      name === 'x-rid' ||
+      name === 'x-tidegate-fallback'
+    )
+      continue
     const value = headers[name]
     if (typeof value === 'string') res.writeHeader(name, headerBytes(value))
     else if (value !== undefined) for (const one of value) res.writeHeader(name, headerBytes(one))

@@ -52,6 +52,7 @@ export interface AccessLine {
   readonly status: number
   readonly code?: string
   readonly reason?: string
+  readonly fallback?: string
   readonly limitReported?: boolean
   readonly bytesIn: number
   readonly bytesOut: number

@@ -25,8 +25,9 @@ export interface ConnectionOwner {
   released(connection: LeanConnection): void
   sent(connection: LeanConnection): void
   answered(connection: LeanConnection, request: LeanRequest): void
-  /** The connection is gone; told before what was in flight on it is given back. */
+  /** The connection is gone: told before what was in flight on it is given back, and after. */
   lost(connection: LeanConnection): void
+  refill(): void
   /** Not one byte of it was written. */
   replace(request: LeanRequest): void
   /** It was written, and may be sent again on another connection. */
@@ -52,7 +53,7 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
   idleSince = 0
   /** Since when the oldest in flight is next in line, where requests share. */
   headSinceMs = 0
-  /** lateness.ts: the head of the line is late, and how many answers there had been by then. */
+  /** The head of the line is late: takes no more for now. How many answers there had been by then; -1: it is not. */
   lateAtAnswers = -1
 
   private readonly owner: ConnectionOwner
@@ -109,7 +110,8 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
   private writeWithBody(request: LeanRequest): void {
     if (!(request.body instanceof Uint8Array)) {
       const upload = new Upload(this.socket, request, request.head)
-      if (!request.done) this.upload = upload
+      if (request.done) upload.stop()
+      else this.upload = upload
       return
     }
     this.socket.cork()
@@ -166,8 +168,12 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
       if (head.status !== 100 && !request.done) request.respond(head)
       return false
     }
-    this.persistent = head.persistent && (head.length >= 0 || head.chunked || request.isHead || bodyless(head.status))
-    if (head.keepAliveSeconds >= 0) this.keepAliveMs = head.keepAliveSeconds * 1000
+    const delimited = head.length >= 0 || head.chunked || request.isHead || head.status === 204 || head.status === 304
+    this.persistent = head.persistent && delimited
+    if (head.keepAliveMs >= 0) {
+      this.keepAliveMs = head.keepAliveMs
+      if (head.keepAliveMs === 0) this.persistent = false
+    }
     if (!request.done) request.respond(head)
     return request.isHead
   }
@@ -240,6 +246,14 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
       else if (this.mayResend(request, i)) this.owner.resend(request)
       else request.fail(Object.assign(error, this.describeLoss(i)))
     }
+    this.owner.refill()
+  }
+
+  /** Takes back the request that is answered last; its response must not be read. */
+  takeLast(): LeanRequest {
+    const request = this.inFlight.pop()!
+    request.carrier = null
+    return request
   }
 
   /**
@@ -254,9 +268,4 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
   private describeLoss(at: number): ConnectionLoss {
     return { reusedConnection: this.responses > 0, responseStarted: at === 0 && !this.parser.idle }
   }
-}
-
-/** RFC 9110, 6.4.1. */
-function bodyless(status: number): boolean {
-  return status === 204 || status === 304
 }

@@ -58,7 +58,8 @@ export class LeanPool extends Dispatcher implements ConnectionOwner {
   constructor(origin: string | URL, options: LeanPoolOptions) {
     super()
     const url = new URL(origin)
-    if (url.protocol !== 'http:') throw new errors.InvalidArgumentError('the lean client speaks cleartext HTTP/1.1 only')
+    if (url.protocol !== 'http:')
+      throw new errors.InvalidArgumentError('the lean client speaks cleartext HTTP/1.1 only')
     this.host = url.hostname.replace(/^\[|\]$/g, '')
     this.port = Number(url.port || 80)
     this.hostLine = `host: ${url.host}\r\n`
@@ -119,7 +120,8 @@ export class LeanPool extends Dispatcher implements ConnectionOwner {
   /** For one more that shares. What is in flight is of a kind: only requests that share are ever put behind others. */
   private hasRoom(connection: LeanConnection): boolean {
     const { load } = connection
-    return load > 0 && load < this.depth && !connection.closing && connection.inFlight[load - 1]!.shareable
+    if (load === 0 || load >= this.depth || connection.closing || connection.lateAtAnswers >= 0) return false
+    return connection.inFlight[load - 1]!.shareable
   }
 
   private open(): LeanConnection | null {
@@ -133,6 +135,7 @@ export class LeanPool extends Dispatcher implements ConnectionOwner {
   // From the connections.
 
   released(connection: LeanConnection): void {
+    if (connection.closing && connection.load === 0) connection.lose(new errors.InformationalError('closing'))
     if (connection.closed || connection.closing) return
     const next = this.queue.first
     if (next !== null) {
@@ -147,6 +150,9 @@ export class LeanPool extends Dispatcher implements ConnectionOwner {
   lost(connection: LeanConnection): void {
     remove(this.connections, connection)
     remove(this.idle, connection)
+  }
+
+  refill(): void {
     while (this.queue.length > 0 && this.connections.length < this.limit) this.open()!.send(this.queue.shift()!)
     if (this.connections.length === 0) this.rest()
   }
@@ -161,6 +167,7 @@ export class LeanPool extends Dispatcher implements ConnectionOwner {
     if (this.destroyed !== null) return request.fail(this.destroyed)
     request.resent = true
     request.shareable = false
+    request.sentMs = 0
     const connection = this.open()
     if (connection === null) this.queue.push(request)
     else connection.send(request)
@@ -171,7 +178,7 @@ export class LeanPool extends Dispatcher implements ConnectionOwner {
     for (let i = this.idle.length - 1; i >= 0; i--) {
       const connection = this.idle[i]!
       const hintMs = connection.keepAliveMs
-      const keepMs = hintMs < 0 ? this.keepAliveMs : Math.min(this.keepAliveMs, hintMs - 1000)
+      const keepMs = hintMs < 0 ? this.keepAliveMs : Math.min(this.keepAliveMs, hintMs)
       // One tick may have been nearly over when it went idle: rather a little early than late.
       if ((this.tick - connection.idleSince) * TICK_MS >= keepMs) connection.lose(new errors.InformationalError('idle'))
     }
@@ -191,6 +198,7 @@ export class LeanPool extends Dispatcher implements ConnectionOwner {
     const nowMs = performance.now()
     this.lateness.observe(nowMs - request.sentMs)
     connection.headSinceMs = connection.load === 0 ? 0 : nowMs
+    connection.lateAtAnswers = -1
   }
 
   /**
@@ -202,7 +210,7 @@ export class LeanPool extends Dispatcher implements ConnectionOwner {
     const { limitMs, answers } = this.lateness
     for (const connection of [...this.connections]) {
       const { inFlight } = connection
-      if (connection.headSinceMs === 0 || nowMs - connection.headSinceMs < limitMs || inFlight.length < 2) continue
+      if (connection.headSinceMs === 0 || nowMs - connection.headSinceMs < limitMs) continue
       const first = connection.lateAtAnswers < 0
       if (first) connection.lateAtAnswers = answers
       if (first || connection.lateAtAnswers !== answers) this.move(connection, first ? 1 : inFlight.length - 1)
@@ -211,12 +219,10 @@ export class LeanPool extends Dispatcher implements ConnectionOwner {
 
   /** Takes the last `count` off a connection. Its responses to them must not be read: it closes after those before them. */
   private move(connection: LeanConnection, count: number): void {
-    connection.closing = true
     for (let i = 0; i < count && connection.load > 1; i++) {
+      connection.closing = true
       const request = connection.takeLast()
-      if (request.done) continue
-      if (request.resent) request.fail(new errors.SocketError('held up twice'))
-      else this.resend(request)
+      if (!request.done) this.resend(request)
     }
   }
 
@@ -263,7 +269,8 @@ function acceptBody(body: Dispatcher.DispatchOptions['body']): Buffer | Readable
   if (body === null || body === undefined) return null
   if (body instanceof Readable) return body
   if (typeof body === 'string') return body === '' ? null : Buffer.from(body)
-  if (!(body instanceof Uint8Array)) throw new errors.InvalidArgumentError('body must be a Buffer, a string or a Readable')
+  if (!(body instanceof Uint8Array))
+    throw new errors.InvalidArgumentError('body must be a Buffer, a string or a Readable')
   if (body.length === 0) return null
   return Buffer.isBuffer(body) ? body : Buffer.from(body.buffer, body.byteOffset, body.byteLength)
 }

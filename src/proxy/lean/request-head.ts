@@ -85,7 +85,8 @@ export function renderHead(options: Dispatcher.DispatchOptions, hostLine: string
       }
       switch (kind) {
         case CONTENT_LENGTH:
-          if (declared >= 0 || !/^[0-9]{1,15}$/.test(value)) throw new errors.InvalidArgumentError('invalid content-length header')
+          if (declared >= 0 || !/^[0-9]{1,15}$/.test(value))
+            throw new errors.InvalidArgumentError('invalid content-length header')
           declared = Number(value)
           break
         case HOST:
@@ -94,7 +95,8 @@ export function renderHead(options: Dispatcher.DispatchOptions, hostLine: string
           break
         case CONNECTION:
           if (value.toLowerCase() === 'close') head.close = true
-          else if (value.toLowerCase() !== 'keep-alive') throw new errors.InvalidArgumentError('invalid connection header')
+          else if (value.toLowerCase() !== 'keep-alive')
+            throw new errors.InvalidArgumentError('invalid connection header')
           break
         default:
           if (name.toLowerCase() === 'expect') throw new errors.NotSupportedError('expect header not supported')

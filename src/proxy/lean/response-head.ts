@@ -13,8 +13,8 @@ export interface ResponseHead {
   readonly chunked: boolean
   /** The upstream keeps the connection open after this response. */
   readonly persistent: boolean
-  /** What its Keep-Alive field promises; -1 without one. */
-  readonly keepAliveSeconds: number
+  /** How long it may idle by the upstream's own Keep-Alive field, less a second for the way; -1 without one. */
+  readonly keepAliveMs: number
 }
 
 /** A fast object without Object.prototype: a field may be called `constructor` or `__proto__`. */
@@ -75,14 +75,16 @@ function isBlank(code: number): boolean {
 export function parseHead(text: string): ResponseHead {
   if (FORBIDDEN.test(text)) throw parserError('control character in the head', 'INVALID_HEADER_TOKEN')
   // HTTP/1.x 200[ phrase]
-  if (!text.startsWith('HTTP/1.') || text.charCodeAt(8) !== 0x20) throw parserError('not an HTTP/1 response', 'INVALID_VERSION')
+  if (!text.startsWith('HTTP/1.') || text.charCodeAt(8) !== 0x20)
+    throw parserError('not an HTTP/1 response', 'INVALID_VERSION')
   const minor = text.charCodeAt(7) - 0x30
   if (minor !== 0 && minor !== 1) throw parserError('unknown HTTP version', 'INVALID_VERSION')
   const status = digit(text, 9) * 100 + digit(text, 10) * 10 + digit(text, 11)
   let lineEnd = text.indexOf('\n', 12)
   if (lineEnd < 0) lineEnd = text.length + 1
   else if (text.charCodeAt(lineEnd - 1) !== 13) throw parserError('bare LF', 'CR_EXPECTED')
-  if (!(status >= 100) || (lineEnd !== 13 && text.charCodeAt(12) !== 0x20)) throw parserError('invalid status', 'INVALID_STATUS')
+  if (!(status >= 100) || (lineEnd !== 13 && text.charCodeAt(12) !== 0x20))
+    throw parserError('invalid status', 'INVALID_STATUS')
   const phrase = text.substring(13, lineEnd - 1)
   const headers = parseFields(text, lineEnd + 1, text.length)
 
@@ -91,12 +93,13 @@ export function parseHead(text: string): ResponseHead {
   if (coding !== undefined) {
     if (declared !== undefined) throw parserError('Transfer-Encoding and Content-Length', 'UNEXPECTED_CONTENT_LENGTH')
     // RFC 9112, 6.1: another coding cannot be passed on as if it were none, and HTTP/1.0 has none at all.
-    if (minor === 0 || coding.toLowerCase() !== 'chunked') throw parserError('unknown transfer coding', 'INVALID_TRANSFER_ENCODING')
+    if (minor === 0 || coding.toLowerCase() !== 'chunked')
+      throw parserError('unknown transfer coding', 'INVALID_TRANSFER_ENCODING')
   }
   if (declared !== undefined && (typeof declared !== 'string' || !/^[0-9]{1,15}$/.test(declared))) {
     throw parserError('invalid Content-Length', 'INVALID_CONTENT_LENGTH')
   }
-  const keepAlive = headers['keep-alive']
+  const keepAlive = /timeout=(\d{1,6})/.exec(String(headers['keep-alive']))
   return {
     status,
     phrase,
@@ -104,7 +107,7 @@ export function parseHead(text: string): ResponseHead {
     length: declared === undefined ? -1 : Number(declared),
     chunked: coding !== undefined,
     persistent: isPersistent(headers.connection, minor),
-    keepAliveSeconds: keepAlive === undefined ? -1 : Number(/timeout=(\d{1,6})/.exec(String(keepAlive))?.[1] ?? -1),
+    keepAliveMs: keepAlive === null ? -1 : Math.max(0, Number(keepAlive[1]) - 1) * 1000,
   }
 }
 

@@ -8,7 +8,14 @@
 //             └─ DATA_LF ─ DATA_CR ─ DATA ┘
 import type { IncomingHttpHeaders } from 'node:http'
 import { errors } from 'undici'
-import { HeadMemo, parseFields, parseHead, parserError, type ResponseHead } from './response-head.js'
+import { type HeadMemo, parseFields, parseHead, parserError, type ResponseHead } from './response-head.js'
+
+declare global {
+  interface Buffer {
+    /** toString('latin1', start, end) without its checks. */
+    latin1Slice(start?: number, end?: number): string
+  }
+}
 
 /** Who takes what the parser finds. Each may call stop(): the rest of the bytes then waits for the next execute. */
 export interface ResponseSink {
@@ -36,7 +43,8 @@ const END = 10
 /** Read as text at once in search of a head's end; longer heads are read again. */
 const WINDOW = 2048
 const MAX_EXTENSION = 1024
-const EXTENSIONS = /^(?:;[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[\t !#-[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"))?)+$/
+const EXTENSIONS =
+  /^(?:;[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:=(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+|"(?:[\t !#-[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"))?)+$/
 const noTrailers: IncomingHttpHeaders = Object.freeze({})
 
 export class ResponseParser {
@@ -207,7 +215,7 @@ export class ResponseParser {
   private readTrailers(bytes: Buffer, at: number, end: number): number {
     const before = this.partial.length
     const text = this.partial + bytes.latin1Slice(at, Math.min(end, at + this.maxHeadBytes + 4))
-    let stop = text.startsWith('\r\n') ? -2 : text.indexOf('\r\n\r\n')
+    const stop = text.startsWith('\r\n') ? -2 : text.indexOf('\r\n\r\n')
     if (stop === -1 || stop > this.maxHeadBytes) {
       this.keepPartial(text)
       return end

@@ -2,8 +2,8 @@
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { errors } from 'undici'
-import { CHUNKED } from './request-head.js'
 import type { LeanRequest } from './request.js'
+import { CHUNKED } from './request-head.js'
 
 export class Upload {
   /** All of it has been written. */
@@ -29,7 +29,7 @@ export class Upload {
     const there: Buffer | null = this.body.read()
     if (there !== null) this.send(there)
     socket.uncork()
-    if (this.stopped) return
+    if (request.done) return
     this.body.on('data', this.onData).on('end', this.onEnd).on('error', this.onError).on('close', this.onClose)
     socket.on('drain', this.onDrain)
     if (this.body.readableEnded) this.end()

@@ -78,6 +78,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       preserveHost: false,
       stripPrefix: null,
       rewrite: null,
+      fallback: null,
       maxBodyBytes: 1048576,
       logQuery: false,
       accessLog: true,

@@ -1,0 +1,115 @@
+// What a caller gets in place of a service that fails, and an operator's hand on a breaker.
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.js'
+import { type Origin, refusingPort, startScripted } from '../support/origins.js'
+import { call } from '../support/raw-client.js'
+
+let origin: Origin
+let gateway: Gateway
+
+beforeAll(async () => {
+  origin = await startScripted({
+    '/other': (exchange) => exchange.answer(200, {}, 'from the stand-in'),
+    '/held': (exchange) => exchange.answer(200, {}, 'from the stand-in'),
+    '/own': (exchange) => exchange.answer(503, {}, 'its own words'),
+  })
+  const page = join(temporaryFolder(), 'sorry.html')
+  writeFileSync(page, Buffer.from('<p>sorry \u00e4</p>', 'utf8'))
+  const route = (path: string, fallback: object, service = 'gone') => ({
+    match: { path },
+    service,
+    auth: 'none',
+    fallback,
+  })
+  gateway = await startGateway({
+    config: {
+      services: {
+        gone: { endpoints: [`http://127.0.0.1:${await refusingPort()}`] },
+        alsoGone: { endpoints: [`http://127.0.0.1:${await refusingPort()}`] },
+        well: { endpoints: [origin.url], breaker: {} },
+      },
+      routes: [
+        route('/body', {
+          status: 203,
+          headers: { 'content-type': 'text/plain', 'cache-control': 'no-store' },
+          body: 'so\u00e9so',
+        }),
+        route('/file', { headers: { 'content-type': 'text/html' }, file: page }),
+        route('/other', { service: 'well' }),
+        route('/twice', { service: 'alsoGone' }),
+        route('/own', { body: 'not this' }, 'well'),
+        route('/held', { body: 'held' }, 'well'),
+      ],
+    },
+  })
+})
+
+afterAll(async () => {
+  await gateway.close()
+  await origin.close()
+})
+
+test('a static answer: status, headers and body of the route, marked with why, and logged as what it is', async () => {
+  const answer = await call(gateway.port, { target: '/body' })
+  expect(answer.status).toBe(203)
+  expect(answer.text).toBe('so\u00e9so')
+  expect(answer.one('content-type')).toBe('text/plain')
+  expect(answer.one('cache-control')).toBe('no-store')
+  expect(answer.one('x-tidegate-fallback')).toBe('upstream_error')
+  expect(answer.one('x-rid')).toMatch(/^[0-9a-f]{32}$/)
+  const line = await gateway.logged(answer)
+  expect(line).toMatchObject({ status: 203, fallback: 'upstream_error', reason: 'ECONNREFUSED' })
+  expect(line.code).toBeUndefined()
+  expect(await gateway.metric('tidegate_fallbacks_total{route="/body"}')).toBe(1)
+})
+
+test('HEAD gets the head of it alone', async () => {
+  const answer = await call(gateway.port, { method: 'HEAD', target: '/body' })
+  expect(answer.status).toBe(203)
+  expect(answer.text).toBe('')
+  expect(answer.one('content-length')).toBe('6')
+})
+
+test('a body from a file, byte for byte', async () => {
+  const answer = await call(gateway.port, { target: '/file' })
+  expect(answer.status).toBe(200)
+  expect(answer.text).toBe('<p>sorry \u00e4</p>')
+})
+
+test('another service: its answer, marked with why', async () => {
+  const answer = await call(gateway.port, { target: '/other' })
+  expect(answer.status).toBe(200)
+  expect(answer.text).toBe('from the stand-in')
+  expect(answer.one('x-tidegate-fallback')).toBe('upstream_error')
+})
+
+test('another service that fails as well: a problem, and no third attempt', async () => {
+  const answer = await call(gateway.port, { target: '/twice' })
+  expect(answer.status).toBe(502)
+  expect(answer.json()).toMatchObject({ code: 'upstream_error' })
+})
+
+test('what a service answers by itself is its own affair', async () => {
+  const answer = await call(gateway.port, { target: '/own' })
+  expect(answer.status).toBe(503)
+  expect(answer.text).toBe('its own words')
+  expect(answer.one('x-tidegate-fallback')).toBeNull()
+})
+
+test('a breaker held open refuses until it is released; only who is no browser may hold it', async () => {
+  const hold = (query: string, headers: Record<string, string> = {}) =>
+    call(gateway.adminPort, { method: 'POST', target: `/breakers?${query}`, host: 'localhost', headers })
+  expect((await hold('service=well&hold=open')).status).toBe(200)
+  const refused = await call(gateway.port, { target: '/held' })
+  expect(refused.text).toBe('held')
+  expect(refused.one('x-tidegate-fallback')).toBe('breaker_open')
+  expect((await hold('service=well&hold=none', { origin: 'http://evil.example' })).status).toBe(403)
+  const { breakers } = await gateway.status<{ breakers: { service: string; held: string | null }[] }>()
+  expect(breakers.find(({ service }) => service === 'well')?.held).toBe('open')
+  expect((await hold('service=well&hold=none')).status).toBe(200)
+  expect((await call(gateway.port, { target: '/held' })).text).toBe('from the stand-in')
+  expect((await hold('service=well&hold=ajar')).status).toBe(400)
+  expect((await hold('service=gone&hold=open')).status).toBe(404)
+})
