@@ -10,7 +10,7 @@ export interface Deadline {
 }
 
 /** How late a deadline may fire. */
-export const TICK_MS = 25
+const TICK_MS = 25
 
 export class Deadlines {
   private readonly entries: Deadline[] = []

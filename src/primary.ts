@@ -130,6 +130,7 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
   const slots = new WorkerTable(segment, settings.workers)
   slots.reset()
   const breakers = new BreakerTable(segment)
+  breakers.retain(table.services.map((service) => service.name))
   // To read, and to release what a dead worker held: the primary takes no charge, so its owner index does not matter.
   const rates = new RateTable(segment, 0)
   const health = new HealthTable(segment, table.endpoints.length)
@@ -239,7 +240,17 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
     log.info('ended')
     end(0)
   }
-  return { port, adminPort: admin.port, isolation, ended, drain: () => void drain(), kill: () => supervisor.killAll() }
+  return {
+    port,
+    adminPort: admin.port,
+    isolation,
+    ended,
+    drain: () => void drain(),
+    kill: () => {
+      // Threads end with the process; terminated one by one they would abort it inside uWS.
+      if (listenFd !== null) supervisor.killAll()
+    },
+  }
 }
 
 /** `tidegate start`: runs until a signal ends it. A second signal does not wait for what is in flight. */

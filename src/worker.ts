@@ -82,7 +82,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     if (refused !== null) return reject(exchange, refused)
     const unwelcome = authenticator.identify(exchange) ?? checkLength(exchange)
     if (unwelcome !== null) return reject(exchange, unwelcome)
-    if (authenticator.needsBody(exchange)) new WholeBody(exchange, deadlines, authenticate)
+    if (authenticator.needsBody(exchange)) new WholeBody(exchange, deadlines, nowUs, authenticate)
     else {
       if (exchange.contentLength !== 0) exchange.upload = new Upload(exchange)
       authenticate(exchange, null)

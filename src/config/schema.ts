@@ -349,6 +349,7 @@ export const routeSchema = z
     allow: listOf(name).optional().describe('Consumers let in. Absent: every consumer.'),
     limits: z
       .array(z.union([name, inlineLimit]))
+      .max(15)
       .default([])
       .describe('Keys of limits, or limits written here. All must admit.'),
     signBody: z

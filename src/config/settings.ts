@@ -120,7 +120,7 @@ export const SETTINGS = {
   },
   TIDEGATE_RATE_LIMIT_KEYS: {
     key: 'rateLimitKeys',
-    type: numberIn(1024, 2 ** 26),
+    type: numberIn(1024, 2 ** 24),
     default: '131072',
     about: 'buckets the rate-limit table has room for',
   },

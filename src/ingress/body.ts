@@ -15,8 +15,13 @@ export function checkLength(exchange: Exchange): Rejection | null {
   return exchange.contentLength > exchange.route!.maxBodyBytes ? tooLarge : null
 }
 
-/** A whole body must arrive within a minute of its head, as nginx's client_body_timeout allows between two reads. */
+/** A body that is read whole must arrive within a minute of its head, … */
 const WHOLE_BODY_US = 60e6
+/**
+ * … and none may fall silent for this long. uWS cuts a connection 8 to 12 s after the last byte of a body that is not complete (its
+ * timeout of 10 s, in ticks of 4): whoever is to be told why must be told before.
+ */
+export const CLIENT_SILENCE_MS = 7_000
 
 /** Reads the body into exchange.body, then calls done, with a rejection when it is too long or too slow. Never called when the client leaves. */
 export class WholeBody implements Holder, Deadline {
@@ -24,6 +29,7 @@ export class WholeBody implements Holder, Deadline {
   slot = -1
   private readonly exchange: Exchange
   private readonly deadlines: Deadlines
+  private readonly nowUs: () => number
   private readonly done: (exchange: Exchange, rejection: Rejection | null) => void
   private chunks: Buffer[] = []
   /** A declared length gets one buffer of its own, not a slice of Node's pool: the digest pool can take it over without a copy. */
@@ -33,13 +39,15 @@ export class WholeBody implements Holder, Deadline {
   constructor(
     exchange: Exchange,
     deadlines: Deadlines,
+    nowUs: () => number,
     done: (exchange: Exchange, rejection: Rejection | null) => void,
   ) {
     this.exchange = exchange
     this.deadlines = deadlines
+    this.nowUs = nowUs
     this.done = done
     this.whole = exchange.contentLength > 0 ? Buffer.allocUnsafeSlow(exchange.contentLength) : null
-    this.deadlineUs = exchange.startUs + WHOLE_BODY_US
+    this.deadlineUs = exchange.startUs + CLIENT_SILENCE_MS * 1000
     deadlines.add(this)
     exchange.holder = this
     ;(exchange.res as HttpResponse).onData((chunk, isLast) => this.receive(chunk, isLast))
@@ -62,7 +70,10 @@ export class WholeBody implements Holder, Deadline {
     if (this.bytes > exchange.route!.maxBodyBytes) return this.finish(tooLarge)
     if (this.whole !== null) this.whole.set(new Uint8Array(chunk), offset)
     else if (chunk.byteLength > 0) this.chunks.push(Buffer.from(new Uint8Array(chunk)))
-    if (!isLast) return
+    if (!isLast) {
+      this.deadlineUs = Math.min(exchange.startUs + WHOLE_BODY_US, this.nowUs() + CLIENT_SILENCE_MS * 1000)
+      return
+    }
     exchange.body = this.whole ?? Buffer.concat(this.chunks)
     this.finish(null)
   }
@@ -87,7 +98,7 @@ const HELD_BYTES = 65_536
 export interface UploadEvents {
   /** More than the route allows: it has been dropped. */
   onTooLarge(rejection: Rejection): void
-  /** Some of it came from the client, or the last of it did. */
+  /** Some of it came from the client, or the last of it did, or the client is waited for again. */
   onProgress(): void
 }
 
@@ -181,6 +192,7 @@ export class Upload {
     if (!this.paused) return
     this.paused = false
     this.exchange.res?.resume()
+    this.events?.onProgress()
   }
 }
 

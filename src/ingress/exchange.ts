@@ -51,7 +51,7 @@ export class Exchange {
   service: Service | null = null
   consumer: Consumer | null = null
   endpoint: Endpoint | null = null
-  /** The policy that decides what RateLimit headers say: the one that refused, else the one with least left; null without limits. */
+  /** The policy that RateLimit headers speak of: the one that refused, else of those with `headers` the one with least left; or null. */
   limit: LimitPolicy | null = null
   limitRemaining = 0
   /** Whole seconds until the bucket of `limit` is full, and until one more request is admitted. */

@@ -5,7 +5,7 @@ import { type Dispatcher, errors, Pool } from 'undici'
 import type { Endpoint, RouteTable, Service } from '../config/compile.js'
 import { cutPrefix } from '../config/patterns.js'
 import type { Deadline, Deadlines } from '../deadlines.js'
-import type { Upload, UploadEvents } from '../ingress/body.js'
+import { CLIENT_SILENCE_MS, type Upload, type UploadEvents } from '../ingress/body.js'
 import type { Exchange, Holder } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import type { HealthTable } from '../state/health-table.js'
@@ -21,9 +21,6 @@ const queueFull = new Rejection('overloaded', 'too many requests waiting for a c
 
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
 const MAX_PENDING = 1024
-
-/** Longest silence within a request's body, as nginx's client_body_timeout and send_timeout. */
-const UPLOAD_IDLE_MS = 60_000
 
 /** RFC 9110, 9.2.2. */
 const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
@@ -133,7 +130,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.upload = exchange.upload
     this.deadlineUs = this.inTotal(
       exchange.upstreamStartUs,
-      this.isUploading ? UPLOAD_IDLE_MS : service.firstByteTimeoutMs,
+      this.isUploading ? CLIENT_SILENCE_MS : service.firstByteTimeoutMs,
     )
     exchange.holder = this
     forwarder.deadlines.add(this)
@@ -247,10 +244,11 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.giveUp(new Error(rejection.reason), rejection)
   }
 
-  /** The first byte is waited for once the request is complete (nothing was answered yet), and until then for the client. */
+  /** Whom the request waits for: the client or, while it is held back, the service; the first byte once all of it is there. */
   onProgress(): void {
     if (this.headers !== null) return
-    const waitMs = this.isUploading ? UPLOAD_IDLE_MS : this.service.firstByteTimeoutMs
+    const { firstByteTimeoutMs, idleTimeoutMs } = this.service
+    const waitMs = this.isUploading ? (this.upload!.paused ? idleTimeoutMs : CLIENT_SILENCE_MS) : firstByteTimeoutMs
     this.deadlineUs = this.inTotal(this.forwarder.ends.nowUs(), waitMs)
   }
 

@@ -10,7 +10,8 @@
 //            fail on. A worker that dies in between is undone by release(): slot emptied, lock opened.
 //   several  all policies are looked at first: where one refuses nothing was written. Then all tats but the last are claimed in
 //            order of place, the last is replaced, the others are published. If any changed meanwhile, all go back to what they were and
-//            the request is decided anew. So at no time does anybody see one charged and not the others, and a refusal charges none.
+//            the request is decided anew. So at no time does anybody see one charged and not the others, and a refusal charges none. (A
+//            worker that dies in this instant leaves the last one charged, for a request that died with it.)
 import { type Charge, VERDICT } from './charge.js'
 import { Claims, ENTRIES } from './claims.js'
 import { type Rate, ticksAt } from './rate.js'

@@ -1,10 +1,19 @@
 // Starts that cannot be: an exit code, one line that names the thing, and nothing left running.
+import { execFileSync } from 'node:child_process'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { cleanEnvironment, runCommand, startGateway, temporaryFolder, writeConfig } from '../support/gateway.js'
-import { call } from '../support/raw-client.js'
-import { requireProcesses } from '../support/requirements.js'
+import {
+  Command,
+  cleanEnvironment,
+  runCommand,
+  startGateway,
+  temporaryFolder,
+  writeConfig,
+} from '../support/gateway.js'
+import { call, type RequestParts } from '../support/raw-client.js'
+import { requireProcesses, requireTool } from '../support/requirements.js'
+import { withWrongDigit } from '../support/signing.js'
 
 const CONFIG = {
   services: { one: { endpoints: ['http://127.0.0.1:9'] } },
@@ -77,4 +86,41 @@ test('a second gateway on the same state is refused, and the first serves on', a
   // What the first has let go of, the next one takes.
   const third = await startGateway({ config: CONFIG, env: { TIDEGATE_STATE: state } })
   await third.close()
+})
+
+test('--demo serves without any file, and prints a command that is answered as it is and refused when it is changed', async (context) => {
+  requireTool(context, 'curl')
+  const demo = new Command(
+    ['start', '--demo'],
+    cleanEnvironment({ TIDEGATE_WORKERS: '1', TIDEGATE_CONFIG: '/nowhere' }),
+  )
+  try {
+    const printed = await demo.access.find((line) => /^\s*curl /.test(line.text ?? ''), 'the command')
+    const command = printed.text!.trim()
+    const answer = execFileSync('sh', ['-c', command], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
+    expect(answer).toMatch(/^HTTP\/1\.1 200 /)
+    expect(answer).toContain('<p>hello, world</p>')
+    expect(answer).toMatch(/^x-rid: [0-9a-f]{32}\r$/m)
+
+    const port = Number(/http:\/\/127\.0\.0\.1:(\d+)\//.exec(command)![1])
+    const header = (name: string) => new RegExp(`'${name}: ([^']+)'`).exec(command)![1]!
+    const signed = { 'x-source': header('x-source'), 'x-time': header('x-time'), 'x-m': header('x-m') }
+    const unsigned = { 'x-source': signed['x-source'], 'x-time': signed['x-time'] }
+    const late = { ...signed, 'x-time': String(Number(signed['x-time']) - 301) }
+    const changed: [RequestParts, string][] = [
+      [{ headers: unsigned }, 'x-m missing'],
+      [{ headers: { ...signed, 'x-m': withWrongDigit(signed['x-m']) } }, 'x-m does not match'],
+      [{ headers: late }, 'x-time outside the allowed skew'],
+      [{ headers: signed, target: '/other' }, 'x-m does not match'],
+    ]
+    for (const [parts, reason] of changed) {
+      const refused = await call(port, parts)
+      expect(refused.status).toBe(401)
+      const line = await demo.access.find((one) => one.rid === refused.rid, reason)
+      expect(line).toMatchObject({ status: 401, code: 'unauthorized', reason })
+    }
+  } finally {
+    demo.child.kill('SIGTERM')
+  }
+  expect(await demo.ended).toEqual({ code: 0, signal: null })
 })

@@ -82,7 +82,7 @@ test('costs only what the dead one had in flight, and it is back within a second
     await expect
       .poll(() => gateway.metric('tidegate_requests_total{route="/",status="200"}'), { timeout: 5000 })
       .toBeGreaterThan(2000)
-    const [dying, other] = (await gateway.status()).workers as [
+    const [dying, other] = (await gateway.status()).workers as unknown as [
       { pid: number; connections: number },
       { connections: number },
     ]

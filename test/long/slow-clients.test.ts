@@ -1,24 +1,37 @@
-// Clients that stop in the middle of a body: told so after a minute, whether it is gathered or passed on.
+// Clients that stop in the middle of a body: told so, whether it is gathered or passed on. Those that are held back are not to blame.
+import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
-import { type Origin, startEcho } from '../support/origins.js'
+import { type Origin, startEcho, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { type Caller, signedHeaders } from '../support/signing.js'
 
 const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 
 let origin: Origin
+let late: Origin
 let gateway: Gateway
 
 beforeAll(async () => {
   origin = await startEcho()
+  late = await startScripted({
+    // Longer than uWS's own timeout of a connection.
+    '/late': async (exchange) => {
+      await pause(15_000)
+      await exchange.answer(200, {}, String((await exchange.body()).bytes.length))
+    },
+  })
   gateway = await startGateway({
     config: {
       consumers: { test: { secret: TEST.secret } },
-      services: { origin: { endpoints: [origin.url] } },
+      services: {
+        origin: { endpoints: [origin.url] },
+        late: { endpoints: [late.url], timeouts: { firstByte: '30s' } },
+      },
       routes: [
         { match: { path: '/signed' }, service: 'origin', auth: 'x-m' },
         { match: { path: '/open' }, service: 'origin', auth: 'none' },
+        { match: { path: '/late' }, service: 'late', auth: 'none', maxBody: 'unlimited' },
       ],
     },
   })
@@ -27,11 +40,11 @@ beforeAll(async () => {
 afterAll(async () => {
   await gateway.close()
   await origin.close()
+  await late.close()
 })
 
 test.concurrent.each(['/signed', '/open'])('%s: 408, logged once, and the connection ends', async (target) => {
   const connection = await Connection.open(gateway.port)
-  connection.reader.silenceMs = 90_000
   const headers = target === '/signed' ? signedHeaders(TEST, { method: 'POST', target, body: 'x'.repeat(1000) }) : {}
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
   await connection.write(
@@ -42,4 +55,13 @@ test.concurrent.each(['/signed', '/open'])('%s: 408, logged once, and the connec
   expect(answer.json()).toMatchObject({ code: 'request_timeout' })
   await connection.closedByPeer()
   expect(await gateway.logged(answer)).toMatchObject({ status: 408, code: 'request_timeout', bytesIn: 3 })
+})
+
+test.concurrent('a service that reads nothing for a quarter of a minute gets the whole body in the end', async () => {
+  const connection = await Connection.open(gateway.port)
+  connection.reader.silenceMs = 60_000
+  const body = Buffer.alloc(32 << 20, 'x')
+  const answer = await connection.exchange({ method: 'POST', target: '/late', body })
+  connection.destroy()
+  expect([answer.status, answer.text]).toEqual([200, String(body.length)])
 })

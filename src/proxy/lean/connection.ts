@@ -60,7 +60,6 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
   private readonly socket: Socket
   private readonly parser: ResponseParser
   private connectTimer: NodeJS.Timeout | null
-  private out = ''
   private upload: Upload | null = null
   private responses = 0
   private persistent = true

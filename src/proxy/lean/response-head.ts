@@ -85,7 +85,7 @@ export function parseHead(text: string): ResponseHead {
   else if (text.charCodeAt(lineEnd - 1) !== 13) throw parserError('bare LF', 'CR_EXPECTED')
   if (!(status >= 100) || (lineEnd !== 13 && text.charCodeAt(12) !== 0x20))
     throw parserError('invalid status', 'INVALID_STATUS')
-  const phrase = text.substring(13, lineEnd - 1)
+  const phrase = lineEnd === 13 ? '' : text.substring(13, lineEnd - 1)
   const headers = parseFields(text, lineEnd + 1, text.length)
 
   const declared = headers['content-length']

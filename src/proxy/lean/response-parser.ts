@@ -8,7 +8,7 @@
 //             └─ DATA_LF ─ DATA_CR ─ DATA ┘
 import type { IncomingHttpHeaders } from 'node:http'
 import { errors } from 'undici'
-import { type HeadMemo, parseFields, parseHead, parserError, type ResponseHead } from './response-head.js'
+import { type HeadMemo, parseHead, parserError, type ResponseHead } from './response-head.js'
 
 declare global {
   interface Buffer {

@@ -442,7 +442,7 @@ it('never lets a call through while open, nor more than its probes while half op
         }
       }
     }),
-    { numRuns: 200 },
+    { numRuns: 200, endOnFailure: true },
   )
   expect(refused).toBeGreaterThan(1000)
   expect(probed).toBeGreaterThan(100)
