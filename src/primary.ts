@@ -247,8 +247,9 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
     ended,
     drain: () => void drain(),
     kill: () => {
-      // Threads end with the process; terminated one by one they would abort it inside uWS.
       if (listenFd !== null) supervisor.killAll()
+      // Ended under their uWS, threads abort the process: a core dump for nothing.
+      else process.kill(process.pid, 'SIGKILL')
     },
   }
 }

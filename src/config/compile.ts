@@ -59,6 +59,10 @@ export interface Service {
   /** Longest silence within the answer. */
   readonly idleTimeoutMs: number
   readonly totalTimeoutMs: number
+  /** What speaks to its cleartext endpoints; https ones always get undici. */
+  readonly client: 'lean' | 'undici'
+  /** Requests in flight on one connection at most. */
+  readonly pipelining: number
   readonly breaker: BreakerRules | null
   readonly health: HealthCheck | null
 }
@@ -224,7 +228,7 @@ function compileFallback(fallback: RouteConfig['fallback'], services: ReadonlyMa
 function compileService(
   name: string,
   index: number,
-  { timeouts, breaker, health }: Config['services'][string],
+  { timeouts, breaker, health, client, pipelining }: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
   return {
@@ -235,6 +239,8 @@ function compileService(
     firstByteTimeoutMs: orInfinity(timeouts.firstByte),
     idleTimeoutMs: orInfinity(timeouts.idle),
     totalTimeoutMs: orInfinity(timeouts.total),
+    client,
+    pipelining,
     breaker:
       breaker === undefined
         ? null

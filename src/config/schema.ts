@@ -193,6 +193,17 @@ export const serviceSchema = z
       .min(1)
       .describe('Where the service listens: scheme, host and port. Requests go to the healthy ones in turn.'),
     timeouts: timeoutsSchema.prefault({}),
+    client: z
+      .enum(['lean', 'undici'])
+      .default('lean')
+      .describe(
+        'What speaks HTTP to cleartext endpoints: our own client, or undici. https endpoints always get undici.',
+      ),
+    pipelining: integer(1, 256)
+      .default(1)
+      .describe(
+        'Requests in flight on one connection: above 1, those without a body that may be repeated (RFC 9110, 9.2.2) share connections. For many small, fast answers of one kind.',
+      ),
     breaker: breakerSchema.optional(),
     health: healthSchema.optional(),
   })

@@ -26,7 +26,7 @@ function prepare(
   retry: UpstreamFailure['retry'],
   upstreamAtFault = true,
 ): UpstreamFailure {
-  const key = `${code} ${reason}`
+  const key = `${code} ${reason} ${retry}`
   let failure = prepared.get(key)
   if (failure === undefined) {
     failure = Object.freeze({ rejection: new Rejection(code, reason), retry, upstreamAtFault })
@@ -51,7 +51,8 @@ export function upstreamFailure(error: Error): UpstreamFailure {
   }
   if (neverReached.has(code)) return prepare('upstream_error', code, 'always')
   if (error instanceof errors.SocketError || code === 'ECONNRESET' || code === 'EPIPE') {
-    return prepare('upstream_error', 'connection lost', 'idempotent')
+    // The lean client says whether the connection had been used before, and has tried again by then where that was why it was lost.
+    return prepare('upstream_error', 'connection lost', 'reusedConnection' in error ? 'never' : 'idempotent')
   }
   return prepare('upstream_error', code, 'never')
 }

@@ -1,7 +1,7 @@
 // Forwards one exchange: attempts, deadlines, backpressure both ways, cancellation. The only user of undici on the request's way.
 // Runs per request. Neither body is ever gathered here: what one side cannot take stops the other.
 import type { IncomingHttpHeaders } from 'node:http'
-import { type Dispatcher, errors, Pool } from 'undici'
+import { type Dispatcher, errors } from 'undici'
 import type { Endpoint, RouteTable, Service } from '../config/compile.js'
 import { cutPrefix } from '../config/patterns.js'
 import type { Deadline, Deadlines } from '../deadlines.js'
@@ -10,6 +10,7 @@ import type { Exchange, Holder } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import type { HealthTable } from '../state/health-table.js'
 import { type Breaker, OUTCOME } from './breaker.js'
+import { createClient } from './client.js'
 import { Cluster } from './cluster.js'
 import { DeadlineError, type UpstreamFailure, upstreamFailure } from './failure.js'
 import { upstreamHeaders } from './headers.js'
@@ -39,7 +40,7 @@ export class Forwarder {
   readonly deadlines: Deadlines
   readonly breakers: readonly (Breaker | null)[]
   private readonly clusters: readonly Cluster[]
-  private readonly pools: readonly Pool[]
+  private readonly clients: readonly Dispatcher[]
   private readonly inFlight: Int32Array
   private readonly connections: number
 
@@ -57,10 +58,10 @@ export class Forwarder {
     this.breakers = breakers
     this.connections = connections
     this.clusters = table.services.map((service) => new Cluster(service, health, workerIndex))
-    this.pools = table.services.flatMap((service) =>
-      service.endpoints.map((endpoint) => createPool(service, endpoint, connections)),
+    this.clients = table.services.flatMap((service) =>
+      service.endpoints.map((endpoint) => createClient(service, endpoint, connections)),
     )
-    this.inFlight = new Int32Array(this.pools.length)
+    this.inFlight = new Int32Array(this.clients.length)
   }
 
   /** The next endpoint for this exchange; a rejection when there is none, or none that can take it. */
@@ -78,7 +79,7 @@ export class Forwarder {
 
   dispatch(endpoint: Endpoint, options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
     this.inFlight[endpoint.index]!++
-    this.pools[endpoint.index]!.dispatch(options, handler)
+    this.clients[endpoint.index]!.dispatch(options, handler)
   }
 
   release(endpoint: Endpoint): void {
@@ -86,20 +87,8 @@ export class Forwarder {
   }
 
   async close(): Promise<void> {
-    await Promise.all(this.pools.map((pool) => pool.destroy()))
+    await Promise.all(this.clients.map((client) => client.destroy()))
   }
-}
-
-function createPool(service: Service, endpoint: Endpoint, connections: number): Pool {
-  return new Pool(endpoint.origin, {
-    connections,
-    pipelining: 1,
-    allowH2: false,
-    // Deadlines are ours (deadlines.ts): undici would arm a timer per request.
-    headersTimeout: 0,
-    bodyTimeout: 0,
-    connect: { timeout: service.connectTimeoutMs },
-  })
 }
 
 class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, UploadEvents {

@@ -104,25 +104,36 @@ function endWithLength(res: HttpResponse, length: number): void {
   res.endWithoutBody()
 }
 
-/** Status line and header fields of the upstream's answer, with this hop's own left out. Call inside a cork. */
-function writeHead(exchange: Exchange, res: HttpResponse, phrase: string, headers: IncomingHttpHeaders): void {
-  res.writeStatus(statusLine(exchange.status, phrase))
+/** Where the lines of an answer's head are kept once they are made: the lean client gives equal heads as one object (lean/response-head.ts). */
+const LINES = Symbol('lines')
+type Headers = IncomingHttpHeaders & { [LINES]?: string }
+
+/** Written by uWS itself, or by us. */
+const rewritten = new Set(['content-length', 'date', 'x-rid', 'x-tidegate-fallback'])
+
+/** The upstream's header fields without this hop's own, each behind a CRLF. No value has a CR or LF: both clients refuse those. */
+function linesOf(headers: Headers): string {
+  let lines = headers[LINES]
+  if (lines !== undefined) return lines
+  lines = ''
   const connection = headers.connection
   for (const name in headers) {
-    // uWS writes Date and Content-Length itself.
-    if (
-      name === 'content-length' ||
-      name === 'date' ||
-      isHopByHop(name, connection) ||
-      name === 'x-rid' ||
-      name === 'x-tidegate-fallback'
-    )
-      continue
+    if (rewritten.has(name) || isHopByHop(name, connection)) continue
     const value = headers[name]
-    if (typeof value === 'string') res.writeHeader(name, headerBytes(value))
-    else if (value !== undefined) for (const one of value) res.writeHeader(name, headerBytes(one))
+    if (typeof value === 'string') lines += `\r\n${name}: ${value}`
+    else if (value !== undefined) for (const one of value) lines += `\r\n${name}: ${one}`
   }
-  res.writeHeader('x-rid', exchange.rid)
+  headers[LINES] = lines
+  return lines
+}
+
+/**
+ * Status line and header fields of the upstream's answer. Call inside a cork. The fields go to uWS as one: it writes a value as it is,
+ * and a call costs more than the bytes do.
+ */
+function writeHead(exchange: Exchange, res: HttpResponse, phrase: string, headers: IncomingHttpHeaders): void {
+  res.writeStatus(statusLine(exchange.status, phrase))
+  res.writeHeader('x-rid', headerBytes(exchange.rid + linesOf(headers)))
   if (exchange.fallback !== '') res.writeHeader('x-tidegate-fallback', exchange.fallback)
   if (exchange.limit !== null) writeLimitHeaders(exchange, res)
 }
@@ -195,7 +206,8 @@ export class StreamedAnswer {
     const [ok, done] = res.tryEnd(chunk, this.length)
     if (done) this.exchange.res = null
     else if (!ok) {
-      this.pending = chunk
+      // The chunk is the client's again when this returns.
+      this.pending = Buffer.from(chunk)
       this.pendingOffset = offset
       this.waiting = true
       return false

@@ -68,7 +68,8 @@ test('as many pass as the bucket holds, over both workers, and each consumer has
     }),
   )
   const { workers } = await gateway.status()
-  expect(workers.map((worker) => worker.connections > 0)).toEqual([true, true])
+  // Threads get theirs as the kernel's hash falls.
+  if (gateway.isolation === 'process') expect(workers.map((worker) => worker.connections > 0)).toEqual([true, true])
   for (const one of connections) one.destroy()
   expect(answers.filter((answer) => answer.status === 200).length).toBe(10)
   expect(answers.filter((answer) => answer.status === 429).length).toBe(2)

@@ -45,11 +45,25 @@ export const differences: readonly Difference[] = [
     refusedBy: 'lean',
     bytes: /HTTP\/1\.0 .*\ntransfer-encoding:/is,
   },
-  { why: 'RFC 9112, 7.1.1: a chunk extension has a name', refusedBy: 'lean', bytes: /\r\n[0-9a-f]+;(?:[^\r\n]*;)?=/i },
+  {
+    why: 'RFC 9112, 2.2 grants empty lines before a request line, not before a status line',
+    refusedBy: 'lean',
+    bytes: /(?:^|\r\n\r\n)[\r\n]+HTTP/,
+  },
+  {
+    why: 'RFC 9112, 7.1.1: a chunk extension has a name, and a value where it has an equals sign',
+    refusedBy: 'lean',
+    bytes: /\r\n[0-9a-f]+;(?:[^\r\n]*;)?(?:=|[^\r\n]*=[;\r])/i,
+  },
   {
     why: 'RFC 9112, 6.3: 204 and 304 end with their head; the Content-Length of a 304 is that of the 200',
     refusedBy: 'undici',
     bytes: /HTTP\/1\.[01] (?:204|304).*\ncontent-length:/is,
+  },
+  {
+    why: 'RFC 9110, 5.5: a tab is a blank, also around a length',
+    refusedBy: 'undici',
+    bytes: /\ncontent-length:[^\r\n]*\t/i,
   },
   {
     why: 'RFC 9110, 15.2: a client takes any interim response, asked for or not',

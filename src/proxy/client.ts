@@ -1,0 +1,30 @@
+// Which client speaks to an endpoint. All of them are undici Dispatchers, so that forward.ts knows one interface.
+import { type Dispatcher, Pool } from 'undici'
+import type { Endpoint, Service } from '../config/compile.js'
+import { LeanPool } from './lean/pool.js'
+
+/** Of a response's head, as undici's default. */
+const MAX_HEADER_BYTES = 16_384
+
+/** `connections` is the most there are to the endpoint at once. */
+export function createClient(service: Service, endpoint: Endpoint, connections: number): Dispatcher {
+  const { pipelining, connectTimeoutMs } = service
+  if (service.client === 'lean' && endpoint.origin.startsWith('http:')) {
+    return new LeanPool(endpoint.origin, {
+      connections,
+      pipelining,
+      connectTimeoutMs,
+      maxHeaderBytes: MAX_HEADER_BYTES,
+    })
+  }
+  return new Pool(endpoint.origin, {
+    connections,
+    pipelining,
+    allowH2: false,
+    maxHeaderSize: MAX_HEADER_BYTES,
+    // Deadlines are ours (deadlines.ts): undici would arm a timer per request.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    connect: { timeout: connectTimeoutMs },
+  })
+}
