@@ -72,7 +72,6 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
 
   function begin(res: HttpResponse, req: HttpRequest): void {
     const exchange = accept(res, req, nowUs())
-    res.onAborted(() => clientLeft(exchange))
     inFlight++
     counters.begin()
     setAddresses(exchange, table.trustedProxies)
@@ -82,6 +81,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     if (refused !== null) return reject(exchange, refused)
     const unwelcome = authenticator.identify(exchange) ?? checkLength(exchange)
     if (unwelcome !== null) return reject(exchange, unwelcome)
+    if (exchange.contentLength !== 0) watch(exchange)
     if (authenticator.needsBody(exchange)) new WholeBody(exchange, deadlines, nowUs, authenticate)
     else {
       if (exchange.contentLength !== 0) exchange.upload = new Upload(exchange)
@@ -105,8 +105,10 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   /** Once the body is here, where the signature covers it. */
   function authenticate(exchange: Exchange, unreadable: Rejection | null): void {
     if (unreadable !== null) return reject(exchange, unreadable)
-    if (authenticator.isOffloaded(exchange)) authenticator.verifyOffloaded(exchange, admit)
-    else admit(exchange, authenticator.verify(exchange))
+    if (authenticator.isOffloaded(exchange)) {
+      watch(exchange)
+      authenticator.verifyOffloaded(exchange, admit)
+    } else admit(exchange, authenticator.verify(exchange))
   }
 
   function admit(exchange: Exchange, forged: Rejection | null): void {
@@ -118,8 +120,16 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   /** The exchange's service: the route's own, or the one that stands in for it. */
   function call(exchange: Exchange): void {
     const refused = forwarder.pick(exchange) ?? askBreaker(exchange)
-    if (refused !== null) reject(exchange, refused)
-    else forwarder.forward(exchange)
+    if (refused !== null) return reject(exchange, refused)
+    watch(exchange)
+    forwarder.forward(exchange)
+  }
+
+  /** Before anything is waited for: uWS wants to be told what happens when the client leaves. A refusal on the spot is spared the call. */
+  function watch(exchange: Exchange): void {
+    if (exchange.watched) return
+    exchange.watched = true
+    exchange.res?.onAborted(() => clientLeft(exchange))
   }
 
   function askBreaker(exchange: Exchange): Rejection | null {

@@ -64,6 +64,8 @@ export class Exchange {
   /** What breaker.admit gave; breaker.report wants it back. -1: none is held. */
   breakerPermit = -1
 
+  /** uWS tells us when the client leaves. */
+  watched = false
   /** Told when the client leaves. */
   holder: Holder | null = null
   /** Logged and counted; nothing may happen to it any more. */
