@@ -24,10 +24,10 @@ export interface AcceptOptions {
   /** This worker's index in counts. onConnection or whoever counts for it must raise it before returning. */
   readonly self: number
   /**
-   * Gets a connected, non-blocking socket and owns it. What it throws becomes an uncaughtException; the descriptor is then closed,
+   * Gets a connected, non-blocking socket and owns it, and the address of its other end (RFC 5952; IPv4 where it is mapped). What it throws becomes an uncaughtException; the descriptor is then closed,
    * unless something in this event loop already polls it.
    */
-  readonly onConnection: (fd: number) => void
+  readonly onConnection: (fd: number, address: string) => void
   /** EMFILE and the like, at most ten times a second: accepting pauses for 100 ms and goes on by itself. */
   readonly onError: (code: string) => void
 }
@@ -66,7 +66,7 @@ interface Addon extends Omit<Native, 'accept'> {
     fd: number,
     counts: Int32Array,
     self: number,
-    onConnection: (fd: number) => void,
+    onConnection: (fd: number, address: string) => void,
     onError: (code: string) => void,
   ): unknown
   stopAccepting(handle: unknown): void

@@ -6,9 +6,10 @@ import type { Settings } from './config/settings.js'
 import { Deadlines } from './deadlines.js'
 import { accept, checkFraming } from './ingress/accept.js'
 import { checkLength, Upload, WholeBody } from './ingress/body.js'
-import { setAddresses } from './ingress/client-address.js'
+import { isTrusted, setAddresses } from './ingress/client-address.js'
 import type { Exchange } from './ingress/exchange.js'
 import { createMatcher } from './ingress/match.js'
+import { type Peer, Peers } from './ingress/peers.js'
 import { uWS } from './ingress/uws.js'
 import { Rejection } from './outcome.js'
 import { Authenticator } from './policy/authenticate.js'
@@ -41,7 +42,7 @@ export interface WorkerParts {
 }
 
 export interface Worker {
-  readonly app: TemplatedApp
+  readonly peers: Peers
   /** Answers from now on say that the connection ends with them. Resolves when nothing is in flight. */
   drain(): Promise<void>
   close(): void
@@ -70,11 +71,11 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
 
   // The request's way.
 
-  function begin(res: HttpResponse, req: HttpRequest): void {
+  function begin(res: HttpResponse, req: HttpRequest, peer: Peer): void {
     const exchange = accept(res, req, nowUs())
     inFlight++
     counters.begin()
-    setAddresses(exchange, table.trustedProxies)
+    setAddresses(exchange, peer, table.trustedProxies)
     const refused = checkFraming(exchange) ?? findRoute(exchange)
     setRequestId(exchange)
     if (drained !== null) exchange.closeRequested = true
@@ -196,15 +197,25 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     return breaker?.retryAfterSeconds(nowUs()) ?? 1
   }
 
-  const app = uWS.App()
-  app.any('/*', begin)
-  app.filter((_, change) => {
-    if (Number(change) > 0) counters.connectionOpened()
-    else counters.connectionClosed()
-  })
+  const peers = new Peers(serve, (address) => isTrusted(address, table.trustedProxies))
+
+  function serve(peer: Peer): TemplatedApp {
+    const app = uWS.App()
+    app.any('/*', (res, req) => begin(res, req, peer))
+    app.filter((_, change) => {
+      if (Number(change) > 0) {
+        counters.connectionOpened()
+        peers.opened(peer)
+      } else {
+        counters.connectionClosed()
+        peers.closed(peer)
+      }
+    })
+    return app
+  }
 
   return {
-    app,
+    peers,
     drain: () =>
       new Promise((resolve) => {
         drained = resolve
@@ -212,7 +223,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
       }),
     close(): void {
       deadlines.close()
-      app.close()
+      peers.close()
       void forwarder.close()
       void digestPool.close()
     },

@@ -22,6 +22,7 @@
 // that millisecond is missing when a connection comes that it should take.
 #include "addon.h"
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -187,7 +188,7 @@ class Calls {
   }
 
   // False when the callback did not return normally; the exception, if there is one, has become an uncaughtException.
-  bool operator()(napi_ref callback, napi_value argument, int fd) {
+  bool operator()(napi_ref callback, const napi_value* arguments, size_t count, int fd) {
     napi_value function, receiver, resource, error;
     if (!open_) {
       napi_create_object(a_->env, &resource);
@@ -195,7 +196,7 @@ class Calls {
     }
     napi_get_reference_value(a_->env, callback, &function);
     napi_get_undefined(a_->env, &receiver);
-    if (open_ && napi_call_function(a_->env, receiver, function, 1, &argument, nullptr) == napi_ok) return true;
+    if (open_ && napi_call_function(a_->env, receiver, function, count, arguments, nullptr) == napi_ok) return true;
     bool pending = false;
     napi_is_exception_pending(a_->env, &pending);
     if (pending) napi_get_and_clear_last_exception(a_->env, &error);
@@ -229,7 +230,7 @@ void exhausted(Acceptor* a, Calls& call, int error) {
   wait(a, Acceptor::kExhausted, kExhaustedMs);
   uv_err_name_r(-error, code, sizeof code);
   napi_create_string_utf8(a->env, code, NAPI_AUTO_LENGTH, &text);
-  call(a->onError, text, -1);
+  call(a->onError, &text, 1, -1);
 }
 
 // Has the epoll set report what is still in the queue: an edge-triggered one tells of each arrival once.
@@ -237,6 +238,21 @@ void rearm(Acceptor* a) {
   epoll_event event = {};
   event.events = EPOLLIN | EPOLLET;
   epoll_ctl(a->edge.get(), EPOLL_CTL_MOD, a->listener.get(), &event);
+}
+
+// As RFC 5952 writes it; an IPv4 client of a socket for both families as the IPv4 it is.
+napi_value addressText(napi_env env, const sockaddr_storage& peer) {
+  char text[INET6_ADDRSTRLEN] = "";
+  if (peer.ss_family == AF_INET) {
+    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(peer).sin_addr, text, sizeof text);
+  } else if (peer.ss_family == AF_INET6) {
+    const in6_addr& address = reinterpret_cast<const sockaddr_in6&>(peer).sin6_addr;
+    if (IN6_IS_ADDR_V4MAPPED(&address)) inet_ntop(AF_INET, &address.s6_addr[12], text, sizeof text);
+    else inet_ntop(AF_INET6, &address, text, sizeof text);
+  }
+  napi_value value;
+  napi_create_string_latin1(env, text, NAPI_AUTO_LENGTH, &value);
+  return value;
 }
 
 // Takes up to `most` connections, if `patient` only those that no other worker should have. Returns how many.
@@ -257,7 +273,10 @@ int take(Acceptor* a, int most, bool patient) {
       int32_t own = counts.of(a->self);
       if (own < before + taken) own = before + taken;
       if (patient && declines(a, counts, own)) break;
-      const int fd = accept4(a->listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      sockaddr_storage peer = {};
+      socklen_t peerBytes = sizeof peer;
+      const int fd =
+          accept4(a->listener.get(), reinterpret_cast<sockaddr*>(&peer), &peerBytes, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (fd < 0) {
         if (errno == EAGAIN) {
           if (a->state == Acceptor::kDeferring) watch(a);
@@ -269,9 +288,10 @@ int take(Acceptor* a, int most, bool patient) {
       }
       taken++;
       if (a->state == Acceptor::kDeferring) watch(a);  // this was the one that waited
-      napi_value argument;
-      napi_create_int32(a->env, fd, &argument);
-      call(a->onConnection, argument, fd);
+      napi_value arguments[2];
+      napi_create_int32(a->env, fd, &arguments[0]);
+      arguments[1] = addressText(a->env, peer);
+      call(a->onConnection, arguments, 2, fd);
     }
   }
   napi_close_handle_scope(a->env, scope);

@@ -62,8 +62,8 @@ async function start(message: StartMessage): Promise<() => void> {
   slots.listening(slot)
   const listener: Listener =
     message.listenFd === null
-      ? await listenShared(worker.app, settings.host, message.port)
-      : listenInherited(worker.app, {
+      ? await listenShared(worker.peers.anyone, settings.host, message.port)
+      : listenInherited(worker.peers, {
           fd: message.listenFd,
           port: message.port,
           counts: slots.connections,

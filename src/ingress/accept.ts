@@ -66,8 +66,16 @@ export function checkFraming(exchange: Exchange): Rejection | null {
   return null
 }
 
+/** Host fields seen so far, for the few that most requests have. Capped: callers choose them. */
+const hostnames = new Map<string, string>()
+const MAX_HOSTNAMES = 1000
+
 /** host[:port] → lower-case host; '' for what is no host (userinfo, spaces, a bad port). */
 function hostname(value: string): string {
+  const known = hostnames.get(value)
+  if (known !== undefined) return known
   const match = /^(\[[0-9a-fA-F:.]+\]|[^\s:/?#@[\]\\]+)(?::[0-9]{0,5})?$/.exec(value)
-  return match === null ? '' : (match[1] as string).toLowerCase()
+  const host = match === null ? '' : (match[1] as string).toLowerCase()
+  if (hostnames.size < MAX_HOSTNAMES) hostnames.set(value, host)
+  return host
 }

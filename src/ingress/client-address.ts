@@ -3,18 +3,20 @@
 import type { HttpResponse } from 'uWebSockets.js'
 import ipaddr from 'ipaddr.js'
 import type { Exchange } from './exchange.js'
+import type { Peer } from './peers.js'
 
 export type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
 
 const decoder = new TextDecoder('latin1')
 
-export function setAddresses(exchange: Exchange, trusted: readonly AddressRange[]): void {
-  const peer = peerAddress(exchange.res as HttpResponse)
-  exchange.peerAddress = peer
-  exchange.clientAddress = peer
-  if (trusted.length === 0 || !isTrusted(peer, trusted)) return
+export function setAddresses(exchange: Exchange, peer: Peer, ranges: readonly AddressRange[]): void {
+  const known = peer.address !== ''
+  const address = known ? peer.address : peerAddress(exchange.res as HttpResponse)
+  exchange.peerAddress = address
+  exchange.clientAddress = address
+  if (!(known ? peer.trusted : isTrusted(address, ranges))) return
   exchange.peerTrusted = true
-  exchange.clientAddress = forwardedAddress(peer, exchange.header('x-forwarded-for'), trusted)
+  exchange.clientAddress = forwardedAddress(address, exchange.header('x-forwarded-for'), ranges)
 }
 
 /** An IPv4-mapped IPv6 address comes out as the IPv4 it is; uWS writes IPv6 in full, it is shortened as RFC 5952 says. */
@@ -24,7 +26,7 @@ function peerAddress(res: HttpResponse): string {
 }
 
 export function isTrusted(address: string, ranges: readonly AddressRange[]): boolean {
-  if (!ipaddr.isValid(address)) return false
+  if (ranges.length === 0 || !ipaddr.isValid(address)) return false
   const parsed = ipaddr.process(address)
   for (const [network, bits] of ranges) {
     if (parsed.kind() === network.kind() && parsed.match([network, bits] as [ipaddr.IPv4, number])) return true

@@ -2,6 +2,7 @@
 // where there is no addon, uWS's own listener (SO_REUSEPORT, so each worker has a queue that dies with it). Knows nothing of requests.
 import type { TemplatedApp } from 'uWebSockets.js'
 import { native } from '../../native/index.js'
+import type { Peers } from './peers.js'
 import { uWS } from './uws.js'
 
 export interface Listener {
@@ -19,12 +20,12 @@ export interface InheritedSocket {
   readonly onError: (code: string) => void
 }
 
-export function listenInherited(app: TemplatedApp, socket: InheritedSocket): Listener {
+export function listenInherited(peers: Peers, socket: InheritedSocket): Listener {
   const acceptor = native!.accept({
     fd: socket.fd,
     counts: socket.counts,
     self: socket.self,
-    onConnection: (fd) => app.adoptSocket(fd),
+    onConnection: (fd, address) => peers.adopt(fd, address),
     onError: socket.onError,
   })
   return { port: socket.port, close: () => acceptor.close() }

@@ -1,8 +1,9 @@
 // The services behind the gateway in the end-to-end tests: one on node:http that tells what it was asked, and one on bare sockets that
 // does whatever a script says, down to dying in the middle of a header.
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { createServer as createHttpServer } from 'node:http'
-import { type AddressInfo, createServer, type Server, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
 import { Lines } from './lines.js'
 import { type Body, ByteReader, chunkOf, framingOf, type Head, readBody, readHead, write } from './wire.js'
 
@@ -200,9 +201,14 @@ function listen(server: Server, port: number, rest: Pick<Origin, 'requests' | 'c
   })
 }
 
-/** A port of the loopback address that refuses connections. */
+/**
+ * A port of the loopback address that refuses connections for as long as this process lives: the local one of a connection to ourselves,
+ * so that it is taken and nobody else can come to listen on it.
+ */
 export async function refusingPort(): Promise<number> {
-  const origin = await startEcho()
-  await origin.close()
-  return origin.port
+  const server = createServer((socket) => socket.unref()).unref()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const socket = connect((server.address() as AddressInfo).port, '127.0.0.1').unref()
+  await once(socket, 'connect')
+  return socket.localPort!
 }

@@ -74,7 +74,7 @@ export const differences: readonly Difference[] = [
 
 /** What must be equal: of a failed exchange, the outcome; of an answer, all but what undici gets wrong. */
 function essence({ failure, interim, status, headers, body, trailers }: Verdict): string {
-  if (failure !== null) return failure.split(' ')[0]!
+  if (failure !== null) return failure.split(',')[0]!
   // undici loses reason phrases that come in pieces, and keeps blanks at a value's end (RFC 9110, 5.5).
   return JSON.stringify({ interim, status, headers: trimmed(headers), body, trailers: trimmed(trailers!) })
 }

@@ -2,7 +2,7 @@
 // where it failed, which outcome failure.ts makes of that.
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
-import { upstreamFailure } from '../../src/proxy/failure.js'
+import { type UpstreamFailure, upstreamFailure } from '../../src/proxy/failure.js'
 
 export interface Verdict {
   interim: number[]
@@ -12,7 +12,7 @@ export interface Verdict {
   /** A character a byte. */
   body: string
   trailers: IncomingHttpHeaders | null
-  /** What failure.ts decides: `outcome retry`, or the outcome alone once the answer has begun; null where it is complete. */
+  /** The outcome failure.ts makes of it, and how far it had come; null where the answer is complete. */
   failure: string | null
 }
 
@@ -79,9 +79,8 @@ class Recorder implements Dispatcher.DispatchHandler, Sent {
   }
 
   onResponseError(_: Dispatcher.DispatchController, error: Error): void {
-    const { rejection, retry } = upstreamFailure(error)
     this.error = error
-    this.seen.failure = this.seen.status > 0 ? rejection.code : `${rejection.code} ${retry}`
+    this.seen.failure = describe(upstreamFailure(error), this.seen.status > 0)
     this.finish()
   }
 
@@ -91,6 +90,13 @@ class Recorder implements Dispatcher.DispatchHandler, Sent {
     this.settleStart()
     this.settle(this.seen)
   }
+}
+
+/** Once the answer has begun it does not matter how it came to be cut: that is told by the status. */
+function describe({ rejection, retry }: UpstreamFailure, begun: boolean): string {
+  if (begun) return rejection.code
+  if (retry === 'always') return `${rejection.code}, not reached`
+  return rejection.reason === 'connection lost' ? `${rejection.code}, lost` : rejection.code
 }
 
 export function send(

@@ -55,6 +55,8 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
   headSinceMs = 0
   /** The head of the line is late: takes no more for now. How many answers there had been by then; -1: it is not. */
   lateAtAnswers = -1
+  /** Requests taken off it since. */
+  moved = 0
 
   private readonly owner: ConnectionOwner
   private readonly socket: Socket

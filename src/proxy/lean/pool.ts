@@ -202,18 +202,19 @@ export class LeanPool extends Dispatcher implements ConnectionOwner {
   }
 
   /**
-   * A connection whose next response is late takes no more. One of those behind it is sent again elsewhere, alone; once any other response
-   * has come the upstream itself is not what is slow, and the rest follow. The upstream may so see a request twice: they may be repeated.
+   * A connection whose next response is late takes no more. Of those behind it one is sent again elsewhere, alone, and one more each time
+   * as long has passed again; once any other response has come, the upstream as a whole is not what is slow and all of them go. The
+   * upstream may so see a request twice, but a stalled one does not get all of them twice at once.
    */
   private relieve(): void {
     const nowMs = performance.now()
     const { limitMs, answers } = this.lateness
     for (const connection of [...this.connections]) {
-      const { inFlight } = connection
-      if (connection.headSinceMs === 0 || nowMs - connection.headSinceMs < limitMs) continue
-      const first = connection.lateAtAnswers < 0
-      if (first) connection.lateAtAnswers = answers
-      if (first || connection.lateAtAnswers !== answers) this.move(connection, first ? 1 : inFlight.length - 1)
+      const lateMs = connection.headSinceMs === 0 ? 0 : nowMs - connection.headSinceMs
+      if (lateMs < limitMs) continue
+      if (connection.lateAtAnswers < 0) connection.lateAtAnswers = answers
+      if (connection.lateAtAnswers !== answers) this.move(connection, connection.load - 1)
+      else if (lateMs >= limitMs * (1 + connection.moved)) this.move(connection, 1)
     }
   }
 
@@ -221,6 +222,7 @@ export class LeanPool extends Dispatcher implements ConnectionOwner {
   private move(connection: LeanConnection, count: number): void {
     for (let i = 0; i < count && connection.load > 1; i++) {
       connection.closing = true
+      connection.moved++
       const request = connection.takeLast()
       if (!request.done) this.resend(request)
     }

@@ -25,9 +25,9 @@ Fields.prototype = Object.create(null)
 const names = new Map<string, string>()
 const MAX_NAMES = 1000
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
-/** RFC 9110, 5.5 and RFC 9112, 2.2: control characters other than HTAB; CR and LF other than together. */
+/** RFC 9110, 5.5: control characters other than HTAB. CR and LF are lineEnd's. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
-const FORBIDDEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)/
+const FORBIDDEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]/
 
 export function parserError(message: string, code: string): Error {
   return Object.assign(new errors.HTTPParserError(message), { code: `HPE_${code}` })
@@ -42,19 +42,25 @@ function lowerCaseName(name: string): string {
   return lower
 }
 
-/** The field lines in text[from, to); `to` is where the last one ends, without its CRLF. */
-export function parseFields(text: string, from: number, to: number): IncomingHttpHeaders {
+/** Where the line at `at` ends: its CRLF, or the end of the text. RFC 9112, 2.2: neither CR nor LF comes alone. */
+function lineEnd(text: string, at: number): number {
+  const cr = text.indexOf('\r', at)
+  const lf = text.indexOf('\n', at)
+  if (cr < 0 && lf < 0) return text.length
+  if (cr < 0 || lf !== cr + 1) throw parserError('bare CR or LF', 'CR_EXPECTED')
+  return cr
+}
+
+/** Field lines, from `from` to the end of the text. */
+function parseFields(text: string, from: number): IncomingHttpHeaders {
   const fields = new Fields()
-  let at = from
-  while (at < to) {
-    let end = text.indexOf('\n', at)
-    if (end < 0 || end > to) end = to + 1
-    else if (text.charCodeAt(end - 1) !== 13) throw parserError('bare LF', 'CR_EXPECTED')
+  for (let at = from; at < text.length; ) {
+    const end = lineEnd(text, at)
     const colon = text.indexOf(':', at)
     if (colon < 0 || colon >= end) throw parserError('field line without a colon', 'INVALID_HEADER_TOKEN')
     const name = lowerCaseName(text.substring(at, colon))
     let first = colon + 1
-    let last = end - 1
+    let last = end
     while (first < last && isBlank(text.charCodeAt(first))) first++
     while (last > first && isBlank(text.charCodeAt(last - 1))) last--
     const value = text.substring(first, last)
@@ -62,7 +68,7 @@ export function parseFields(text: string, from: number, to: number): IncomingHtt
     if (earlier === undefined) fields[name] = value
     else if (typeof earlier === 'string') fields[name] = [earlier, value]
     else earlier.push(value)
-    at = end + 1
+    at = end + 2
   }
   return fields
 }
@@ -80,13 +86,11 @@ export function parseHead(text: string): ResponseHead {
   const minor = text.charCodeAt(7) - 0x30
   if (minor !== 0 && minor !== 1) throw parserError('unknown HTTP version', 'INVALID_VERSION')
   const status = digit(text, 9) * 100 + digit(text, 10) * 10 + digit(text, 11)
-  let lineEnd = text.indexOf('\n', 12)
-  if (lineEnd < 0) lineEnd = text.length + 1
-  else if (text.charCodeAt(lineEnd - 1) !== 13) throw parserError('bare LF', 'CR_EXPECTED')
-  if (!(status >= 100) || (lineEnd !== 13 && text.charCodeAt(12) !== 0x20))
+  const end = lineEnd(text, 12)
+  if (!(status >= 100) || (end !== 12 && text.charCodeAt(12) !== 0x20))
     throw parserError('invalid status', 'INVALID_STATUS')
-  const phrase = lineEnd === 13 ? '' : text.substring(13, lineEnd - 1)
-  const headers = parseFields(text, lineEnd + 1, text.length)
+  const phrase = end === 12 ? '' : text.substring(13, end)
+  const headers = parseFields(text, end + 2)
 
   const declared = headers['content-length']
   const coding = headers['transfer-encoding']
@@ -99,7 +103,6 @@ export function parseHead(text: string): ResponseHead {
   if (declared !== undefined && (typeof declared !== 'string' || !/^[0-9]{1,15}$/.test(declared))) {
     throw parserError('invalid Content-Length', 'INVALID_CONTENT_LENGTH')
   }
-  const keepAlive = /timeout=(\d{1,6})/.exec(String(headers['keep-alive']))
   return {
     status,
     phrase,
@@ -107,7 +110,7 @@ export function parseHead(text: string): ResponseHead {
     length: declared === undefined ? -1 : Number(declared),
     chunked: coding !== undefined,
     persistent: isPersistent(headers.connection, minor),
-    keepAliveMs: keepAlive === null ? -1 : Math.max(0, Number(keepAlive[1]) - 1) * 1000,
+    keepAliveMs: headers['keep-alive'] === undefined ? -1 : hintMs(String(headers['keep-alive'])),
   }
 }
 
@@ -117,8 +120,14 @@ function digit(text: string, at: number): number {
   return value >= 0 && value <= 9 ? value : Number.NaN
 }
 
+function hintMs(keepAlive: string): number {
+  const timeout = /timeout=(\d{1,6})/.exec(keepAlive)
+  return timeout === null ? -1 : Math.max(0, Number(timeout[1]) - 1) * 1000
+}
+
 /** RFC 9112, 9.3. */
 function isPersistent(connection: string | undefined, minor: number): boolean {
+  if (connection === 'keep-alive') return true
   if (connection === undefined) return minor === 1
   const options = String(connection).toLowerCase().split(',')
   if (options.some((option) => option.trim() === 'close')) return false

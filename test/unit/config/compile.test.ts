@@ -28,6 +28,8 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       firstByteTimeoutMs: 15_000,
       idleTimeoutMs: 60_000,
       totalTimeoutMs: Infinity,
+      client: 'lean',
+      pipelining: 1,
       breaker: {
         windowMs: 10_000,
         minRequests: 20,
