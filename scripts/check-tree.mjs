@@ -19,6 +19,7 @@ const LAYERS = {
     'src/telemetry',
     'src/ingress',
     'src/policy',
+    'src/proxy/lean',
     'src/outcome',
     'src/deadlines',
   ],
@@ -45,6 +46,7 @@ const OWNED = [
       'src/ingress/client-address.ts',
       'src/ingress/exchange.ts',
       'src/ingress/listen.ts',
+      'src/ingress/peers.ts',
       'src/ingress/uws.ts',
       'src/proxy/respond.ts',
       'src/worker.ts',
@@ -54,7 +56,13 @@ const OWNED = [
   {
     // lean/ speaks undici's dispatch interface.
     what: 'undici',
-    by: ['src/proxy/forward.ts', 'src/proxy/failure.ts', 'src/proxy/lean/', 'src/control/health-checks.ts'],
+    by: [
+      'src/proxy/client.ts',
+      'src/proxy/forward.ts',
+      'src/proxy/failure.ts',
+      'src/proxy/lean/',
+      'src/control/health-checks.ts',
+    ],
   },
   { what: 'piscina', by: ['src/policy/digest-pool.ts', 'src/policy/digest-worker.ts'] },
   { what: 'commander', by: ['src/cli.ts'] },

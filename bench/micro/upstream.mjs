@@ -9,6 +9,8 @@ import { Pool } from 'undici'
 import { LeanPool } from '../../dist/src/proxy/lean/pool.js'
 
 const ARMS = { undici: [], 'lean, alone': ['1'], 'lean, 32 deep': ['32'] }
+/** Proxies on core 0; origin and load on core 1. */
+const PIN = 'taskset'
 const BODY = '<p>hello, world</p>\n'
 const dropped = new Set(['content-length', 'connection', 'keep-alive', 'transfer-encoding', 'date', 'host'])
 
@@ -64,7 +66,7 @@ function proxy(upstream, depth) {
 
 /** A process of this file on one core, and its port. */
 function start(core, ...args) {
-  const child = spawn('taskset', ['-c', core, process.execPath, import.meta.filename, ...args], {
+  const child = spawn(PIN, ['-c', core, process.execPath, import.meta.filename, ...args], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   })
   return new Promise((resolve) => child.once('message', (port) => resolve({ child, port })))
@@ -78,7 +80,7 @@ function cpuUs(pid) {
 }
 
 function load(port, seconds) {
-  const out = execFileSync('taskset', ['-c', '1', 'wrk', '-t1', '-c64', `-d${seconds}s`, `http://127.0.0.1:${port}/`], {
+  const out = execFileSync(PIN, ['-c', '1', 'wrk', '-t1', '-c64', `-d${seconds}s`, `http://127.0.0.1:${port}/`], {
     encoding: 'utf8',
   })
   if (/Non-2xx|Socket errors/.test(out)) throw new Error(out)

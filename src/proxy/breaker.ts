@@ -143,11 +143,8 @@ export class Breaker {
 
   private reportProbe(low: number, slot: number, outcome: number, nowMs: number, nowUs: number): void {
     const generation = low >>> 10
-    if (outcome === OUTCOME.failed) {
-      this.record.endProbe(generation, slot, this.workerIndex, 'free')
-      this.open(low, 'probe_failed', nowMs, nowUs)
-      return
-    }
+    // Its permit goes with the generation: given back before, it would let another probe through.
+    if (outcome === OUTCOME.failed) return this.open(low, 'probe_failed', nowMs, nowUs)
     const to = outcome === OUTCOME.ok ? 'ok' : outcome === OUTCOME.slow ? 'slow' : 'free'
     if (!this.record.endProbe(generation, slot, this.workerIndex, to) || to === 'free') return
     const slow = this.record.slowProbes(generation, this.probes)

@@ -206,9 +206,9 @@ export class StreamedAnswer {
     const [ok, done] = res.tryEnd(chunk, this.length)
     if (done) this.exchange.res = null
     else if (!ok) {
-      // The chunk is the client's again when this returns.
-      this.pending = Buffer.from(chunk)
-      this.pendingOffset = offset
+      // The chunk is its owner's again when this returns: what uWS did not take is copied.
+      this.pendingOffset = res.getWriteOffset()
+      this.pending = Buffer.from(chunk.subarray(this.pendingOffset - offset))
       this.waiting = true
       return false
     }

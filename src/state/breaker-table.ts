@@ -126,8 +126,8 @@ export class BreakerTable {
       const index = (Number(BigInt.asUintN(32, key)) + probe) % this.capacity
       const found = Atomics.compareExchange(this.words, index * RECORD_64 + KEY_64, 0n, key)
       if (found !== 0n && found !== key) continue
-      // Its maker may not have come to the name yet; both write the same.
-      if (found === 0n) this.write(index, name)
+      // Its maker may not have come to the name yet, or never will; both write the same.
+      if (found === 0n || this.nameAt(index) === '') this.write(index, name)
       return new BreakerRecord(this, index)
     }
     throw new RangeError(`no room for the breaker of ${name}: all ${this.capacity} records are taken`)
@@ -322,9 +322,9 @@ export class BreakerRecord {
     const bucket = Math.floor(nowMs / bucketMs) | 0
     const current = this.ints[this.at + BUCKET] as number
     const ahead = (bucket - current) | 0
-    // One behind is another process's clock a moment before the edge.
-    if ((ahead === 0 || ahead === -1) && this.ints[this.at + BUCKET_MS] === bucketMs) return
-    if (ahead < -1 || ahead > RING || this.ints[this.at + BUCKET_MS] !== bucketMs) {
+    // Behind is who read the clock and was not run for a while: it must not throw away what the others have counted since.
+    if (ahead <= 0 && ahead > -RING && this.ints[this.at + BUCKET_MS] === bucketMs) return
+    if (ahead < 0 || ahead > RING || this.ints[this.at + BUCKET_MS] !== bucketMs) {
       this.restart(nowMs, bucketMs)
       return
     }

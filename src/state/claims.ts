@@ -50,15 +50,13 @@ export class Claims {
     return false
   }
 
-  /** Ends a claim, with what the word shall hold. */
-  end(entry: number, value: bigint): void {
-    Atomics.store(this.words, this.kinds[entry * 4 + 1] as number, value)
+  /**
+   * Ends a claim, with what the word shall hold. Said by the caller and not read from the journal: workers that outlive their primary finish
+   * what is in flight, and their successors use the same journals meanwhile.
+   */
+  end(entry: number, word: number, value: bigint): void {
+    Atomics.store(this.words, word, value)
     this.kinds[entry * 4] = 0
-  }
-
-  /** Back to what it was. */
-  undo(entry: number): void {
-    this.end(entry, this.saved[entry * 2 + 1] as bigint)
   }
 
   /** Waits until somebody else's claim is gone. False: it stays. */

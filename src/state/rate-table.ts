@@ -1,9 +1,13 @@
 // The buckets of all limits, by key: exact over all workers and kept from start to start. Runs per request; knows nothing of routes
-// or HTTP (policy/rate-limit.ts does). A decision on one bucket takes no lock: it is one compareExchange. Where the buckets lie:
-// rate-slots.ts.
+// or HTTP (policy/rate-limit.ts does). Where the buckets lie: rate-slots.ts. How one worker holds several at once: claims.ts.
 //
-// The protocol. Once published, a slot's tat only ever grows; nobody writes the same value twice. So a reader who loads tat, then finds its
-// key in the slot, then replaces that tat by compareExchange knows that the key was there all along.
+// A bucket is one number, GCRA's tat: when it will be full again. A request is admitted if its cost, put on top of tat (of now, where tat has
+// passed), ends no further than the burst from now; that end is the new tat. So a decision is one compareExchange and takes no lock, and a
+// bucket whose tat has passed is as good as none: its slot is free for another key.
+//
+// The rule that makes this safe: in a slot tat only ever grows, also from key to key, and while a slot's key changes a claim (a negative
+// number) stands in its place. So who loads tat, then finds its key in the slot, then replaces that very tat knows that the key was there
+// all along. (A claim that ends with the tat it began with left the key alone.)
 //   decide   tat and key as above. Refused: tat is read again, for the same reason. Nothing is written.
 //   insert   claims the first row's lock, which whoever inserts the same key needs as well; looks again; claims a free slot's tat,
 //            writes key and tag, publishes tat with the first charge in it. Whoever charges the slot's former key has the claim to
@@ -12,6 +16,7 @@
 //            order of place, the last is replaced, the others are published. If any changed meanwhile, all go back to what they were and
 //            the request is decided anew. So at no time does anybody see one charged and not the others, and a refusal charges none. (A
 //            worker that dies in this instant leaves the last one charged, for a request that died with it.)
+// Nobody waits for a claim while it holds one, so no two wait for each other.
 import { type Charge, VERDICT } from './charge.js'
 import { Claims, ENTRIES } from './claims.js'
 import { type Rate, ticksAt } from './rate.js'
@@ -184,11 +189,17 @@ export class RateTable {
     if (held === taking - 1) {
       const last = charges[order[held] as number] as Charge
       if (Atomics.compareExchange(this.words, last.line * LINE_64, last.seen, last.tat) === last.seen) {
-        for (let i = 0; i < held; i++) claims.end(i, (charges[order[i] as number] as Charge).tat)
+        for (let i = 0; i < held; i++) {
+          const { line, tat } = charges[order[i] as number] as Charge
+          claims.end(i, line * LINE_64, tat)
+        }
         return true
       }
     }
-    while (held > 0) claims.undo(--held)
+    while (held-- > 0) {
+      const { line, seen } = charges[order[held] as number] as Charge
+      claims.end(held, line * LINE_64, seen)
+    }
     return false
   }
 
@@ -235,13 +246,13 @@ export class RateTable {
       ints[key + 3] = charge.d
       this.counts[COUNT.inserts]!++
       if (Atomics.exchange(slots.tags, tagIndex(line), tagOf(charge.c)) !== 0) this.counts[COUNT.evictions]!++
-      claims.end(TAKEOVER_ENTRY, tat)
+      claims.end(TAKEOVER_ENTRY, word, tat)
       charge.line = line
       charge.seen = tat
       outcome = INSERTED
       break
     }
-    claims.end(LOCK_ENTRY, 0n)
+    claims.end(LOCK_ENTRY, lock, 0n)
     if (outcome === NONE_FREE) this.counts[COUNT.full]!++
     return outcome
   }

@@ -735,6 +735,23 @@ describe('what the lean client does beyond undici', () => {
     expect(origin.requests.all.length).toBe(3)
   })
 
+  test.each([
+    ['after its time', 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'],
+    [
+      'at once where the upstream says it soon will',
+      'HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 2\r\n\r\nok',
+    ],
+  ])('an idle connection is let go %s', async (_, answer) => {
+    let closed!: Promise<void>
+    const origin = await serve(async (exchange) => {
+      await exchange.send(answer)
+      closed = exchange.closed()
+      await closed
+    })
+    expect((await ask(open(lean, origin.url, { keepAliveMs: 500 }))).body).toBe('ok')
+    await closed
+  })
+
   test('a length without a body is refused', async () => {
     const origin = await serve((exchange) => exchange.send(OK))
     const pool = open(lean, origin.url)

@@ -6,6 +6,8 @@ export interface ClientOptions {
   readonly connections?: number
   readonly pipelining?: number
   readonly connectTimeoutMs?: number
+  /** The lean client's; undici's is left at its default. */
+  readonly keepAliveMs?: number
 }
 
 export interface UpstreamClient {
@@ -28,8 +30,8 @@ export const undici: UpstreamClient = {
 
 export const lean: UpstreamClient = {
   name: 'lean',
-  create: (origin, { connections = 16, pipelining = 1, connectTimeoutMs = 2000 } = {}) =>
-    new LeanPool(origin, { connections, pipelining, connectTimeoutMs }),
+  create: (origin, { connections = 16, pipelining = 1, connectTimeoutMs = 2000, keepAliveMs = 4000 } = {}) =>
+    new LeanPool(origin, { connections, pipelining, connectTimeoutMs, keepAliveMs }),
 }
 
 export const clients = [undici, lean]

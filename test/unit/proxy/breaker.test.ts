@@ -115,6 +115,16 @@ describe('closed', () => {
     }
   })
 
+  it('keeps the window when a worker reports that was not run for a while', () => {
+    const breaker = breakerOf()
+    call(breaker, failed, 4)
+    pass(5000)
+    call(breaker, failed, 4)
+    const permit = breaker.admit(nowUs)
+    breaker.report(permit, failed, nowUs - 3_000_000)
+    expect(breaker.snapshot().window).toEqual({ ok: 0, failed: 9, slow: 0 })
+  })
+
   it('shows a window that empties also when nothing is called any more', () => {
     const breaker = breakerOf()
     call(breaker, failed, 3)
@@ -228,6 +238,22 @@ describe('half open', () => {
     one.report(first, ok, nowUs)
     expect(one.state).toBe('open')
     expect(changes.at(-1)).toEqual({ from: 'half_open', to: 'open', reason: 'probe_failed' })
+  })
+
+  it('sends no other in place of one that failed, whenever somebody asks', () => {
+    const [first] = admits(one, 3) as [number]
+    const swap = Atomics.compareExchange
+    let through = 0
+    Atomics.compareExchange = ((...step: Parameters<typeof swap>) => {
+      const was = swap(...step)
+      Atomics.compareExchange = swap
+      through += admits(two, 1).length
+      return was
+    }) as typeof swap
+    one.report(first, failed, nowUs)
+    Atomics.compareExchange = swap
+    expect(through).toBe(0)
+    expect(one.state).toBe('open')
   })
 
   it('opens again when too many probes were slow', () => {
@@ -366,6 +392,15 @@ describe('the table', () => {
     const states = Array.from({ length: 40 }, (_, i) => breakerOf(0, {}, `service-${i}`).state)
     expect(states.filter((state) => state === 'open')).toHaveLength(39)
     expect(table.records().size).toBe(40)
+  })
+
+  it('has a name also where its maker died before it came to that', () => {
+    const { index } = table.record('demo')
+    const { offset } = segment.section('breakers')
+    new Uint8Array(segment.buffer, offset + index * 1024 + 704, 4).fill(0)
+    expect([...table.records().keys()]).toEqual([''])
+    table.record('demo')
+    expect([...table.records().keys()]).toEqual(['demo'])
   })
 
   it('makes room by forgetting services that are no longer configured, and those alone', () => {

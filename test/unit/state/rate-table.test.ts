@@ -196,6 +196,25 @@ describe('a worker that died', () => {
     expect(table.admit(chargeFor(segment, 'k', rate), START_US)).toBe(refused)
   })
 
+  it('and left workers behind that finish what they have: none ends what another holds under its index', () => {
+    const segment = segmentFor(1000)
+    const orphan = new RateTable(segment, 0)
+    const successor = new RateTable(segment, 0)
+    const exchange = Atomics.exchange
+    Atomics.exchange = ((...step: Parameters<typeof exchange>) => {
+      Atomics.exchange = exchange
+      for (let i = 0; i < 20; i++)
+        expect(successor.admit(chargeFor(segment, `other ${i}`, rate), START_US)).not.toBe(refused)
+      return exchange(...step)
+    }) as typeof exchange
+    expect(orphan.admit(chargeFor(segment, 'k', rate), START_US)).toBe(admitted)
+    for (let i = 0; i < 4; i++) expect(orphan.admit(chargeFor(segment, 'k', rate), START_US)).toBe(admitted)
+    expect(orphan.admit(chargeFor(segment, 'k', rate), START_US)).toBe(refused)
+    const { offset, bytes } = segment.section('rates')
+    const words = new BigInt64Array(segment.buffer, offset, bytes / 8).subarray(-orphan.slots.rows * 128)
+    expect(words.filter((word, at) => at % 8 === 0 && word < 0n)).toHaveLength(0)
+  })
+
   /** The worker's steps up to the publication, where the process ends instead. */
   function dieInserting(table: RateTable, segment: Segment, key: string, of: Rate): void {
     const store = Atomics.store
