@@ -121,7 +121,3 @@ export function ms(value: number): string {
 export function percent(fraction: number): string {
   return `${(fraction * 100).toFixed(fraction < 0.1 ? 1 : 0)} %`
 }
-
-export function range(of: Figure, digits: number): string {
-  return `${of.median.toFixed(digits)} (${of.min.toFixed(digits)}–${of.max.toFixed(digits)})`
-}

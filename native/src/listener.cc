@@ -14,6 +14,10 @@
 namespace tidegate {
 namespace {
 
+// uSockets reads 512 KiB at a time and, when that much was there, again at once: a fast upload then fills memory before its pause is
+// looked at. The kernel doubles this (and caps it at net.core.rmem_max), so that no read finds as much. It also bounds the window, to
+// some MB/s of upload per connection at 100 ms of round trip.
+constexpr int kReceiveBytes = 256 * 1024;
 constexpr int kDeferAcceptSeconds = 2;  // a connection is accepted with its first bytes, or after about this long without
 
 // listen(host, port, backlog) -> { fd, port }. host is an address, or '' for every one of both families.
@@ -46,6 +50,7 @@ napi_value listenOn(napi_env env, napi_callback_info info) {
   // All but the first are inherited by the connections or concern their accepting.
   if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
       setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0 ||
+      setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &kReceiveBytes, sizeof kReceiveBytes) != 0 ||
       setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &kDeferAcceptSeconds, sizeof kDeferAcceptSeconds) != 0 ||
       (address.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) != 0)) {
     return throwSystem(env, errno, "setsockopt", subject);

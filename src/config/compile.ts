@@ -2,8 +2,9 @@
 // bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
 import { canonicalHost, type PathPattern } from './patterns.js'
+import { NO_TIMEOUT } from './quantities.js'
 import { patternOf } from './references.js'
-import { type Config, type LimitConfig, NO_TIMEOUT, type RouteConfig } from './schema.js'
+import type { Config, LimitConfig, RouteConfig } from './schema.js'
 import type { Settings } from './settings.js'
 
 export interface Consumer {

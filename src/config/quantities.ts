@@ -55,3 +55,7 @@ export function formatBytes(bytes: number): string {
   }
   return `${bytes}B`
 }
+
+/** `none` and `unlimited` in numbers: for deadlines, and for sizes. */
+export const NO_TIMEOUT = 0
+export const UNLIMITED_BYTES = Number.MAX_SAFE_INTEGER

@@ -2,8 +2,8 @@
 // apart, options that have no effect where they stand. Pure; each problem with the path of the key it is about.
 import { hint } from './nearest.js'
 import { canonicalHost, isParameter, type PathPattern, parsePattern } from './patterns.js'
+import { UNLIMITED_BYTES } from './quantities.js'
 import type { Config, LimitConfig, RouteConfig } from './schema.js'
-import { UNLIMITED_BYTES } from './schema.js'
 
 export interface Problem {
   readonly path: readonly PropertyKey[]

@@ -9,16 +9,14 @@ import {
   durationMs,
   formatBytes,
   formatDuration,
+  NO_TIMEOUT,
   parseRate,
   RATE,
   type Rate,
   SIZE,
   sizeBytes,
+  UNLIMITED_BYTES,
 } from './quantities.js'
-
-/** `none` and `unlimited` in numbers: for deadlines, and for sizes. */
-export const NO_TIMEOUT = 0
-export const UNLIMITED_BYTES = Number.MAX_SAFE_INTEGER
 
 const HOUR_MS = 3_600_000
 const withAlternative = (pattern: RegExp, word: string) => new RegExp(`^${word}$|${pattern.source}`)

@@ -147,9 +147,11 @@ export class Supervisor {
     if (livedMs > YOUNG_MS) slot.backoffMs = BACKOFF_MIN_MS
     const reason = slot.said === '' ? how : `${slot.said} (${how})`
     if (!this.everListened && slot.failures >= HOPELESS_STARTS) return this.options.onHopeless(reason)
-    log.error({ slot: index, reason, restartInMs: slot.backoffMs }, 'worker died')
-    slot.restart = setTimeout(() => this.spawn(index), slot.backoffMs)
-    slot.backoffMs = Math.min(slot.backoffMs * 2, BACKOFF_MAX_MS)
+    // One that served for a while is replaced at once.
+    const restartInMs = livedMs > YOUNG_MS ? 0 : slot.backoffMs
+    log.error({ slot: index, reason, restartInMs }, 'worker died')
+    slot.restart = setTimeout(() => this.spawn(index), restartInMs)
+    if (restartInMs > 0) slot.backoffMs = Math.min(slot.backoffMs * 2, BACKOFF_MAX_MS)
   }
 
   private findHung(): void {

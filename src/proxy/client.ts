@@ -1,7 +1,8 @@
 // Which client speaks to an endpoint. All of them are undici Dispatchers, so that forward.ts knows one interface.
-import { type Dispatcher, Pool } from 'undici'
+import type { Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../config/compile.js'
 import { LeanPool } from './lean/pool.js'
+import { createPool } from './undici.js'
 
 /** Of a response's head, as undici's default. */
 const MAX_HEADER_BYTES = 16_384
@@ -17,7 +18,7 @@ export function createClient(service: Service, endpoint: Endpoint, connections: 
       maxHeaderBytes: MAX_HEADER_BYTES,
     })
   }
-  return new Pool(endpoint.origin, {
+  return createPool(endpoint.origin, {
     connections,
     pipelining,
     allowH2: false,

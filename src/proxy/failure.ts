@@ -1,6 +1,7 @@
 // The one place that turns what went wrong with an upstream into the client's outcome.
-import { errors } from 'undici'
+
 import { type OutcomeCode, Rejection } from '../outcome.js'
+import { errors } from './undici.js'
 
 export interface UpstreamFailure {
   readonly rejection: Rejection

@@ -1,7 +1,7 @@
 // Forwards one exchange: attempts, deadlines, backpressure both ways, cancellation. The only user of undici on the request's way.
 // Runs per request. Neither body is ever gathered here: what one side cannot take stops the other.
 import type { IncomingHttpHeaders } from 'node:http'
-import { type Dispatcher, errors } from 'undici'
+import type { Dispatcher } from 'undici'
 import type { Endpoint, RouteTable, Service } from '../config/compile.js'
 import { cutPrefix } from '../config/patterns.js'
 import type { Deadline, Deadlines } from '../deadlines.js'
@@ -15,6 +15,7 @@ import { Cluster } from './cluster.js'
 import { DeadlineError, type UpstreamFailure, upstreamFailure } from './failure.js'
 import { upstreamHeaders } from './headers.js'
 import { answerWhole, cut, StreamedAnswer } from './respond.js'
+import { errors } from './undici.js'
 
 const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
 const uploadTooSlow = new Rejection('request_timeout', 'body not received in time', true)

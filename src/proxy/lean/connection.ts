@@ -5,7 +5,7 @@
 //                                                    └─ the last `unwritten` of them
 import type { IncomingHttpHeaders } from 'node:http'
 import { connect, type Socket } from 'node:net'
-import { errors } from 'undici'
+import { errors } from '../undici.js'
 import { flushLater, type Writer } from './flush.js'
 import type { Carrier, ConnectionLoss, LeanRequest } from './request.js'
 import type { HeadMemo, ResponseHead } from './response-head.js'

@@ -3,7 +3,8 @@
 //
 // A chunk given to onResponseData is valid until the handler returns. Headers given to onResponseStart are shared: read only.
 import { Readable } from 'node:stream'
-import { Dispatcher, errors } from 'undici'
+import type { Dispatcher } from 'undici'
+import { Dispatcher as DispatcherBase, errors } from '../undici.js'
 import { type ConnectionOwner, LeanConnection } from './connection.js'
 import { Lateness } from './lateness.js'
 import { LeanRequest, RequestQueue } from './request.js'
@@ -30,7 +31,7 @@ const LATENESS_TICK_MS = 10
 /** Bodies up to this leave in one write with their head. */
 const INLINE_BODY_BYTES = 8192
 
-export class LeanPool extends Dispatcher implements ConnectionOwner {
+export class LeanPool extends DispatcherBase implements ConnectionOwner {
   readonly host: string
   readonly port: number
   readonly connectTimeoutMs: number

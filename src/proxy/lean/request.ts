@@ -2,7 +2,8 @@
 // controller; where it goes is the pool's and the connection's business.
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Readable } from 'node:stream'
-import { type Dispatcher, errors } from 'undici'
+import type { Dispatcher } from 'undici'
+import { errors } from '../undici.js'
 import type { ResponseHead } from './response-head.js'
 
 /** Whoever carries the request: the queue it waits in, or its connection. */

@@ -1,7 +1,7 @@
 // A response's head, from text to fields. As strict as llhttp, and where RFC 9112 lets a recipient choose, on the side of refusing. Pure;
 // runs per response.
 import type { IncomingHttpHeaders } from 'node:http'
-import { errors } from 'undici'
+import { errors } from '../undici.js'
 
 export interface ResponseHead {
   readonly status: number

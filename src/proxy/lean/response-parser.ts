@@ -7,7 +7,7 @@
 //         └─ SIZE ─ EXTENSION ─ SIZE_LF ─┬─ TRAILERS ┘
 //             └─ DATA_LF ─ DATA_CR ─ DATA ┘
 import type { IncomingHttpHeaders } from 'node:http'
-import { errors } from 'undici'
+import { errors } from '../undici.js'
 import { type HeadMemo, parseHead, parserError, type ResponseHead } from './response-head.js'
 
 declare global {

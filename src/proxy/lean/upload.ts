@@ -1,7 +1,7 @@
 // A request body that streams: from a Readable to the connection, no faster than the upstream takes it. Runs per request with such a body.
 import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
-import { errors } from 'undici'
+import { errors } from '../undici.js'
 import type { LeanRequest } from './request.js'
 import { CHUNKED } from './request-head.js'
 
