@@ -1,7 +1,6 @@
 // The report as text for a terminal.
 import type { CaseResult, Report, Result } from './results.js'
 import { SCENARIOS } from './scenarios.js'
-import type { Figure } from './stats.js'
 
 /** `ab -c 100 -n 10000` against an OpenResty gateway that checks x-source, x-time and x-m; published without naming the machine. */
 export const REFERENCE = { rps: 11_072.9, p50Ms: 8, p99Ms: 20, maxMs: 29 }
