@@ -120,6 +120,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
 
   /** The exchange's service: the route's own, or the one that stands in for it. */
   function call(exchange: Exchange): void {
+    exchange.upstreamStartUs = nowUs()
     const refused = forwarder.pick(exchange) ?? askBreaker(exchange)
     if (refused !== null) return reject(exchange, refused)
     watch(exchange)
@@ -136,7 +137,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   function askBreaker(exchange: Exchange): Rejection | null {
     const breaker = breakers[exchange.service!.index]
     if (breaker === null || breaker === undefined) return null
-    exchange.breakerPermit = breaker.admit(nowUs())
+    exchange.breakerPermit = breaker.admit(exchange.upstreamStartUs)
     return exchange.breakerPermit < 0 ? breakerOpen : null
   }
 
@@ -183,7 +184,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   function conclude(exchange: Exchange): void {
     if (exchange.concluded) return
     exchange.concluded = true
-    const endUs = nowUs()
+    const endUs = exchange.endUs > 0 ? exchange.endUs : nowUs()
     counters.count(exchange, endUs - exchange.startUs)
     accessLog?.write(exchange, endUs)
     inFlight--

@@ -25,6 +25,9 @@ export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exch
   return new Exchange(res, nowUs, req.getCaseSensitiveMethod(), req.getUrl(), req.getQuery(), collected)
 }
 
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
+const NOT_ASCII = /[^\x00-\x7f]/
+
 /** Framing and the fields that later phases read. Null when the request is well formed. */
 export function checkFraming(exchange: Exchange): Rejection | null {
   const headers = exchange.headers
@@ -42,17 +45,21 @@ export function checkFraming(exchange: Exchange): Rejection | null {
         // RFC 9110, 8.6: digits, once. uWS accepts a second one that differs.
         if (lengths++ > 0 || !/^[0-9]{1,15}$/.test(value)) return badLength
         exchange.contentLength = Number(value)
+        exchange.declaresLength = true
         break
       case 'transfer-encoding':
         // RFC 9112, 6.1: what is not exactly one `chunked` is smuggling or a mistake. uWS accepts `identity`.
         if (codings++ > 0 || value.toLowerCase() !== 'chunked') return badCoding
         break
       case 'connection':
+        exchange.connection = exchange.connection === '' ? value : `${exchange.connection},${value}`
         if (hasToken(value, 'close')) exchange.closeRequested = true
         break
       default:
+        if (!NOT_ASCII.test(value)) break
         // uWS decodes header values as UTF-8; what was not UTF-8 cannot be passed on as it came.
         if (value.includes('\ufffd')) return badHeader
+        exchange.isWide = true
     }
   }
   if (codings > 0) {

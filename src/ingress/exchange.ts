@@ -37,6 +37,12 @@ export class Exchange {
   clientAddress = ''
   /** Declared length; -1 when the body is chunked, 0 when there is none. */
   contentLength = 0
+  /** There was a Content-Length, if only of 0. */
+  declaresLength = false
+  /** All Connection fields as one list; '' where there is none. */
+  connection = ''
+  /** Some value is not ASCII: it stands here decoded from UTF-8, and leaves as the bytes it came as. */
+  isWide = false
   /** The client asked for `Connection: close`. */
   closeRequested = false
   /** The whole body where the signature covers it. */
@@ -80,6 +86,8 @@ export class Exchange {
   bytesOut = 0
   attempts = 0
   upstreamStartUs = 0
+  /** Segment clock, when the upstream's part was over; 0 where it had none. */
+  endUs = 0
   /** Time from the first attempt to the upstream's last byte. */
   upstreamUs = 0
 

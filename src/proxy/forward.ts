@@ -116,7 +116,6 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.exchange = exchange
     const service = exchange.service!
     this.service = service
-    exchange.upstreamStartUs = forwarder.ends.nowUs()
     this.upload = exchange.upload
     this.deadlineUs = this.inTotal(
       exchange.upstreamStartUs,
@@ -166,8 +165,8 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.phrase = phrase
     this.headers = headers
     const declared = headers['content-length']
-    this.length = typeof declared === 'string' && /^[0-9]{1,15}$/.test(declared) ? Number(declared) : -1
-    this.waitForMore()
+    // Both clients refuse one that is no number, or differs from another.
+    this.length = declared === undefined ? -1 : Number(declared)
     if (hasBody(exchange) && this.length !== 0) scheduleHead(this)
   }
 
@@ -175,12 +174,12 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     const exchange = this.exchange
     const res = exchange.res
     if (res === null) return
-    this.waitForMore()
     if (this.answer === null && chunk.length === this.length) {
       // All of it is here: head and body leave in one write.
       this.upload?.drop()
       return this.answerWhole(chunk, -1)
     }
+    this.waitForMore()
     let ok = true
     res.cork(() => {
       this.startAnswer()
@@ -267,6 +266,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   flushHead(): void {
     const res = this.exchange.res
     if (res === null || this.answer !== null) return
+    this.waitForMore()
     res.cork(() => {
       this.startAnswer()
       this.answer!.flushHead()
@@ -344,6 +344,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   private settle(failure: UpstreamFailure | null): void {
     const exchange = this.exchange
     const nowUs = this.forwarder.ends.nowUs()
+    exchange.endUs = nowUs
     exchange.upstreamUs = nowUs - exchange.upstreamStartUs
     exchange.holder = null
     this.forwarder.deadlines.remove(this)

@@ -15,20 +15,28 @@ const hopByHop = new Set([
   'upgrade',
 ])
 
-/** Request fields that the gateway writes itself, or has answered itself (Expect: uWS sends 100 Continue). */
-const rewritten = new Set([
-  ...hopByHop,
-  'host',
-  'content-length',
-  'expect',
-  'x-rid',
-  'traceparent',
-  'tracestate',
-  'via',
-  'forwarded',
-  'x-forwarded-for',
-  'x-forwarded-proto',
-  'x-forwarded-host',
+const HOST = 1
+const VIA = 2
+const TRACE_PARENT = 3
+const TRACE_STATE = 4
+const FORWARDED = 5
+const FORWARDED_FOR = 6
+const FORWARDED_PROTO = 7
+const FORWARDED_HOST = 8
+/** Stays on this hop, is written anew, or has been answered (Expect: uWS sends 100 Continue). */
+const DROPPED = 9
+
+/** Request fields that are not passed on as they are. */
+const special = new Map<string, number>([
+  ...[...hopByHop, 'content-length', 'expect', 'x-rid'].map((name) => [name, DROPPED] as const),
+  ['host', HOST],
+  ['via', VIA],
+  ['traceparent', TRACE_PARENT],
+  ['tracestate', TRACE_STATE],
+  ['forwarded', FORWARDED],
+  ['x-forwarded-for', FORWARDED_FOR],
+  ['x-forwarded-proto', FORWARDED_PROTO],
+  ['x-forwarded-host', FORWARDED_HOST],
 ])
 
 /** Case-insensitive membership in a comma-separated list such as Connection's. */
@@ -45,8 +53,7 @@ export function isHopByHop(name: string, connection: string | undefined): boolea
 
 /** uWS decodes header values as UTF-8 and undici writes them as latin1: what is not ASCII is turned into the bytes that came. */
 function wireValue(value: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
-  return /[^\x00-\x7f]/.test(value) ? Buffer.from(value, 'utf8').toString('latin1') : value
+  return Buffer.from(value, 'utf8').toString('latin1')
 }
 
 /** RFC 7239, 6: an IPv6 address is quoted and bracketed. */
@@ -62,7 +69,8 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
   const peer = exchange.peerAddress
   const incoming = exchange.headers
   const out: string[] = []
-  let connection: string | undefined
+  const { connection, isWide } = exchange
+  const namesFields = connection !== '' && connection !== 'keep-alive' && connection !== 'close'
   let host = ''
   let via = ''
   let trace = ''
@@ -72,39 +80,34 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
   let forwardedProto = ''
   let forwardedHost = ''
   for (let i = 0; i < incoming.length; i += 2) {
-    if (incoming[i] === 'connection')
-      connection = connection === undefined ? incoming[i + 1] : `${connection},${incoming[i + 1]}`
-  }
-  for (let i = 0; i < incoming.length; i += 2) {
     const name = incoming[i] as string
     const value = incoming[i + 1] as string
-    if (!rewritten.has(name)) {
-      if (connection === undefined || !isHopByHop(name, connection)) out.push(name, wireValue(value))
-      continue
-    }
-    switch (name) {
-      case 'host':
+    switch (special.get(name)) {
+      case undefined:
+        if (!namesFields || !hasToken(connection, name)) out.push(name, isWide ? wireValue(value) : value)
+        break
+      case HOST:
         host = value
         break
-      case 'via':
+      case VIA:
         via = via === '' ? value : `${via}, ${value}`
         break
-      case 'traceparent':
+      case TRACE_PARENT:
         trace = value
         break
-      case 'tracestate':
+      case TRACE_STATE:
         traceState = traceState === '' ? value : `${traceState},${value}`
         break
-      case 'forwarded':
+      case FORWARDED:
         forwarded = forwarded === '' ? value : `${forwarded}, ${value}`
         break
-      case 'x-forwarded-for':
+      case FORWARDED_FOR:
         forwardedFor = forwardedFor === '' ? value : `${forwardedFor}, ${value}`
         break
-      case 'x-forwarded-proto':
+      case FORWARDED_PROTO:
         forwardedProto = value
         break
-      case 'x-forwarded-host':
+      case FORWARDED_HOST:
         forwardedHost = value
         break
     }
@@ -133,8 +136,6 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
   if (traceState !== '' && validTraceparent(trace)) out.push('tracestate', traceState)
   // A body that was read whole has a length even if it came chunked; DELETE and GET with an empty body keep what they said.
   if (exchange.body !== null) out.push('content-length', String(exchange.body.length))
-  else if (exchange.contentLength > 0 || (exchange.contentLength === 0 && exchange.header('content-length') !== '')) {
-    out.push('content-length', String(exchange.contentLength))
-  }
+  else if (exchange.declaresLength) out.push('content-length', String(exchange.contentLength))
   return out
 }

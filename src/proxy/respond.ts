@@ -20,11 +20,8 @@ function statusLine(status: number, phrase: string): string {
   return line
 }
 
-/** uWS encodes strings as UTF-8 while header values are bytes: undici hands them over as latin1, and they must leave as they came. */
-function headerBytes(value: string): string | Uint8Array {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
-  return /[^\x00-\x7f]/.test(value) ? Buffer.from(value, 'latin1') : value
-}
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
+const NOT_ASCII = /[^\x00-\x7f]/
 
 function writeLimitHeaders(exchange: Exchange, res: HttpResponse): void {
   const limit = exchange.limit
@@ -106,7 +103,8 @@ function endWithLength(res: HttpResponse, length: number): void {
 
 /** Where the lines of an answer's head are kept once they are made: the lean client gives equal heads as one object (lean/response-head.ts). */
 const LINES = Symbol('lines')
-type Headers = IncomingHttpHeaders & { [LINES]?: string }
+const WIDE = Symbol('wide')
+type Headers = IncomingHttpHeaders & { [LINES]?: string; [WIDE]?: boolean }
 
 /** Written by uWS itself, or by us. */
 const rewritten = new Set(['content-length', 'date', 'x-rid', 'x-tidegate-fallback'])
@@ -124,6 +122,7 @@ function linesOf(headers: Headers): string {
     else if (value !== undefined) for (const one of value) lines += `\r\n${name}: ${one}`
   }
   headers[LINES] = lines
+  headers[WIDE] = NOT_ASCII.test(lines)
   return lines
 }
 
@@ -133,7 +132,9 @@ function linesOf(headers: Headers): string {
  */
 function writeHead(exchange: Exchange, res: HttpResponse, phrase: string, headers: IncomingHttpHeaders): void {
   res.writeStatus(statusLine(exchange.status, phrase))
-  res.writeHeader('x-rid', headerBytes(exchange.rid + linesOf(headers)))
+  const value = exchange.rid + linesOf(headers)
+  // uWS encodes strings as UTF-8 while header values are bytes: clients hand them over as latin1, and they must leave as they came.
+  res.writeHeader('x-rid', (headers as Headers)[WIDE] ? Buffer.from(value, 'latin1') : value)
   if (exchange.fallback !== '') res.writeHeader('x-tidegate-fallback', exchange.fallback)
   if (exchange.limit !== null) writeLimitHeaders(exchange, res)
 }
