@@ -18,7 +18,7 @@ import { generator } from './stats.js'
 const SETTLE_MS = 25
 const WARM_UP_REQUESTS = 10_000
 const WARM_UP_STEP_MS = 200
-const WARM_UP_LONGEST_MS = 6000
+const WARM_UP_LONGEST_MS = 3000
 /** A step that costs no less than this share of the cheapest before it brought nothing more. */
 const SETTLED = 0.96
 const WARM_UP_CONNECTIONS = 64

@@ -35,6 +35,8 @@ export class Rejection {
   /** As uWS wants it: `404 Not Found`. */
   readonly statusLine: string
   readonly reason: string
+  /** Header fields after the request id, each behind a CRLF: uWS takes them as part of one value. */
+  readonly fields: string
   /** The problem body up to the request id, and after it. */
   readonly bodyHead: string
   /** The connection cannot carry another request: its framing is in doubt or its body was left unread. */
@@ -47,6 +49,7 @@ export class Rejection {
     this.statusLine = `${status} ${title}`
     this.reason = reason
     this.closesConnection = closesConnection
+    this.fields = `\r\ncontent-type: application/problem+json${status === 401 ? '\r\nwww-authenticate: x-m' : ''}`
     this.bodyHead = `{"type":"about:blank","title":"${title}","status":${status},"code":"${code}","rid":"`
   }
 }

@@ -43,9 +43,7 @@ export function refuse(exchange: Exchange, rejection: Rejection, retryAfterSecon
   exchange.bytesOut = head ? 0 : body.length
   res.cork(() => {
     res.writeStatus(rejection.statusLine)
-    res.writeHeader('content-type', 'application/problem+json')
-    res.writeHeader('x-rid', exchange.rid)
-    if (rejection.status === 401) res.writeHeader('www-authenticate', 'x-m')
+    res.writeHeader('x-rid', exchange.rid + rejection.fields)
     if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
     writeLimitHeaders(exchange, res)
     if (rejection.closesConnection) exchange.closeRequested = true
