@@ -60,6 +60,7 @@ const OWNED = [
       'src/proxy/client.ts',
       'src/proxy/forward.ts',
       'src/proxy/undici.ts',
+      'src/proxy/upstreams.ts',
       'src/proxy/lean/pool.ts',
       'src/proxy/lean/request-head.ts',
       'src/proxy/lean/request.ts',

@@ -17,8 +17,9 @@ import { authorize } from './policy/authorize.js'
 import { DigestPool } from './policy/digest-pool.js'
 import { createRateLimit } from './policy/rate-limit.js'
 import { Breaker } from './proxy/breaker.js'
-import { Forwarder } from './proxy/forward.js'
+import { forward } from './proxy/forward.js'
 import { answerFallback, refuse } from './proxy/respond.js'
+import { Upstreams } from './proxy/upstreams.js'
 import { BreakerTable } from './state/breaker-table.js'
 import type { WorkerCounters } from './state/counters.js'
 import { HealthTable } from './state/health-table.js'
@@ -63,8 +64,8 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     return breaker
   })
   const health = new HealthTable(segment, table.endpoints.length)
-  const ends = { nowUs, conclude, refuse: reject }
-  const forwarder = new Forwarder(table, health, breakers, deadlines, settings.upstreamConnections, slot, ends)
+  const upstreams = new Upstreams(table, health, settings.upstreamConnections, slot)
+  const context = { upstreams, deadlines, breakers, nowUs, conclude, refuse: reject }
 
   let inFlight = 0
   let drained: (() => void) | null = null
@@ -121,10 +122,10 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   /** The exchange's service: the route's own, or the one that stands in for it. */
   function call(exchange: Exchange): void {
     exchange.upstreamStartUs = nowUs()
-    const refused = forwarder.pick(exchange) ?? askBreaker(exchange)
+    const refused = upstreams.pick(exchange) ?? askBreaker(exchange)
     if (refused !== null) return reject(exchange, refused)
     watch(exchange)
-    forwarder.forward(exchange)
+    forward(context, exchange)
   }
 
   /** Before anything is waited for: uWS wants to be told what happens when the client leaves. A refusal on the spot is spared the call. */
@@ -225,7 +226,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     close(): void {
       deadlines.close()
       peers.close()
-      void forwarder.close()
+      void upstreams.close()
       void digestPool.close()
     },
   }

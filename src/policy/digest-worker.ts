@@ -4,6 +4,7 @@ import type { Consumer } from '../config/compile.js'
 import { signedBodyHash, Verifier } from './signature.js'
 
 export interface DigestTask {
+  /** Position in RouteTable.consumers. */
   readonly consumer: number
   readonly time: string
   readonly method: string

@@ -2,33 +2,30 @@
 // Runs per request. Neither body is ever gathered here: what one side cannot take stops the other.
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
-import type { Endpoint, RouteTable, Service } from '../config/compile.js'
+import type { Service } from '../config/compile.js'
 import { cutPrefix } from '../config/patterns.js'
 import type { Deadline, Deadlines } from '../deadlines.js'
 import { CLIENT_SILENCE_MS, type Upload, type UploadEvents } from '../ingress/body.js'
 import type { Exchange, Holder } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
-import type { HealthTable } from '../state/health-table.js'
 import { type Breaker, OUTCOME } from './breaker.js'
-import { createClient } from './client.js'
-import { Cluster } from './cluster.js'
 import { DeadlineError, type UpstreamFailure, upstreamFailure } from './failure.js'
 import { upstreamHeaders } from './headers.js'
 import { answerWhole, cut, StreamedAnswer } from './respond.js'
 import { errors } from './undici.js'
+import type { Upstreams } from './upstreams.js'
 
-const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
 const uploadTooSlow = new Rejection('request_timeout', 'body not received in time', true)
-const queueFull = new Rejection('overloaded', 'too many requests waiting for a connection')
-
-/** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
-const MAX_PENDING = 1024
 
 /** RFC 9110, 9.2.2. */
 const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 
-/** What the forwarder needs of the worker that owns it. */
-export interface ForwardEnds {
+/** What forwarding needs of the worker. */
+export interface ForwardContext {
+  readonly upstreams: Upstreams
+  readonly deadlines: Deadlines
+  /** By Service.index; null where the service has none. */
+  readonly breakers: readonly (Breaker | null)[]
   nowUs(): number
   /** The answer is complete, cut, or the client is gone: log it, count it. */
   conclude(exchange: Exchange): void
@@ -36,66 +33,15 @@ export interface ForwardEnds {
   refuse(exchange: Exchange, rejection: Rejection): void
 }
 
-export class Forwarder {
-  readonly ends: ForwardEnds
-  readonly deadlines: Deadlines
-  readonly breakers: readonly (Breaker | null)[]
-  private readonly clusters: readonly Cluster[]
-  private readonly clients: readonly Dispatcher[]
-  private readonly inFlight: Int32Array
-  private readonly connections: number
-
-  constructor(
-    table: RouteTable,
-    health: HealthTable,
-    breakers: readonly (Breaker | null)[],
-    deadlines: Deadlines,
-    connections: number,
-    workerIndex: number,
-    ends: ForwardEnds,
-  ) {
-    this.ends = ends
-    this.deadlines = deadlines
-    this.breakers = breakers
-    this.connections = connections
-    this.clusters = table.services.map((service) => new Cluster(service, health, workerIndex))
-    this.clients = table.services.flatMap((service) =>
-      service.endpoints.map((endpoint) => createClient(service, endpoint, connections)),
-    )
-    this.inFlight = new Int32Array(this.clients.length)
-  }
-
-  /** The next endpoint for this exchange; a rejection when there is none, or none that can take it. */
-  pick(exchange: Exchange): Rejection | null {
-    const endpoint = this.clusters[exchange.service!.index]!.pick(exchange.endpoint)
-    if (endpoint === null) return noEndpoint
-    if (this.inFlight[endpoint.index]! >= this.connections + MAX_PENDING) return queueFull
-    exchange.endpoint = endpoint
-    return null
-  }
-
-  forward(exchange: Exchange): void {
-    new Forwarding(this, exchange).begin()
-  }
-
-  dispatch(endpoint: Endpoint, options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
-    this.inFlight[endpoint.index]!++
-    this.clients[endpoint.index]!.dispatch(options, handler)
-  }
-
-  release(endpoint: Endpoint): void {
-    this.inFlight[endpoint.index]!--
-  }
-
-  async close(): Promise<void> {
-    await Promise.all(this.clients.map((client) => client.destroy()))
-  }
+/** To exchange.endpoint, which upstreams.pick has chosen. */
+export function forward(context: ForwardContext, exchange: Exchange): void {
+  new Forwarding(context, exchange).begin()
 }
 
 class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, UploadEvents {
   deadlineUs: number
   slot = -1
-  private readonly forwarder: Forwarder
+  private readonly context: ForwardContext
   private readonly exchange: Exchange
   private readonly service: Service
   private readonly upload: Upload | null
@@ -111,8 +57,8 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   private answer: StreamedAnswer | null = null
   private upstreamDone = false
 
-  constructor(forwarder: Forwarder, exchange: Exchange) {
-    this.forwarder = forwarder
+  constructor(context: ForwardContext, exchange: Exchange) {
+    this.context = context
     this.exchange = exchange
     const service = exchange.service!
     this.service = service
@@ -122,7 +68,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
       this.isUploading ? CLIENT_SILENCE_MS : service.firstByteTimeoutMs,
     )
     exchange.holder = this
-    forwarder.deadlines.add(this)
+    context.deadlines.add(this)
   }
 
   begin(): void {
@@ -136,7 +82,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     exchange.attempts++
     this.controller = null
     this.released = false
-    this.forwarder.dispatch(
+    this.context.upstreams.dispatch(
       endpoint,
       {
         method: exchange.method as Dispatcher.HttpMethod,
@@ -215,7 +161,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
       return this.onResponseEnd()
     const failure = upstreamFailure(error)
     if (this.mayRetry(failure)) {
-      if (this.forwarder.pick(exchange) === null) return this.attempt()
+      if (this.context.upstreams.pick(exchange) === null) return this.attempt()
     }
     this.fail(failure)
   }
@@ -238,7 +184,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     if (this.headers !== null) return
     const { firstByteTimeoutMs, idleTimeoutMs } = this.service
     const waitMs = this.isUploading ? (this.upload!.paused ? idleTimeoutMs : CLIENT_SILENCE_MS) : firstByteTimeoutMs
-    this.deadlineUs = this.inTotal(this.forwarder.ends.nowUs(), waitMs)
+    this.deadlineUs = this.inTotal(this.context.nowUs(), waitMs)
   }
 
   /** The client can take more. */
@@ -277,7 +223,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   private answerWhole(body: Buffer | null, declaredLength: number): void {
     this.settle(null)
     answerWhole(this.exchange, this.phrase, this.headers!, body, declaredLength)
-    this.forwarder.ends.conclude(this.exchange)
+    this.context.conclude(this.exchange)
   }
 
   private startAnswer(): void {
@@ -293,7 +239,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
 
   /** From one part of the answer to the next, as long as the whole is in time. */
   private waitForMore(): void {
-    this.deadlineUs = this.inTotal(this.forwarder.ends.nowUs(), this.service.idleTimeoutMs)
+    this.deadlineUs = this.inTotal(this.context.nowUs(), this.service.idleTimeoutMs)
   }
 
   private inTotal(fromUs: number, waitMs: number): number {
@@ -325,7 +271,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.upload?.drop()
     if (this.answer === null) {
       this.settle(failure)
-      this.forwarder.ends.refuse(exchange, failure.rejection)
+      this.context.refuse(exchange, failure.rejection)
       return
     }
     exchange.code = failure.rejection.code
@@ -337,19 +283,19 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
 
   private conclude(failure: UpstreamFailure | null): void {
     this.settle(failure)
-    this.forwarder.ends.conclude(this.exchange)
+    this.context.conclude(this.exchange)
   }
 
   /** Gives back all this forwarding holds: its deadline, its place in the endpoint's queue, the breaker's permit. */
   private settle(failure: UpstreamFailure | null): void {
     const exchange = this.exchange
-    const nowUs = this.forwarder.ends.nowUs()
+    const nowUs = this.context.nowUs()
     exchange.endUs = nowUs
     exchange.upstreamUs = nowUs - exchange.upstreamStartUs
     exchange.holder = null
-    this.forwarder.deadlines.remove(this)
+    this.context.deadlines.remove(this)
     this.releaseEndpoint()
-    const breaker = this.forwarder.breakers[this.service.index]
+    const breaker = this.context.breakers[this.service.index]
     if (breaker === null || breaker === undefined || exchange.breakerPermit < 0) return
     breaker.report(exchange.breakerPermit, this.verdict(failure), nowUs)
     exchange.breakerPermit = -1
@@ -366,7 +312,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   private releaseEndpoint(): void {
     if (this.released) return
     this.released = true
-    this.forwarder.release(this.exchange.endpoint!)
+    this.context.upstreams.release(this.exchange.endpoint!)
   }
 }
 
