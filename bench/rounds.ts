@@ -10,7 +10,7 @@ import { constantRate } from './load/constant-rate.js'
 import type { Load, LoadGenerator, LoadResult } from './load/load.js'
 import type { Cores } from './machine.js'
 import { workFolder } from './processes.js'
-import { type Case, type Contender, TWINS } from './scenarios.js'
+import type { Case, Contender } from './scenarios.js'
 import { sign } from './signature.js'
 import { generator } from './stats.js'
 
@@ -61,7 +61,7 @@ export async function runCase(
 ): Promise<CaseRun> {
   const samples = new Map<Contender, Sample[]>()
   const refused = new Map<Contender, string>()
-  const instances: [Contender, readonly Instance[]][] = []
+  const instances: [Contender, Instance][] = []
   const requestsPerSecond =
     spec.ratePercent === undefined || ceilingRps === null ? null : (ceilingRps * spec.ratePercent) / 100
   const admissions = await Promise.all(contenders.map((contender) => admit(bench, spec, contender)))
@@ -72,18 +72,13 @@ export async function runCase(
       continue
     }
     bench.progress(`warming ${contender.label}`)
-    const processes = [admitted]
-    if (TWINS.includes(contender.target)) {
-      processes.push(await bench.instances.of({ ...contender, twin: true }, spec))
-    }
-    for (const instance of processes) await warmUp(bench, spec, instance)
+    await warmUp(bench, spec, admitted)
     samples.set(contender, [])
-    instances.push([contender, processes])
+    instances.push([contender, admitted])
   }
   for (let round = 0; round < spec.rounds; round++) {
-    for (const [contender, processes] of shuffled(instances, round)) {
+    for (const [contender, instance] of shuffled(instances, round)) {
       bench.progress(`round ${round + 1}/${spec.rounds} ${contender.label}`)
-      const instance = processes[round % processes.length] as Instance
       samples.get(contender)!.push(await turn(bench, spec, instance, requestsPerSecond))
     }
   }

@@ -8,8 +8,6 @@ export interface Contender {
   readonly target: string
   readonly label: string
   readonly again: boolean
-  /** One of two processes that take the rounds in turn. */
-  readonly twin?: true
   readonly slowedBy: number
   readonly offloadBytes?: number
 }
@@ -52,11 +50,6 @@ export const SCENARIOS: Readonly<Record<ScenarioName, string>> = {
 
 export const CEILING_TARGETS = ['nginx+lua', 'tidegate', 'nginx']
 export const LEAST_ROUNDS = 5
-/**
- * Measured with two processes that take the rounds in turn: where a process lies in memory moves its cost by more than the rounds of one
- * process differ (HAProxy by a quarter here), and another run would have been dealt another. Tidegate's second process is the noise floor.
- */
-export const TWINS = ['nginx', 'nginx+lua', 'haproxy']
 const WHOLE = ['tidegate', 'tidegate-pipelined', 'nginx+lua']
 const FAN = ['tidegate', 'nginx+lua']
 const BARE = ['tidegate', 'tidegate-pipelined', 'nginx', 'haproxy', 'fastify-http-proxy', 'httpxy']
