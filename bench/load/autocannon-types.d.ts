@@ -1,6 +1,7 @@
 // The part of autocannon the harness uses; it ships no types.
 declare module 'autocannon' {
   interface Client {
+    on(event: 'headers', listener: (head: { statusCode: number }) => void): void
     on(event: 'response', listener: (status: number, bytes: number, responseTimeMs: number) => void): void
   }
   interface Options {
