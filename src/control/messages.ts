@@ -24,7 +24,6 @@ export interface DrainMessage {
 export type ToWorker = StartMessage | DrainMessage
 
 export type FromWorker =
-  | { readonly type: 'ready' }
   | { readonly type: 'listening'; readonly port: number; readonly uwsVersion: string }
   /** It cannot start, or cannot go on; it is about to exit. */
   | { readonly type: 'failed'; readonly message: string }

@@ -1,7 +1,7 @@
 // What a forked worker process or a worker thread runs: it waits for its start message, builds the worker, listens, beats, and leaves
 // when it is told to or when the primary is gone.
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-import { isMainThread, parentPort } from 'node:worker_threads'
+import { parentPort } from 'node:worker_threads'
 import { compile } from '../config/compile.js'
 import { type Listener, listenInherited, listenShared } from '../ingress/listen.js'
 import { uwsVersion } from '../ingress/uws.js'
@@ -117,4 +117,3 @@ else {
   process.on('SIGINT', () => {})
   process.on('SIGTERM', () => {})
 }
-if (isMainThread || parentPort !== null) send({ type: 'ready' })

@@ -11,14 +11,12 @@ import { Rejection } from '../outcome.js'
 import { type Breaker, OUTCOME } from './breaker.js'
 import { DeadlineError, type UpstreamFailure, upstreamFailure } from './failure.js'
 import { upstreamHeaders } from './headers.js'
+import { idempotent } from './lean/pool.js'
 import { answerWhole, cut, StreamedAnswer } from './respond.js'
 import { errors } from './undici.js'
 import type { Upstreams } from './upstreams.js'
 
 const uploadTooSlow = new Rejection('request_timeout', 'body not received in time', true)
-
-/** RFC 9110, 9.2.2. */
-const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 
 /** What forwarding needs of the worker. */
 export interface ForwardContext {

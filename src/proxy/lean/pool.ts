@@ -24,7 +24,7 @@ export interface LeanPoolOptions {
 }
 
 /** RFC 9110, 9.2.2. */
-const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
+export const idempotent: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 
 const TICK_MS = 500
 const LATENESS_TICK_MS = 10
