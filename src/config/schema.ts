@@ -303,6 +303,7 @@ const fallbackSchema = z
     status: integer(200, 599).optional().describe('Status of a static answer. Default 200.'),
     headers: z
       .record(headerName, z.string().regex(/^[\u0020-\u007e]*$/, 'is not a header value: printable ASCII'))
+      .refine((headers) => Object.entries(headers).flat().join('').length <= 4096, 'is over 4 KiB in all')
       .optional()
       .describe('Header fields of a static answer.'),
     body: z.string().optional().describe('Its body.'),

@@ -12,7 +12,7 @@ import { type Breaker, OUTCOME } from './breaker.js'
 import { DeadlineError, type UpstreamFailure, upstreamFailure } from './failure.js'
 import { upstreamHeaders } from './headers.js'
 import { idempotent } from './lean/pool.js'
-import { answerWhole, cut, StreamedAnswer } from './respond.js'
+import { answerWhole, cut, MOST_WHOLE_BYTES, StreamedAnswer } from './respond.js'
 import { errors } from './undici.js'
 import type { Upstreams } from './upstreams.js'
 
@@ -116,20 +116,14 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
 
   onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
     const exchange = this.exchange
-    const res = exchange.res
-    if (res === null) return
-    if (this.answer === null && chunk.length === this.length) {
+    if (exchange.res === null) return
+    if (this.answer === null && chunk.length === this.length && chunk.length <= MOST_WHOLE_BYTES) {
       // All of it is here: head and body leave in one write.
       this.upload?.drop()
       return this.answerWhole(chunk, -1)
     }
     this.waitForMore()
-    let ok = true
-    res.cork(() => {
-      this.startAnswer()
-      ok = this.answer!.send(chunk)
-    })
-    if (ok) return
+    if (this.startAnswer().send(chunk)) return
     this.controller!.pause()
     // Now it is the client who keeps us waiting.
     this.deadlineUs = exchange.upstreamStartUs + this.service.totalTimeoutMs * 1000
@@ -208,13 +202,9 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
 
   /** The head waited for a chunk until the end of this turn of the loop: it goes on its own (server-sent events, long polls). */
   flushHead(): void {
-    const res = this.exchange.res
-    if (res === null || this.answer !== null) return
+    if (this.exchange.res === null || this.answer !== null) return
     this.waitForMore()
-    res.cork(() => {
-      this.startAnswer()
-      this.answer!.flushHead()
-    })
+    this.startAnswer().flushHead()
   }
 
   /** The breaker is told before the client is: whoever asks again after this answer meets the state it led to. */
@@ -224,8 +214,9 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.context.conclude(this.exchange)
   }
 
-  private startAnswer(): void {
+  private startAnswer(): StreamedAnswer {
     this.answer ??= new StreamedAnswer(this.exchange, this.phrase, this.headers!, this.length, () => this.drained())
+    return this.answer
   }
 
   private lateness(): string {

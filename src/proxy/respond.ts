@@ -1,5 +1,8 @@
 // The last step of a request's way: the only writer to the client. Runs per request. Every write happens inside one cork, so that head
 // and body leave in one system call. Once an answer is complete, or the client is gone, exchange.res is null: uWS frees it then.
+//
+// uWS gathers a cork's writes in 16 KiB and flushes those before a write that does not fit. Where that flush meets a full socket, 20.51
+// loses the write and tells nobody but tryEnd's caller (uWebSockets 6b7f354 mends it). So no cork is given more than it holds, but by tryEnd.
 
 import type { HttpResponse } from 'uWebSockets.js'
 import { type IncomingHttpHeaders, STATUS_CODES } from 'node:http'
@@ -8,6 +11,12 @@ import type { Exchange } from '../ingress/exchange.js'
 import type { Rejection } from '../outcome.js'
 import { rateLimitHeader, rateLimitPolicyHeader } from '../policy/rate-limit.js'
 import { isHopByHop } from './headers.js'
+
+/** A head up to this long and a body up to the other fit one cork, with room for the fields that are added here. */
+const MOST_HEAD_BYTES = 5000
+export const MOST_WHOLE_BYTES = 10_000
+/** A chunk and its framing, alone in a cork. */
+const CORK_CHUNK_BYTES = 16_384 - 32
 
 const reasonPhrases = new Map<number, string>()
 
@@ -77,9 +86,15 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
       endWithLength(res, status === 204 ? -1 : body.length)
     } else {
       writeClose(exchange, res)
-      res.end(body, exchange.closeRequested)
+      if (body.length <= MOST_WHOLE_BYTES) res.end(body, exchange.closeRequested)
+      else endInParts(res, body)
     }
   })
+}
+
+function endInParts(res: HttpResponse, body: Buffer): void {
+  const [ok] = res.tryEnd(body, body.length)
+  if (!ok) res.onWritable((offset) => res.tryEnd(body.subarray(offset), body.length)[0])
 }
 
 /**
@@ -125,19 +140,46 @@ function linesOf(headers: Headers): string {
 }
 
 /**
- * Status line and header fields of the upstream's answer. Call inside a cork. The fields go to uWS as one: it writes a value as it is,
- * and a call costs more than the bytes do.
+ * Status line and header fields of the upstream's answer, and then, in the same cork, what `write` writes. The fields go to uWS as one:
+ * it writes a value as it is, and a call costs more than the bytes do.
  */
-function writeHead(exchange: Exchange, res: HttpResponse, phrase: string, headers: IncomingHttpHeaders): void {
-  res.writeStatus(statusLine(exchange.status, phrase))
-  const value = exchange.rid + linesOf(headers)
-  // uWS encodes strings as UTF-8 while header values are bytes: clients hand them over as latin1, and they must leave as they came.
-  res.writeHeader('x-rid', (headers as Headers)[WIDE] ? Buffer.from(value, 'latin1') : value)
-  if (exchange.fallback !== '') res.writeHeader('x-tidegate-fallback', exchange.fallback)
-  if (exchange.limit !== null) writeLimitHeaders(exchange, res)
+function writeHead(
+  exchange: Exchange,
+  res: HttpResponse,
+  phrase: string,
+  headers: IncomingHttpHeaders,
+  write: () => void,
+): void {
+  const lines = linesOf(headers)
+  const isLong = lines.length + phrase.length > MOST_HEAD_BYTES
+  if (isLong) writeLongHead(exchange, res, phrase, lines)
+  res.cork(() => {
+    if (!isLong) {
+      res.writeStatus(statusLine(exchange.status, phrase))
+      // uWS encodes strings as UTF-8 while header values are bytes: clients hand them over as latin1, and they must leave as they came.
+      const value = exchange.rid + lines
+      res.writeHeader('x-rid', (headers as Headers)[WIDE] ? Buffer.from(value, 'latin1') : value)
+    }
+    if (exchange.fallback !== '') res.writeHeader('x-tidegate-fallback', exchange.fallback)
+    if (exchange.limit !== null) writeLimitHeaders(exchange, res)
+    write()
+  })
 }
 
-/** Head and the whole body in one write. `declaredLength` is what a HEAD or 304 answer reports, -1 for nothing. */
+/** Field by field, as neither client takes a head that is longer than a cork. */
+function writeLongHead(exchange: Exchange, res: HttpResponse, phrase: string, lines: string): void {
+  res.cork(() => {
+    res.writeStatus(statusLine(exchange.status, phrase))
+  })
+  for (const line of `x-rid: ${exchange.rid}${lines}`.split('\r\n')) {
+    const colon = line.indexOf(': ')
+    res.cork(() => {
+      res.writeHeader(line.slice(0, colon), Buffer.from(line.slice(colon + 2), 'latin1'))
+    })
+  }
+}
+
+/** Head and the whole body, of MOST_WHOLE_BYTES or less, in one write. `declaredLength` is what a HEAD or 304 answer reports, -1 for nothing. */
 export function answerWhole(
   exchange: Exchange,
   phrase: string,
@@ -148,8 +190,7 @@ export function answerWhole(
   const res = exchange.res
   if (res === null) return
   exchange.res = null
-  res.cork(() => {
-    writeHead(exchange, res, phrase, headers)
+  writeHead(exchange, res, phrase, headers, () => {
     if (body !== null) {
       exchange.bytesOut = body.length
       writeClose(exchange, res)
@@ -167,8 +208,11 @@ export function answerWhole(
  */
 export class StreamedAnswer {
   private readonly exchange: Exchange
+  private readonly phrase: string
+  private readonly headers: IncomingHttpHeaders
   private readonly length: number
   private readonly onDrain: () => void
+  private headWritten = false
   /** The part of the last chunk that uWS did not take (only with a declared length; chunked writes are buffered by uWS itself). */
   private pending: Buffer | null = null
   private pendingOffset = 0
@@ -176,42 +220,68 @@ export class StreamedAnswer {
 
   constructor(exchange: Exchange, phrase: string, headers: IncomingHttpHeaders, length: number, onDrain: () => void) {
     this.exchange = exchange
+    this.phrase = phrase
+    this.headers = headers
     this.length = length
     this.onDrain = onDrain
     const res = exchange.res as HttpResponse
     res.onWritable((offset) => this.drain(offset))
-    writeHead(exchange, res, phrase, headers)
-    // Here uWS cannot be told to close; it does by itself where it saw the client's wish (writeClose), else the client does.
-    if (exchange.closeRequested) res.writeHeader('connection', 'close')
   }
 
   /** Sends the head before there is a body. uWS before 20.60 cannot do this for a chunked answer: its head leaves with the first chunk. */
   flushHead(): void {
-    const res = this.exchange.res as HttpResponse
-    if (this.length >= 0) res.tryEnd('', this.length)
-    else res.beginWrite?.()
+    this.write((res) => {
+      if (this.length >= 0) res.tryEnd('', this.length)
+      else res.beginWrite?.()
+    })
   }
 
-  /** Call inside a cork. */
   send(chunk: Buffer): boolean {
-    const res = this.exchange.res as HttpResponse
     this.exchange.bytesOut += chunk.length
-    if (this.length < 0) {
-      const ok = res.write(chunk)
-      this.waiting = !ok
-      return ok
+    if (this.length >= 0) return this.sendOfLength(chunk)
+    let ok = true
+    for (let from = 0; from < chunk.length; ) {
+      const most = this.headWritten ? CORK_CHUNK_BYTES : MOST_WHOLE_BYTES
+      const part = chunk.subarray(from, from + most)
+      this.write((res) => {
+        ok = res.write(part)
+      })
+      from += part.length
     }
-    const offset = res.getWriteOffset()
-    const [ok, done] = res.tryEnd(chunk, this.length)
-    if (done) this.exchange.res = null
-    else if (!ok) {
-      // The chunk is its owner's again when this returns: what uWS did not take is copied.
-      this.pendingOffset = res.getWriteOffset()
-      this.pending = Buffer.from(chunk.subarray(this.pendingOffset - offset))
-      this.waiting = true
-      return false
+    if (!ok) this.waiting = true
+    return ok
+  }
+
+  private sendOfLength(chunk: Buffer): boolean {
+    let taken = true
+    this.write((res) => {
+      const offset = res.getWriteOffset()
+      const [ok, done] = res.tryEnd(chunk, this.length)
+      if (done) this.exchange.res = null
+      else if (!ok) {
+        // The chunk is its owner's again when this returns: what uWS did not take is copied.
+        this.pendingOffset = res.getWriteOffset()
+        this.pending = Buffer.from(chunk.subarray(this.pendingOffset - offset))
+        this.waiting = true
+        taken = false
+      }
+    })
+    return taken
+  }
+
+  /** In a cork, behind the head if that has not left yet. */
+  private write(write: (res: HttpResponse) => void): void {
+    const res = this.exchange.res as HttpResponse
+    if (this.headWritten) {
+      res.cork(() => write(res))
+      return
     }
-    return true
+    this.headWritten = true
+    writeHead(this.exchange, res, this.phrase, this.headers, () => {
+      // Here uWS cannot be told to close; it does by itself where it saw the client's wish (writeClose), else the client does.
+      if (this.exchange.closeRequested) res.writeHeader('connection', 'close')
+      write(res)
+    })
   }
 
   /** True when nothing is left to hand to uWS. */

@@ -4,6 +4,8 @@ import { type Gateway, startGateway } from '../support/gateway.js'
 import { headerOf, type Origin, type Seen, startEcho, startScripted } from '../support/origins.js'
 import { call, type RequestParts } from '../support/raw-client.js'
 
+const body = 'tidegate'.repeat(4000)
+
 let echo: Origin
 let scripted: Origin
 let gateway: Gateway
@@ -30,6 +32,12 @@ beforeAll(async () => {
         'HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2; Path=/\r\nSet-Cookie: a=3\r\nVary: x\r\nVary: y\r\nContent-Length: 0\r\n\r\n',
       ),
     '/answers/bytes': (exchange) => exchange.answer(200, { 'X-Name': 'caf\xe9 \xc3\xa9 \xff end' }),
+    '/answers/long': (exchange) =>
+      exchange.answer(
+        200,
+        { 'X-Many': Array(50).fill('caf\xe9 '.repeat(20).trim()), 'X-Long': 'l'.repeat(10_000) },
+        body,
+      ),
     '/answers/phrase': (exchange) => exchange.send('HTTP/1.1 299 Fine By Me\r\nContent-Length: 0\r\n\r\n'),
     '/answers/no-phrase': (exchange) => exchange.send('HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n'),
   })
@@ -254,6 +262,13 @@ describe('on the way back', () => {
 
   test('values beyond ASCII arrive byte for byte', async () => {
     expect((await call(gateway.port, { target: '/answers/bytes' })).one('x-name')).toBe('caf\xe9 \xc3\xa9 \xff end')
+  })
+
+  test('a head of 16 KiB arrives whole, before a body of any framing', async () => {
+    const answer = await call(gateway.port, { target: '/answers/long' })
+    expect(answer.all('x-many')).toEqual(Array(50).fill('caf\xe9 '.repeat(20).trim()))
+    expect(answer.one('x-long')).toBe('l'.repeat(10_000))
+    expect(answer.text).toBe(body)
   })
 
   test('status and phrase are the service’s, known or not', async () => {
