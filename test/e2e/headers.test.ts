@@ -5,6 +5,7 @@ import { headerOf, type Origin, type Seen, startEcho, startScripted } from '../s
 import { call, type RequestParts } from '../support/raw-client.js'
 
 const body = 'tidegate'.repeat(4000)
+const manyFields = Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`x-field-${i}`, `caf\xe9 ${i}`.repeat(12)]))
 
 let echo: Origin
 let scripted: Origin
@@ -32,12 +33,7 @@ beforeAll(async () => {
         'HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2; Path=/\r\nSet-Cookie: a=3\r\nVary: x\r\nVary: y\r\nContent-Length: 0\r\n\r\n',
       ),
     '/answers/bytes': (exchange) => exchange.answer(200, { 'X-Name': 'caf\xe9 \xc3\xa9 \xff end' }),
-    '/answers/long': (exchange) =>
-      exchange.answer(
-        200,
-        { 'X-Many': Array(50).fill('caf\xe9 '.repeat(20).trim()), 'X-Long': 'l'.repeat(10_000) },
-        body,
-      ),
+    '/answers/long': (exchange) => exchange.answer(200, { ...manyFields, 'X-Long': 'l'.repeat(10_000) }, body),
     '/answers/phrase': (exchange) => exchange.send('HTTP/1.1 299 Fine By Me\r\nContent-Length: 0\r\n\r\n'),
     '/answers/no-phrase': (exchange) => exchange.send('HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n'),
   })
@@ -264,9 +260,9 @@ describe('on the way back', () => {
     expect((await call(gateway.port, { target: '/answers/bytes' })).one('x-name')).toBe('caf\xe9 \xc3\xa9 \xff end')
   })
 
-  test('a head of 16 KiB arrives whole, before a body of any framing', async () => {
+  test('a head of 16 KiB arrives whole, with its body behind it', async () => {
     const answer = await call(gateway.port, { target: '/answers/long' })
-    expect(answer.all('x-many')).toEqual(Array(50).fill('caf\xe9 '.repeat(20).trim()))
+    for (const [name, value] of Object.entries(manyFields)) expect(answer.one(name)).toBe(value)
     expect(answer.one('x-long')).toBe('l'.repeat(10_000))
     expect(answer.text).toBe(body)
   })
