@@ -75,7 +75,7 @@ const OWNED = [
   },
   { what: 'pino', by: ['src/telemetry/log.ts'] },
   { what: 'sonic-boom', by: ['src/telemetry/log.ts', 'src/telemetry/line-writer.ts'] },
-  { what: 'hdr-histogram-js', by: ['src/state/durations.ts'] },
+  { what: 'hdr-histogram-js', by: ['src/telemetry/quantiles.ts'] },
   { what: 'ipaddr.js', by: ['src/config/compile.ts', 'src/config/schema.ts', 'src/ingress/client-address.ts'] },
   { what: 'native/index', by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/listen.ts'] },
 ]

@@ -3,8 +3,9 @@
 import type { Route, Service } from '../config/compile.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-table.js'
 import type { CountersReader, RouteTotals, WorkerStatus } from '../state/counters.js'
-import { countUpTo, toHdr } from '../state/durations.js'
+import { countUpTo } from '../state/durations.js'
 import type { HealthTable } from '../state/health-table.js'
+import { toHdr } from './quantiles.js'
 
 interface BreakerStatus {
   readonly service: string
