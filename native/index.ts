@@ -37,6 +37,9 @@ export interface Acceptor {
   close(): void
 }
 
+/** Opaque; wiped when it is collected. */
+export type HmacKey = { readonly __hmacKey: never }
+
 /** Errors of the system have `code` and `syscall`; a wrong argument is a TypeError that names it. */
 export interface Native {
   /**
@@ -58,6 +61,10 @@ export interface Native {
    */
   listen(host: string, port: number, backlog: number): { fd: number; port: number }
   accept(options: AcceptOptions): Acceptor
+  /** The state of HMAC-SHA256 after its key, which is padded to a block of 64 bytes (RFC 2104, section 2). Absent without OpenSSL's headers. */
+  hmacKey?(key: Uint8Array): HmacKey
+  /** Whether `hex`, lower case, is the MAC of the message's UTF-8 bytes, of which there are less than 4092. In constant time. */
+  hmacMatches?(key: HmacKey, message: string, hex: string): boolean
   closeFd(fd: number): void
 }
 

@@ -12,7 +12,7 @@ const LAYERS = {
   'src/state': ['native/index', 'src/outcome'],
   'src/telemetry': ['src/config', 'src/state'],
   'src/ingress': ['src/config', 'src/outcome', 'src/deadlines', 'native/index'],
-  'src/policy': ['src/config', 'src/state', 'src/ingress', 'src/outcome'],
+  'src/policy': ['src/config', 'src/state', 'src/ingress', 'src/outcome', 'native/index'],
   'src/proxy': [
     'src/config',
     'src/state',
@@ -77,7 +77,10 @@ const OWNED = [
   { what: 'sonic-boom', by: ['src/telemetry/log.ts', 'src/telemetry/line-writer.ts'] },
   { what: 'hdr-histogram-js', by: ['src/telemetry/quantiles.ts'] },
   { what: 'ipaddr.js', by: ['src/config/compile.ts', 'src/config/schema.ts', 'src/ingress/client-address.ts'] },
-  { what: 'native/index', by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/listen.ts'] },
+  {
+    what: 'native/index',
+    by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/listen.ts', 'src/policy/signature.ts'],
+  },
 ]
 
 const NAMES = [

@@ -1,6 +1,8 @@
 // Walks through every function of the addon and every way out of it, for scripts/test-native-sanitized.mjs to watch what it does to
 // memory: node --expose-gc exercise.mjs ADDON. What the functions answer is the business of test/unit/native-*.test.ts.
+
 import assert from 'node:assert/strict'
+import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -164,7 +166,33 @@ async function threads() {
   }
 }
 
+/** Keys that come and go, messages up to the longest, and what is refused. */
+function macs() {
+  for (let i = 0; i < 200; i++) {
+    const secret = Buffer.alloc(64, i)
+    const key = native.hmacKey(secret)
+    for (const length of [0, 1, 55, 56, 64, 1000, 4091]) {
+      const message = 'm'.repeat(length)
+      const mac = createHmac('sha256', secret).update(message).digest('hex')
+      assert.equal(native.hmacMatches(key, message, mac), true)
+      assert.equal(native.hmacMatches(key, message, `${mac}0`), false)
+      assert.equal(native.hmacMatches(key, message, mac.slice(1)), false)
+      assert.equal(native.hmacMatches(key, message, ''), false)
+    }
+    for (const long of ['m'.repeat(4092), '€'.repeat(1364), '\u{1f600}'.repeat(5000)]) {
+      assert.throws(() => native.hmacMatches(key, long, ''), TypeError)
+    }
+    assert.throws(() => native.hmacMatches(key, 1, ''), TypeError)
+    assert.throws(() => native.hmacMatches(key, '', null), TypeError)
+  }
+  assert.throws(() => native.hmacMatches({}, '', ''), TypeError)
+  for (const key of [undefined, 'x', Buffer.alloc(63), Buffer.alloc(65), new Uint16Array(32)]) {
+    assert.throws(() => native.hmacKey(key), TypeError)
+  }
+}
+
 failures()
+macs()
 await segments()
 await accepting()
 await threads()
