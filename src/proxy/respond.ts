@@ -47,21 +47,25 @@ export function refuse(exchange: Exchange, rejection: Rejection, retryAfterSecon
   const res = exchange.res
   if (res === null) return
   exchange.res = null
+  // Before it is watched an exchange is in uWS's own handler, which is a cork.
+  if (exchange.watched) res.cork(() => writeProblem(exchange, res, rejection, retryAfterSeconds))
+  else writeProblem(exchange, res, rejection, retryAfterSeconds)
+}
+
+function writeProblem(exchange: Exchange, res: HttpResponse, rejection: Rejection, retryAfterSeconds: number): void {
   const body = `${rejection.bodyHead}${exchange.rid}"}`
   const head = exchange.method === 'HEAD'
   exchange.bytesOut = head ? 0 : body.length
-  res.cork(() => {
-    res.writeStatus(rejection.statusLine)
-    res.writeHeader('x-rid', exchange.rid + rejection.fields)
-    if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
-    writeLimitHeaders(exchange, res)
-    if (rejection.closesConnection) exchange.closeRequested = true
-    writeClose(exchange, res)
-    if (!head) res.end(body, exchange.closeRequested)
-    // To be told to close, uWS wants a length, and can be told of none but 0.
-    else if (exchange.closeRequested) res.endWithoutBody(0, true)
-    else endWithLength(res, body.length)
-  })
+  res.writeStatus(rejection.statusLine)
+  res.writeHeader('x-rid', exchange.rid + rejection.fields)
+  if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
+  writeLimitHeaders(exchange, res)
+  if (rejection.closesConnection) exchange.closeRequested = true
+  writeClose(exchange, res)
+  if (!head) res.end(body, exchange.closeRequested)
+  // To be told to close, uWS wants a length, and can be told of none but 0.
+  else if (exchange.closeRequested) res.endWithoutBody(0, true)
+  else endWithLength(res, body.length)
 }
 
 /** A route's own answer in place of a service that fails. */
