@@ -57,7 +57,8 @@ function writeProblem(exchange: Exchange, res: HttpResponse, rejection: Rejectio
   const head = exchange.method === 'HEAD'
   exchange.bytesOut = head ? 0 : body.length
   res.writeStatus(rejection.statusLine)
-  res.writeHeader('x-rid', exchange.rid + rejection.fields)
+  const challenge = rejection.status === 401 ? exchange.route!.challenge : ''
+  res.writeHeader('x-rid', exchange.rid + challenge + rejection.fields)
   if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
   writeLimitHeaders(exchange, res)
   if (rejection.closesConnection) exchange.closeRequested = true

@@ -5,6 +5,7 @@
 // A line is JSON in pino's shape and ASCII alone: a character is a byte, so lengths need no counting and a write cut short cannot split
 // a character. What does not apply to an exchange (no consumer, no upstream, no code) is left out.
 import type { Consumer, Endpoint, Route } from '../config/compile.js'
+import { hidden } from '../config/parameter.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { LineWriter, type LineWriterOptions } from './line-writer.js'
 import { openSink } from './sink.js'
@@ -117,7 +118,7 @@ export class AccessLog {
     }
     const path = jsonText(exchange.path, MAX_PATH)
     const query =
-      exchange.query !== '' && exchange.route?.logQuery ? `,"query":"${jsonText(exchange.query, MAX_QUERY)}"` : ''
+      exchange.query !== '' && exchange.route?.logQuery ? `,"query":"${jsonText(shownQuery(exchange), MAX_QUERY)}"` : ''
     const upstream = exchange.attempts > 0 ? `,"upstreamMs":${ms(exchange.upstreamUs)}` : ''
     // One expression: grown by `+=` the line would be a deeper tree of strings and cost twice as much. The rid is hex (trace.ts).
     return (
@@ -185,6 +186,12 @@ export class AccessLog {
   close(done: () => void): void {
     this.writer.close(done)
   }
+}
+
+/** API keys in the query are hidden on every route: one that was sent to the wrong one is good elsewhere. */
+function shownQuery({ route, query }: Exchange): string {
+  const parameter = route?.hiddenParameter ?? null
+  return parameter === null ? query : hidden(query, parameter)
 }
 
 /**
