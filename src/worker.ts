@@ -12,6 +12,7 @@ import { createMatcher } from './ingress/match.js'
 import { type Peer, Peers } from './ingress/peers.js'
 import { uWS } from './ingress/uws.js'
 import { Rejection } from './outcome.js'
+import { createAddressCheck } from './policy/addresses.js'
 import { Authenticator } from './policy/authenticate.js'
 import { authorize } from './policy/authorize.js'
 import { DigestPool } from './policy/digest-pool.js'
@@ -55,6 +56,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   const match = createMatcher(table)
   const digestPool = new DigestPool(table.consumers, settings.hmacThreads)
   const authenticator = new Authenticator(table, digestPool, settings.hmacOffloadBytes)
+  const checkAddress = createAddressCheck(table)
   const rateLimit = createRateLimit(new RateTable(segment, slot), segment)
   const breakerTable = new BreakerTable(segment)
   const breakers = table.services.map((service) => {
@@ -81,7 +83,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     setRequestId(exchange)
     if (drained !== null) exchange.closeRequested = true
     if (refused !== null) return reject(exchange, refused)
-    const unwelcome = authenticator.identify(exchange) ?? checkLength(exchange)
+    const unwelcome = checkAddress(exchange) ?? authenticator.identify(exchange) ?? checkLength(exchange)
     if (unwelcome !== null) return reject(exchange, unwelcome)
     if (exchange.contentLength !== 0) watch(exchange)
     if (authenticator.needsBody(exchange)) new WholeBody(exchange, deadlines, nowUs, authenticate)

@@ -45,7 +45,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     [
       'an unknown section',
       `${SOUND}servces: {}\n`,
-      'gw.yaml:4:1: servces: unknown key; known: consumers, limits, trustedProxies',
+      'gw.yaml:4:1: servces: unknown key; known: consumers, apiKeys, jwt, limits, trustedProxies',
     ],
     [
       'a misspelt key',
@@ -75,7 +75,11 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       route('match: {}, service: s, auth: x-m'),
       'gw.yaml:3:30: routes[0].auth: x-m needs someone who may call: consumers is empty',
     ],
-    ['no auth', route('match: {}, service: s'), 'gw.yaml:3:5: routes[0].auth: is missing (x-m or none)'],
+    [
+      'no auth',
+      route('match: {}, service: s'),
+      'gw.yaml:3:5: routes[0].auth: is missing (x-m, api-key, basic, jwt or none)',
+    ],
     [
       'what only signed routes have on an open one',
       route('match: {}, service: s, auth: none, signBody: true, maxSkew: 1s'),
@@ -298,7 +302,9 @@ describe('files', () => {
   test.each(blocks.map(([, yaml]) => yaml as string).filter((yaml) => /^routes:/m.test(yaml)))(
     'a configuration in README is sound: %s',
     (yaml) => {
-      const env = Object.fromEntries([...yaml.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret']))
+      const env = Object.fromEntries(
+        [...yaml.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret of thirty-two bytes or more']),
+      )
       expect(problemsIn(yaml, env)).toEqual([])
     },
   )
@@ -306,7 +312,9 @@ describe('files', () => {
   const examples = readdirSync('examples').filter((file) => /\.(yaml|json)$/.test(file))
   test.each(examples)('examples/%s is sound', (file) => {
     const text = readFileSync(path.join('examples', file), 'utf8')
-    const env = Object.fromEntries([...text.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret']))
+    const env = Object.fromEntries(
+      [...text.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret of thirty-two bytes or more']),
+    )
     const { config, settings } = loadConfig({ file: path.join('examples', file), env })
     expect(compile(config, settings).routes.length).toBe(config.routes.length)
   })
