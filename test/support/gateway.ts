@@ -254,9 +254,16 @@ export interface GatewayStatus {
 }
 
 function secretsOf(config: object): string[] {
-  const consumers = (config as { consumers?: Record<string, { secret: string | string[] }> }).consumers ?? {}
+  interface Secrets {
+    readonly secret?: string | string[]
+    readonly httpSignatureKeys?: Readonly<Record<string, { secret?: string }>>
+  }
+  const consumers = (config as { consumers?: Record<string, Secrets> }).consumers ?? {}
   return Object.values(consumers)
-    .flatMap(({ secret }) => secret)
+    .flatMap(({ secret = [], httpSignatureKeys = {} }) => [
+      ...[secret].flat(),
+      ...Object.values(httpSignatureKeys).flatMap((key) => key.secret ?? []),
+    ])
     .filter((secret) => !/^(env|file):/.test(secret))
 }
 

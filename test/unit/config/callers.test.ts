@@ -38,7 +38,11 @@ describe('refused, with the key and what would be right:', () => {
       'routes[0].auth: basic needs someone who may call: no consumer has a password',
       'routes[0].auth: jwt needs someone whose tokens count: jwt is empty',
     ],
-    ['a kind there is not', route('auth: api_key'), 'routes[0].auth: must be x-m, api-key, basic, jwt or none'],
+    [
+      'a kind there is not',
+      route('auth: api_key'),
+      'routes[0].auth: must be x-m, http-signature, api-key, basic, jwt or none',
+    ],
     [
       'none next to another, and one twice',
       `consumers: { c: { secret: x } }\n${route('auth: [x-m, none, x-m]')}`,
@@ -48,7 +52,7 @@ describe('refused, with the key and what would be right:', () => {
     [
       'what has no effect',
       `consumers: { c: { apiKeys: ${HASH} } }\n${route('auth: api-key, signBody: false')}`,
-      'routes[0].signBody: has no effect without x-m in auth',
+      'routes[0].signBody: has no effect without x-m or http-signature in auth',
     ],
     [
       'clear text where a hash belongs',

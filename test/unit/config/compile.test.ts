@@ -27,6 +27,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       apiKeys: [],
       password: null,
       groups: [],
+      httpSignatureKeys: [],
     },
   ])
   expect(table.consumersByName.get('c')).toBe(table.consumers[0])
@@ -73,6 +74,8 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       challenge: '\r\nwww-authenticate: x-m',
       signBody: true,
       maxSkewSeconds: 300,
+      httpSignature: null,
+      replayOnce: false,
       allow: null,
       allowGroups: [],
       addresses: null,
