@@ -53,7 +53,7 @@ beforeAll(async () => {
         acme: {
           issuer: ISS,
           audience: ['gateway', 'gateway-too'],
-          algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA'],
+          algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'],
           jwks: { url, cooldown: '30s' },
           leeway: '5s',
           groupsClaim: 'realm_access.roles',
@@ -102,6 +102,10 @@ describe('let through', () => {
     expect(headerOf(seen, 'x-consumer-username')).toEqual(['alice'])
     expect(headerOf(seen, 'authorization')).toEqual([])
     expect(await gateway.logged(answer)).toMatchObject({ consumer: 'alice', status: 200 })
+  })
+
+  test('one that names the algorithm of its curve (RFC 9864)', async () => {
+    expect((await ask(signedToken(ED, claims(), { alg: 'Ed25519' }), '/')).status).toBe(200)
   })
 
   test('one signed with a secret, one whose key was given as PEM, whatever key it names', async () => {
