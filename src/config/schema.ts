@@ -198,9 +198,9 @@ const jwksSchema = z
 
 const ALGORITHMS = [
   ...(['HS256', 'HS384', 'HS512'] as const),
-  ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'] as const),
+  ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'] as const),
 ]
-const PUBLIC_DEFAULT = ['RS256', 'PS256', 'ES256', 'EdDSA'] as const
+const PUBLIC_DEFAULT = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'] as const
 
 const issuerSchema = z
   .strictObject({
@@ -211,7 +211,7 @@ const issuerSchema = z
     algorithms: listOf(z.enum(ALGORITHMS))
       .optional()
       .describe(
-        'Those accepted, whatever a token says. Default: HS256 with secrets, else RS256, PS256, ES256 and EdDSA.',
+        'Those accepted, whatever a token says. Default: HS256 with secrets, else RS256, PS256, ES256, EdDSA and Ed25519.',
       ),
     secrets: oneOrMore(secret)
       .optional()

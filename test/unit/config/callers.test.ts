@@ -98,7 +98,7 @@ describe('refused, with the key and what would be right:', () => {
       `jwt:\n  a: { issuer: a, audience: x, secrets: ${'s'.repeat(32)}, algorithms: [HS256, RS256] }\n  b: { issuer: b, audience: x, jwks: { url: http://h }, algorithms: [RS256, HS256] }\n  c: { issuer: c, audience: x, jwks: { url: http://h }, algorithms: [none] }\n${OPEN}`,
       'jwt.a.algorithms[1]: RS256 is made with key pairs, not with secrets',
       'jwt.b.algorithms[1]: HS256 is made with secrets',
-      'jwt.c.algorithms[0]: must be HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA',
+      'jwt.c.algorithms[0]: must be HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA or Ed25519',
     ],
     [
       'two issuers with one iss',

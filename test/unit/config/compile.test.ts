@@ -223,7 +223,7 @@ routes: [{ match: {}, service: s, auth: jwt }]
     name: 'acme',
     issuer: 'https://acme.example/',
     audience: ['gw'],
-    algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA'],
+    algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'],
     secrets: [],
     keys: [],
     jwks: { url: 'https://acme.example/jwks', maxAgeMs: 600_000, cooldownMs: 30_000 },
