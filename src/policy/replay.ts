@@ -16,6 +16,7 @@ export function createReplayGuard(
   table: ReplayTable,
   segment: Segment,
   routes: readonly Route[],
+  wallSeconds: () => number = () => Math.floor(Date.now() / 1000),
 ): (exchange: Exchange) => Rejection | null {
   const [a, b, c, d] = segment.seed as unknown as [number, number, number, number]
   const start = new KeyHash().seed(a, b, c, d)
@@ -28,7 +29,7 @@ export function createReplayGuard(
     const untilSeconds = exchange.signatureUntilSeconds
     const route = exchange.route!
     if (!route.replayOnce || untilSeconds === 0) return null
-    const nowSeconds = Math.floor(Date.now() / 1000)
+    const nowSeconds = wallSeconds()
     // What is forgotten as of now must not be let in any more, however long its body took.
     if (nowSeconds >= untilSeconds) return ranOut
     hash.from(start).text(exchange.consumer!.name).text(exchange.signature)

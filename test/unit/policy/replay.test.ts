@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, expect, it, vi } from 'vitest'
+import { beforeEach, expect, it } from 'vitest'
 import type { Consumer, Route } from '../../../src/config/compile.js'
 import { Exchange } from '../../../src/ingress/exchange.js'
 import type { Rejection } from '../../../src/outcome.js'
@@ -15,19 +15,18 @@ const NARROW = route(0)
 const WIDE = route(1, { maxSkewSeconds: 600 })
 const FREE = route(2, { replayOnce: false, maxSkewSeconds: 3600 })
 
+let wallSeconds = NOON
 let segment: Segment
 let refuse: (exchange: Exchange) => Rejection | null
 
 beforeEach(() => {
-  vi.useFakeTimers({ toFake: ['Date'] })
   segment = openSegment({ ...SPEC, replayKeys: 24 }, { path: null, isolation: 'thread' })
-  refuse = createReplayGuard(new ReplayTable(segment, 0), segment, [NARROW, WIDE, FREE])
+  refuse = createReplayGuard(new ReplayTable(segment, 0), segment, [NARROW, WIDE, FREE], () => wallSeconds)
 })
-afterEach(() => vi.useRealTimers())
 
 /** The reason, or null, of a request signed at `signedSeconds` that gets here at `nowSeconds`. */
 function bring(on: Route, signature: string, signedSeconds: number, nowSeconds: number, consumer = 'c'): string | null {
-  vi.setSystemTime(nowSeconds * 1000)
+  wallSeconds = nowSeconds
   const exchange = new Exchange(null as never, 0, 'GET', '/', undefined, [])
   exchange.route = on
   exchange.consumer = { name: consumer } as Consumer
