@@ -75,6 +75,7 @@ const OWNED = [
       'src/policy/content-digest.ts',
       'src/policy/http-signature.ts',
       'src/policy/signature-base.ts',
+      'src/sign-message.ts',
     ],
   },
   { what: 'commander', by: ['src/cli.ts'] },

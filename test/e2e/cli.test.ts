@@ -59,6 +59,17 @@ test.each([
   ['an unknown command', ['chekc'], "error: unknown command 'chekc'\n(Did you mean check?)\n"],
   ['an unknown option', ['check', '--jsn'], "error: unknown option '--jsn'\n"],
   ['a missing option', ['sign', '--consumer', 'c'], "error: required option '--url <url>' not specified\n"],
+  ['nobody who signs', ['sign', '--url', 'http://h'], "error: required option '--consumer <name>' not specified\n"],
+  [
+    'a keyid without a key',
+    ['sign', '--key-id', 'k', '--url', 'http://h'],
+    "error: required option '--key <key>' not specified\n",
+  ],
+  [
+    'a key that is none',
+    ['sign', '--key-id', 'k', '--key', '-----BEGIN', '--url', 'http://h'],
+    'error: --key: is no PEM private key\n',
+  ],
   ['a demo of a file', ['start', '--demo', 'x.yaml'], 'error: --demo takes no file\n'],
   [
     'a URL that is none',

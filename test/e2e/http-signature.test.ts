@@ -3,7 +3,7 @@
 // computed on the event loop, and from 16 bytes on in the digest pool.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Gateway, startGateway } from '../support/gateway.js'
+import { cleanEnvironment, type Gateway, runCommand, startGateway } from '../support/gateway.js'
 import {
   contentDigest,
   httpSignatureKeys,
@@ -15,7 +15,7 @@ import {
 } from '../support/http-signing.js'
 import { headerOf, type Origin, type Seen, sha256, startEcho } from '../support/origins.js'
 import { type Answer, call, type RequestParts } from '../support/raw-client.js'
-import type { KeyId } from '../support/rfc9421.js'
+import { KEYS, type KeyId } from '../support/rfc9421.js'
 import { signedHeaders } from '../support/signing.js'
 
 const KEY_IDS: KeyId[] = ['test-key-rsa-pss', 'test-key-ecc-p256', 'test-key-ed25519', 'test-shared-secret']
@@ -361,6 +361,24 @@ describe.each([
   test('who is known but not allowed gets 403', async () => {
     await admitted({ target: '/only-partner' })
     expect((await send({ target: '/only-partner' }, { keyid: 'test-key-rsa-pss' })).status).toBe(403)
+  })
+
+  // Once is enough: the command does not know where digests are computed.
+  const signing = offloadBytes === '16' ? KEY_IDS : []
+  test.each(signing)('what the command signs with %s is accepted', async (id) => {
+    const key = KEYS[id]
+    const material = 'secret' in key ? ['--key', key.secret, '--base64'] : ['--key', key.privateKey]
+    const body = 'a body of more than 16 bytes'
+    const args = ['--url', 'http://127.0.0.1/x?a=%20b', '-H', 'Host: demo.test', '--data', body]
+    const { code, stdout, stderr } = await runCommand(
+      ['sign', '--key-id', id, ...material, ...args],
+      cleanEnvironment(),
+    )
+    expect({ code, stderr: stderr.text }).toEqual({ code: 0, stderr: '' })
+    const lines = stdout.text.trim().split('\n')
+    const headers = Object.fromEntries(lines.map((line) => line.split(/: (.*)/) as [string, string]))
+    const answer = await call(gateway.port, { method: 'POST', target: '/x?a=%20b', headers, body })
+    expect(answer.status).toBe(200)
   })
 
   test('signatures end at the gateway, unless the route keeps them', async () => {
