@@ -166,9 +166,16 @@ const consumerSchema = z
   })
   .describe('Someone who calls. The name is what x-source says.')
 
+/** Fields that the gateway reads or writes for another reason. */
+const TAKEN =
+  /^(host|connection|content-length|transfer-encoding|te|trailer|upgrade|expect|via|forwarded|x-forwarded-.*|traceparent|tracestate|cookie|authorization|x-rid|x-source|x-time|x-m|x-consumer-username)$/
+
 const apiKeysSchema = z
   .strictObject({
-    header: headerName.default('x-api-key').describe('Where a key is looked for.'),
+    header: headerName
+      .refine((text) => !TAKEN.test(text), 'is a field with a meaning of its own')
+      .default('x-api-key')
+      .describe('Where a key is looked for.'),
     query: z
       .string()
       .regex(/^[A-Za-z0-9._~-]+$/, 'is not a parameter name; write letters, digits and . _ ~ -')

@@ -61,6 +61,12 @@ describe('refused, with the key and what would be right:', () => {
       'consumers.c.password: must be $scrypt$…, sha256:HEX, env:NAME or file:PATH; tidegate hash makes the first of a password',
     ],
     [
+      'API keys where something else is',
+      `apiKeys: { header: Authorization, query: 'a&b' }\n${OPEN}`,
+      'apiKeys.header: is a field with a meaning of its own',
+      'apiKeys.query: is not a parameter name; write letters, digits and . _ ~ -',
+    ],
+    [
       'a password for a name with a colon',
       `consumers: { 'a:b': { password: ${HASH} } }\n${OPEN}`,
       'consumers.a:b.password: cannot be used: a user name has no colon (RFC 7617, 2)',
