@@ -4,6 +4,7 @@
 // Refused rather than guessed: what a request does not have (@status, `req`), what uWebSockets.js does not hand over (`tr`, trailers), `sf`
 // on a field whose structure is not known here, and parameters that nobody has defined.
 import {
+  type Dictionary,
   type InnerList,
   type Item,
   parseDictionary,
@@ -35,15 +36,21 @@ const STRUCTURES: Readonly<Record<string, 'dictionary' | 'list' | 'item'>> = {
   'idempotency-key': 'item',
 }
 
+/** Each is looked for in the whole head, and whoever knows a keyid may ask for it. Nobody signs so many fields. */
+const MAX_COMPONENTS = 64
+const tooMany = new Rejection('unauthorized', `signature covers more than ${MAX_COMPONENTS} components`)
+
 /** RFC 9421, 2.5. @param input a member of Signature-Input: the covered components and the parameters */
 export function signatureBase(request: SignedRequest, scheme: Scheme, input: InnerList): string | Rejection {
+  if (input[0].length > MAX_COMPONENTS) return tooMany
+  const components = new Components(request, scheme)
   const seen = new Set<string>()
   let base = ''
   for (const component of input[0]) {
     const identifier = serializeItem(component)
     if (seen.has(identifier)) return refused(identifier, 'twice')
     seen.add(identifier)
-    const value = componentValue(request, scheme, component)
+    const value = components.value(component)
     if (value === null) return refused(identifier, 'not in the request, or not to be read')
     base += `${identifier}: ${value}\n`
   }
@@ -54,15 +61,70 @@ function refused(identifier: string, why: string): Rejection {
   return new Rejection('unauthorized', `signature covers ${identifier.slice(0, 128)}: ${why}`)
 }
 
-/** Null: the request has no such component, or one that cannot be told for certain. */
-function componentValue(request: SignedRequest, scheme: Scheme, [name, parameters]: Item): string | null {
-  if (typeof name !== 'string') return null
-  if (name === '@query-param') {
-    const parameter = parameters.get('name')
-    return parameters.size === 1 && typeof parameter === 'string' ? queryParameter(request.query, parameter) : null
+/** Values of one request's components. What is long is taken apart once, however many ask for a part of it. */
+class Components {
+  private readonly request: SignedRequest
+  private readonly scheme: Scheme
+  private query: URLSearchParams | null = null
+  private readonly dictionaries = new Map<string, Dictionary>()
+
+  constructor(request: SignedRequest, scheme: Scheme) {
+    this.request = request
+    this.scheme = scheme
   }
-  if (name.startsWith('@')) return parameters.size === 0 ? derived(request, scheme, name) : null
-  return field(request.headers, name, parameters)
+
+  /** Null: the request has no such component, or one that cannot be told for certain. */
+  value([name, parameters]: Item): string | null {
+    if (typeof name !== 'string') return null
+    if (name === '@query-param') return this.queryParameter(parameters)
+    if (name.startsWith('@')) return parameters.size === 0 ? derived(this.request, this.scheme, name) : null
+    return this.field(name, parameters)
+  }
+
+  /** RFC 9421, 2.2.8: name and value decoded and encoded again, so that how the caller spelled them does not matter. */
+  private queryParameter(parameters: Item[1]): string | null {
+    const encoded = parameters.get('name')
+    if (parameters.size !== 1 || typeof encoded !== 'string') return null
+    const name = formDecoded(encoded)
+    if (name === null) return null
+    this.query ??= new URLSearchParams(this.request.query)
+    const values = this.query.getAll(name)
+    const value = values[0]
+    // Of several none is certain; and bytes that are no UTF-8 would all be signed as the same character.
+    if (value === undefined || values.length > 1 || value.includes('\ufffd')) return null
+    return formEncoded(value)
+  }
+
+  /** RFC 9421, 2.1. */
+  private field(name: string, parameters: Item[1]): string | null {
+    const values = valuesOf(this.request.headers, name)
+    if (values.length === 0) return null
+    const combined = values.join(', ')
+    if (parameters.size === 0) return combined
+    if (parameters.size > 1) return null
+    try {
+      if (parameters.get('bs') === true) {
+        return values.map((value) => `:${Buffer.from(value, 'utf8').toString('base64')}:`).join(', ')
+      }
+      if (parameters.get('sf') === true) return strict(name, combined)
+      const key = parameters.get('key')
+      return typeof key === 'string' ? this.member(name, combined, key) : null
+    } catch {
+      // Not the structure that the signature says it has.
+      return null
+    }
+  }
+
+  private member(name: string, text: string, key: string): string | null {
+    let dictionary = this.dictionaries.get(name)
+    if (dictionary === undefined) {
+      dictionary = parseDictionary(text)
+      this.dictionaries.set(name, dictionary)
+    }
+    const value = dictionary.get(key)
+    if (value === undefined) return null
+    return isInnerList(value) ? serializeInnerList(value) : serializeItem(value)
+  }
 }
 
 /** RFC 9421, 2.2. */
@@ -95,38 +157,18 @@ function authority({ headers }: SignedRequest, scheme: Scheme): string {
   return host.replace(scheme === 'https' ? /:(443)?$/ : /:(80)?$/, '')
 }
 
-/** RFC 9421, 2.2.8: name and value decoded and encoded again, so that how the caller spelled them does not matter. */
-function queryParameter(query: string, name: string): string | null {
-  const values: string[] = []
-  for (const [key, value] of new URLSearchParams(query)) if (formEncoded(key) === name) values.push(value)
-  const value = values[0]
-  // Of several none is certain; and bytes that are no UTF-8 would all be signed as the same character.
-  if (value === undefined || values.length > 1 || value.includes('\ufffd') || name.includes('%EF%BF%BD')) return null
-  return formEncoded(value)
+/** Null where it is not what formEncoded makes of anything. */
+function formDecoded(encoded: string): string | null {
+  try {
+    const text = decodeURIComponent(encoded)
+    return formEncoded(text) === encoded && !text.includes('\ufffd') ? text : null
+  } catch {
+    return null
+  }
 }
 
 function formEncoded(text: string): string {
   return encodeURIComponent(text).replace(/[!'()~]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`)
-}
-
-/** RFC 9421, 2.1. */
-function field(headers: readonly string[], name: string, parameters: Item[1]): string | null {
-  const values = valuesOf(headers, name)
-  if (values.length === 0) return null
-  const combined = values.join(', ')
-  if (parameters.size === 0) return combined
-  if (parameters.size > 1) return null
-  try {
-    if (parameters.get('bs') === true) {
-      return values.map((value) => `:${Buffer.from(value, 'utf8').toString('base64')}:`).join(', ')
-    }
-    if (parameters.get('sf') === true) return strict(name, combined)
-    const key = parameters.get('key')
-    return typeof key === 'string' ? member(combined, key) : null
-  } catch {
-    // Not the structure that the signature says it has.
-    return null
-  }
 }
 
 function strict(name: string, value: string): string | null {
@@ -140,12 +182,6 @@ function strict(name: string, value: string): string | null {
     default:
       return null
   }
-}
-
-function member(dictionary: string, key: string): string | null {
-  const value = parseDictionary(dictionary).get(key)
-  if (value === undefined) return null
-  return isInnerList(value) ? serializeInnerList(value) : serializeItem(value)
 }
 
 export function isInnerList(member: Item | InnerList): member is InnerList {

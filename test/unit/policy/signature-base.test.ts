@@ -124,6 +124,10 @@ describe('@query-param', () => {
     ['one of several that are spelled differently', '/?a=1&%61=2', '"@query-param";name="a"'],
     ['a value that is no UTF-8', '/?a=%ff', '"@query-param";name="a"'],
     ['one without a name', '/?a=1', '"@query-param"'],
+    ['a name that is no UTF-8', '/?%ff=1', '"@query-param";name="%EF%BF%BD"'],
+    ['a name that is not encoded', '/?a%20b=1', '"@query-param";name="a b"'],
+    ['a name that is encoded where it need not be', '/?a=1', '"@query-param";name="%61"'],
+    ['a name that cannot be decoded', '/?%=1', '"@query-param";name="%"'],
     ['a name that is no string', '/?a=1', '"@query-param";name=a'],
     ['another parameter', '/?a=1', '"@query-param";name="a";bs'],
   ])('refuses %s', (_, target, component) => {
@@ -183,6 +187,13 @@ describe('fields', () => {
   ])('refuses %s: %s', (_, component, priority = 'u=1') => {
     const headers = request.headers.map((value, at) => (request.headers[at - 1] === 'priority' ? priority : value))
     expect(refusal({ ...request, headers: [...headers, 'constructor', 'x'] }, component)).toMatch(/^signature covers /)
+  })
+
+  it('refuses more components than anybody signs', () => {
+    const headers = Array.from({ length: 65 }, (_, i) => [`x-${i}`, 'v']).flat()
+    const names = Array.from({ length: 65 }, (_, i) => `"x-${i}"`)
+    expect(lines(requestOf({ headers }), names.slice(1).join(' '))).toHaveLength(64)
+    expect(refusal(requestOf({ headers }), names.join(' '))).toBe('signature covers more than 64 components')
   })
 
   it('refuses a component that is covered twice', () => {
