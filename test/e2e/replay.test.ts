@@ -19,9 +19,10 @@ beforeAll(async () => {
 })
 afterAll(() => echo.close())
 
-function start(env: Readonly<Record<string, string>> = {}): Promise<Gateway> {
+function start(env: Readonly<Record<string, string>> = {}, losesWorkers = false): Promise<Gateway> {
   return startGateway({
     env,
+    losesWorkers,
     config: {
       consumers: {
         test: { secret: TEST.secret, httpSignatureKeys: httpSignatureKeys('test-key-ed25519', 'test-key-ecc-p256') },
@@ -203,6 +204,26 @@ describe.each([
       await gateway.close()
     }
   })
+})
+
+test('what a worker accepted is remembered when it is dead', async (context) => {
+  const gateway = await start({}, true)
+  if (gateway.isolation === 'thread') {
+    await gateway.close()
+    context.skip('workers are threads here: one cannot be killed alone')
+  }
+  try {
+    const requests = Array.from({ length: 20 }, (_, i) => xm(`/mortal/${i}`))
+    const statuses = async (): Promise<Set<number>> =>
+      new Set((await Promise.all(requests.map((request) => call(gateway.port, request)))).map(({ status }) => status))
+    expect(await statuses()).toEqual(new Set([200]))
+    for (const { pid } of (await gateway.status<GatewayStatus>()).workers) process.kill(pid, 'SIGKILL')
+    // Two at the start, two in their places.
+    await gateway.log.take(4, (line) => line.msg === 'worker listens', 'both again')
+    expect(await statuses()).toEqual(new Set([401]))
+  } finally {
+    await gateway.close()
+  }
 })
 
 test('where no signature more can be remembered, none is accepted', async () => {
