@@ -68,6 +68,16 @@ const OWNED = [
   },
   { what: 'piscina', by: ['src/policy/digest-pool.ts', 'src/policy/digest-worker.ts'] },
   { what: 'jose', by: ['src/policy/jwt-check.ts', 'src/policy/jwt-keys.ts'] },
+  {
+    what: 'structured-headers',
+    by: [
+      'src/config/http-signature.ts',
+      'src/policy/content-digest.ts',
+      'src/policy/http-signature.ts',
+      'src/policy/signature-base.ts',
+      'src/sign-message.ts',
+    ],
+  },
   { what: 'commander', by: ['src/cli.ts'] },
   { what: 'yaml', by: ['src/config/load.ts'] },
   {

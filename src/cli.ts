@@ -94,8 +94,8 @@ program
 
 program
   .command('sign')
-  .description('headers that authenticate one request (auth: x-m)')
-  .requiredOption('--consumer <name>', 'who signs; sent as x-source')
+  .description('headers that authenticate one request (auth: x-m, or with --key-id http-signature)')
+  .option('--consumer <name>', 'who signs; sent as x-source')
   .option(
     '--secret <secret>',
     "the secret, env:NAME or file:PATH (default: the consumer's first one in the configuration)",
@@ -110,6 +110,9 @@ program
   .addOption(new Option('--algorithm <name>', 'hash of the HMAC').choices(['sha256', 'sha1', 'md5']))
   .option('--legacy', 'sign source and time alone (signs: legacy)')
   .option('--time <seconds>', 'Unix time to sign (default: now)', unixSeconds)
+  .addOption(new Option('--key-id <keyid>', 'sign as RFC 9421 says, with this keyid').conflicts(['consumer', 'secret']))
+  .option('--key <key>', 'for that: a PEM private key, or the secret of hmac-sha256; the text, env:NAME or file:PATH')
+  .option('--base64', 'the secret is base64')
   .option('--curl', 'print a complete curl command')
   .addHelpText(
     'after',
@@ -119,6 +122,9 @@ Examples:
   eval "$(tidegate sign --consumer test -c tidegate.yaml --url http://127.0.0.1:8080/orders --data '{"n":1}' --curl)"`,
   )
   .action(async (options: SignRequestOptions) => {
+    const [signer, other] =
+      options.keyId === undefined ? (['consumer', '--consumer <name>'] as const) : (['key', '--key <key>'] as const)
+    if (options[signer] === undefined) program.error(`error: required option '${other}' not specified`)
     const { signRequest } = await import('./sign-request.js')
     print(signRequest(options))
   })

@@ -15,6 +15,7 @@ import { BreakerTable } from './state/breaker-table.js'
 import { CountersReader, countersBytesPerWorker, WorkerTable } from './state/counters.js'
 import { HealthTable } from './state/health-table.js'
 import { RateTable } from './state/rate-table.js'
+import { ReplayTable } from './state/replay-table.js'
 import { openSegment, type Segment, type SegmentHandle, type SegmentSpec, segmentHandle } from './state/segment.js'
 import { createLog } from './telemetry/log.js'
 
@@ -82,6 +83,7 @@ function segmentSpec(table: RouteTable, settings: Settings): SegmentSpec {
   return {
     workers: settings.workers,
     rateLimitKeys: settings.rateLimitKeys,
+    replayKeys: table.routes.some((route) => route.replayOnce) ? settings.replayKeys : 0,
     services: table.services.length,
     endpoints: table.endpoints.length,
     routes: table.routes.length,
@@ -133,6 +135,7 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
   breakers.retain(table.services.map((service) => service.name))
   // To read, and to release what a dead worker held: the primary takes no charge, so its owner index does not matter.
   const rates = new RateTable(segment, 0)
+  const replays = new ReplayTable(segment, 0)
   const health = new HealthTable(segment, table.endpoints.length)
   log.info(
     {
@@ -184,6 +187,7 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
     onGone: (slot) => {
       breakers.releaseWorker(slot)
       rates.release(slot)
+      replays.release(slot)
     },
     onHopeless: (reason) => hopeless(new StartError(`no worker can start: ${reason}`)),
   })
@@ -196,6 +200,7 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
     health,
     breakers,
     rates,
+    replays,
     counters: new CountersReader(segment, settings.workers, table.routes.length),
     supervisor,
   })

@@ -17,6 +17,7 @@ import { Authenticator } from './policy/authenticate.js'
 import { authorize } from './policy/authorize.js'
 import { DigestPool } from './policy/digest-pool.js'
 import { createRateLimit } from './policy/rate-limit.js'
+import { createReplayGuard } from './policy/replay.js'
 import { Breaker } from './proxy/breaker.js'
 import { forward } from './proxy/forward.js'
 import { answerFallback, refuse } from './proxy/respond.js'
@@ -25,6 +26,7 @@ import { BreakerTable } from './state/breaker-table.js'
 import type { WorkerCounters } from './state/counters.js'
 import { HealthTable } from './state/health-table.js'
 import { RateTable } from './state/rate-table.js'
+import { ReplayTable } from './state/replay-table.js'
 import type { Segment } from './state/segment.js'
 import type { AccessLog } from './telemetry/access-log.js'
 import type { Logger } from './telemetry/log.js'
@@ -57,6 +59,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   const digestPool = new DigestPool(table.consumers, settings.hmacThreads)
   const authenticator = new Authenticator(table, digestPool, settings.hmacOffloadBytes)
   const checkAddress = createAddressCheck(table)
+  const refuseReplay = createReplayGuard(new ReplayTable(segment, slot), segment, table.routes)
   const rateLimit = createRateLimit(new RateTable(segment, slot), segment)
   const breakerTable = new BreakerTable(segment)
   const breakers = table.services.map((service) => {
@@ -116,7 +119,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   }
 
   function admit(exchange: Exchange, forged: Rejection | null): void {
-    const refused = forged ?? authorize(exchange) ?? rateLimit(exchange)
+    const refused = forged ?? refuseReplay(exchange) ?? authorize(exchange) ?? rateLimit(exchange)
     if (refused !== null) reject(exchange, refused)
     else call(exchange)
   }

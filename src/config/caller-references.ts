@@ -14,11 +14,18 @@ export function credentialProblems(
 ): Problem[] {
   const has: Record<CredentialKind, (consumer: Config['consumers'][string]) => boolean> = {
     'x-m': ({ secret }) => secret.length > 0,
+    'http-signature': ({ httpSignatureKeys }) => Object.keys(httpSignatureKeys).length > 0,
     'api-key': ({ apiKeys }) => apiKeys.length > 0,
     basic: ({ password }) => password !== undefined,
     jwt: (consumer) => Object.keys(consumer.jwt).length > 0,
   }
-  const WHAT = { 'x-m': 'a secret', 'api-key': 'apiKeys', basic: 'a password', jwt: 'jwt' } as const
+  const WHAT = {
+    'x-m': 'a secret',
+    'http-signature': 'httpSignatureKeys',
+    'api-key': 'apiKeys',
+    basic: 'a password',
+    jwt: 'jwt',
+  } as const
   return route.auth.flatMap((kind) => {
     if (kind === 'none') return []
     if (kind === 'jwt') {
@@ -49,6 +56,7 @@ export function groupProblems(route: RouteConfig, path: readonly PropertyKey[], 
 export function consumerProblems({ consumers, jwt }: CheckedEntries, names: DefinedNames): Problem[] {
   const problems: Problem[] = []
   const owners = new Map<string, string>()
+  const keyOwners = new Map<string, string>()
   for (const name of names.consumers) {
     const path = ['consumers', name]
     if (name.startsWith(GROUP))
@@ -71,6 +79,15 @@ export function consumerProblems({ consumers, jwt }: CheckedEntries, names: Defi
     const path = ['consumers', name]
     if (consumer.password !== undefined && name.includes(':')) {
       problems.push({ path: [...path, 'password'], message: 'cannot be used: a user name has no colon (RFC 7617, 2)' })
+    }
+    for (const id of Object.keys(consumer.httpSignatureKeys)) {
+      const owner = keyOwners.get(id)
+      keyOwners.set(id, name)
+      if (owner === undefined) continue
+      problems.push({
+        path: [...path, 'httpSignatureKeys', id],
+        message: `is already the keyid of a key of "${owner}"`,
+      })
     }
     for (const [issuer, claim] of Object.entries(consumer.jwt)) {
       const at = [...path, 'jwt', issuer]

@@ -3,6 +3,7 @@
 import type { JsonWebKey } from 'node:crypto'
 import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
+import { compileHttpSignature, type HttpSignatureKey, type HttpSignatureRules } from './http-signature.js'
 import { canonicalHost, type PathPattern } from './patterns.js'
 import { NO_TIMEOUT } from './quantities.js'
 import { patternOf } from './references.js'
@@ -23,6 +24,7 @@ export interface Consumer {
   /** sha256:HEX or $scrypt$…; null where it has none. */
   readonly password: string | null
   readonly groups: readonly string[]
+  readonly httpSignatureKeys: readonly HttpSignatureKey[]
 }
 
 /** Someone whose tokens are believed. */
@@ -153,6 +155,10 @@ export interface Route {
   /** With x-m: the body is part of what is signed, so it is read whole before anything is forwarded. */
   readonly signBody: boolean
   readonly maxSkewSeconds: number
+  /** Null where `auth` does not have it. */
+  readonly httpSignature: HttpSignatureRules | null
+  /** A signature is accepted once. */
+  readonly replayOnce: boolean
   /** Names of the consumers let in; null lets in everyone who is authenticated. */
   readonly allow: ReadonlySet<string> | null
   /** Groups let in besides. Apart from the names, since a token may claim any of those. */
@@ -204,7 +210,7 @@ const DEFAULT_MAX_SKEW_SECONDS = 300
 /** The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse. */
 export function compile(config: Config, settings: Settings): RouteTable {
   const consumers = Object.entries(config.consumers).map(
-    ([name, { secret, algorithm, signs, apiKeys, password, groups }], index): Consumer => ({
+    ([name, { secret, algorithm, signs, apiKeys, password, groups, httpSignatureKeys }], index): Consumer => ({
       name,
       index,
       secrets: secret,
@@ -213,6 +219,11 @@ export function compile(config: Config, settings: Settings): RouteTable {
       apiKeys,
       password: password ?? null,
       groups,
+      httpSignatureKeys: Object.entries(httpSignatureKeys).map(([id, { algorithm, material }]) => ({
+        id,
+        algorithm,
+        material,
+      })),
     }),
   )
   const consumersByName = new Map(consumers.map((consumer) => [consumer.name, consumer]))
@@ -244,6 +255,8 @@ export function compile(config: Config, settings: Settings): RouteTable {
       auth,
       challenge: challengeFields(auth),
       signBody: auth.includes('x-m') && route.signBody !== false,
+      httpSignature: auth.includes('http-signature') ? compileHttpSignature(config, route) : null,
+      replayOnce: (route.replay ?? config.replay) === 'once' && auth.some((kind) => CREDENTIALS[kind].signs),
       maxSkewSeconds: route.maxSkew === undefined ? DEFAULT_MAX_SKEW_SECONDS : Math.round(route.maxSkew / 1000),
       allow: route.allow === undefined ? null : new Set(route.allow.filter((entry) => !entry.startsWith(GROUP))),
       allowGroups: (route.allow ?? [])

@@ -2,13 +2,15 @@
 // in policy/, a file for each.
 
 export const CREDENTIALS = {
-  'x-m': { challenge: 'x-m', fields: ['x-m'] },
+  'x-m': { challenge: 'x-m', fields: ['x-m'], signs: true },
+  // RFC 9421 names no scheme; Accept-Signature is for what a signature should look like.
+  'http-signature': { challenge: 'Signature', fields: ['signature', 'signature-input'], signs: true },
   // Its header has a name of its own: compile.ts adds it.
-  'api-key': { challenge: 'ApiKey', fields: [] },
+  'api-key': { challenge: 'ApiKey', fields: [], signs: false },
   // RFC 7617, 2.1: user names and passwords are UTF-8.
-  basic: { challenge: 'Basic realm="tidegate", charset="UTF-8"', fields: ['authorization'] },
+  basic: { challenge: 'Basic realm="tidegate", charset="UTF-8"', fields: ['authorization'], signs: false },
   // RFC 6750, 3. What is wrong with a token is in the log alone.
-  jwt: { challenge: 'Bearer realm="tidegate"', fields: ['authorization'] },
+  jwt: { challenge: 'Bearer realm="tidegate"', fields: ['authorization'], signs: false },
 } as const satisfies Record<string, Credentials>
 
 interface Credentials {
@@ -16,6 +18,8 @@ interface Credentials {
   readonly challenge: string
   /** What stripCredentials takes off, in lower case: whoever has these could call in the consumer's name. */
   readonly fields: readonly string[]
+  /** It is made for one request alone, and can be told from that of another. */
+  readonly signs: boolean
 }
 
 export type CredentialKind = keyof typeof CREDENTIALS

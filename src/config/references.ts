@@ -1,7 +1,7 @@
 // What one entry of the configuration says of another: services, consumers and limits that routes name, routes that cannot be told
 // apart, options that have no effect where they stand. Pure; each problem with the path of the key it is about.
 import { consumerProblems, credentialProblems, groupProblems } from './caller-references.js'
-import { GROUP } from './credentials.js'
+import { CREDENTIAL_KINDS, CREDENTIALS, GROUP } from './credentials.js'
 import { hint } from './nearest.js'
 import { canonicalHost, isParameter, type PathPattern, parsePattern } from './patterns.js'
 import { UNLIMITED_BYTES } from './quantities.js'
@@ -77,6 +77,15 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
   return problems
 }
 
+const SIGNING: readonly string[] = CREDENTIAL_KINDS.filter((kind) => CREDENTIALS[kind].signs)
+/** Options of a route, and the kinds of credentials that they are about. */
+const ONLY_WITH: readonly (readonly ['signBody' | 'maxSkew' | 'httpSignature' | 'replay', readonly string[]])[] = [
+  ['signBody', SIGNING],
+  ['replay', SIGNING],
+  ['maxSkew', ['x-m']],
+  ['httpSignature', ['http-signature']],
+]
+
 function routeProblems(
   route: RouteConfig,
   at: readonly PropertyKey[],
@@ -92,16 +101,17 @@ function routeProblems(
   problems.push(...credentialProblems(route, [...at, 'auth'], config, names))
   problems.push(...groupProblems(route, [...at, 'allow'], config))
   if (open) {
-    for (const key of ['allow', 'signBody', 'maxSkew', 'stripCredentials'] as const) {
+    for (const key of ['allow', 'signBody', 'maxSkew', 'httpSignature', 'replay', 'stripCredentials'] as const) {
       if (route[key] !== undefined) add([key], 'has no effect with auth: none, where callers are not identified')
     }
-  } else if (!route.auth.includes('x-m')) {
-    for (const key of ['signBody', 'maxSkew'] as const) {
-      if (route[key] !== undefined) add([key], 'has no effect without x-m in auth')
+  } else {
+    for (const [key, kinds] of ONLY_WITH) {
+      if (route[key] === undefined || route.auth.some((kind) => kinds.includes(kind))) continue
+      add([key], `has no effect without ${kinds.join(' or ')} in auth`)
     }
   }
   if (route.fallback?.service === route.service) add(['fallback', 'service'], 'is the service it is to stand in for')
-  const signed = route.auth.includes('x-m') && route.signBody !== false
+  const signed = route.auth.some((kind) => SIGNING.includes(kind)) && route.signBody !== false
   if (signed && route.maxBody !== undefined && route.maxBody > MAX_SIGNED_BODY_BYTES) {
     const given = route.maxBody === UNLIMITED_BYTES ? 'unlimited' : 'over 1GiB'
     add(['maxBody'], `cannot be ${given} where the signature covers the body, which is held in memory; see signBody`)

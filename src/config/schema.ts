@@ -4,6 +4,7 @@
 import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
 import { CREDENTIAL_KINDS } from './credentials.js'
+import { componentIdentifier, SIGNATURE_ALGORITHMS } from './http-signature.js'
 import { patternProblem } from './patterns.js'
 import {
   DURATION,
@@ -98,6 +99,36 @@ const password = z
     'must be $scrypt$…, sha256:HEX, env:NAME or file:PATH; tidegate hash makes the first of a password',
   )
 
+const httpSignatureKeySchema = z
+  .strictObject({
+    algorithm: z.enum(SIGNATURE_ALGORITHMS).describe("The key's algorithm; a signature that names another is refused."),
+    secret: secret.optional().describe('For hmac-sha256: the secret, env:NAME or file:PATH.'),
+    encoding: z
+      .enum(['utf8', 'base64'])
+      .default('utf8')
+      .describe('How the secret is written: base64 for one that is not text.'),
+    publicKey: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('For all others: a PEM public key or certificate; the text itself, env:NAME or file:PATH.'),
+  })
+  .superRefine(({ algorithm, secret, publicKey }, context) => {
+    const wanted = algorithm === 'hmac-sha256' ? 'secret' : 'publicKey'
+    const other = algorithm === 'hmac-sha256' ? 'publicKey' : 'secret'
+    const given = { secret, publicKey }
+    if (given[other] !== undefined) {
+      context.addIssue({ code: 'custom', path: [other], message: `is not for ${algorithm}, which has a ${wanted}` })
+    } else if (given[wanted] === undefined) context.addIssue(`needs a ${wanted} for ${algorithm}`)
+  })
+  .transform((key) => ({
+    ...key,
+    /** From secret or publicKey, in secrets.ts. */
+    material: '',
+  }))
+
+const keyid = z.string().regex(/^[\u0020-\u007e]{1,256}$/, 'is not a keyid: printable ASCII, 256 in all')
+
 const consumerSchema = z
   .strictObject({
     secret: oneOrMore(secret)
@@ -127,13 +158,24 @@ const consumerSchema = z
       .record(name, z.string().min(1))
       .default({})
       .describe('For jwt: by issuer, what its consumer claim says of this one, such as { acme: alice }.'),
+    httpSignatureKeys: z
+      .record(keyid, httpSignatureKeySchema)
+      .default({})
+      .describe('For http-signature: by keyid, the keys that it signs with. Several while one is being rotated out.'),
     groups: oneOrMore(name).default([]).describe('Groups it is in; a route lets one in by allow: [group:NAME].'),
   })
   .describe('Someone who calls. The name is what x-source says.')
 
+/** Fields that the gateway reads or writes for another reason. */
+const TAKEN =
+  /^(host|connection|content-length|transfer-encoding|te|trailer|upgrade|expect|via|forwarded|x-forwarded-.*|traceparent|tracestate|cookie|authorization|x-rid|x-source|x-time|x-m|x-consumer-username)$/
+
 const apiKeysSchema = z
   .strictObject({
-    header: headerName.default('x-api-key').describe('Where a key is looked for.'),
+    header: headerName
+      .refine((text) => !TAKEN.test(text), 'is a field with a meaning of its own')
+      .default('x-api-key')
+      .describe('Where a key is looked for.'),
     query: z
       .string()
       .regex(/^[A-Za-z0-9._~-]+$/, 'is not a parameter name; write letters, digits and . _ ~ -')
@@ -163,9 +205,9 @@ const jwksSchema = z
 
 const ALGORITHMS = [
   ...(['HS256', 'HS384', 'HS512'] as const),
-  ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'] as const),
+  ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'] as const),
 ]
-const PUBLIC_DEFAULT = ['RS256', 'PS256', 'ES256', 'EdDSA'] as const
+const PUBLIC_DEFAULT = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'] as const
 
 const issuerSchema = z
   .strictObject({
@@ -176,7 +218,7 @@ const issuerSchema = z
     algorithms: listOf(z.enum(ALGORITHMS))
       .optional()
       .describe(
-        'Those accepted, whatever a token says. Default: HS256 with secrets, else RS256, PS256, ES256 and EdDSA.',
+        'Those accepted, whatever a token says. Default: HS256 with secrets, else RS256, PS256, ES256, EdDSA and Ed25519.',
       ),
     secrets: oneOrMore(secret)
       .optional()
@@ -231,6 +273,40 @@ const issuerSchema = z
     keys: [] as Record<string, unknown>[],
   }))
   .describe('Someone whose tokens are believed.')
+
+const httpSignatureSchema = z
+  .strictObject({
+    components: listOf(
+      z.string().transform((text, context) => {
+        const identifier = componentIdentifier(text)
+        if (identifier === null) {
+          context.addIssue('is not a component; write @method, a field in lower case, or @query-param;name="NAME"')
+        }
+        return identifier ?? ''
+      }),
+    )
+      .optional()
+      .describe(
+        'What a signature must cover, in place of the default: @method, and @target-uri or else @authority with @request-target or @path and @query. With a body also content-digest, unless signBody: false.',
+      ),
+    maxAge: duration(1000, 24 * HOUR_MS)
+      .optional()
+      .describe('How old a signature may be, by created. Default 300s.'),
+    leeway: duration(0, HOUR_MS).optional().describe('How far ahead of ours the clock of callers may be. Default 30s.'),
+    label: z
+      .string()
+      .regex(/^[a-z*][a-z0-9_.*-]*$/, 'is not a label (RFC 9651, 3.1.2)')
+      .optional()
+      .describe('Only a signature with this label counts. Default: the first whose keyid is known.'),
+    tag: z
+      .string()
+      .regex(/^[\u0020-\u007e]+$/, 'is not a tag: printable ASCII')
+      .optional()
+      .describe('Only a signature with this tag counts.'),
+  })
+  .describe('What RFC 9421 signatures must be like.')
+
+const replaySchema = z.enum(['allow', 'once'])
 
 const endpoint = z
   .string()
@@ -496,7 +572,7 @@ export const routeSchema = z
       .describe('Decides between routes with equally specific paths: higher first.'),
     service: name.describe('A key of services.'),
     auth: oneOrMore(z.enum([...CREDENTIAL_KINDS, 'none'])).describe(
-      'How callers are known, one or several ways: of those a request has credentials for, the first in this list decides. x-m: they sign. none: open to anyone. There is no default, so that no route is open by accident.',
+      'How callers are known, one or several ways: of those a request has credentials for, the first in this list decides. x-m: they sign. http-signature: they sign as RFC 9421 says. none: open to anyone. There is no default, so that no route is open by accident.',
     ),
     allow: listOf(name).optional().describe('Consumers let in, and groups as group:NAME. Absent: every consumer.'),
     addresses: addressesSchema.optional(),
@@ -515,7 +591,17 @@ export const routeSchema = z
       .boolean()
       .optional()
       .describe(
-        'With x-m: the signature covers the body, which is then read whole before it is forwarded. false: bodies stream, the last signed line is "-". Default true.',
+        'With x-m and http-signature: the signature covers the body, which is then read whole before it is forwarded. false: bodies stream; with x-m the last signed line is "-", with http-signature Content-Digest is not looked at. Default true.',
+      ),
+    httpSignature: httpSignatureSchema
+      .optional()
+      .describe(
+        'With http-signature: what signatures must be like; what is not given here is as for the whole gateway.',
+      ),
+    replay: replaySchema
+      .optional()
+      .describe(
+        'once: with x-m and http-signature, a signature is accepted once, over all workers and restarts. Default: as for the whole gateway.',
       ),
     maxSkew: duration(1000, HOUR_MS).optional().describe('With x-m: how far x-time may be off. Default 300s.'),
     trustRid: z.boolean().default(false).describe("Keeps the caller's own x-rid where it is 32 lower-case hex digits."),
@@ -543,6 +629,10 @@ export const configSchema = z
     consumers: named(consumerSchema).default({}).describe('Who may call, by name.'),
     apiKeys: apiKeysSchema.prefault({}),
     jwt: named(issuerSchema).default({}).describe('Issuers of JSON Web Tokens (RFC 7519), by name.'),
+    httpSignature: httpSignatureSchema.optional(),
+    replay: replaySchema
+      .default('allow')
+      .describe('once: a signature is accepted once. allow: again and again until it is stale. A route may differ.'),
     services: named(serviceSchema).describe('What requests are forwarded to, by name.'),
     limits: named(limitSchema).default({}).describe('Rate limits that several routes share, by name.'),
     routes: z.array(routeSchema).min(1).describe('What goes where.'),

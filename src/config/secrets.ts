@@ -2,6 +2,7 @@
 // Nothing here prints a value.
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
+import { keepSignatureKey, keepSignatureSecret } from './http-signature.js'
 import { type Kept, keepApiKey, keepPassword, keepPublicKeys } from './kept.js'
 import type { Environment } from './load.js'
 import type { Problem } from './references.js'
@@ -70,6 +71,26 @@ export function resolveSecrets(config: Config, env: Environment, directory: stri
       apiKeys: consumer.apiKeys.map((text, index) =>
         keep(text, at('apiKeys', index), (key) => keepKeyOf(name, key), ''),
       ),
+      httpSignatureKeys: mapValues(consumer.httpSignatureKeys, (key, id) => ({
+        ...key,
+        // What is kept of either is in material.
+        secret: undefined,
+        publicKey: undefined,
+        material:
+          key.secret === undefined
+            ? keep(
+                key.publicKey ?? '',
+                at('httpSignatureKeys', id, 'publicKey'),
+                (pem) => keepSignatureKey(pem, key.algorithm),
+                '',
+              )
+            : keep(
+                key.secret,
+                at('httpSignatureKeys', id, 'secret'),
+                (text) => keepSignatureSecret(text, key.encoding),
+                '',
+              ),
+      })),
       ...(password === undefined ? {} : { password: keep(password, at('password'), keepPassword, '') }),
     }
   })

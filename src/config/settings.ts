@@ -124,6 +124,12 @@ export const SETTINGS = {
     default: '131072',
     about: 'buckets the rate-limit table has room for',
   },
+  TIDEGATE_REPLAY_KEYS: {
+    key: 'replayKeys',
+    type: numberIn(1024, 2 ** 24),
+    default: '262144',
+    about: 'signatures remembered where a route has `replay: once`, some 43 bytes each; no memory is taken else',
+  },
   TIDEGATE_DRAIN_TIMEOUT_MS: {
     key: 'drainTimeoutMs',
     type: numberIn(0, 3_600_000),

@@ -5,6 +5,7 @@ import type { BreakerTable } from '../state/breaker-table.js'
 import type { CountersReader, WorkerTable } from '../state/counters.js'
 import type { HealthTable } from '../state/health-table.js'
 import type { RateTable } from '../state/rate-table.js'
+import type { ReplayTable } from '../state/replay-table.js'
 import type { Segment } from '../state/segment.js'
 import { renderMetrics } from '../telemetry/metrics.js'
 
@@ -20,6 +21,7 @@ export interface StatusSource {
   readonly health: HealthTable
   readonly breakers: BreakerTable
   readonly rates: RateTable
+  readonly replays: ReplayTable
   readonly counters: CountersReader
   readonly supervisor: { readonly ready: boolean; readonly isDraining: boolean }
 }
@@ -31,7 +33,7 @@ export interface StatusPages {
 }
 
 export function createStatus(source: StatusSource): StatusPages {
-  const { table, segment, isolation, slots, health, breakers, rates, counters, supervisor } = source
+  const { table, segment, isolation, slots, health, breakers, rates, replays, counters, supervisor } = source
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -41,6 +43,7 @@ export function createStatus(source: StatusSource): StatusPages {
     })
   }
   const rateTable = () => ({ ...rates.totals(), ...rates.occupancy() })
+  const replayTable = () => ({ ...replays.totals(), ...replays.occupancy(Math.floor(Date.now() / 1000)) })
 
   return {
     ready() {
@@ -78,6 +81,7 @@ export function createStatus(source: StatusSource): StatusPages {
         })),
         breakers: breakerStates(),
         rateTable: rateTable(),
+        replayTable: replayTable(),
       }
     },
 
@@ -90,6 +94,7 @@ export function createStatus(source: StatusSource): StatusPages {
         health,
         breakers: breakerStates(),
         rateTable: rateTable(),
+        replayTable: replayTable(),
         nowUs: segment.nowUs(),
         build: { version, node: process.versions.node, isolation: isolation.kind },
       })

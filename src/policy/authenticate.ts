@@ -6,6 +6,7 @@ import { Rejection } from '../outcome.js'
 import { KnownByApiKey } from './api-key.js'
 import { KnownByPassword } from './basic.js'
 import type { DigestPool } from './digest-pool.js'
+import { SignedMessage } from './http-signature.js'
 import { KnownByToken } from './jwt.js'
 import type { Strategy } from './strategy.js'
 import { SignedByXm } from './x-m.js'
@@ -19,6 +20,7 @@ export class Authenticator {
   constructor(table: RouteTable, pool: DigestPool, offloadBytes: number) {
     const strategies: Record<CredentialKind, Strategy> = {
       'x-m': new SignedByXm(table, pool, offloadBytes),
+      'http-signature': new SignedMessage(table, pool, offloadBytes),
       'api-key': new KnownByApiKey(table),
       basic: new KnownByPassword(table),
       jwt: new KnownByToken(table),

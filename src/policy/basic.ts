@@ -13,8 +13,10 @@ const malformed = new Rejection('unauthorized', 'Authorization: Basic malformed'
 const wrong = new Rejection('unauthorized', 'user or password wrong')
 const busy = new Rejection('overloaded', 'password queue full')
 
-/** Checks under way: libuv has four threads, so a wrong password waits for less than a second. What comes beyond is told to come back. */
+/** Checks under way; what comes beyond is told to come back. */
 const MOST_CHECKS = 16
+/** Of libuv's four threads the others are left to names, files and the signatures of tokens: guessing must not stop those. */
+const MOST_THREADS = 2
 /** Credentials remembered: users times the ways to write them. */
 const MOST_REMEMBERED = 10_000
 
@@ -26,14 +28,19 @@ interface Password {
   readonly scrypt: ScryptForm | null
 }
 
+/** Nobody's password: nothing fits it. */
+const nobody: Password = { consumer: null, sha256: randomBytes(32), scrypt: null }
+
 export class KnownByPassword implements Strategy {
   private readonly users: ReadonlyMap<string, Password>
-  /** What an unknown user is checked against: the costliest there is, and nobody's. */
-  private readonly nobody: Password
+  /** What a guess costs where no scrypt of the user's own is computed. */
+  private readonly costliest: ScryptForm | null
   private readonly memoryKey = randomBytes(32)
   private readonly remembered = new Map<string, Consumer>()
   /** Exchanges that wait for the same check: a client that starts with many connections costs one. */
   private readonly pending = new Map<string, { exchange: Exchange; done: Done }[]>()
+  private readonly queue: (() => void)[] = []
+  private threads = 0
 
   constructor(table: Pick<RouteTable, 'consumers'>) {
     const users = table.consumers.flatMap((consumer) =>
@@ -43,7 +50,7 @@ export class KnownByPassword implements Strategy {
     const costs = ({ N, r, p }: ScryptForm): number => N * r * p
     const costliest = forms.sort((a, b) => costs(b) - costs(a))[0] ?? null
     this.users = new Map(users)
-    this.nobody = { consumer: null, sha256: randomBytes(32), scrypt: costliest }
+    this.costliest = costliest
   }
 
   presents(exchange: Exchange): boolean {
@@ -84,7 +91,7 @@ export class KnownByPassword implements Strategy {
     if (this.pending.size >= MOST_CHECKS) return done(exchange, busy)
     this.pending.set(key, [{ exchange, done }])
     const [user, password] = credentialsOf(value) as [string, string]
-    const kept = this.users.get(user) ?? this.nobody
+    const kept = this.users.get(user) ?? nobody
     this.check(kept, password, (fits) => {
       const consumer = fits ? kept.consumer : null
       if (consumer !== null) this.remember(key, consumer)
@@ -101,14 +108,27 @@ export class KnownByPassword implements Strategy {
   /** A wrong guess costs one scrypt where anyone's password does, so that time does not tell who has one, or who there is. */
   private check(kept: Password, password: string, done: (fits: boolean) => void): void {
     const fits = timingSafeEqual(hash('sha256', password, 'buffer'), kept.sha256)
-    const form = fits ? null : (kept.scrypt ?? this.nobody.scrypt)
+    const form = fits ? null : (kept.scrypt ?? this.costliest)
     if (form === null) return done(fits)
     const { N, r, p, salt, hash: expected } = form
     const maxmem = 2 * scryptBytes(N, r)
-    scrypt(password, salt, expected.length, { N, r, p, maxmem }, (error, key) => {
-      const equal = error === null && timingSafeEqual(key, expected)
-      done(equal && kept.scrypt !== null && kept.consumer !== null)
-    })
+    this.queue.push(() =>
+      scrypt(password, salt, expected.length, { N, r, p, maxmem }, (error, key) => {
+        this.threads--
+        this.next()
+        const equal = error === null && timingSafeEqual(key, expected)
+        done(equal && kept.scrypt !== null)
+      }),
+    )
+    this.next()
+  }
+
+  private next(): void {
+    if (this.threads >= MOST_THREADS) return
+    const start = this.queue.shift()
+    if (start === undefined) return
+    this.threads++
+    start()
   }
 
   private memoryOf(credentials: string): string {

@@ -16,7 +16,6 @@ const expired = new Rejection('unauthorized', 'token expired')
 const notYet = new Rejection('unauthorized', 'token not valid yet')
 const badAudience = new Rejection('unauthorized', 'token audience not accepted')
 const badClaim = new Rejection('unauthorized', 'token without a claim it must have')
-const noKeys = new Rejection('keys_unavailable', 'keys of the token issuer cannot be had')
 
 export class TokenCheck {
   /** By the iss claim. */
@@ -40,7 +39,7 @@ export class TokenCheck {
 }
 
 function rejectionOf(error: unknown): Rejection {
-  if (error instanceof NoKeysError) return noKeys
+  if (error instanceof NoKeysError) return new Rejection('keys_unavailable', error.message)
   if (error instanceof errors.JWTExpired) return expired
   if (error instanceof errors.JWTClaimValidationFailed) {
     if (error.reason === 'missing') return badClaim

@@ -15,7 +15,7 @@ import type { Issuer } from '../config/compile.js'
 
 type KeyFinder = (header: JWTHeaderParameters) => Promise<CryptoKey>
 
-/** The issuer's keys cannot be had: nothing is said about the token. */
+/** The issuer's keys cannot be had: nothing is said about the token. Its message is for the log. */
 export class NoKeysError extends Error {}
 
 /** Keys that were published are good for this long after the issuer fell silent. */
@@ -39,7 +39,7 @@ export class IssuerKeys {
       requiredClaims: ['exp'],
     }
     this.secrets = issuer.secrets.map((secret) => createSecretKey(secret, 'utf8'))
-    this.getKey = issuer.jwks === null ? givenKeys(issuer.keys) : publishedKeys(issuer.jwks)
+    this.getKey = issuer.jwks === null ? givenKeys(issuer.keys) : publishedKeys(issuer.name, issuer.jwks)
   }
 
   /** Signature and claims. @throws errors.JOSEError where the token is no good, NoKeysError */
@@ -88,7 +88,7 @@ function onlyKeyOf({ alg, kid }: JWTHeaderParameters): JWTHeaderParameters {
   return kid === undefined ? { alg } : { alg, kid }
 }
 
-function publishedKeys({ url, maxAgeMs, cooldownMs }: NonNullable<Issuer['jwks']>): KeyFinder {
+function publishedKeys(issuer: string, { url, maxAgeMs, cooldownMs }: NonNullable<Issuer['jwks']>): KeyFinder {
   const remote = createRemoteJWKSet(new URL(url), {
     cacheMaxAge: maxAgeMs,
     cooldownDuration: cooldownMs,
@@ -96,10 +96,12 @@ function publishedKeys({ url, maxAgeMs, cooldownMs }: NonNullable<Issuer['jwks']
   })
   let freshMs = Number.NEGATIVE_INFINITY
   let failedMs = Number.NEGATIVE_INFINITY
+  let failure = ''
   /** What was known when the issuer failed. */
   let last: KeyFinder | null = null
   const fromLast: KeyFinder = (header) => {
-    if (last === null || Date.now() - freshMs > STALE_MS) throw new NoKeysError()
+    if (last === null || Date.now() - freshMs > STALE_MS)
+      throw new NoKeysError(`keys of ${issuer} cannot be had: ${failure}`)
     return last(header)
   }
   return async (header) => {
@@ -113,11 +115,18 @@ function publishedKeys({ url, maxAgeMs, cooldownMs }: NonNullable<Issuer['jwks']
     } catch (error) {
       if (isAboutToken(error)) throw error
       failedMs = Date.now()
+      failure = describe(error as Error)
       const known = remote.jwks()
       last = known === undefined ? null : createLocalJWKSet(known)
       return fromLast(asked)
     }
   }
+}
+
+/** What fetch says is `fetch failed`; why is in its cause. */
+function describe({ message, cause }: Error): string {
+  const { code, message: why } = Object(cause) as { code?: unknown; message?: unknown }
+  return String(code ?? why ?? message)
 }
 
 function isAboutToken(error: unknown): boolean {

@@ -137,7 +137,17 @@ function consumerOf(issuer: Issuer, claims: Claims): Consumer | Rejection {
   if (!issuer.admitsUnlisted) return unlisted
   if (!USABLE_NAME.test(claim)) return noConsumer
   const name = `${issuer.name}:${claim}`
-  return { name, index: -1, secrets: [], algorithm: 'sha256', signs: 'request', apiKeys: [], password: null, groups }
+  return {
+    name,
+    index: -1,
+    secrets: [],
+    algorithm: 'sha256',
+    signs: 'request',
+    apiKeys: [],
+    password: null,
+    httpSignatureKeys: [],
+    groups,
+  }
 }
 
 function claimedGroups({ groupsClaim }: Issuer, claims: Claims): string[] {

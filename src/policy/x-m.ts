@@ -13,7 +13,6 @@ const noMac = new Rejection('unauthorized', 'x-m missing')
 const unknownSource = new Rejection('unauthorized', 'x-source unknown')
 const stale = new Rejection('unauthorized', 'x-time outside the allowed skew')
 const badSignature = new Rejection('unauthorized', 'x-m does not match')
-const poolFull = new Rejection('overloaded', 'signature queue full')
 
 export class SignedByXm implements Strategy {
   private readonly table: RouteTable
@@ -41,10 +40,13 @@ export class SignedByXm implements Strategy {
     if (consumer === undefined) return unknownSource
     const time = exchange.header('x-time')
     if (!/^[0-9]{1,12}$/.test(time)) return noTime
-    if (exchange.header('x-m') === '') return noMac
+    const mac = exchange.header('x-m')
+    if (mac === '') return noMac
     // Against the wall clock: callers know no other. The segment's clock does not follow its steps.
     if (Math.abs(Math.floor(Date.now() / 1000) - Number(time)) > exchange.route!.maxSkewSeconds) return stale
     exchange.consumer = consumer
+    exchange.signature = mac
+    exchange.signatureUntilSeconds = Number(time) + exchange.route!.maxSkewSeconds + 1
     return null
   }
 
@@ -70,7 +72,7 @@ export class SignedByXm implements Strategy {
 
   /** The same in the digest pool. */
   verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void {
-    const pending = this.pool.verify({
+    const task = {
       consumer: exchange.consumer!.index,
       time: exchange.header('x-time'),
       method: exchange.method,
@@ -78,18 +80,8 @@ export class SignedByXm implements Strategy {
       signBody: exchange.route!.signBody,
       mac: exchange.header('x-m'),
       body: exchange.body,
-    })
-    if (pending === null) return done(exchange, poolFull)
-    pending.then(
-      (answer) => {
-        if (exchange.concluded) return
-        exchange.body = answer.body
-        done(exchange, answer.fits ? null : badSignature)
-      },
-      (error: Error) => {
-        if (!exchange.concluded) done(exchange, new Rejection('internal_error', `digest pool: ${error.message}`))
-      },
-    )
+    }
+    this.pool.check(exchange, task, badSignature, done)
   }
 }
 

@@ -10,11 +10,13 @@
 //                  32 seed           4 × Int32, random: of the keys' hashes
 //                  48 breakersBytes  Float64
 //                  56 ratesBytes     Float64
-//                  64 checksum       Int32    over the 64 bytes before, complete taken as 0
+//                  64 replaysBytes   Float64
+//                  72 checksum       Int32    over the 72 bytes before, complete taken as 0
 //                 128 clock record   clock.ts
 //                 256 sections       offset and bytes, Float64 each, in the order of SECTIONS; written anew by each start
-//   breakers    kept from start to start, as is the next
+//   breakers    kept from start to start, as are the next two
 //   rates
+//   replays
 //   health      zeroed by each start, as are the rest: that workers, routes or endpoints change in number costs no bucket
 //   workers
 //   counters
@@ -31,17 +33,20 @@ import { workersBytes } from './counters.js'
 import { healthBytes } from './health-table.js'
 import { adoptRates } from './rate-restore.js'
 import { rateTableBytes } from './rate-slots.js'
+import { adoptReplays, replayTableBytes } from './replay-table.js'
 
 export interface SegmentSpec {
   readonly workers: number
   readonly rateLimitKeys: number
+  /** Accepted signatures to remember; none where no route wants it. */
+  readonly replayKeys?: number
   readonly services: number
   readonly endpoints: number
   readonly routes: number
   readonly countersBytesPerWorker: number
 }
 
-const SECTIONS = ['breakers', 'rates', 'health', 'workers', 'counters'] as const
+const SECTIONS = ['breakers', 'rates', 'replays', 'health', 'workers', 'counters'] as const
 type SectionName = (typeof SECTIONS)[number]
 export interface Section {
   readonly offset: number
@@ -81,11 +86,11 @@ export type SegmentHandle =
   | { readonly kind: 'mapped'; readonly fd: number; readonly bytes: number }
   | { readonly kind: 'shared'; readonly buffer: SharedArrayBuffer }
 
-export const LAYOUT = 1
+export const LAYOUT = 2
 const MAGIC = Buffer.from('TIDEGATE', 'latin1')
 const PAGE = 4096
 const COMPLETE = 3
-const CHECKED_BYTES = 64
+const CHECKED_BYTES = 72
 const CLOCK_OFFSET = 128
 const SECTIONS_OFFSET = CLOCK_OFFSET + CLOCK_BYTES
 
@@ -111,9 +116,13 @@ class Header {
     return this.floats[7] as number
   }
 
+  get replaysBytes(): number {
+    return this.floats[8] as number
+  }
+
   /** How far into the file that reaches which outlives a start. */
   get keptBytes(): number {
-    return PAGE + wholePages(this.breakersBytes) + wholePages(this.ratesBytes)
+    return PAGE + wholePages(this.breakersBytes) + wholePages(this.ratesBytes) + wholePages(this.replaysBytes)
   }
 
   section(name: SectionName): Section {
@@ -134,13 +143,14 @@ class Header {
     return ''
   }
 
-  write(host: Buffer, seed: Uint8Array, breakersBytes: number, ratesBytes: number): void {
+  write(host: Buffer, seed: Uint8Array, { breakers, rates, replays }: Layout): void {
     this.bytes.set(MAGIC, 0)
     this.ints[2] = LAYOUT
     this.bytes.set(host, 16)
     this.bytes.set(seed, 32)
-    this.floats[6] = breakersBytes
-    this.floats[7] = ratesBytes
+    this.floats[6] = breakers.bytes
+    this.floats[7] = rates.bytes
+    this.floats[8] = replays.bytes
     this.ints[CHECKED_BYTES / 4] = this.checksum()
   }
 
@@ -193,6 +203,7 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
   const sizes: Record<SectionName, number> = {
     breakers: breakerTableBytes(spec.services),
     rates: rateTableBytes(spec.rateLimitKeys),
+    replays: replayTableBytes(spec.replayKeys ?? 0),
     health: healthBytes(spec.endpoints),
     workers: workersBytes(spec.workers),
     counters: Math.max(64, spec.countersBytesPerWorker * spec.workers),
@@ -221,12 +232,14 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
   const header = new Header(file.buffer)
   const problem = header.misfit(host, file.bytes)
   if (problem !== '') return discarded(problem)
-  if (header.breakersBytes !== sizes.breakers || header.ratesBytes !== sizes.rates) return resized(native, path)
+  const { breakersBytes, ratesBytes, replaysBytes } = header
+  if (breakersBytes !== sizes.breakers || ratesBytes !== sizes.rates || replaysBytes !== sizes.replays)
+    return resized(native, path)
 
   writeSections(header, layout)
   new SegmentClock(file.buffer, CLOCK_OFFSET, source).start()
   const segment = new OpenSegment(file.buffer, 'mapped', file.fd, path, source, '', true)
-  segment.notice = `state restored from ${path}: ${takeOver(segment, segment)}`
+  segment.notice = `state restored from ${path}: ${takeOver(segment, segment, source)}`
   return segment
 
   function fresh(made: MappedFile, notice: string): Segment {
@@ -251,7 +264,7 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
     const made = addon.replaceSegment(old.fd, at, bytes)
     writeNew(made.buffer, host, layout, source, new Header(old.buffer))
     const after = new OpenSegment(made.buffer, 'mapped', made.fd, at, source, '', true)
-    after.notice = `state restored from ${at}: ${takeOver(before, after)}; tables resized`
+    after.notice = `state restored from ${at}: ${takeOver(before, after, source)}; tables resized`
     return after
   }
 }
@@ -271,8 +284,9 @@ export function attachSegment(handle: SegmentHandle, source: ClockSource = syste
   return new OpenSegment(native.attachSegment(fd, handle.bytes), 'mapped', -1, null, source, '')
 }
 
-function takeOver(before: Segment, after: Segment): string {
-  return `${adoptRates(before, after)}, ${adoptBreakers(before, after)}`
+function takeOver(before: Segment, after: Segment, source: ClockSource): string {
+  const replays = adoptReplays(before, after, Math.floor(source.wallUs() / 1e6))
+  return [adoptRates(before, after), adoptBreakers(before, after), replays].filter((text) => text !== '').join(', ')
 }
 
 function wholePages(bytes: number): number {
@@ -312,7 +326,7 @@ function writeNew(
 ): void {
   const header = new Header(buffer)
   const seed = earlier === null ? randomBytes(16) : earlier.bytes.slice(32, 48)
-  header.write(host, seed, layout.breakers.bytes, layout.rates.bytes)
+  header.write(host, seed, layout)
   const clock = header.bytes.subarray(CLOCK_OFFSET, CLOCK_OFFSET + CLOCK_BYTES)
   if (earlier !== null) clock.set(earlier.bytes.subarray(CLOCK_OFFSET, CLOCK_OFFSET + CLOCK_BYTES))
   new SegmentClock(buffer, CLOCK_OFFSET, source).start()

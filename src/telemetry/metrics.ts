@@ -23,6 +23,15 @@ interface RateTableStatus {
   readonly full: number
 }
 
+interface ReplayTableStatus {
+  readonly slots: number
+  readonly live: number
+  readonly repeated: number
+  /** Signatures refused because none more could be remembered. */
+  readonly full: number
+  readonly stuck: number
+}
+
 export interface MetricsSource {
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
@@ -31,6 +40,7 @@ export interface MetricsSource {
   readonly health: HealthTable
   readonly breakers: readonly BreakerStatus[]
   readonly rateTable: RateTableStatus | null
+  readonly replayTable: ReplayTableStatus | null
   readonly nowUs: number
   /** Labels of tidegate_build_info: version, node, isolation … */
   readonly build: Readonly<Record<string, string>>
@@ -105,6 +115,7 @@ export function renderMetrics(source: MetricsSource): string {
   upstreams(out, used, source)
   breakers(out, source)
   rateTable(out, source)
+  replayTable(out, source)
   workers(out, source)
   return out.toString()
 }
@@ -220,6 +231,23 @@ function rateTable(out: Exposition, { rateTable: table }: MetricsSource): void {
   out.sample(table.evictions)
   out.family('tidegate_rate_table_full_total', 'counter', 'Decisions that found no room for their key.')
   out.sample(table.full)
+}
+
+function replayTable(out: Exposition, { replayTable: table }: MetricsSource): void {
+  // No route asks for it.
+  if (table === null || table.slots === 0) return
+  out.family('tidegate_replay_table_slots', 'gauge', 'Accepted signatures there is room for.')
+  out.sample(table.slots)
+  out.family('tidegate_replay_table_live', 'gauge', 'Accepted signatures that would still be good if they came again.')
+  out.sample(table.live)
+  out.family('tidegate_replays_total', 'counter', 'Requests refused because their signature had been accepted before.')
+  out.sample(table.repeated)
+  out.family(
+    'tidegate_replay_table_full_total',
+    'counter',
+    'Requests refused because their signature could not be remembered.',
+  )
+  out.sample(table.full + table.stuck)
 }
 
 function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void {

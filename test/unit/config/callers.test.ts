@@ -38,7 +38,11 @@ describe('refused, with the key and what would be right:', () => {
       'routes[0].auth: basic needs someone who may call: no consumer has a password',
       'routes[0].auth: jwt needs someone whose tokens count: jwt is empty',
     ],
-    ['a kind there is not', route('auth: api_key'), 'routes[0].auth: must be x-m, api-key, basic, jwt or none'],
+    [
+      'a kind there is not',
+      route('auth: api_key'),
+      'routes[0].auth: must be x-m, http-signature, api-key, basic, jwt or none',
+    ],
     [
       'none next to another, and one twice',
       `consumers: { c: { secret: x } }\n${route('auth: [x-m, none, x-m]')}`,
@@ -48,13 +52,19 @@ describe('refused, with the key and what would be right:', () => {
     [
       'what has no effect',
       `consumers: { c: { apiKeys: ${HASH} } }\n${route('auth: api-key, signBody: false')}`,
-      'routes[0].signBody: has no effect without x-m in auth',
+      'routes[0].signBody: has no effect without x-m or http-signature in auth',
     ],
     [
       'clear text where a hash belongs',
       `consumers: { c: { apiKeys: [hunter2-hunter2-hunter2], password: hunter2 } }\n${OPEN}`,
       'consumers.c.apiKeys[0]: must be sha256:HEX, env:NAME or file:PATH; tidegate hash makes the first of a key',
       'consumers.c.password: must be $scrypt$…, sha256:HEX, env:NAME or file:PATH; tidegate hash makes the first of a password',
+    ],
+    [
+      'API keys where something else is',
+      `apiKeys: { header: Authorization, query: 'a&b' }\n${OPEN}`,
+      'apiKeys.header: is a field with a meaning of its own',
+      'apiKeys.query: is not a parameter name; write letters, digits and . _ ~ -',
     ],
     [
       'a password for a name with a colon',
@@ -94,7 +104,7 @@ describe('refused, with the key and what would be right:', () => {
       `jwt:\n  a: { issuer: a, audience: x, secrets: ${'s'.repeat(32)}, algorithms: [HS256, RS256] }\n  b: { issuer: b, audience: x, jwks: { url: http://h }, algorithms: [RS256, HS256] }\n  c: { issuer: c, audience: x, jwks: { url: http://h }, algorithms: [none] }\n${OPEN}`,
       'jwt.a.algorithms[1]: RS256 is made with key pairs, not with secrets',
       'jwt.b.algorithms[1]: HS256 is made with secrets',
-      'jwt.c.algorithms[0]: must be HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA',
+      'jwt.c.algorithms[0]: must be HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA or Ed25519',
     ],
     [
       'two issuers with one iss',

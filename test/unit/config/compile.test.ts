@@ -27,6 +27,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       apiKeys: [],
       password: null,
       groups: [],
+      httpSignatureKeys: [],
     },
   ])
   expect(table.consumersByName.get('c')).toBe(table.consumers[0])
@@ -73,6 +74,8 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       challenge: '\r\nwww-authenticate: x-m',
       signBody: true,
       maxSkewSeconds: 300,
+      httpSignature: null,
+      replayOnce: false,
       allow: null,
       allowGroups: [],
       addresses: null,
@@ -220,7 +223,7 @@ routes: [{ match: {}, service: s, auth: jwt }]
     name: 'acme',
     issuer: 'https://acme.example/',
     audience: ['gw'],
-    algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA'],
+    algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'],
     secrets: [],
     keys: [],
     jwks: { url: 'https://acme.example/jwks', maxAgeMs: 600_000, cooldownMs: 30_000 },

@@ -23,6 +23,7 @@ const consumer = (over: Partial<Consumer> = {}): Consumer => ({
   secrets: ['s3cret'],
   algorithm: 'sha256',
   signs: 'request',
+  httpSignatureKeys: [],
   ...over,
 })
 
@@ -37,6 +38,13 @@ describe('published vectors', () => {
       'Jefe',
       'what do ya want for nothing?',
       '5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843',
+    ],
+    [
+      'RFC 4231, case 5, before it is cut',
+      'sha256',
+      text('0c'.repeat(20)),
+      'Test With Truncation',
+      'a3b6167473100ee06e0c796c2955552bfa6f7c0a6a8aef8b93f860aab0cd20c5',
     ],
     ['RFC 2202, MD5 case 1', 'md5', text('0b'.repeat(16)), 'Hi There', '9294727a3638bb1c13f48ef8158bfc9d'],
     ['RFC 2202, MD5 case 2', 'md5', 'Jefe', 'what do ya want for nothing?', '750c783e6ab0b503eaa86e310a5db738'],

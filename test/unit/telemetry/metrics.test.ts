@@ -113,6 +113,7 @@ function setUp() {
         health,
         breakers: [{ service: 'demo', state: 'open', transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 } }],
         rateTable: { slots: 1024, probes: 12, evictions: 3, full: 1 },
+        replayTable: { slots: 96, live: 7, repeated: 2, full: 1, stuck: 4 },
         nowUs: 3_500_000,
         build: { version: '0.1.0', isolation: 'process' },
         ...more,
@@ -199,6 +200,17 @@ describe('metrics', () => {
     expect(value(families, 'tidegate_breaker_transitions_total', { service: 'demo', to: 'open' })).toBe(1)
     expect(value(families, 'tidegate_rate_table_full_total', {})).toBe(1)
     expect([...read({ rateTable: null }).keys()].filter((name) => name.includes('rate_table'))).toEqual([])
+  })
+
+  it('show the table of signatures where a route wants it', () => {
+    const { read } = setUp()
+    const families = read()
+    expect(value(families, 'tidegate_replays_total', {})).toBe(2)
+    expect(value(families, 'tidegate_replay_table_slots', {})).toBe(96)
+    expect(value(families, 'tidegate_replay_table_live', {})).toBe(7)
+    expect(value(families, 'tidegate_replay_table_full_total', {})).toBe(5)
+    const none = read({ replayTable: { slots: 0, live: 0, repeated: 0, full: 0, stuck: 0 } })
+    expect([...none.keys()].filter((name) => name.includes('replay'))).toEqual([])
   })
 
   it('show the workers there are, and what they did also when they are gone', () => {
