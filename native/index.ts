@@ -33,6 +33,13 @@ export interface AcceptOptions {
 }
 
 export interface Acceptor {
+  /**
+   * For everybody who has this listening socket, and for good: no connection that is not being made already. What opens one is not
+   * answered, so that who sends it tries again a second later. Where the kernel cannot do that, nothing changes.
+   */
+  refuseNew(): void
+  /** Whatever is in the queue now, without leaving any to others. */
+  takeAll(): void
   /** Stops accepting and closes this process's copy of the listening descriptor. May be called twice, and from onConnection. */
   close(): void
 }
@@ -69,6 +76,8 @@ interface Addon extends Omit<Native, 'accept'> {
     onConnection: (fd: number, address: string) => void,
     onError: (code: string) => void,
   ): unknown
+  refuseNew(handle: unknown): void
+  takeAll(handle: unknown): void
   stopAccepting(handle: unknown): void
 }
 
@@ -80,12 +89,16 @@ function load(): Native | string {
   const file = join(root, 'native', 'build', 'Release', 'tidegate.node')
   if (!existsSync(file)) return 'the native addon is not built (npm rebuild builds it where there is a C++ compiler)'
   try {
-    const { startAccepting, stopAccepting, ...rest } = createRequire(import.meta.url)(file) as Addon
+    const { startAccepting, refuseNew, takeAll, stopAccepting, ...rest } = createRequire(import.meta.url)(file) as Addon
     return {
       ...rest,
       accept({ fd, counts, self, onConnection, onError }) {
         const handle = startAccepting(fd, counts, self, onConnection, onError)
-        return { close: () => stopAccepting(handle) }
+        return {
+          refuseNew: () => refuseNew(handle),
+          takeAll: () => takeAll(handle),
+          close: () => stopAccepting(handle),
+        }
       },
     }
   } catch (error) {

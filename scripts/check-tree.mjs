@@ -24,7 +24,7 @@ const LAYERS = {
     'src/deadlines',
   ],
   'src/proxy/lean': ['src/config', 'src/ingress', 'src/proxy', 'src/outcome', 'src/deadlines'],
-  'src/control': ['src/config', 'src/state', 'src/telemetry', 'src/ingress', 'src/worker'],
+  'src/control': ['src/config', 'src/state', 'src/telemetry', 'src/ingress', 'src/generations'],
 }
 
 /** Beyond the layers, each with its reason. */
@@ -49,10 +49,11 @@ const OWNED = [
       'src/ingress/peers.ts',
       'src/ingress/uws.ts',
       'src/proxy/respond.ts',
+      'src/generations.ts',
       'src/worker.ts',
     ],
   },
-  { what: 'src/ingress/uws', by: ['src/ingress/listen.ts', 'src/worker.ts', 'src/control/worker-entry.ts'] },
+  { what: 'src/ingress/uws', by: ['src/ingress/listen.ts', 'src/generations.ts', 'src/control/worker-entry.ts'] },
   {
     // For types alone: its interface is what forward.ts and the clients share. Code of it is loaded in one place.
     what: 'undici',
@@ -60,6 +61,7 @@ const OWNED = [
       'src/proxy/client.ts',
       'src/proxy/forward.ts',
       'src/proxy/undici.ts',
+      'src/proxy/clients.ts',
       'src/proxy/upstreams.ts',
       'src/proxy/lean/pool.ts',
       'src/proxy/lean/request-head.ts',

@@ -26,6 +26,7 @@ Examples:
   tidegate start --demo                       a gateway on 8080 in front of a built-in origin
   tidegate check tidegate.yaml                is this configuration sound?
   tidegate routes tidegate.yaml               which route is asked first?
+  tidegate diff running.yaml tidegate.yaml    what would a reload change?
   tidegate sign --help                        how to call a route with auth: x-m
   tidegate schema > tidegate.schema.json      completion and checks in an editor
 
@@ -34,7 +35,7 @@ The configuration is FILE, else $TIDEGATE_CONFIG, else tidegate.yaml. Bad input 
 
 program
   .command('start')
-  .description('serve until SIGTERM, which drains')
+  .description('serve until SIGTERM, which drains; SIGHUP reads the configuration again')
   .argument('[file]', 'configuration, YAML or JSON')
   .option('--demo', 'without a file: a built-in origin, route and consumer')
   .action(async (file: string | undefined, options: { demo?: boolean }) => {
@@ -69,6 +70,17 @@ program
     const { listRoutes, routesAsJson } = await import('./listings.js')
     const loaded = loadOrExplain(file)
     print(options.json === true ? routesAsJson(loaded) : listRoutes(loaded, (text) => paint(process.stdout, 1, text)))
+  })
+
+program
+  .command('diff')
+  .description('what a reload from one configuration to another would change')
+  .argument('<old>', 'configuration, YAML or JSON')
+  .argument('<new>', 'configuration, YAML or JSON')
+  .action(async (before: string, after: string) => {
+    const { diffConfigs } = await import('./config/diff.js')
+    const changes = diffConfigs(loadConfig({ file: before }).config, loadConfig({ file: after }).config)
+    print(changes.length === 0 ? 'nothing changes' : changes.join('\n'))
   })
 
 program

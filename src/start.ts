@@ -8,7 +8,9 @@ export { StartError }
 
 /** Resolves with the exit code. */
 export function startGateway(loaded: Loaded): Promise<number> {
-  return runPrimary(loaded, (running) => {
+  // The same file, whatever the environment says by then: settings are read once.
+  const load = (): Loaded => loadConfig({ file: loaded.settings.configFile })
+  return runPrimary(loaded, load, (running) => {
     if (process.stdout.isTTY) process.stdout.write(banner(loaded, running))
   })
 }
@@ -16,8 +18,9 @@ export function startGateway(loaded: Loaded): Promise<number> {
 export async function startDemo(): Promise<number> {
   const origin = await startDemoOrigin()
   try {
-    const loaded = loadConfig({ text: { origin: 'demo', yaml: demoConfig(origin.url) } })
-    return await runPrimary(loaded, (running) => {
+    const load = (): Loaded => loadConfig({ text: { origin: 'demo', yaml: demoConfig(origin.url) } })
+    const loaded = load()
+    return await runPrimary(loaded, load, (running) => {
       process.stdout.write(`${banner(loaded, running)}\nTry it:\n\n  ${demoCurl(running.port)}\n\n`)
     })
   } finally {
