@@ -9,6 +9,7 @@ import { type Peer, Peers } from './ingress/peers.js'
 import { uWS } from './ingress/uws.js'
 import { DigestPool } from './policy/digest-pool.js'
 import { Clients } from './proxy/clients.js'
+import { endConnections } from './proxy/respond.js'
 import { BreakerTable } from './state/breaker-table.js'
 import type { WorkerCounters } from './state/counters.js'
 import { HealthTable } from './state/health-table.js'
@@ -69,7 +70,6 @@ export function createWorker(parts: WorkerParts): Worker {
     breakers: new BreakerTable(segment),
     health: new HealthTable(segment, parts.endpointSlots),
     clients: new Clients(settings.upstreamConnections),
-    draining: false,
   }
   /** Oldest first; the last one is what new requests get. */
   let generations: Generation[] = []
@@ -124,7 +124,7 @@ export function createWorker(parts: WorkerParts): Worker {
   }
 
   async function drain(idleMs: number, noMoreCome: Promise<void>): Promise<void> {
-    shared.draining = true
+    endConnections()
     await noMoreCome
     await new Promise<void>((resolve) => {
       let patient = true

@@ -47,8 +47,6 @@ export interface Shared {
   readonly breakers: BreakerTable
   readonly health: HealthTable
   readonly clients: Clients
-  /** Answers say that the connection ends with them. */
-  draining: boolean
 }
 
 export interface Phases {
@@ -87,7 +85,6 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     setAddresses(exchange, peer, table.trustedProxies)
     const refused = checkFraming(exchange) ?? findRoute(exchange)
     setRequestId(exchange)
-    if (shared.draining) exchange.closeRequested = true
     if (refused !== null) return reject(exchange, refused)
     const unwelcome = authenticator.identify(exchange) ?? checkLength(exchange)
     if (unwelcome !== null) return reject(exchange, unwelcome)

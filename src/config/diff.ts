@@ -5,8 +5,8 @@ import type { Config } from './schema.js'
 
 /** Longer values, such as bodies of fallbacks, are said to differ and not shown. */
 const MAX_SHOWN = 80
-/** Whatever a key of such a name holds. */
-const SECRET = /secret|password|token|private|headers/i
+/** Whatever text a key of such a name holds; a route may be found by a header that only some know. */
+const SECRET = /secret|password|token|private|key|cookie|^headers$/i
 
 /** One line each: `+` came, `-` went, `~` changed. In the order of the sections, then as the entries stand in the new one. */
 export function diffConfigs(before: Config, after: Config): string[] {
@@ -40,10 +40,11 @@ function compare(lines: string[], path: string, before: unknown, after: unknown,
   else if (isRecord(before) && isRecord(after)) {
     for (const key of new Set([...Object.keys(after), ...Object.keys(before)]))
       compare(lines, `${path}.${key}`, before[key], after[key], hidden || SECRET.test(key), depth + 1)
-  } else lines.push(`~ ${path}${hidden ? '' : change(before, after)}`)
+  } else lines.push(`~ ${path}${change(before, after, hidden)}`)
 }
 
-function change(before: unknown, after: unknown): string {
+function change(before: unknown, after: unknown, hidden: boolean): string {
+  if (hidden && typeof after !== 'boolean' && typeof after !== 'number') return ''
   const [from, to] = [JSON.stringify(before), JSON.stringify(after)]
   return from.length + to.length > MAX_SHOWN ? '' : `: ${from} → ${to}`
 }

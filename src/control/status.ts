@@ -43,8 +43,12 @@ export function createStatus(source: StatusSource): StatusPages {
       return record === undefined ? [] : [{ service: name, ...record.snapshot() }]
     })
   }
-  /** Slots beyond the workers there shall be are for replacements: not shown while nobody is there. */
-  const workers = () => slots.readAll().filter(({ slot, state }) => slot < source.workers || state !== 'empty')
+  /** There is a slot more than there shall be workers: one that is empty is shown only where somebody is missing. */
+  const workers = () => {
+    const all = slots.readAll()
+    let missing = source.workers - all.filter(({ state }) => state !== 'empty').length
+    return all.filter(({ state }) => state !== 'empty' || missing-- > 0)
+  }
   const rateTable = () => ({ ...rates.totals(), ...rates.occupancy() })
 
   return {

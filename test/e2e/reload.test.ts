@@ -271,6 +271,19 @@ test('secrets are read again from their files, and none is in what is said of it
   })
 })
 
+test('workers that start later start with it', () =>
+  using(site(blue), async (gateway, write) => {
+    write(site(green))
+    expect((await reload(gateway)).ok).toBe(true)
+    if (gateway.isolation === 'thread') return
+    gateway.signal('SIGUSR2')
+    await gateway.log.find(({ msg }) => msg === 'all workers were restarted', 'new workers')
+    expect(originOf(await call(gateway.port))).toBe('green')
+    write(site(blue))
+    expect(await reload(gateway)).toMatchObject({ ok: true, generation: 3 })
+    expect(originOf(await call(gateway.port))).toBe('blue')
+  }))
+
 describe('health checks', () => {
   test('follow, and an endpoint that is no longer looked at is not down for ever', () => {
     const health = { path: '/', interval: '100ms', timeout: '100ms', healthyAfter: 1, unhealthyAfter: 1 }

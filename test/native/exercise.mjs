@@ -111,6 +111,8 @@ async function accepting() {
   process.off('uncaughtException', onUncaught)
   assert.deepEqual(caught, ['not passed on', 'passed on'])
   for (const each of clients) each.destroy()
+  native.refuseNew(handle)
+  native.takeAll(handle)
   native.stopAccepting(handle)
   native.stopAccepting(handle)
   await collect()
