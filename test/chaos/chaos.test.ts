@@ -1,6 +1,6 @@
 // Everything that may happen to a gateway, under some 2,000 requests a second on kept and fresh connections, each accounted for.
 import { test } from 'vitest'
-import { killedPrimary, killedWorker, reloads, rollingRestarts, stopped } from '../support/chaos.js'
+import { killedPrimary, killedWorker, passedCeilings, reloads, rollingRestarts, stopped } from '../support/chaos.js'
 
 const PER_SECOND = 2000
 
@@ -11,6 +11,9 @@ test('rolling restarts fail no request and change no limit', (context) => rollin
 
 test('killed workers take the requests on their connections with them, and no others', (context) =>
   killedWorker(context, 5, PER_SECOND))
+
+test('workers that pass their memory ceiling are replaced, which fails no request and changes no limit', (context) =>
+  passedCeilings(context, 4, PER_SECOND))
 
 test('a killed primary costs no request that was let in, and no quota', (context) => killedPrimary(context, PER_SECOND))
 

@@ -165,6 +165,27 @@ test('requests on their way finish on the old configuration, and its connections
     connection.destroy()
   }))
 
+test('a request whose body is still on its way is checked and forwarded as the old configuration says', () => {
+  const body = 'first half, second half'
+  const route = { match: { path: '/' }, service: 'site', auth: 'x-m' }
+  const consumers = { shop: { secret: 'of-the-old-one' } }
+  return using({ ...site(blue), consumers, routes: [route] }, async (gateway, write) => {
+    const connection = await Connection.open(gateway.port)
+    const headers = signedHeaders({ source: 'shop', secret: 'of-the-old-one' }, { method: 'POST', body })
+    const fields = Object.entries({ host: 'demo.test', 'content-length': String(body.length), ...headers })
+    const head = `POST / HTTP/1.1\r\n${fields.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`
+    await connection.write(head + body.slice(0, 10))
+    const begun = async () => (await gateway.status()).workers.some(({ inFlight }) => inFlight > 0)
+    await expect.poll(begun).toBe(true)
+    write({ ...site(green), consumers: { shop: { secret: 'of-the-new-one' } }, routes: [route] })
+    expect((await reload(gateway)).ok).toBe(true)
+    await connection.write(body.slice(10))
+    const answer = await connection.answer()
+    expect([answer.status, originOf(answer)]).toEqual([200, 'blue'])
+    connection.destroy()
+  })
+})
+
 test('connections to endpoints that stay are kept, whatever else changes', () =>
   using({ ...site(blue), trustedProxies: [] }, async (gateway, write) => {
     const connections = await Promise.all(Array.from({ length: 6 }, () => Connection.open(gateway.port)))

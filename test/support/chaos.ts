@@ -166,6 +166,20 @@ export function killedWorker(context: TestContext, times: number, perSecond: num
   })
 }
 
+/** Workers that have more memory than they may: each is replaced while it serves. */
+export function passedCeilings(context: TestContext, times: number, perSecond: number): Promise<void> {
+  // Any worker has as much.
+  return scene(context, { TIDEGATE_WORKER_MEMORY_MAX: '1MiB' }, 'processes', async ({ gateway, origin }) => {
+    const startedMs = performance.now()
+    const traffic = new Traffic(gateway.port, { ...STEADY, perSecond })
+    await gateway.log.take(times, ({ msg }) => msg === 'worker passes its memory ceiling', 'the ceiling', 40_000)
+    await gateway.log.take(times, ({ msg }) => msg === 'worker left', 'who passed it', 40_000)
+    await traffic.stop()
+    tell('passed ceilings', accountFor(traffic, origin, 'none'), (performance.now() - startedMs) / 1000)
+    expectOneLimiter(traffic.of('/limited'))
+  })
+}
+
 /** kill -9 of the primary, and a start right behind it: its workers finish what they have, and not one request more passes than the quota. */
 export function killedPrimary(context: TestContext, perSecond: number): Promise<void> {
   const state = join(temporaryFolder(), 'state')
