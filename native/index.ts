@@ -50,8 +50,10 @@ export interface Native {
    * Opens or creates the file (mode 0600), locks it, and grows it to `bytes` (1 to 2^31) on blocks of its own: a full disk is
    * ENOSPC here and never a SIGBUS later. Never truncates. `null`: anonymous memory, created every time.
    * ELOCKED: another process holds it. EUNSAFE: not a regular file, not ours, open to others, or linked twice. ELOOP: a symlink.
+   * @param held the file's descriptor with its lock, where a predecessor has handed it over; used up if this succeeds. ESTALE: it is not
+   * the file at the path
    */
-  openSegment(path: string | null, bytes: number): Segment
+  openSegment(path: string | null, bytes: number, held?: number): Segment
   /**
    * Puts a new, zeroed and locked file in the place of one that does not fit, and closes `fd`, the segment's descriptor from
    * openSegment, if it succeeds. Mappings of the old file keep its memory. The path names a locked file at each moment.
@@ -65,6 +67,13 @@ export interface Native {
    */
   listen(host: string, port: number, backlog: number): { fd: number; port: number }
   accept(options: AcceptOptions): Acceptor
+  /** Over a connected Unix socket, to a process of our own user (else EPERM), with a text of less than 8 KiB. They stay open here. */
+  sendDescriptors(fd: number, descriptors: readonly number[], text: string): void
+  /**
+   * Connects to a Unix socket of our own user and blocks, for 5 s at most, until its other end has sent them. ENOENT, ECONNREFUSED: nobody is
+   * there. `fd` is the connection, for whatever else is to be said.
+   */
+  receiveDescriptors(path: string): { fd: number; descriptors: number[]; text: string }
   closeFd(fd: number): void
 }
 

@@ -32,6 +32,8 @@ const ALSO = {
   // The record of a request, for its types: what is counted and logged is read from it.
   'src/state/counters.ts': ['src/ingress/exchange'],
   'src/telemetry/access-log.ts': ['src/ingress/exchange'],
+  // Descriptors from primary to primary.
+  'src/control/takeover.ts': ['native/index'],
   // One reader of Connection's list for both directions.
   'src/ingress/accept.ts': ['src/proxy/headers'],
 }
@@ -79,7 +81,10 @@ const OWNED = [
   { what: 'sonic-boom', by: ['src/telemetry/log.ts', 'src/telemetry/line-writer.ts'] },
   { what: 'hdr-histogram-js', by: ['src/state/durations.ts'] },
   { what: 'ipaddr.js', by: ['src/config/compile.ts', 'src/config/schema.ts', 'src/ingress/client-address.ts'] },
-  { what: 'native/index', by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/listen.ts'] },
+  {
+    what: 'native/index',
+    by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/listen.ts', 'src/control/takeover.ts'],
+  },
 ]
 
 const NAMES = [

@@ -38,13 +38,14 @@ program
   .description('serve until SIGTERM, which drains; SIGHUP reads the configuration again')
   .argument('[file]', 'configuration, YAML or JSON')
   .option('--demo', 'without a file: a built-in origin, route and consumer')
-  .action(async (file: string | undefined, options: { demo?: boolean }) => {
+  .option('--takeover', 'take over from the gateway that runs, which finishes what it has')
+  .action(async (file: string | undefined, options: { demo?: boolean; takeover?: boolean }) => {
     if (options.demo === true && file !== undefined)
       program.error('error: --demo takes no file', { exitCode: BAD_INPUT })
     const loaded = options.demo === true ? null : loadOrExplain(file)
     const { startDemo, startGateway, StartError } = await import('./start.js')
     try {
-      process.exit(await (loaded === null ? startDemo() : startGateway(loaded)))
+      process.exit(await (loaded === null ? startDemo() : startGateway(loaded, options.takeover === true)))
     } catch (error) {
       // A port in use, no worker that starts: nothing of it is left running, but handles may be.
       process.stderr.write(`${errorMark()}${error instanceof StartError ? error.message : (error as Error).stack}\n`)

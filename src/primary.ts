@@ -5,12 +5,13 @@ import { native, nativeProblem } from '../native/index.js'
 import { compile, type RouteTable } from './config/compile.js'
 import type { Loaded } from './config/load.js'
 import type { Settings } from './config/settings.js'
-import { startAdmin } from './control/admin.js'
+import { type Admin, startAdmin } from './control/admin.js'
 import { type HealthChecks, startHealthChecks } from './control/health-checks.js'
 import { Reloader, type ReloadResult, roomFor } from './control/reload.js'
 import { spawnProcess, spawnThread, WORKER_LISTEN_FD, WORKER_LIVE_FD, WORKER_SEGMENT_FD } from './control/spawn.js'
 import { createStatus } from './control/status.js'
 import { Supervisor } from './control/supervisor.js'
+import { type Former, type Offer, offerTakeover, takeOver, takeoverPath } from './control/takeover.js'
 import { watchFile } from './control/watch.js'
 import { Breaker } from './proxy/breaker.js'
 import { BreakerTable } from './state/breaker-table.js'
@@ -98,14 +99,27 @@ function segmentSpec(table: RouteTable, settings: Settings): SegmentSpec {
   }
 }
 
-function openState(spec: SegmentSpec, settings: Settings, isolation: Isolation): Segment {
+function openState(spec: SegmentSpec, settings: Settings, isolation: Isolation, held?: number): Segment {
   try {
     return openSegment(spec, {
       path: settings.state === 'none' ? null : settings.state,
       isolation: isolation.kind,
+      held,
     })
   } catch (error) {
     throw new StartError(`TIDEGATE_STATE: ${(error as Error).message}`)
+  }
+}
+
+function findFormer(settings: Settings, isolation: Isolation): Former {
+  if (isolation.kind === 'thread')
+    throw new StartError('--takeover: workers are threads, which have no socket to hand over')
+  if (settings.state === 'none')
+    throw new StartError('--takeover: TIDEGATE_STATE=none keeps nothing that could be found')
+  try {
+    return takeOver(settings.state, settings.host, settings.port)
+  } catch (error) {
+    throw new StartError(`--takeover: ${(error as Error).message}`)
   }
 }
 
@@ -128,17 +142,22 @@ async function bind(settings: Settings, hasOrphans: () => boolean): Promise<{ fd
 /**
  * Starts the gateway and resolves when every worker listens.
  * @param load reads the configuration again, for a reload
- * @throws StartError when it cannot: nothing is left running then
+ * @param takesOver from a gateway that runs
+ * @throws StartError when it cannot: nothing is left running then, and one that runs goes on
  */
-export async function startPrimary(loaded: Loaded, load: () => Loaded): Promise<Running> {
+export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver = false): Promise<Running> {
   const { config, settings } = loaded
   const draft = compile(config, settings)
   const isolation = chooseIsolation(settings)
   const log = createLog({ level: settings.logLevel })
+  const former = takesOver ? findFormer(settings, isolation) : null
   let listenFd: number | null = null
   let port = settings.port
   let portTaken: StartError | null = null
-  if (isolation.kind === 'process') {
+  if (former !== null) {
+    listenFd = former.listenFd
+    port = former.port
+  } else if (isolation.kind === 'process') {
     try {
       const socket = native!.listen(settings.host, settings.port, BACKLOG)
       listenFd = socket.fd
@@ -156,7 +175,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded): Promise<
   const spec = segmentSpec(draft, settings)
   let segment: Segment
   try {
-    segment = openState(spec, settings, isolation)
+    segment = openState(spec, settings, isolation, former?.segmentFd)
   } catch (error) {
     throw portTaken ?? error
   }
@@ -181,8 +200,9 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded): Promise<
   }
   const hasOrphans = (): boolean => {
     buryOrphans()
-    return orphans.length > 0
+    return orphans.length > 0 || offer?.isTaken === true
   }
+  let offer: Offer | null = null
   if (portTaken !== null) {
     const socket = await bind(settings, hasOrphans)
     listenFd = socket.fd
@@ -200,6 +220,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded): Promise<
       why: isolation.why,
       state: segment.notice,
       node: process.versions.node,
+      ...(former === null ? {} : { takesOverFrom: former.pid }),
       ...(orphans.length > 0 ? { orphans: orphans.length } : {}),
     },
     'starting',
@@ -299,33 +320,45 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded): Promise<
     void supervisor.restart()
     return ''
   }
-  const admin = await startAdmin({
-    host: settings.adminHost,
-    port: settings.adminPort,
-    log,
-    ...status,
-    holdBreaker: (name, as) => {
-      const service = reloader.table.services.find((one) => one.name === name && one.breaker !== null)
-      if (service === undefined) return false
-      // The primary makes no calls, so the index of the worker whose permits these would be does not matter.
-      const breaker = new Breaker(breakers, service, 0)
-      breaker.onChange = (change) => log.warn({ service: name, ...change }, 'breaker changed state')
-      breaker.hold(as, nowUs())
-      return true
-    },
-    reload: () => reloader.reload('admin'),
-    restart,
-  }).catch((error: Error) => {
-    throw new StartError(error.message)
-  })
+  const openAdmin = (adminPort: number): Promise<Admin> =>
+    startAdmin({
+      host: settings.adminHost,
+      port: adminPort,
+      log,
+      ...status,
+      holdBreaker: (name, as) => {
+        const service = reloader.table.services.find((one) => one.name === name && one.breaker !== null)
+        if (service === undefined) return false
+        // The primary makes no calls, so the index of the worker whose permits these would be does not matter.
+        const breaker = new Breaker(breakers, service, 0)
+        breaker.onChange = (change) => log.warn({ service: name, ...change }, 'breaker changed state')
+        breaker.hold(as, nowUs())
+        return true
+      },
+      reload: () => reloader.reload('admin'),
+      restart,
+    }).catch((error: Error) => {
+      throw new StartError(error.message)
+    })
+  // A gateway that is taken over has the port until we are sure of ourselves.
+  let admin: Admin | null = former === null ? await openAdmin(settings.adminPort) : null
   supervisor.start()
   try {
     await listening
+    if (former !== null) {
+      await former.takeAdmin()
+      admin = await openAdmin(settings.adminPort)
+      await former.ready()
+    }
   } catch (error) {
-    supervisor.killAll()
-    await admin.close()
-    throw error
+    // Connections that ours have accepted beside its own are answered yet.
+    if (former === null) supervisor.killAll()
+    else await supervisor.drain(false)
+    await admin?.close()
+    former?.giveUp()
+    throw error instanceof StartError ? error : new StartError((error as Error).message)
   }
+  const adminPort = admin!.port
   checks = startHealthChecks({ table: health, services: reloader.table.services, log })
   const touch = setInterval(() => {
     segment.touch()
@@ -333,13 +366,37 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded): Promise<
   }, TOUCH_MS)
   const unwatch =
     settings.watchConfig === 'on' ? watchFile(settings.configFile, () => void reloader.reload('file')) : () => {}
-  log.info({ host: settings.host, port, adminHost: settings.adminHost, adminPort: admin.port }, 'listening')
 
-  async function drain(): Promise<void> {
+  if (isolation.kind === 'process' && settings.state !== 'none') {
+    offer = offerTakeover({
+      path: takeoverPath(settings.state),
+      host: settings.host,
+      port,
+      listenFd: listenFd!,
+      segmentFd: segment.fd,
+      log,
+      releaseAdmin: () => (leaving ? null : admin!.close()),
+      restoreAdmin: () =>
+        void openAdmin(adminPort).then(
+          (again) => {
+            admin = again
+          },
+          (error: Error) => log.error({ err: error }, 'the admin listener cannot be opened again'),
+        ),
+      leave: () => void drain(false),
+    })
+  }
+
+  log.info({ host: settings.host, port, adminHost: settings.adminHost, adminPort }, 'listening')
+
+  /** @param last nobody else accepts from the listening socket */
+  async function drain(last: boolean): Promise<void> {
+    if (leaving) return
     leaving = true
     unwatch()
+    offer?.close()
     const { shutdownDelayMs } = settings
-    if (shutdownDelayMs > 0) {
+    if (shutdownDelayMs > 0 && last) {
       log.info({ shutdownDelayMs }, 'not ready any more, serving on')
       await new Promise((resolve) => setTimeout(resolve, shutdownDelayMs))
     }
@@ -347,21 +404,21 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded): Promise<
     checks?.stop()
     // The workers close theirs, once they have let in who is in its queue.
     if (listenFd !== null) native!.closeFd(listenFd)
-    await supervisor.drain()
+    await supervisor.drain(last)
     clearInterval(touch)
     segment.touch()
-    await admin.close()
+    await admin?.close()
     log.info('ended')
     end(0)
   }
   return {
     port,
-    adminPort: admin.port,
+    adminPort,
     isolation,
     ended,
     reload: (by) => reloader.reload(by),
     restart,
-    drain: () => void drain(),
+    drain: () => void drain(true),
     kill: () => {
       if (listenFd !== null) supervisor.killAll()
       // Ended under their uWS, threads abort the process: a core dump for nothing.
@@ -375,6 +432,7 @@ export async function runPrimary(
   loaded: Loaded,
   load: () => Loaded,
   onListening: (running: Running) => void,
+  takesOver = false,
 ): Promise<number> {
   let running: Running | null = null
   let signals = 0
@@ -394,7 +452,7 @@ export async function runPrimary(
     const problem = running?.restart() ?? ''
     if (problem !== '') process.emitWarning(problem)
   })
-  running = await startPrimary(loaded, load)
+  running = await startPrimary(loaded, load, takesOver)
   onListening(running)
   return running.ended
 }

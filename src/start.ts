@@ -7,12 +7,13 @@ import { type Running, runPrimary, StartError } from './primary.js'
 export { StartError }
 
 /** Resolves with the exit code. */
-export function startGateway(loaded: Loaded): Promise<number> {
+export function startGateway(loaded: Loaded, takesOver: boolean): Promise<number> {
   // The same file, whatever the environment says by then: settings are read once.
   const load = (): Loaded => loadConfig({ file: loaded.settings.configFile })
-  return runPrimary(loaded, load, (running) => {
+  const onListening = (running: Running): void => {
     if (process.stdout.isTTY) process.stdout.write(banner(loaded, running))
-  })
+  }
+  return runPrimary(loaded, load, onListening, takesOver)
 }
 
 export async function startDemo(): Promise<number> {

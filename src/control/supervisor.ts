@@ -140,13 +140,16 @@ export class Supervisor {
     return this.rolling
   }
 
-  /** Resolves when the last worker is gone. */
-  drain(): Promise<void> {
+  /**
+   * Resolves when the last worker is gone.
+   * @param last nobody else accepts from the listening socket
+   */
+  drain(last: boolean): Promise<void> {
     this.draining = true
     return new Promise((resolve) => {
       this.drained = resolve
       for (const place of this.places) if (place.restart !== null) clearTimeout(place.restart)
-      for (const instance of this.instances) if (instance !== null) this.sendAway(instance, true)
+      for (const instance of this.instances) if (instance !== null) this.sendAway(instance, last)
       this.leaveWhenEmpty()
     })
   }

@@ -1,9 +1,9 @@
 // Who has which index in the kept tables: the journal of its claims (claims.ts), the permits of a breaker's probes. Workers that outlive
-// their primary go on using theirs until they leave, so the next primary gives out others. Written by the primary alone, off the request's
+// their primary go on using theirs until they leave, so the next primary gives out others. Written by primaries alone, off the request's
 // way.
 //
 //   in each owner's record of the section `rates` (rate-slots.ts), at 320
-//     0 pid         Int32    0: nobody's
+//     0 pid         Int32    0: nobody's; -1: being taken this moment
 //     8 startTicks  Float64  when that process started, in ticks since the boot: a pid alone is given out again
 import { readFileSync } from 'node:fs'
 import { OWNERS } from './claims.js'
@@ -11,6 +11,8 @@ import { OWNER_BYTES } from './rate-slots.js'
 import type { Segment } from './segment.js'
 
 const IDENTITY_AT = 320
+const NOBODY = 0
+const BEING_TAKEN = -1
 
 export class Owners {
   private readonly pids: Int32Array
@@ -25,7 +27,8 @@ export class Owners {
   /** For a process that was just started. -1: all are taken. */
   take(pid: number): number {
     for (let owner = 0; owner < OWNERS; owner++) {
-      if (this.pidOf(owner) !== 0) continue
+      // While one gateway takes over from another there are two who give them out.
+      if (Atomics.compareExchange(this.pids, this.at(owner) / 4, NOBODY, BEING_TAKEN) !== NOBODY) continue
       this.startTicks[this.at(owner) / 8 + 1] = startTicksOf(pid)
       Atomics.store(this.pids, this.at(owner) / 4, pid)
       return owner
@@ -35,17 +38,17 @@ export class Owners {
 
   /** Once the process is gone and what it held was given back. */
   free(owner: number): void {
-    Atomics.store(this.pids, this.at(owner) / 4, 0)
+    Atomics.store(this.pids, this.at(owner) / 4, NOBODY)
   }
 
   /** Those who hold an index: at start, workers of an earlier run that have not left yet, or whose index nobody has freed. */
   taken(): number[] {
-    return Array.from({ length: OWNERS }, (_, owner) => owner).filter((owner) => this.pidOf(owner) !== 0)
+    return Array.from({ length: OWNERS }, (_, owner) => owner).filter((owner) => this.pidOf(owner) !== NOBODY)
   }
 
   isAlive(owner: number): boolean {
     const pid = this.pidOf(owner)
-    return pid !== 0 && startTicksOf(pid) === this.startTicks[this.at(owner) / 8 + 1]
+    return pid === BEING_TAKEN || (pid !== NOBODY && startTicksOf(pid) === this.startTicks[this.at(owner) / 8 + 1])
   }
 
   private pidOf(owner: number): number {

@@ -84,6 +84,8 @@ export interface OpenOptions {
   /** null keeps nothing past the process. */
   readonly path: string | null
   readonly isolation: 'process' | 'thread'
+  /** The file's descriptor with its lock, from a gateway that is taken over. */
+  readonly held?: number | undefined
   /** For tests. */
   readonly clock?: ClockSource
   readonly host?: string
@@ -269,7 +271,8 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
     return new OpenSegment(buffer, live, 'shared', -1, null, source, `state is kept in memory only${why}`)
   }
   if (path !== null) refuseForeign(path)
-  const file = native.openSegment(path, bytes)
+  const { held } = options
+  const file = held === undefined ? native.openSegment(path, bytes) : native.openSegment(path, bytes, held)
   if (path === null) return fresh(file, 'state is kept in memory only')
   if (file.created) return fresh(file, `fresh state in ${path}`)
   const header = new Header(file.buffer)
@@ -306,8 +309,7 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
     const extent = header.keptBytes
     let old: MappedFile = file
     if (extent > old.buffer.byteLength) {
-      addon.closeFd(old.fd)
-      old = addon.openSegment(at, extent)
+      old = addon.openSegment(at, extent, old.fd)
     }
     new SegmentClock(old.buffer, CLOCK_OFFSET, source).start()
     const live = mappedLive()

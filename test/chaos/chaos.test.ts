@@ -1,6 +1,14 @@
 // Everything that may happen to a gateway, under some 2,000 requests a second on kept and fresh connections, each accounted for.
 import { test } from 'vitest'
-import { killedPrimary, killedWorker, passedCeilings, reloads, rollingRestarts, stopped } from '../support/chaos.js'
+import {
+  killedPrimary,
+  killedWorker,
+  passedCeilings,
+  reloads,
+  rollingRestarts,
+  stopped,
+  takeovers,
+} from '../support/chaos.js'
 
 const PER_SECOND = 2000
 
@@ -16,5 +24,7 @@ test('workers that pass their memory ceiling are replaced, which fails no reques
   passedCeilings(context, 4, PER_SECOND))
 
 test('a killed primary costs no request that was let in, and no quota', (context) => killedPrimary(context, PER_SECOND))
+
+test('a takeover fails no request and carries limits and breakers over', (context) => takeovers(context, 4, PER_SECOND))
 
 test('a stop fails no request that was let in', (context) => stopped(context, PER_SECOND))

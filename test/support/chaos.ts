@@ -23,7 +23,7 @@ interface Scene {
 }
 
 const configOf = (origin: Origin, more: object = {}) => ({
-  services: { site: { endpoints: [origin.url], breaker: {} } },
+  services: { site: { endpoints: [origin.url], breaker: {} }, held: { endpoints: [origin.url], breaker: {} } },
   limits: { tight: { by: 'route', rate: `${RATE}/s`, burst: BURST }, quota: { by: 'route', rate: '300/d' } },
   routes: [
     { name: 'limited', match: { path: '/limited' }, service: 'site', auth: 'none', limits: ['tight'] },
@@ -88,6 +88,7 @@ function tell(what: string, { sent, answered, refused, failed }: Account, second
 /** Reloads, every other one of a configuration that is not sound. */
 export function reloads(context: TestContext, times: number, seconds: number, perSecond: number): Promise<void> {
   return scene(context, {}, 'any', async ({ gateway, origin, write }) => {
+    const startedMs = performance.now()
     const traffic = new Traffic(gateway.port, { ...STEADY, perSecond })
     for (let n = 0; n < times; n++) {
       await pause((seconds * 1000) / times)
@@ -99,14 +100,18 @@ export function reloads(context: TestContext, times: number, seconds: number, pe
       else {
         // Another service, other indexes, and now and then another client for the same endpoint.
         const site = { endpoints: [origin.url], breaker: {}, timeouts: { connect: n % 8 === 0 ? '2s' : '3s' } }
-        write({ ...next, services: { [`s${n}`]: extra, site }, trustedProxies: n % 3 === 0 ? ['10.0.0.0/8'] : [] })
+        write({
+          ...next,
+          services: { [`s${n}`]: extra, ...next.services, site },
+          trustedProxies: n % 3 === 0 ? ['10.0.0.0/8'] : [],
+        })
       }
       if (n % 3 === 0) gateway.signal('SIGHUP')
       const answer = await call(gateway.adminPort, { method: 'POST', target: '/reload', host: 'localhost' })
       expect(answer.status).toBe(broken ? 422 : 200)
     }
     await traffic.stop()
-    tell('reloads', accountFor(traffic, origin, 'none'), seconds)
+    tell('reloads', accountFor(traffic, origin, 'none'), (performance.now() - startedMs) / 1000)
     expectOneLimiter(traffic.of('/limited'))
     const { config } = await gateway.status<{ config: { generation: number } }>()
     expect(config.generation).toBe(1 + Math.ceil(times / 2))
@@ -205,6 +210,45 @@ export function killedPrimary(context: TestContext, perSecond: number): Promise<
       expect(traffic.of('/quota').answered).toBeLessThanOrEqual(301)
     } finally {
       await second.close()
+    }
+  })
+}
+
+/** Another gateway takes over, again and again: not a request fails, and quotas and breakers are as they were. */
+export function takeovers(context: TestContext, times: number, perSecond: number): Promise<void> {
+  const state = join(temporaryFolder(), 'state')
+  return scene(context, { TIDEGATE_STATE: state }, 'processes', async ({ gateway, origin, config }) => {
+    const startedMs = performance.now()
+    const hold = '/breakers?service=held&hold=open'
+    expect((await call(gateway.adminPort, { method: 'POST', target: hold, host: 'localhost' })).status).toBe(200)
+    const traffic = new Traffic(gateway.port, { ...STEADY, paths: ['/', '/limited', '/quota'], perSecond })
+    let current = gateway
+    try {
+      for (let n = 1; n <= times; n++) {
+        const answered = traffic.total.answered
+        await expect.poll(() => traffic.total.answered, { timeout: 10_000 }).toBeGreaterThan(answered + perSecond / 10)
+        const former = current
+        current = await startGateway({
+          config,
+          args: ['--takeover'],
+          env: {
+            TIDEGATE_STATE: state,
+            TIDEGATE_PORT: String(gateway.port),
+            TIDEGATE_ADMIN_PORT: String(gateway.adminPort),
+          },
+        })
+        expect(await former.command.ended).toEqual({ code: 0, signal: null })
+        const { breakers } = await current.status<{ breakers: { service: string; held: string | null }[] }>()
+        expect(breakers.find(({ service }) => service === 'held')).toMatchObject({ held: 'open' })
+      }
+      await expect.poll(() => traffic.of('/quota').refused, { timeout: 20_000 }).toBeGreaterThan(50)
+      await traffic.stop()
+      tell('takeovers', accountFor(traffic, origin, 'none'), (performance.now() - startedMs) / 1000)
+      expectOneLimiter(traffic.of('/limited'))
+      expect(traffic.of('/quota').answered).toBeGreaterThanOrEqual(300)
+      expect(traffic.of('/quota').answered).toBeLessThanOrEqual(301)
+    } finally {
+      if (current !== gateway) await current.close()
     }
   })
 }

@@ -22,6 +22,8 @@ export interface GatewayOptions {
   readonly workers?: number
   /** Settings besides those below, TIDEGATE_… */
   readonly env?: Readonly<Record<string, string>>
+  /** After `start`. */
+  readonly args?: readonly string[]
   /** Workers that die are part of the test. */
   readonly losesWorkers?: boolean
 }
@@ -263,7 +265,7 @@ function secretsOf(config: object): string[] {
 /** Resolves once every worker listens. */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const command = new Command(
-    ['start'],
+    ['start', ...(options.args ?? [])],
     cleanEnvironment({
       TIDEGATE_CONFIG: writeConfig(options.config),
       TIDEGATE_WORKERS: String(options.workers ?? 2),
