@@ -66,7 +66,11 @@ export interface Native {
    * their first bytes (TCP_DEFER_ACCEPT), or after about 3 s without. EADDRINUSE, EACCES, EADDRNOTAVAIL.
    */
   listen(host: string, port: number, backlog: number): { fd: number; port: number }
+  /** The same of a socket that listens already, as a service manager passes it on. EINVAL: it is not one. */
+  adoptListener(fd: number): { fd: number; port: number }
   accept(options: AcceptOptions): Acceptor
+  /** To a Unix socket, '@' at the beginning for an abstract one. Never waits. */
+  sendDatagram(path: string, text: string): void
   /** Over a connected Unix socket, to a process of our own user (else EPERM), with a text of less than 8 KiB. They stay open here. */
   sendDescriptors(fd: number, descriptors: readonly number[], text: string): void
   /**

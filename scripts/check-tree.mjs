@@ -32,8 +32,9 @@ const ALSO = {
   // The record of a request, for its types: what is counted and logged is read from it.
   'src/state/counters.ts': ['src/ingress/exchange'],
   'src/telemetry/access-log.ts': ['src/ingress/exchange'],
-  // Descriptors from primary to primary.
+  // Descriptors from primary to primary, and a word to systemd.
   'src/control/takeover.ts': ['native/index'],
+  'src/control/service-manager.ts': ['native/index'],
   // One reader of Connection's list for both directions.
   'src/ingress/accept.ts': ['src/proxy/headers'],
 }
@@ -83,7 +84,13 @@ const OWNED = [
   { what: 'ipaddr.js', by: ['src/config/compile.ts', 'src/config/schema.ts', 'src/ingress/client-address.ts'] },
   {
     what: 'native/index',
-    by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/listen.ts', 'src/control/takeover.ts'],
+    by: [
+      'src/primary.ts',
+      'src/state/segment.ts',
+      'src/ingress/listen.ts',
+      'src/control/service-manager.ts',
+      'src/control/takeover.ts',
+    ],
   },
 ]
 

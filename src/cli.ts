@@ -38,7 +38,9 @@ program
   .description('serve until SIGTERM, which drains; SIGHUP reads the configuration again')
   .argument('[file]', 'configuration, YAML or JSON')
   .option('--demo', 'without a file: a built-in origin, route and consumer')
-  .option('--takeover', 'take over from the gateway that runs, which finishes what it has')
+  .addOption(
+    new Option('--takeover', 'take over from the gateway that runs, which finishes what it has').conflicts('demo'),
+  )
   .action(async (file: string | undefined, options: { demo?: boolean; takeover?: boolean }) => {
     if (options.demo === true && file !== undefined)
       program.error('error: --demo takes no file', { exitCode: BAD_INPUT })

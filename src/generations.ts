@@ -104,16 +104,11 @@ export function createWorker(parts: WorkerParts): Worker {
         ? before.digestPool
         : new DigestPool(table.consumers, settings.hmacThreads)
     const next: Generation = { number, table, phases: createPhases(shared, table, digestPool), digestPool }
-    next.phases.onIdle = () => idle(next)
     generations.push(next)
     phases = next.phases
     peers.judgeAnew()
     if (before?.phases.inFlight === 0) retire(before)
-  }
-
-  function idle(generation: Generation): void {
-    if (generation !== generations.at(-1)) retire(generation)
-    onQuiet?.()
+    else if (before !== undefined) before.phases.onIdle = () => retire(before)
   }
 
   function retire(generation: Generation): void {
@@ -121,6 +116,7 @@ export function createWorker(parts: WorkerParts): Worker {
     generation.phases.close()
     if (!generations.some(({ digestPool }) => digestPool === generation.digestPool)) void generation.digestPool.close()
     parts.onRetired(generations[0]!.number)
+    onQuiet?.()
   }
 
   async function drain(idleMs: number, noMoreCome: Promise<void>): Promise<void> {
@@ -142,6 +138,8 @@ export function createWorker(parts: WorkerParts): Worker {
           }),
         )
       }
+      // Older ones tell when they retire.
+      generations.at(-1)!.phases.onIdle = onQuiet
       setTimeout(() => {
         patient = false
         onQuiet?.()

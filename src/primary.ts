@@ -3,11 +3,12 @@
 import { type AddressInfo, createServer } from 'node:net'
 import { native, nativeProblem } from '../native/index.js'
 import { compile, type RouteTable } from './config/compile.js'
-import type { Loaded } from './config/load.js'
+import { type Loaded, serviceEnvironment } from './config/load.js'
 import type { Settings } from './config/settings.js'
 import { type Admin, startAdmin } from './control/admin.js'
 import { type HealthChecks, startHealthChecks } from './control/health-checks.js'
 import { Reloader, type ReloadResult, roomFor } from './control/reload.js'
+import { serviceManager } from './control/service-manager.js'
 import { spawnProcess, spawnThread, WORKER_LISTEN_FD, WORKER_LIVE_FD, WORKER_SEGMENT_FD } from './control/spawn.js'
 import { createStatus } from './control/status.js'
 import { Supervisor } from './control/supervisor.js'
@@ -123,6 +124,20 @@ function findFormer(settings: Settings, isolation: Isolation): Former {
   }
 }
 
+/** The first that a service manager passes on: sd_listen_fds(3). */
+const FIRST_INHERITED_FD = 3
+
+function inheritSocket(count: number, isolation: Isolation): { fd: number; port: number } {
+  if (isolation.kind === 'thread')
+    throw new StartError(`LISTEN_FDS: workers are threads, which open sockets of their own`)
+  if (count > 1) throw new StartError(`LISTEN_FDS: ${count} sockets were passed on, and one is served`)
+  try {
+    return native!.adoptListener(FIRST_INHERITED_FD)
+  } catch (error) {
+    throw new StartError(`LISTEN_FDS: ${(error as Error).message}`)
+  }
+}
+
 /** Workers that a killed primary has left behind let go of the socket within moments. */
 const ORPHANS_LEAVE_MS = 3000
 const RETRY_MS = 50
@@ -154,9 +169,14 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
   let listenFd: number | null = null
   let port = settings.port
   let portTaken: StartError | null = null
+  const environment = serviceEnvironment()
+  const service = serviceManager(environment, log)
+  const socketIsKept = former?.socketIsKept ?? environment.listenFds > 0
   if (former !== null) {
     listenFd = former.listenFd
     port = former.port
+  } else if (environment.listenFds > 0) {
+    ;({ fd: listenFd, port } = inheritSocket(environment.listenFds, isolation))
   } else if (isolation.kind === 'process') {
     try {
       const socket = native!.listen(settings.host, settings.port, BACKLOG)
@@ -247,6 +267,8 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
     hasOrphans,
     log,
     oldest: () => supervisor.oldestGeneration,
+    onBegin: () => service.reloading(),
+    onEnd: () => service.ready(),
     publish: async (generation, table) => {
       await supervisor.reload(generation)
       checks?.update(table.services)
@@ -288,6 +310,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
         segment: handle,
         spec,
         listenFd: listenFd === null ? null : WORKER_LISTEN_FD,
+        socketIsKept,
         port,
       }
     },
@@ -372,6 +395,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
       path: takeoverPath(settings.state),
       host: settings.host,
       port,
+      socketIsKept,
       listenFd: listenFd!,
       segmentFd: segment.fd,
       log,
@@ -388,11 +412,13 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
   }
 
   log.info({ host: settings.host, port, adminHost: settings.adminHost, adminPort }, 'listening')
+  service.ready()
 
   /** @param last nobody else accepts from the listening socket */
   async function drain(last: boolean): Promise<void> {
     if (leaving) return
     leaving = true
+    service.stopping()
     unwatch()
     offer?.close()
     const { shutdownDelayMs } = settings

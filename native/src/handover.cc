@@ -1,5 +1,5 @@
-// Descriptors from one process to another of the same user, over a Unix socket: how a gateway hands its listening socket and its segment
-// to its successor. Knows nothing of what they are, nor of what is said besides.
+// Unix sockets. Descriptors from one process to another of the same user: how a gateway hands its listening socket and its segment to its
+// successor. And datagrams: how a service manager is told. Knows nothing of what is handed over or said.
 #include "addon.h"
 
 #include <fcntl.h>
@@ -128,11 +128,31 @@ napi_value receiveDescriptors(napi_env env, napi_callback_info info) {
   return out;
 }
 
+// sendDatagram(path, text): to a Unix socket, '@' at the beginning standing for the abstract kind (sd_notify(3)).
+napi_value sendDatagram(napi_env env, napi_callback_info info) {
+  Arguments<2> args(env, info);
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  char text[kTextBytes];
+  if (!readString(env, args.at[0], "path", address.sun_path, sizeof address.sun_path)) return nullptr;
+  if (!readString(env, args.at[1], "text", text, sizeof text)) return nullptr;
+  const size_t length = strlen(address.sun_path);
+  if (address.sun_path[0] == '@') address.sun_path[0] = 0;
+  const Descriptor socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket.valid()) return throwSystem(env, errno, "socket", "");
+  const auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
+  if (sendto(socket.get(), text, strlen(text), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&address), size) < 0) {
+    return throwSystem(env, errno, "sendto", "");
+  }
+  return nullptr;
+}
+
 }  // namespace
 
 void registerHandover(napi_env env, napi_value exports) {
   setFunction(env, exports, "sendDescriptors", sendDescriptors);
   setFunction(env, exports, "receiveDescriptors", receiveDescriptors);
+  setFunction(env, exports, "sendDatagram", sendDatagram);
 }
 
 }  // namespace tidegate

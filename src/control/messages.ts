@@ -23,6 +23,8 @@ export interface StartMessage {
   readonly spec: SegmentSpec
   /** The inherited listening socket's descriptor in the worker; null: the worker opens its own. */
   readonly listenFd: number | null
+  /** A service manager has the socket too, and keeps its queue for whoever it starts next. */
+  readonly socketIsKept: boolean
   readonly port: number
 }
 

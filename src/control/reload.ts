@@ -38,6 +38,8 @@ export interface ReloaderOptions {
   readonly log: Logger
   /** The oldest generation that some worker may still have requests of. */
   readonly oldest: () => number
+  readonly onBegin: () => void
+  readonly onEnd: () => void
   /** Resolves when all workers serve it. */
   readonly publish: (generation: Generation, table: RouteTable) => Promise<void>
 }
@@ -96,7 +98,8 @@ export class Reloader {
   }
 
   private async attempt(by: ReloadResult['by']): Promise<ReloadResult> {
-    const { log, load, publish } = this.options
+    const { log, load, publish, onBegin, onEnd } = this.options
+    onBegin()
     const before = this.generation
     let changes: readonly string[] = []
     let errors: readonly string[] = []
@@ -118,6 +121,7 @@ export class Reloader {
     if (!ok) log.error({ by, errors }, 'configuration not reloaded: what was served before is served on')
     else if (changes.length === 0) log.info({ by, generation }, 'configuration reloaded: nothing has changed')
     else log.info({ by, generation, changes }, 'configuration reloaded')
+    onEnd()
     this.last = { at: new Date().toISOString(), by, ok, generation, changes: ok ? changes : [], errors }
     return this.last
   }

@@ -26,6 +26,8 @@ interface Hello {
   readonly pid: number
   readonly host: string
   readonly port: number
+  /** A service manager has the socket too. */
+  readonly socketIsKept: boolean
 }
 
 /** Where the gateway with this state is found. */
@@ -37,6 +39,7 @@ export interface OfferOptions {
   readonly path: string
   readonly host: string
   readonly port: number
+  readonly socketIsKept: boolean
   readonly listenFd: number
   readonly segmentFd: number
   readonly log: Logger
@@ -57,7 +60,7 @@ export interface Offer {
 
 /** Where no socket can be made, the log says so, and the gateway runs without being taken over. */
 export function offerTakeover(options: OfferOptions): Offer {
-  const { path, host, port, listenFd, segmentFd, log } = options
+  const { path, host, port, socketIsKept, listenFd, segmentFd, log } = options
   let successor: Socket | null = null
   let left = false
   const server = createServer((socket) => {
@@ -65,7 +68,7 @@ export function offerTakeover(options: OfferOptions): Offer {
     if (successor !== null) return void socket.destroy()
     successor = socket
     let adminIsOurs = true
-    const hello: Hello = { protocol: PROTOCOL, pid: process.pid, host, port }
+    const hello: Hello = { protocol: PROTOCOL, pid: process.pid, host, port, socketIsKept }
     try {
       // Node has no other way to tell.
       const { fd } = (socket as unknown as { _handle: { fd: number } })._handle
@@ -127,6 +130,7 @@ export interface Former {
   readonly segmentFd: number
   readonly port: number
   readonly pid: number
+  readonly socketIsKept: boolean
   /** Resolves when the admin port is free. */
   takeAdmin(): Promise<void>
   /** Resolves when it has begun to leave. */
@@ -177,6 +181,7 @@ export function takeOver(state: string, host: string, port: number): Former {
     segmentFd,
     port: hello.port,
     pid: hello.pid,
+    socketIsKept: hello.socketIsKept,
     takeAdmin: () => ask('admin', 'admin'),
     ready: () => ask('ready', 'leaving'),
     giveUp: () => void socket.destroy(),

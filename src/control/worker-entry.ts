@@ -114,7 +114,7 @@ async function start(message: StartMessage): Promise<Started> {
         log.warn('drain time over: cutting what is still in flight')
         done()
       }, settings.drainTimeoutMs)
-      void worker.drain(idleMs, listener.close(last)).then(done)
+      void worker.drain(idleMs, listener.close(last && !message.socketIsKept)).then(done)
       function done(): void {
         clearTimeout(late)
         worker.close()
