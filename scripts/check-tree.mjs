@@ -24,7 +24,7 @@ const LAYERS = {
     'src/deadlines',
   ],
   'src/proxy/lean': ['src/config', 'src/ingress', 'src/proxy', 'src/outcome', 'src/deadlines'],
-  'src/control': ['src/config', 'src/state', 'src/telemetry', 'src/ingress', 'src/worker'],
+  'src/control': ['src/config', 'src/state', 'src/telemetry', 'src/ingress', 'src/generations'],
 }
 
 /** Beyond the layers, each with its reason. */
@@ -32,6 +32,9 @@ const ALSO = {
   // The record of a request, for its types: what is counted and logged is read from it.
   'src/state/counters.ts': ['src/ingress/exchange'],
   'src/telemetry/access-log.ts': ['src/ingress/exchange'],
+  // Descriptors from primary to primary, and a word to systemd.
+  'src/control/takeover.ts': ['native/index'],
+  'src/control/service-manager.ts': ['native/index'],
   // One reader of Connection's list for both directions.
   'src/ingress/accept.ts': ['src/proxy/headers'],
 }
@@ -49,10 +52,11 @@ const OWNED = [
       'src/ingress/peers.ts',
       'src/ingress/uws.ts',
       'src/proxy/respond.ts',
+      'src/generations.ts',
       'src/worker.ts',
     ],
   },
-  { what: 'src/ingress/uws', by: ['src/ingress/listen.ts', 'src/worker.ts', 'src/control/worker-entry.ts'] },
+  { what: 'src/ingress/uws', by: ['src/ingress/listen.ts', 'src/generations.ts', 'src/control/worker-entry.ts'] },
   {
     // For types alone: its interface is what forward.ts and the clients share. Code of it is loaded in one place.
     what: 'undici',
@@ -60,6 +64,7 @@ const OWNED = [
       'src/proxy/client.ts',
       'src/proxy/forward.ts',
       'src/proxy/undici.ts',
+      'src/proxy/clients.ts',
       'src/proxy/upstreams.ts',
       'src/proxy/lean/pool.ts',
       'src/proxy/lean/request-head.ts',
@@ -93,7 +98,14 @@ const OWNED = [
   },
   {
     what: 'native/index',
-    by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/listen.ts', 'src/policy/signature.ts'],
+    by: [
+      'src/primary.ts',
+      'src/state/segment.ts',
+      'src/ingress/listen.ts',
+      'src/policy/signature.ts',
+      'src/control/service-manager.ts',
+      'src/control/takeover.ts',
+    ],
   },
 ]
 

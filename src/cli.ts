@@ -26,6 +26,7 @@ Examples:
   tidegate start --demo                       a gateway on 8080 in front of a built-in origin
   tidegate check tidegate.yaml                is this configuration sound?
   tidegate routes tidegate.yaml               which route is asked first?
+  tidegate diff running.yaml tidegate.yaml    what would a reload change?
   tidegate sign --help                        how to call a route with auth: x-m
   tidegate schema > tidegate.schema.json      completion and checks in an editor
 
@@ -34,16 +35,19 @@ The configuration is FILE, else $TIDEGATE_CONFIG, else tidegate.yaml. Bad input 
 
 program
   .command('start')
-  .description('serve until SIGTERM, which drains')
+  .description('serve until SIGTERM, which drains; SIGHUP reads the configuration again')
   .argument('[file]', 'configuration, YAML or JSON')
   .option('--demo', 'without a file: a built-in origin, route and consumer')
-  .action(async (file: string | undefined, options: { demo?: boolean }) => {
+  .addOption(
+    new Option('--takeover', 'take over from the gateway that runs, which finishes what it has').conflicts('demo'),
+  )
+  .action(async (file: string | undefined, options: { demo?: boolean; takeover?: boolean }) => {
     if (options.demo === true && file !== undefined)
       program.error('error: --demo takes no file', { exitCode: BAD_INPUT })
     const loaded = options.demo === true ? null : loadOrExplain(file)
     const { startDemo, startGateway, StartError } = await import('./start.js')
     try {
-      process.exit(await (loaded === null ? startDemo() : startGateway(loaded)))
+      process.exit(await (loaded === null ? startDemo() : startGateway(loaded, options.takeover === true)))
     } catch (error) {
       // A port in use, no worker that starts: nothing of it is left running, but handles may be.
       process.stderr.write(`${errorMark()}${error instanceof StartError ? error.message : (error as Error).stack}\n`)
@@ -69,6 +73,17 @@ program
     const { listRoutes, routesAsJson } = await import('./listings.js')
     const loaded = loadOrExplain(file)
     print(options.json === true ? routesAsJson(loaded) : listRoutes(loaded, (text) => paint(process.stdout, 1, text)))
+  })
+
+program
+  .command('diff')
+  .description('what a reload from one configuration to another would change')
+  .argument('<old>', 'configuration, YAML or JSON')
+  .argument('<new>', 'configuration, YAML or JSON')
+  .action(async (before: string, after: string) => {
+    const { diffConfigs } = await import('./config/diff.js')
+    const changes = diffConfigs(loadConfig({ file: before }).config, loadConfig({ file: after }).config)
+    print(changes.length === 0 ? 'nothing changes' : changes.join('\n'))
   })
 
 program

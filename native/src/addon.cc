@@ -117,6 +117,7 @@ NAPI_MODULE_INIT() {
   tidegate::registerListener(env, exports);
   tidegate::registerAcceptor(env, exports);
   tidegate::registerHmac(env, exports);
+  tidegate::registerHandover(env, exports);
   tidegate::setFunction(env, exports, "closeFd", tidegate::closeFd);
   return exports;
 }

@@ -62,5 +62,6 @@ void registerSegment(napi_env env, napi_value exports);
 void registerListener(napi_env env, napi_value exports);
 void registerAcceptor(napi_env env, napi_value exports);
 void registerHmac(napi_env env, napi_value exports);
+void registerHandover(napi_env env, napi_value exports);
 
 }  // namespace tidegate

@@ -53,8 +53,10 @@ export interface Endpoint {
   readonly origin: string
   /** host[:port] as it goes into the Host header. */
   readonly authority: string
-  /** Position among the endpoints of all services: its slot in the health table. */
+  /** Position among the endpoints of all services. */
   readonly index: number
+  /** In the health table. The same as long as service and origin keep their names, from one configuration to the next. */
+  readonly slot: number
 }
 
 export interface BreakerRules {
@@ -145,7 +147,10 @@ export interface StaticAnswer {
 
 export interface Route {
   readonly name: string
+  /** Position in the configuration. */
   readonly index: number
+  /** In the counters. The same as long as the route keeps its name, from one configuration to the next. */
+  readonly slot: number
   readonly match: RouteMatch
   readonly service: Service
   /** What callers may be known by, in the order of the file; none at all: they are not. */
@@ -207,8 +212,17 @@ export interface RouteTable {
 
 const DEFAULT_MAX_SKEW_SECONDS = 300
 
-/** The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse. */
-export function compile(config: Config, settings: Settings): RouteTable {
+/** Where routes and endpoints have their places in shared tables, by Route.index and Endpoint.index. Given out by the primary. */
+export interface TableSlots {
+  readonly routes: readonly number[]
+  readonly endpoints: readonly number[]
+}
+
+/**
+ * The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse.
+ * @param slots without them they are the indexes
+ */
+export function compile(config: Config, settings: Settings, slots?: TableSlots): RouteTable {
   const consumers = Object.entries(config.consumers).map(
     ([name, { secret, algorithm, signs, apiKeys, password, groups, httpSignatureKeys }], index): Consumer => ({
       name,
@@ -231,7 +245,8 @@ export function compile(config: Config, settings: Settings): RouteTable {
   const services = Object.entries(config.services).map(([name, service], index) => {
     const own = service.endpoints.map((text, position): Endpoint => {
       const { origin, host } = new URL(text)
-      return { origin, authority: host, index: endpoints.length + position }
+      const index = endpoints.length + position
+      return { origin, authority: host, index, slot: slots?.endpoints[index] ?? index }
     })
     endpoints.push(...own)
     return compileService(name, index, service, own)
@@ -250,6 +265,7 @@ export function compile(config: Config, settings: Settings): RouteTable {
     return {
       name,
       index,
+      slot: slots?.routes[index] ?? index,
       match,
       service: servicesByName.get(route.service) as Service,
       auth,
@@ -423,7 +439,7 @@ function compileLimit(name: string, limit: LimitConfig): LimitPolicy {
 }
 
 /** Host and path, `~2` and so on where that is taken. Given names come first, so that a route without one never takes another's. */
-function routeNames(routes: readonly RouteConfig[]): string[] {
+export function routeNames(routes: readonly RouteConfig[]): string[] {
   const taken = new Set(routes.map((route) => route.name))
   return routes.map((route) => {
     if (route.name !== undefined) return route.name

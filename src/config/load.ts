@@ -70,6 +70,27 @@ export function loadSettings(env: Environment = process.env): Settings {
   return deepFreeze(settings)
 }
 
+/** What a service manager says by the environment. */
+export interface ServiceEnvironment {
+  /** Descriptors it has opened for us, from 3 on: sd_listen_fds(3). */
+  readonly listenFds: number
+  /** Where it wants to be told how we are; '' where it does not: sd_notify(3). */
+  readonly notifySocket: string
+  /** How often at least; 0: not again and again. sd_watchdog_enabled(3). */
+  readonly watchdogMs: number
+}
+
+export function serviceEnvironment(env: Environment = process.env, pid = process.pid): ServiceEnvironment {
+  const number = (text: string | undefined): number => (/^\d{1,15}$/.test(text ?? '') ? Number(text) : 0)
+  const ours = (of: string | undefined): boolean => number(of) === pid
+  return {
+    listenFds: ours(env.LISTEN_PID) ? number(env.LISTEN_FDS) : 0,
+    notifySocket: env.NOTIFY_SOCKET ?? '',
+    watchdogMs:
+      env.WATCHDOG_PID === undefined || ours(env.WATCHDOG_PID) ? Math.floor(number(env.WATCHDOG_USEC) / 1000) : 0,
+  }
+}
+
 function readSettings(env: Environment): { settings: Settings; problems: string[] } {
   const problems: string[] = []
   const names = Object.keys(SETTINGS) as SettingName[]

@@ -3,6 +3,7 @@
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
+import type { Segment } from '../state/segment.js'
 import type { FromWorker } from './messages.js'
 import type { WorkerHandle } from './supervisor.js'
 
@@ -11,6 +12,7 @@ const entry = fileURLToPath(new URL('./worker-entry.js', import.meta.url))
 /** Where the inherited descriptors are in a worker: after stdin, stdout, stderr and the IPC channel. */
 export const WORKER_SEGMENT_FD = 4
 export const WORKER_LISTEN_FD = 5
+export const WORKER_LIVE_FD = 6
 
 /** uWS reads this once, when it is loaded. Its default is 4096. */
 const HEADERS_VARIABLE = 'UWS_HTTP_MAX_HEADERS_SIZE'
@@ -22,11 +24,11 @@ const HEADERS_VARIABLE = 'UWS_HTTP_MAX_HEADERS_SIZE'
  */
 const WORKER_FLAGS = ['--v8-pool-size=1', '--max-semi-space-size=12']
 
-export function spawnProcess(segmentFd: number, listenFd: number, maxHeaderBytes: number): WorkerHandle {
+export function spawnProcess(segment: Segment, listenFd: number, maxHeaderBytes: number): WorkerHandle {
   const child = fork(entry, [], {
     // Bodies are never sent this way, but secrets of any bytes are: JSON would do, this keeps undefined apart from null.
     serialization: 'advanced',
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc', segmentFd, listenFd],
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc', segment.fd, listenFd, segment.liveFd],
     env: { ...process.env, [HEADERS_VARIABLE]: String(maxHeaderBytes) },
     execArgv: [...process.execArgv, ...WORKER_FLAGS],
   })

@@ -32,6 +32,13 @@ function statusLine(status: number, phrase: string): string {
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
 const NOT_ASCII = /[^\x00-\x7f]/
 
+/** The worker leaves: each connection ends with its next answer, whenever its request has begun. */
+let leaving = false
+
+export function endConnections(): void {
+  leaving = true
+}
+
 function writeLimitHeaders(exchange: Exchange, res: HttpResponse): void {
   const limit = exchange.limit
   if (limit === null || (!limit.headers && exchange.code !== 'rate_limited')) return
@@ -61,7 +68,7 @@ function writeProblem(exchange: Exchange, res: HttpResponse, rejection: Rejectio
   res.writeHeader('x-rid', exchange.rid + challenge + rejection.fields)
   if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
   writeLimitHeaders(exchange, res)
-  if (rejection.closesConnection) exchange.closeRequested = true
+  if (rejection.closesConnection || leaving) exchange.closeRequested = true
   writeClose(exchange, res)
   if (!head) res.end(body, exchange.closeRequested)
   // To be told to close, uWS wants a length, and can be told of none but 0.
@@ -78,6 +85,7 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
   const res = exchange.res
   if (res === null) return
   exchange.res = null
+  if (leaving) exchange.closeRequested = true
   const bodiless = exchange.method === 'HEAD' || status === 204 || status === 304
   exchange.bytesOut = bodiless ? 0 : body.length
   res.cork(() => {
@@ -155,6 +163,7 @@ function writeHead(
   headers: IncomingHttpHeaders,
   write: () => void,
 ): void {
+  if (leaving) exchange.closeRequested = true
   const lines = linesOf(headers)
   const isLong = lines.length + phrase.length > MOST_HEAD_BYTES
   if (isLong) writeLongHead(exchange, res, phrase, lines)

@@ -20,6 +20,7 @@
 // Time is the wall clock's, as that is what callers sign. Set back, it lets nothing in twice but what had run out and lost its slot.
 import { Claims, JOURNAL_BYTES, OWNERS } from './claims.js'
 import type { KeyHash } from './key-hash.js'
+import { Owners } from './owners.js'
 import type { Segment } from './segment.js'
 
 const OWNER_BYTES = 512
@@ -36,8 +37,6 @@ const LOCK_ENTRY = 0
 
 /** A worker reads the time, may not run for a while, and only then takes the lock; one that hangs for longer than 2 s is killed. */
 const GRACE_SECONDS = 5
-/** Workers that outlived their primary leave within moments, and none holds a lock for longer than an instant while it runs. */
-const ORPHANS_MS = 20
 
 export const REPLAY = { fresh: 0, repeated: 1, full: 2, stuck: 3 } as const
 /** Positions in an owner's counts are those of REPLAY. `stuck` met a lock whose holder did not open it. */
@@ -126,9 +125,12 @@ export class ReplayTable {
     new Claims(this.words, this.journal(owner), owner).left((_, word) => Atomics.store(this.words, word, 0n))
   }
 
-  /** At start, before there are workers: takes over the keys of an earlier run, from the same memory or from another. For the log. */
-  adopt(before: ReplayTable, nowSeconds: number): string {
-    before.openLocks()
+  /**
+   * At start: takes over the keys of an earlier run, from the same memory or from another. For the log.
+   * @param isAlive workers that outlived their primary, or one we take over from: their locks are theirs to open
+   */
+  adopt(before: ReplayTable, nowSeconds: number, isAlive: (owner: number) => boolean): string {
+    before.openLocks(isAlive)
     let kept = 0
     let lost = 0
     for (let row = 0; row < before.rows; row++) {
@@ -172,14 +174,11 @@ export class ReplayTable {
     return Math.floor(((word >>> 0) * this.rows) / 4294967296)
   }
 
-  /** All their holders are dead, or will be in an instant. */
-  private openLocks(): void {
-    let waited = false
+  private openLocks(isAlive: (owner: number) => boolean): void {
     for (let row = 0; row < this.rows; row++) {
-      if (Atomics.load(this.words, row * ROW_64) === 0n) continue
-      if (!waited) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ORPHANS_MS)
-      waited = true
-      Atomics.store(this.words, row * ROW_64, 0n)
+      const held = Atomics.load(this.words, row * ROW_64)
+      if (held === 0n || (held < 0n && isAlive(Number(-1n - held)))) continue
+      Atomics.compareExchange(this.words, row * ROW_64, held, 0n)
     }
   }
 
@@ -205,5 +204,6 @@ export function adoptReplays(before: Segment, after: Segment, nowSeconds: number
   const table = new ReplayTable(after, 0)
   const from = before === after ? table : new ReplayTable(before, 0)
   if (table.rows === 0) return ''
-  return table.adopt(from, nowSeconds)
+  const owners = new Owners(before)
+  return table.adopt(from, nowSeconds, (owner) => owners.isAlive(owner))
 }

@@ -82,13 +82,17 @@ const kinds: Kind[] = [
     skipped: nativeProblem,
     open: (keys, replayKeys) => openSegment(spec(keys, replayKeys), { path: null, isolation: 'process' }),
     async rival(segment, owner) {
-      const child = fork(file, { stdio: ['ignore', 'inherit', 'inherit', 'ipc', segment.fd] })
+      const child = fork(file, { stdio: ['ignore', 'inherit', 'inherit', 'ipc', segment.fd, segment.liveFd] })
       running.push(child)
       const ask: Rival['ask'] = async (task, input = {}) => {
         child.send({ task, ...input })
         return answerOf(child)
       }
-      await ask('attach', { handle: { kind: 'mapped', fd: 4, bytes: segment.bytes }, owner, service })
+      await ask('attach', {
+        handle: { kind: 'mapped', fd: 4, bytes: segment.bytes, liveFd: 5, liveBytes: segment.live.byteLength },
+        owner,
+        service,
+      })
       return {
         ask,
         async kill() {

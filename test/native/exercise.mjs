@@ -113,6 +113,8 @@ async function accepting() {
   process.off('uncaughtException', onUncaught)
   assert.deepEqual(caught, ['not passed on', 'passed on'])
   for (const each of clients) each.destroy()
+  native.refuseNew(handle)
+  native.takeAll(handle)
   native.stopAccepting(handle)
   native.stopAccepting(handle)
   await collect()
@@ -131,6 +133,32 @@ async function accepting() {
   native.closeFd(await accepted)
   await once(client, 'close').catch(ignore)
   native.stopAccepting(other)
+}
+
+/** Descriptors from one end of a Unix socket to the other, both of them here. */
+async function handover() {
+  const at = join(folder, 'handover')
+  const { fd, port } = native.listen('127.0.0.1', 0, 8)
+  const sender = new Worker(
+    `
+    const { workerData, parentPort } = require('node:worker_threads')
+    const native = require(workerData.addon)
+    require('node:net').createServer((socket) => {
+      native.sendDescriptors(socket._handle.fd, [workerData.fd, workerData.fd], 'two of them')
+      socket.end()
+    }).listen(workerData.at, () => parentPort.postMessage('there'))`,
+    { eval: true, workerData: { addon, at, fd } },
+  )
+  await once(sender, 'message')
+  const { fd: connection, descriptors, text } = native.receiveDescriptors(at)
+  assert.equal(text, 'two of them')
+  assert.equal(descriptors.length, 2)
+  for (const each of [connection, ...descriptors]) native.closeFd(each)
+  await sender.terminate()
+  native.closeFd(fd)
+  assert.throws(() => native.receiveDescriptors(join(folder, 'nobody')), { code: 'ENOENT' })
+  assert.throws(() => native.sendDescriptors(0, [], ''), TypeError)
+  assert.ok(port > 0)
 }
 
 /** Threads that end with a mapping and an acceptor open: by themselves, by terminate() and by an exception. */
@@ -195,6 +223,7 @@ failures()
 macs()
 await segments()
 await accepting()
+await handover()
 await threads()
 await collect()
 // No sanitizer counts mappings: of the sixty and more made, none may be left.

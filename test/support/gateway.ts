@@ -24,6 +24,10 @@ export interface GatewayOptions {
   readonly env?: Readonly<Record<string, string>>
   /** What must be in no output and on no page of the admin listener, besides the secrets in `config`. */
   readonly secrets?: readonly string[]
+  /** After `start`. */
+  readonly args?: readonly string[]
+  /** A listening socket, passed on as a service manager does. */
+  readonly listenFd?: number
   /** Workers that die are part of the test. */
   readonly losesWorkers?: boolean
 }
@@ -116,11 +120,18 @@ export class Command {
   /** Settles when the process is gone and nobody holds its output open any more, workers included. */
   readonly ended: Promise<Ended>
 
-  constructor(args: readonly string[], env: Readonly<Record<string, string>>) {
-    const child = spawn(process.execPath, [CLI, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  constructor(args: readonly string[], env: Readonly<Record<string, string>>, listenFd?: number) {
+    const command = [process.execPath, CLI, ...args]
+    // The pid that LISTEN_PID names is that of the shell, and then of what it becomes.
+    const activated = ['sh', '-c', 'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$0" "$@"', ...command]
+    const [program, ...rest] = (listenFd === undefined ? command : activated) as [string, ...string[]]
+    const child = spawn(program, rest, {
+      env,
+      stdio: ['ignore', 'pipe', 'pipe', ...(listenFd === undefined ? [] : [listenFd])],
+    })
     this.child = child
-    collect(child.stdout, this.stdout, this.access)
-    collect(child.stderr, this.stderr, this.log)
+    collect(child.stdout!, this.stdout, this.access)
+    collect(child.stderr!, this.stderr, this.log)
     const lastResort = () => void child.kill('SIGKILL')
     leftBehind.add(lastResort)
     this.ended = new Promise((resolve, reject) => {
@@ -279,12 +290,13 @@ function secretsOf(config: object): string[] {
 /** Resolves once every worker listens. */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const command = new Command(
-    ['start'],
+    ['start', ...(options.args ?? [])],
     cleanEnvironment({
       TIDEGATE_CONFIG: writeConfig(options.config),
       TIDEGATE_WORKERS: String(options.workers ?? 2),
       ...options.env,
     }),
+    options.listenFd,
   )
   const early = command.ended.then(({ code, signal }) => {
     throw new Error(`the gateway ended with ${signal ?? code} before it listened:\n${command.stderr.text}`)

@@ -35,7 +35,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: 's',
       index: 0,
-      endpoints: [{ origin: 'http://h', authority: 'h', index: 0 }],
+      endpoints: [{ origin: 'http://h', authority: 'h', index: 0, slot: 0 }],
       connectTimeoutMs: 2000,
       firstByteTimeoutMs: 15_000,
       idleTimeoutMs: 60_000,
@@ -58,7 +58,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     },
     expect.objectContaining({
       name: 'bare',
-      endpoints: [{ origin: 'https://h', authority: 'h', index: 1 }],
+      endpoints: [{ origin: 'https://h', authority: 'h', index: 1, slot: 1 }],
       breaker: null,
       health: null,
     }),
@@ -68,6 +68,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: '/',
       index: 0,
+      slot: 0,
       match: { hosts: [], path: { text: '/', exact: false, segments: [] }, methods: null, headers: [], priority: 0 },
       service: table.services[0],
       auth: ['x-m'],

@@ -337,7 +337,7 @@ describe('the environment', () => {
       port: 8080,
       adminHost: '127.0.0.1',
       adminPort: 9901,
-      workers: os.availableParallelism(),
+      workers: Math.min(128, os.availableParallelism()),
       isolation: 'auto',
       state: `/run/user/7/tidegate-${process.getuid?.()}-8080.state`,
       logLevel: 'info',
@@ -350,6 +350,9 @@ describe('the environment', () => {
       rateLimitKeys: 131072,
       replayKeys: 262144,
       drainTimeoutMs: 10000,
+      shutdownDelayMs: 0,
+      watchConfig: 'off',
+      workerMemoryMaxBytes: 0,
     })
     expect(loadSettings({ RUNTIME_DIRECTORY: '/run/a:/run/b', TIDEGATE_PORT: '81' }).state).toMatch(
       /^\/run\/a\/.*-81\.state$/,
@@ -373,7 +376,7 @@ describe('the environment', () => {
       'TIDEGATE_PROT: no such setting; did you mean TIDEGATE_PORT?',
       'TIDEGATE_WHATEVER_ELSE: no such setting',
       'TIDEGATE_PORT: must be a whole number between 0 and 65535, "65536" is not',
-      'TIDEGATE_WORKERS: must be a whole number between 1 and 256, "0" is not',
+      'TIDEGATE_WORKERS: must be a whole number between 1 and 128, "0" is not',
       'TIDEGATE_ISOLATION: must be auto, process or thread, "fork" is not',
       'TIDEGATE_MAX_BODY_BYTES: must be a number of bytes between 0 and 1099511627776, KiB, MiB and GiB allowed, "1MB" is not',
       'TIDEGATE_DRAIN_TIMEOUT_MS: must be a whole number between 0 and 3600000, "-1" is not',

@@ -84,11 +84,11 @@ function setUp() {
   const segment = openSegment(spec, { path: null, isolation: 'thread' })
   const service = {
     name: 'demo',
-    endpoints: [0, 1, 2].map((index) => ({ origin: `http://127.0.0.1:900${index % 2}`, index })),
+    endpoints: [0, 1, 2].map((index) => ({ origin: `http://127.0.0.1:900${index % 2}`, slot: index })),
   } as unknown as Service
   const routes = [
-    { name: 'hello', index: 0, service, limits: [{}] },
-    { name: AWKWARD, index: 1, service, limits: [] },
+    { name: 'hello', slot: 0, service, limits: [{}] },
+    { name: AWKWARD, slot: 1, service, limits: [] },
   ] as unknown as Route[]
   const table = new WorkerTable(segment, 2)
   table.reset()
@@ -108,6 +108,8 @@ function setUp() {
       renderMetrics({
         routes,
         services: [service],
+        reloads: { ok: 0, failed: 0 },
+        reloadedOk: true,
         counters: new CountersReader(segment, 2, 2),
         workers: table.readAll(),
         health,
@@ -217,7 +219,7 @@ describe('metrics', () => {
     const { table, counters, read } = setUp()
     counters[0]!.connectionOpened()
     counters[0]!.begin()
-    counters[0]!.beat(3_000_000, 2500, 9)
+    counters[0]!.beat(3_000_000, 2500, 9, 2 ** 26)
     const alive = read()
     expect(value(alive, 'tidegate_workers', { state: 'listening' })).toBe(1)
     expect(value(alive, 'tidegate_connections', { worker: '0' })).toBe(1)
