@@ -101,4 +101,4 @@ test('one that cannot serve leaves the other as it was', async (context) => {
   } finally {
     if (gateway.command.child.exitCode === null) await gateway.close()
   }
-})
+}, 60_000)

@@ -54,7 +54,7 @@ trustedProxies: [10.0.0.0/8]
     '~ limits.quota.headers: false → true',
     '~ trustedProxies: [] → ["10.0.0.0/8"]',
     '~ routes./x.fallback.bodyBase64: "c29ycnk=" → "c29ycnkgYWJvdXQgdGhhdA=="',
-    '~ routes.first.auth: "none" → "x-m"',
+    '~ routes.first.auth: ["none"] → ["x-m"]',
     '+ routes.third',
     '~ routes: their order',
   ])
