@@ -23,6 +23,8 @@ export interface Endpoint {
   readonly origin: string
   /** host[:port] as it goes into the Host header. */
   readonly authority: string
+  /** Its host, or what `tls.serverName` says in its place: the name a TLS connection is opened for, whatever Host a request has. */
+  readonly serverName: string
   /** Position among the endpoints of all services: its slot in the health table. */
   readonly index: number
 }
@@ -50,6 +52,16 @@ export interface HealthCheck {
   readonly unhealthyAfter: number
 }
 
+/** Towards https endpoints. PEM texts; undefined where there are none. */
+export interface UpstreamTls {
+  readonly ca: string | undefined
+  readonly cert: string | undefined
+  readonly key: string | undefined
+  /** Asked for and checked in place of the endpoint's host. */
+  readonly serverName: string | undefined
+  readonly verify: boolean
+}
+
 export interface Service {
   readonly name: string
   readonly index: number
@@ -64,6 +76,7 @@ export interface Service {
   readonly client: 'lean' | 'undici'
   /** Requests in flight on one connection at most. */
   readonly pipelining: number
+  readonly tls: UpstreamTls
   readonly breaker: BreakerRules | null
   readonly health: HealthCheck | null
 }
@@ -165,8 +178,9 @@ export function compile(config: Config, settings: Settings): RouteTable {
   const endpoints: Endpoint[] = []
   const services = Object.entries(config.services).map(([name, service], index) => {
     const own = service.endpoints.map((text, position): Endpoint => {
-      const { origin, host } = new URL(text)
-      return { origin, authority: host, index: endpoints.length + position }
+      const { origin, host, hostname } = new URL(text)
+      const serverName = service.tls?.serverName ?? hostname
+      return { origin, authority: host, serverName, index: endpoints.length + position }
     })
     endpoints.push(...own)
     return compileService(name, index, service, own)
@@ -229,7 +243,7 @@ function compileFallback(fallback: RouteConfig['fallback'], services: ReadonlyMa
 function compileService(
   name: string,
   index: number,
-  { timeouts, breaker, health, client, pipelining }: Config['services'][string],
+  { timeouts, tls, breaker, health, client, pipelining }: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
   return {
@@ -242,6 +256,7 @@ function compileService(
     totalTimeoutMs: orInfinity(timeouts.total),
     client,
     pipelining,
+    tls: { ca: tls?.ca, cert: tls?.cert, key: tls?.key, serverName: tls?.serverName, verify: tls?.verify ?? true },
     breaker:
       breaker === undefined
         ? null

@@ -5,6 +5,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { isMap, isPair, isScalar, LineCounter, type ParsedNode, parseDocument } from 'yaml'
 import type { z } from 'zod'
+import { readCertificates, readListenerTls, readPair } from './certificates.js'
 import { nearest } from './nearest.js'
 import { type CheckedEntries, danglingNames, type Problem, referenceProblems } from './references.js'
 import { type Config, configSchema, limitSchema, routeSchema, serviceSchema } from './schema.js'
@@ -141,8 +142,7 @@ function parseConfig(text: string, origin: string, env: Environment, directory: 
   if (raw === null || raw === undefined) throw new ConfigError([`${origin}: is empty`])
 
   const { config, problems } = checkConfig(raw)
-  const resolved =
-    config === null ? null : resolveFallbacks(resolveSecrets(config, env, directory, problems), directory, problems)
+  const resolved = config === null ? null : resolveFiles(config, env, directory, problems)
   if (resolved === null || problems.length > 0) {
     throw new ConfigError(
       problems
@@ -183,6 +183,13 @@ function soundEntries(raw: unknown): CheckedEntries {
   }
 }
 
+/** What stands outside: secrets, bodies and certificates. */
+function resolveFiles(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
+  const withSecrets = resolveSecrets(config, env, directory, problems)
+  const withTls = resolveTls(withSecrets, env, directory, problems)
+  return resolveFallbacks(withTls, directory, problems)
+}
+
 function resolveSecrets(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
   const consumers = Object.entries(config.consumers).map(([name, consumer]) => {
     const secret = consumer.secret.map((text, index) => {
@@ -194,6 +201,42 @@ function resolveSecrets(config: Config, env: Environment, directory: string, pro
     return [name, { ...consumer, secret }] as const
   })
   return { ...config, consumers: Object.fromEntries(consumers) }
+}
+
+/** Towards services the texts take the place of the files' names; the listener's files are read again later, so their names stay. */
+function resolveTls(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
+  const at = (file: string): string => path.resolve(directory, file)
+  const passphrase = (text: string | undefined, where: readonly PropertyKey[]): string | undefined => {
+    if (text === undefined) return undefined
+    const resolved = resolveSecret(text, env, directory)
+    if ('problem' in resolved) problems.push({ path: [...where, 'passphrase'], message: resolved.problem })
+    return 'problem' in resolved ? '' : resolved.secret
+  }
+  const services = Object.entries(config.services).map(([name, service]) => {
+    if (service.tls === undefined) return [name, service] as const
+    const { ca, cert, key, passphrase: given, ...rest } = service.tls
+    const where = ['services', name, 'tls']
+    const wrong = (tail: readonly PropertyKey[], message: string) =>
+      problems.push({ path: [...where, ...tail], message })
+    const authorities = ca === undefined ? undefined : (readCertificates(at(ca), ['ca'], wrong) ?? undefined)
+    const files = cert === undefined || key === undefined ? null : { cert: at(cert), key: at(key) }
+    const own = files === null ? null : readPair({ ...files, passphrase: passphrase(given, where) }, wrong)
+    return [name, { ...service, tls: { ...rest, ca: authorities, ...own } }] as const
+  })
+  const resolved = { ...config, services: Object.fromEntries(services) }
+  if (config.tls === undefined) return resolved
+  const tls = {
+    ...config.tls,
+    certificates: config.tls.certificates.map((files, index) => ({
+      ...files,
+      cert: at(files.cert),
+      key: at(files.key),
+      passphrase: passphrase(files.passphrase, ['tls', 'certificates', index]),
+    })),
+    clientCa: config.tls.clientCa === undefined ? undefined : at(config.tls.clientCa),
+  }
+  readListenerTls(tls, problems)
+  return { ...resolved, tls }
 }
 
 function resolveFallbacks(config: Config, directory: string, problems: Problem[]): Config {

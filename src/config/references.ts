@@ -61,12 +61,25 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
         problems.push({ path: ['services', name, 'endpoints', index], message: `"${origin}" is listed twice` })
       seen.add(origin)
     })
+    problems.push(...tlsProblems(service, ['services', name, 'tls']))
   }
   for (const [name, limit] of Object.entries(config.limits)) problems.push(...costProblems(limit, ['limits', name]))
   config.routes.forEach((route, index) => {
     if (route !== undefined) problems.push(...routeProblems(route, ['routes', index], config, names))
   })
   problems.push(...duplicateNames(config.routes, names.limits), ...ambiguousRoutes(config.routes))
+  return problems
+}
+
+function tlsProblems({ tls, endpoints }: Config['services'][string], at: readonly PropertyKey[]): Problem[] {
+  if (tls === undefined) return []
+  const problems: Problem[] = []
+  const add = (key: string[], message: string) => problems.push({ path: [...at, ...key], message })
+  if (!endpoints.some((text) => /^https:/i.test(text))) add([], 'has no effect: no endpoint is https')
+  if (tls.cert !== undefined && tls.key === undefined) add(['cert'], 'needs key, the private key that belongs to it')
+  if (tls.key !== undefined && tls.cert === undefined) add(['key'], 'needs cert, the certificate it belongs to')
+  if (tls.passphrase !== undefined && tls.key === undefined) add(['passphrase'], 'has no effect without key')
+  if (!tls.verify && tls.ca !== undefined) add(['ca'], 'has no effect with verify: false')
   return problems
 }
 

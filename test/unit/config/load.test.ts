@@ -45,7 +45,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     [
       'an unknown section',
       `${SOUND}servces: {}\n`,
-      'gw.yaml:4:1: servces: unknown key; known: consumers, limits, trustedProxies',
+      'gw.yaml:4:1: servces: unknown key; known: consumers, limits, tls, trustedProxies',
     ],
     [
       'a misspelt key',
