@@ -67,6 +67,7 @@ const OWNED = [
     ],
   },
   { what: 'piscina', by: ['src/policy/digest-pool.ts', 'src/policy/digest-worker.ts'] },
+  { what: 'jose', by: ['src/policy/jwt.ts'] },
   { what: 'commander', by: ['src/cli.ts'] },
   { what: 'yaml', by: ['src/config/load.ts'] },
   {

@@ -55,7 +55,7 @@ function rowOf(route: Route, host: string): Row {
     priority,
     name: route.name,
     service: route.service.name,
-    auth: route.auth === 'none' ? 'none' : `${route.auth} (${allowed})`,
+    auth: route.auth.length === 0 ? 'none' : `${route.auth.join(' or ')} (${allowed})`,
     limits: route.limits.map((limit) => limit.name).join(', '),
   }
 }

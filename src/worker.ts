@@ -104,12 +104,12 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     exchange.rid = validRid(own) ? own : newRid()
   }
 
-  /** Once the body is here, where the signature covers it. */
+  /** Once the body is here, where the credentials cover it. */
   function authenticate(exchange: Exchange, unreadable: Rejection | null): void {
     if (unreadable !== null) return reject(exchange, unreadable)
-    if (authenticator.isOffloaded(exchange)) {
+    if (authenticator.takesTime(exchange)) {
       watch(exchange)
-      authenticator.verifyOffloaded(exchange, admit)
+      authenticator.verifyLater(exchange, admit)
     } else admit(exchange, authenticator.verify(exchange))
   }
 
@@ -155,6 +155,8 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   function mayFallBack(exchange: Exchange, rejection: Rejection): boolean {
     const fallback = exchange.route?.fallback ?? null
     if (fallback === null || exchange.fallback !== '' || rejection.status < 502) return false
+    // Who was not let in is not let in elsewhere.
+    if (exchange.upstreamStartUs === 0) return false
     // What is gone of a streamed body, the other service could not have.
     return exchange.res !== null && (fallback.service === null || !exchange.upload?.taken)
   }

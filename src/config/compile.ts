@@ -1,6 +1,7 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary (to refuse a
 // bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
+import { type CredentialKind, challengeFields } from './credentials.js'
 import { canonicalHost, type PathPattern } from './patterns.js'
 import { NO_TIMEOUT } from './quantities.js'
 import { patternOf } from './references.js'
@@ -131,7 +132,10 @@ export interface Route {
   readonly index: number
   readonly match: RouteMatch
   readonly service: Service
-  readonly auth: 'x-m' | 'none'
+  /** What callers may be known by, in the order of the file; none at all: they are not. */
+  readonly auth: readonly CredentialKind[]
+  /** The fields of a 401 that ask for these, each behind a CRLF. */
+  readonly challenge: string
   /** With x-m: the body is part of what is signed, so it is read whole before anything is forwarded. */
   readonly signBody: boolean
   readonly maxSkewSeconds: number
@@ -191,7 +195,7 @@ export function compile(config: Config, settings: Settings): RouteTable {
   const names = routeNames(config.routes)
   const routes = config.routes.map((route, index): Route => {
     const name = names[index] as string
-    const signed = route.auth === 'x-m'
+    const auth = route.auth.filter((kind) => kind !== 'none')
     const match = compileMatch(route)
     const strips = (route.stripPrefix || route.rewrite !== undefined) && match.path.segments.length > 0
     return {
@@ -199,8 +203,9 @@ export function compile(config: Config, settings: Settings): RouteTable {
       index,
       match,
       service: servicesByName.get(route.service) as Service,
-      auth: route.auth,
-      signBody: signed && route.signBody !== false,
+      auth,
+      challenge: challengeFields(auth),
+      signBody: auth.includes('x-m') && route.signBody !== false,
       maxSkewSeconds: route.maxSkew === undefined ? DEFAULT_MAX_SKEW_SECONDS : Math.round(route.maxSkew / 1000),
       allow: route.allow === undefined ? null : new Set(route.allow),
       limits: route.limits.map((limit, position) =>

@@ -92,15 +92,19 @@ function routeProblems(
   const problems: Problem[] = []
   const add = (path: readonly PropertyKey[], message: string) => problems.push({ path: [...at, ...path], message })
 
-  if (route.auth === 'x-m') {
-    if (names.consumers.length === 0) add(['auth'], 'x-m needs someone who may call: consumers is empty')
-  } else {
+  const open = route.auth.includes('none')
+  if (open && route.auth.length > 1) add(['auth'], 'none lets everyone in: it stands alone')
+  if (new Set(route.auth).size < route.auth.length) add(['auth'], 'names one kind twice')
+  if (route.auth.includes('x-m') && names.consumers.length === 0) {
+    add(['auth'], 'x-m needs someone who may call: consumers is empty')
+  }
+  if (open) {
     for (const key of ['allow', 'signBody', 'maxSkew'] as const) {
       if (route[key] !== undefined) add([key], 'has no effect with auth: none, where callers are not identified')
     }
   }
   if (route.fallback?.service === route.service) add(['fallback', 'service'], 'is the service it is to stand in for')
-  const signed = route.auth === 'x-m' && route.signBody !== false
+  const signed = route.auth.includes('x-m') && route.signBody !== false
   if (signed && route.maxBody !== undefined && route.maxBody > MAX_SIGNED_BODY_BYTES) {
     const given = route.maxBody === UNLIMITED_BYTES ? 'unlimited' : 'over 1GiB'
     add(['maxBody'], `cannot be ${given} where the signature covers the body, which is held in memory; see signBody`)
@@ -118,7 +122,7 @@ function routeProblems(
     const inline = typeof entry !== 'string'
     const limit = inline ? entry : config.limits[entry]
     if (inline) problems.push(...costProblems(entry, [...at, 'limits', index]))
-    if (limit?.by.includes('consumer') && route.auth === 'none') {
+    if (limit?.by.includes('consumer') && open) {
       add(['limits', index], 'counts by consumer, and with auth: none callers are not identified')
     }
   })

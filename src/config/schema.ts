@@ -3,6 +3,7 @@
 // (a route of a service, say) is checked in references.ts.
 import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
+import { CREDENTIAL_KINDS } from './credentials.js'
 import { patternProblem } from './patterns.js'
 import {
   DURATION,
@@ -374,11 +375,9 @@ export const routeSchema = z
       .default(0)
       .describe('Decides between routes with equally specific paths: higher first.'),
     service: name.describe('A key of services.'),
-    auth: z
-      .enum(['x-m', 'none'])
-      .describe(
-        'x-m: callers sign (allow says who). none: open to anyone. There is no default, so that no route is open by accident.',
-      ),
+    auth: oneOrMore(z.enum([...CREDENTIAL_KINDS, 'none'])).describe(
+      'How callers are known, one or several ways: of those a request has credentials for, the first in this list decides. x-m: they sign. none: open to anyone. There is no default, so that no route is open by accident.',
+    ),
     allow: listOf(name).optional().describe('Consumers let in. Absent: every consumer.'),
     limits: z
       .array(z.union([name, inlineLimit]))

@@ -55,6 +55,8 @@ export class Exchange {
   route: Route | null = null
   /** The route's, or the one its fallback names. */
   service: Service | null = null
+  /** Position among the route's `auth` of the kind of credentials that decides. */
+  authAt = 0
   consumer: Consumer | null = null
   endpoint: Endpoint | null = null
   /** The policy that RateLimit headers speak of: the one that refused, else of those with `headers` the one with least left; or null. */

@@ -52,7 +52,8 @@ export function refuse(exchange: Exchange, rejection: Rejection, retryAfterSecon
   exchange.bytesOut = head ? 0 : body.length
   res.cork(() => {
     res.writeStatus(rejection.statusLine)
-    res.writeHeader('x-rid', exchange.rid + rejection.fields)
+    const challenge = rejection.status === 401 ? exchange.route!.challenge : ''
+    res.writeHeader('x-rid', exchange.rid + rejection.fields + challenge)
     if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
     writeLimitHeaders(exchange, res)
     if (rejection.closesConnection) exchange.closeRequested = true

@@ -1,0 +1,21 @@
+// The kinds of credentials that a route's `auth` may name: how each is asked for, and which request fields carry it. What checks them is
+// in policy/, a file for each.
+
+export const CREDENTIALS = {
+  'x-m': { challenge: 'x-m', fields: ['x-m'] },
+} as const satisfies Record<string, Credentials>
+
+interface Credentials {
+  /** As it stands in WWW-Authenticate (RFC 9110, 11.6.1). */
+  readonly challenge: string
+  /** What stripCredentials takes off, in lower case: whoever has these could call in the consumer's name. */
+  readonly fields: readonly string[]
+}
+
+export type CredentialKind = keyof typeof CREDENTIALS
+export const CREDENTIAL_KINDS = Object.keys(CREDENTIALS) as [CredentialKind, ...CredentialKind[]]
+
+/** WWW-Authenticate for all kinds at once, each field behind a CRLF: clients read one challenge a field more reliably than a list. */
+export function challengeFields(kinds: readonly CredentialKind[]): string {
+  return kinds.map((kind) => `\r\nwww-authenticate: ${CREDENTIALS[kind].challenge}`).join('')
+}
