@@ -6,8 +6,9 @@ import { compile, type RouteTable } from './config/compile.js'
 import type { Loaded } from './config/load.js'
 import type { Settings } from './config/settings.js'
 import { startAdmin } from './control/admin.js'
+import { CertificateWatch } from './control/certificate-watch.js'
 import { startHealthChecks } from './control/health-checks.js'
-import { spawnProcess, spawnThread, WORKER_LISTEN_FD, WORKER_SEGMENT_FD } from './control/spawn.js'
+import { spawnProcess, spawnThread, WORKER_LISTEN_FD, WORKER_SEGMENT_FD, WORKER_STDOUT_FD } from './control/spawn.js'
 import { createStatus } from './control/status.js'
 import { Supervisor } from './control/supervisor.js'
 import { Breaker } from './proxy/breaker.js'
@@ -157,6 +158,7 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
   })
   const handle: SegmentHandle =
     listenFd === null ? segmentHandle(segment) : { kind: 'mapped', fd: WORKER_SEGMENT_FD, bytes: segment.bytes }
+  const certificates = watchCertificates()
   const supervisor = new Supervisor({
     workers: settings.workers,
     table: slots,
@@ -175,6 +177,8 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
       spec,
       listenFd: listenFd === null ? null : WORKER_LISTEN_FD,
       port,
+      stdoutFd: listenFd === null ? 1 : WORKER_STDOUT_FD,
+      certificates: certificates?.current ?? null,
     }),
     onListening: (slot, workerPort, uwsVersion) => {
       port = workerPort
@@ -221,6 +225,7 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
     await listening
   } catch (error) {
     supervisor.killAll()
+    certificates?.stop()
     await admin.close()
     throw error
   }
@@ -228,8 +233,20 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
   const touch = setInterval(() => segment.touch(), TOUCH_MS)
   log.info({ host: settings.host, port, adminHost: settings.adminHost, adminPort: admin.port }, 'listening')
 
+  function watchCertificates(): CertificateWatch | null {
+    if (config.tls === undefined) return null
+    try {
+      return new CertificateWatch(config.tls, log, (changed) =>
+        supervisor.tell({ type: 'certificates', certificates: changed }),
+      )
+    } catch (error) {
+      throw new StartError(`tls: ${(error as Error).message}`)
+    }
+  }
+
   async function drain(): Promise<void> {
     log.info('draining')
+    certificates?.stop()
     checks.stop()
     // The workers close theirs. As long as anybody holds the socket open, who comes now waits in its queue for nobody.
     if (listenFd !== null) native!.closeFd(listenFd)

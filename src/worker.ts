@@ -1,15 +1,18 @@
 // One worker's uWS app: the phases of a request, wired once, in the order they are passed. Reads like a table of contents; what a phase
 // does is in the file named after it. Starting, beating and leaving are in control/worker-entry.ts.
 import type { HttpRequest, HttpResponse, TemplatedApp } from 'uWebSockets.js'
+import type { TlsMaterial } from './config/certificates.js'
 import type { RouteTable } from './config/compile.js'
 import type { Settings } from './config/settings.js'
 import { Deadlines } from './deadlines.js'
 import { accept, checkFraming } from './ingress/accept.js'
 import { checkLength, Upload, WholeBody } from './ingress/body.js'
 import { isTrusted, setAddresses } from './ingress/client-address.js'
+import { ClientCertificates } from './ingress/client-certificate.js'
 import type { Exchange } from './ingress/exchange.js'
 import { createMatcher } from './ingress/match.js'
 import { type Peer, Peers } from './ingress/peers.js'
+import { TlsApps } from './ingress/tls.js'
 import { uWS } from './ingress/uws.js'
 import { Rejection } from './outcome.js'
 import { Authenticator } from './policy/authenticate.js'
@@ -30,6 +33,7 @@ import type { Logger } from './telemetry/log.js'
 import { newRid, validRid } from './telemetry/trace.js'
 
 const noRoute = new Rejection('no_route', 'no route')
+const CLEARTEXT = { minVersion: '', clientAuth: 'none', clientName: 'cn' } as const
 const breakerOpen = new Rejection('breaker_open', 'breaker open')
 
 export interface WorkerParts {
@@ -40,16 +44,21 @@ export interface WorkerParts {
   readonly counters: WorkerCounters
   readonly accessLog: AccessLog | null
   readonly log: Logger
+  /** Null: the listener speaks cleartext. */
+  readonly certificates: TlsMaterial | null
 }
 
 export interface Worker {
   readonly peers: Peers
+  /** For connections from now on. Throws, and leaves all as it was, when uWS does not take them. */
+  useCertificates(certificates: TlsMaterial): void
   /** Answers from now on say that the connection ends with them. Resolves when nothing is in flight. */
   drain(): Promise<void>
   close(): void
 }
 
-export function createWorker({ slot, table, settings, segment, counters, accessLog, log }: WorkerParts): Worker {
+export function createWorker(parts: WorkerParts): Worker {
+  const { slot, table, settings, segment, counters, accessLog, log } = parts
   const nowUs = (): number => segment.nowUs()
   const deadlines = new Deadlines(nowUs)
   const match = createMatcher(table)
@@ -76,8 +85,9 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     const exchange = accept(res, req, nowUs())
     inFlight++
     counters.begin()
+    exchange.secure = tlsApps !== null
     setAddresses(exchange, peer, table.trustedProxies)
-    const refused = checkFraming(exchange) ?? findRoute(exchange)
+    const refused = checkFraming(exchange) ?? clientCertificates?.read(exchange) ?? findRoute(exchange)
     setRequestId(exchange)
     if (drained !== null) exchange.closeRequested = true
     if (refused !== null) return reject(exchange, refused)
@@ -201,11 +211,24 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     return breaker?.retryAfterSeconds(nowUs()) ?? 1
   }
 
-  const peers = new Peers(serve, (address) => isTrusted(address, table.trustedProxies))
+  const { minVersion, clientAuth, clientName } = table.tls ?? CLEARTEXT
+  const clientCertificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
+  let tlsApps = parts.certificates === null ? null : new TlsApps(parts.certificates, minVersion)
+  const peers = new Peers(serve, (address) => isTrusted(address, table.trustedProxies), tlsApps?.contexts)
+
+  function useCertificates(certificates: TlsMaterial): void {
+    const next = new TlsApps(certificates, minVersion)
+    tlsApps?.release()
+    tlsApps = next
+    peers.renew(next.contexts)
+  }
 
   function serve(peer: Peer): TemplatedApp {
-    const app = uWS.App()
-    app.any('/*', (res, req) => begin(res, req, peer))
+    const app = tlsApps === null ? route(uWS.App()) : tlsApps.create(route)
+
+    function route(one: TemplatedApp): TemplatedApp {
+      return one.any('/*', (res, req) => begin(res, req, peer))
+    }
     app.filter((_, change) => {
       if (Number(change) > 0) {
         counters.connectionOpened()
@@ -220,6 +243,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
 
   return {
     peers,
+    useCertificates,
     drain: () =>
       new Promise((resolve) => {
         drained = resolve

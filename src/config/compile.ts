@@ -17,6 +17,8 @@ export interface Consumer {
   readonly algorithm: 'sha256' | 'sha1' | 'md5'
   /** `legacy` signs x-source LF x-time alone. */
   readonly signs: 'request' | 'legacy'
+  /** What its certificate calls it. */
+  readonly certificate: string
 }
 
 export interface Endpoint {
@@ -163,7 +165,15 @@ export interface Route {
 /** For ipaddr's `match`: an address of the same kind, and how many of its bits count. */
 type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
 
+/** Null where the listener speaks cleartext. */
+export interface ListenerRules {
+  readonly minVersion: string
+  readonly clientAuth: 'none' | 'request' | 'require'
+  readonly clientName: 'cn' | 'dns' | 'uri' | 'email'
+}
+
 export interface RouteTable {
+  readonly tls: ListenerRules | null
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
   readonly endpoints: readonly Endpoint[]
@@ -177,7 +187,14 @@ const DEFAULT_MAX_SKEW_SECONDS = 300
 /** The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse. */
 export function compile(config: Config, settings: Settings): RouteTable {
   const consumers = Object.entries(config.consumers).map(
-    ([name, { secret, algorithm, signs }], index): Consumer => ({ name, index, secrets: secret, algorithm, signs }),
+    ([name, { secret, algorithm, signs, certificate = name }], index): Consumer => ({
+      name,
+      index,
+      secrets: secret,
+      algorithm,
+      signs,
+      certificate,
+    }),
   )
   const endpoints: Endpoint[] = []
   const services = Object.entries(config.services).map(([name, service], index) => {
@@ -225,6 +242,7 @@ export function compile(config: Config, settings: Settings): RouteTable {
     }
   })
   return {
+    tls: config.tls ?? null,
     routes,
     services,
     endpoints,

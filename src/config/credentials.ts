@@ -3,6 +3,7 @@
 
 export const CREDENTIALS = {
   'x-m': { challenge: 'x-m', fields: ['x-m'] },
+  'client-certificate': { challenge: 'client-certificate', fields: [] },
 } as const satisfies Record<string, Credentials>
 
 interface Credentials {

@@ -7,7 +7,13 @@ import { isMap, isPair, isScalar, LineCounter, type ParsedNode, parseDocument } 
 import type { z } from 'zod'
 import { readCertificates, readListenerTls, readPair } from './certificates.js'
 import { nearest } from './nearest.js'
-import { type CheckedEntries, danglingNames, type Problem, referenceProblems } from './references.js'
+import {
+  type CheckedEntries,
+  certificateProblems,
+  danglingNames,
+  type Problem,
+  referenceProblems,
+} from './references.js'
 import { type Config, configSchema, limitSchema, routeSchema, serviceSchema } from './schema.js'
 import { type DefaultsContext, IGNORED_VARIABLES, SETTINGS, type SettingName, type Settings } from './settings.js'
 import { schemaProblems } from './zod-problems.js'
@@ -166,6 +172,7 @@ function checkConfig(raw: unknown): { config: Config | null; problems: Problem[]
   const routes = isRecord(raw) && Array.isArray(raw.routes) ? raw.routes : []
   problems.push(...danglingNames(routes, names))
   problems.push(...referenceProblems(parsed.success ? parsed.data : soundEntries(raw), names))
+  if (parsed.success) problems.push(...certificateProblems(parsed.data))
   return { config: parsed.success ? parsed.data : null, problems }
 }
 

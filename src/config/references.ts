@@ -71,6 +71,30 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
   return problems
 }
 
+/** Of callers that are known by their certificates. */
+export function certificateProblems({ consumers, routes, tls }: Config): Problem[] {
+  const problems: Problem[] = []
+  const asks = tls !== undefined && tls.clientAuth !== 'none'
+  routes.forEach((route, index) => {
+    if (!asks && route.auth.includes('client-certificate'))
+      problems.push({
+        path: ['routes', index, 'auth'],
+        message: 'client-certificate needs tls.clientAuth: request or require',
+      })
+  })
+  const owners = new Map<string, string>()
+  for (const [name, { certificate = name }] of Object.entries(consumers)) {
+    const owner = owners.get(certificate)
+    if (owner !== undefined)
+      problems.push({
+        path: ['consumers', name, 'certificate'],
+        message: `"${certificate}" is consumers.${owner}'s already`,
+      })
+    owners.set(certificate, name)
+  }
+  return problems
+}
+
 function tlsProblems({ tls, endpoints }: Config['services'][string], at: readonly PropertyKey[]): Problem[] {
   if (tls === undefined) return []
   const problems: Problem[] = []

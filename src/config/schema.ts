@@ -103,6 +103,11 @@ const consumerSchema = z
       .describe(
         'request: source, time, method, path with query, and body. legacy: source and time alone, which lets whoever sees one request make others until it is stale.',
       ),
+    certificate: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('For client-certificate: what its certificate calls it (tls.clientName). Default: the name here.'),
   })
   .describe('Someone who calls. The name is what x-source says.')
 
@@ -437,7 +442,13 @@ const tlsSchema = z
       .enum(['none', 'request', 'require'])
       .default('none')
       .describe(
-        'request: clients may show a certificate; one that clientCa did not issue ends the handshake. require: and who shows none is answered 401.',
+        'request: clients may show a certificate; one that clientCa did not issue ends the handshake. require: and who shows none is answered 403.',
+      ),
+    clientName: z
+      .enum(['cn', 'dns', 'uri', 'email'])
+      .default('cn')
+      .describe(
+        "What of a client's certificate says who it is: the common name, or the alternative names of one kind.",
       ),
   })
   .superRefine((tls, context) => {

@@ -11,6 +11,10 @@ const entry = fileURLToPath(new URL('./worker-entry.js', import.meta.url))
 /** Where the inherited descriptors are in a worker: after stdin, stdout, stderr and the IPC channel. */
 export const WORKER_SEGMENT_FD = 4
 export const WORKER_LISTEN_FD = 5
+/**
+ * Its stdout is nobody's, and the primary's is here, for access lines alone: uWS prints on stdout where it is told of server names.
+ */
+export const WORKER_STDOUT_FD = 6
 
 /** uWS reads this once, when it is loaded. Its default is 4096. */
 const HEADERS_VARIABLE = 'UWS_HTTP_MAX_HEADERS_SIZE'
@@ -19,7 +23,7 @@ export function spawnProcess(segmentFd: number, listenFd: number, maxHeaderBytes
   const child = fork(entry, [], {
     // Bodies are never sent this way, but secrets of any bytes are: JSON would do, this keeps undefined apart from null.
     serialization: 'advanced',
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc', segmentFd, listenFd],
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc', segmentFd, listenFd, 1],
     env: { ...process.env, [HEADERS_VARIABLE]: String(maxHeaderBytes) },
   })
   // A channel that breaks ends in 'exit'; without a listener it would end the primary too.

@@ -87,6 +87,11 @@ export class Supervisor {
     return this.draining
   }
 
+  /** Those that start later are told with their start message. */
+  tell(message: ToWorker): void {
+    for (const slot of this.slots) slot.worker?.send(message)
+  }
+
   /** Resolves when the last worker is gone. */
   drain(): Promise<void> {
     this.draining = true

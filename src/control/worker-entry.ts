@@ -2,6 +2,7 @@
 // when it is told to or when the primary is gone.
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { parentPort } from 'node:worker_threads'
+import type { TlsMaterial } from '../config/certificates.js'
 import { compile } from '../config/compile.js'
 import { type Listener, listenInherited, listenShared } from '../ingress/listen.js'
 import { uwsVersion } from '../ingress/uws.js'
@@ -31,7 +32,12 @@ function fail(message: string): void {
   setImmediate(() => leave(1))
 }
 
-async function start(message: StartMessage): Promise<() => void> {
+interface Started {
+  drain(): void
+  useCertificates(certificates: TlsMaterial): void
+}
+
+async function start(message: StartMessage): Promise<Started> {
   const { settings, slot } = message
   const log = createLog({ level: settings.logLevel, worker: slot })
   process.on('uncaughtException', (error) => {
@@ -42,13 +48,13 @@ async function start(message: StartMessage): Promise<() => void> {
   const segment = attachSegment(message.segment)
   const slots = new WorkerTable(segment, message.spec.workers)
   const counters = new WorkerCounters(segment, slots, slot, table.routes.length)
-  const accessLog = createAccessLog(settings.accessLog, {
-    onTrouble: (error) => {
-      if (error === null) log.info('access log is written again')
-      else log.error({ err: error }, 'access log cannot be written')
-    },
-  })
-  const worker = createWorker({ slot, table, settings, segment, counters, accessLog, log })
+  const onTrouble = (error: Error | null): void => {
+    if (error === null) log.info('access log is written again')
+    else log.error({ err: error }, 'access log cannot be written')
+  }
+  const accessLog = createAccessLog(settings.accessLog, { onTrouble }, message.stdoutFd)
+  const { certificates } = message
+  const worker = createWorker({ slot, table, settings, segment, counters, accessLog, log, certificates })
 
   const loopDelay = monitorEventLoopDelay({ resolution: 20 })
   loopDelay.enable()
@@ -60,7 +66,7 @@ async function start(message: StartMessage): Promise<() => void> {
   setInterval(beat, HEARTBEAT_MS)
 
   slots.listening(slot)
-  const listener: Listener =
+  let listener: Listener =
     message.listenFd === null
       ? await listenShared(worker.peers.anyone, settings.host, message.port)
       : listenInherited(worker.peers, {
@@ -73,7 +79,23 @@ async function start(message: StartMessage): Promise<() => void> {
   send({ type: 'listening', port: listener.port, uwsVersion })
 
   let draining = false
-  return () => {
+
+  async function useCertificates(next: TlsMaterial): Promise<void> {
+    try {
+      worker.useCertificates(next)
+      if (message.listenFd !== null || draining) return
+      // uWS accepts by itself, for the app that was told to: the next one listens beside it, then alone.
+      const former = listener
+      listener = await listenShared(worker.peers.anyone, settings.host, former.port)
+      former.close()
+    } catch (error) {
+      log.error({ err: error }, 'certificates cannot be used: the former ones stay')
+    }
+  }
+
+  return { drain: leaveGently, useCertificates: (next) => void useCertificates(next) }
+
+  function leaveGently(): void {
     if (draining) return
     draining = true
     slots.draining(slot)
@@ -92,17 +114,25 @@ async function start(message: StartMessage): Promise<() => void> {
   }
 }
 
-let drain: (() => void) | null = null
+let started: Started | null = null
+/** What came while it was starting. */
+let newer: TlsMaterial | null = null
 
 function receive(message: ToWorker): void {
   if (message.type === 'drain') {
-    if (drain === null) leave(0)
-    else drain()
+    if (started === null) leave(0)
+    else started.drain()
+    return
+  }
+  if (message.type === 'certificates') {
+    newer = message.certificates
+    started?.useCertificates(newer)
     return
   }
   start(message).then(
-    (stop) => {
-      drain = stop
+    (running) => {
+      started = running
+      if (newer !== null) running.useCertificates(newer)
     },
     (error: Error) => fail(error.message),
   )
@@ -112,7 +142,7 @@ if (parentPort !== null) parentPort.on('message', receive)
 else {
   process.on('message', (message) => receive(message as ToWorker))
   // The primary is gone, however it went: serve what is in flight, leave the port to a successor.
-  process.on('disconnect', () => (drain === null ? leave(1) : drain()))
+  process.on('disconnect', () => (started === null ? leave(1) : started.drain()))
   // A terminal's Ctrl-C and a service manager's SIGTERM reach the whole group: the primary decides when to drain.
   process.on('SIGINT', () => {})
   process.on('SIGTERM', () => {})

@@ -3,6 +3,7 @@ import type { Route, RouteTable } from '../config/compile.js'
 import type { CredentialKind } from '../config/credentials.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
+import { KnownByCertificate } from './client-certificate.js'
 import type { DigestPool } from './digest-pool.js'
 import type { Strategy } from './strategy.js'
 import { SignedByXm } from './x-m.js'
@@ -16,6 +17,7 @@ export class Authenticator {
   constructor(table: RouteTable, pool: DigestPool, offloadBytes: number) {
     const strategies: Record<CredentialKind, Strategy> = {
       'x-m': new SignedByXm(table, pool, offloadBytes),
+      'client-certificate': new KnownByCertificate(table),
     }
     this.routes = table.routes.map(({ auth }) => auth.map((kind) => strategies[kind]))
   }

@@ -166,6 +166,7 @@ test('what is sound has absolute paths for the listener and texts for services',
     certificates: [{ cert: file('one.pem'), key: file('one.key'), passphrase: undefined }],
     minVersion: '1.3',
     clientAuth: 'none',
+    clientName: 'cn',
     clientCa: undefined,
   })
   const { tls } = config.services.s!

@@ -17,7 +17,9 @@ consumers: { c: { secret: x } }
 services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { endpoints: [https://h:443] } }
 routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] }]
 `)
-  expect(table.consumers).toEqual([{ name: 'c', index: 0, secrets: ['x'], algorithm: 'sha256', signs: 'request' }])
+  expect(table.consumers).toEqual([
+    { name: 'c', index: 0, secrets: ['x'], algorithm: 'sha256', signs: 'request', certificate: 'c' },
+  ])
   expect(table.consumersByName.get('c')).toBe(table.consumers[0])
   expect(table.services).toEqual([
     {
