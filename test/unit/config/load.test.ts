@@ -75,7 +75,11 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       route('match: {}, service: s, auth: x-m'),
       'gw.yaml:3:30: routes[0].auth: x-m needs someone who may call: consumers is empty',
     ],
-    ['no auth', route('match: {}, service: s'), 'gw.yaml:3:5: routes[0].auth: is missing (x-m, client-certificate or none)'],
+    [
+      'no auth',
+      route('match: {}, service: s'),
+      'gw.yaml:3:5: routes[0].auth: is missing (x-m, client-certificate or none)',
+    ],
     [
       'what only signed routes have on an open one',
       route('match: {}, service: s, auth: none, signBody: true, maxSkew: 1s'),
