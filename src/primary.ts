@@ -200,6 +200,7 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
     health,
     breakers,
     rates,
+    certificates,
     counters: new CountersReader(segment, settings.workers, table.routes.length),
     supervisor,
   })

@@ -14,6 +14,8 @@ export interface Pair {
 }
 
 export interface ServerCertificate extends Pair {
+  /** Where it came from. */
+  readonly file: string
   /** Lower case, exact or `*.suffix`: what a client may ask for by SNI. */
   readonly names: readonly string[]
   /** When it expires, as milliseconds of the wall clock. */
@@ -49,7 +51,7 @@ export function readListenerTls(tls: ListenerTls, problems: Problem[]): TlsMater
     if (pair === null) return
     const { validTo, subjectAltName } = new X509Certificate(pair.cert)
     const names = (files.names ?? dnsNames(subjectAltName)).map((name) => name.toLowerCase())
-    certificates.push({ ...pair, names, notAfterMs: Date.parse(validTo) })
+    certificates.push({ ...pair, file: files.cert, names, notAfterMs: Date.parse(validTo) })
   })
   const clientCa = tls.clientCa === undefined ? null : readCertificates(tls.clientCa, ['clientCa'], wrong)
   return problems.length > before ? null : { certificates, clientCa }

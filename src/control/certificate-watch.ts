@@ -66,11 +66,10 @@ export class CertificateWatch {
   }
 
   private judge(): void {
-    for (const [index, { notAfterMs, names }] of this.current.certificates.entries()) {
+    for (const { file, notAfterMs, names } of this.current.certificates) {
       const days = Math.floor((notAfterMs - Date.now()) / DAY_MS)
       if (days >= WARN_DAYS) continue
-      const { cert } = this.tls.certificates[index]!
-      this.log.warn({ cert, names, days }, days < 0 ? 'certificate has expired' : 'certificate expires soon')
+      this.log.warn({ file, names, days }, days < 0 ? 'certificate has expired' : 'certificate expires soon')
     }
   }
 

@@ -1,5 +1,6 @@
 // What the admin listener shows, read from the segment when somebody asks: readiness, /status and /metrics. Decides nothing.
 import { readFileSync } from 'node:fs'
+import type { TlsMaterial } from '../config/certificates.js'
 import type { RouteTable } from '../config/compile.js'
 import type { BreakerTable } from '../state/breaker-table.js'
 import type { CountersReader, WorkerTable } from '../state/counters.js'
@@ -21,6 +22,8 @@ export interface StatusSource {
   readonly breakers: BreakerTable
   readonly rates: RateTable
   readonly counters: CountersReader
+  /** The listener's; null where it speaks cleartext. */
+  readonly certificates: { readonly current: TlsMaterial } | null
   readonly supervisor: { readonly ready: boolean; readonly isDraining: boolean }
 }
 
@@ -31,7 +34,7 @@ export interface StatusPages {
 }
 
 export function createStatus(source: StatusSource): StatusPages {
-  const { table, segment, isolation, slots, health, breakers, rates, counters, supervisor } = source
+  const { table, segment, isolation, slots, health, breakers, rates, counters, supervisor, certificates } = source
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -78,6 +81,12 @@ export function createStatus(source: StatusSource): StatusPages {
         })),
         breakers: breakerStates(),
         rateTable: rateTable(),
+        // Field by field: the keys are beside these.
+        certificates: (certificates?.current.certificates ?? []).map(({ file, names, notAfterMs }) => ({
+          file,
+          names,
+          notAfter: new Date(notAfterMs).toISOString(),
+        })),
       }
     },
 
@@ -90,6 +99,7 @@ export function createStatus(source: StatusSource): StatusPages {
         health,
         breakers: breakerStates(),
         rateTable: rateTable(),
+        certificates: certificates?.current.certificates ?? [],
         nowUs: segment.nowUs(),
         build: { version, node: process.versions.node, isolation: isolation.kind },
       })

@@ -30,6 +30,7 @@ export interface MetricsSource {
   readonly health: HealthTable
   readonly breakers: readonly BreakerStatus[]
   readonly rateTable: RateTableStatus | null
+  readonly certificates: readonly { readonly file: string; readonly notAfterMs: number }[]
   readonly nowUs: number
   /** Labels of tidegate_build_info: version, node, isolation … */
   readonly build: Readonly<Record<string, string>>
@@ -105,6 +106,7 @@ export function renderMetrics(source: MetricsSource): string {
   breakers(out, source)
   rateTable(out, source)
   workers(out, source)
+  certificates(out, source)
   return out.toString()
 }
 
@@ -253,4 +255,14 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
     'Access lines lost because their reader lagged or failed.',
     (worker) => worker.logDropped,
   )
+}
+
+function certificates(out: Exposition, source: MetricsSource): void {
+  if (source.certificates.length === 0) return
+  out.family(
+    'tidegate_certificate_expiry_timestamp_seconds',
+    'gauge',
+    'When a certificate of the listener expires, Unix seconds.',
+  )
+  for (const { file, notAfterMs } of source.certificates) out.sample(notAfterMs / 1000, { file })
 }

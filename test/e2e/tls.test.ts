@@ -190,6 +190,16 @@ describe('of several certificates', () => {
 
   afterAll(() => gateway.close())
 
+  test('/status and /metrics say when they expire, and no more', async () => {
+    const status = await gateway.admin('/status')
+    const { certificates } = status.json<{ certificates: { file: string; notAfter: string }[] }>()
+    expect(certificates).toHaveLength(4)
+    expect(Object.keys(certificates[0]!)).toEqual(['file', 'names', 'notAfter'])
+    const { file, notAfter } = certificates[0]!
+    const series = `tidegate_certificate_expiry_timestamp_seconds{file="${file}"}`
+    expect(await gateway.metric(series)).toBe(Date.parse(notAfter) / 1000)
+  })
+
   test.each([
     ['first.test', 'first'],
     ['one.wild.test', 'wildcard'],

@@ -113,6 +113,7 @@ function setUp() {
         health,
         breakers: [{ service: 'demo', state: 'open', transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 } }],
         rateTable: { slots: 1024, probes: 12, evictions: 3, full: 1 },
+        certificates: [],
         nowUs: 3_500_000,
         build: { version: '0.1.0', isolation: 'process' },
         ...more,
