@@ -169,6 +169,7 @@ export class Gateway {
     readonly adminPort: number,
     readonly isolation: 'process' | 'thread',
     private readonly options: GatewayOptions,
+    readonly configFile: string,
   ) {}
 
   get access(): Command['access'] {
@@ -265,10 +266,11 @@ function secretsOf(config: object): string[] {
 
 /** Resolves once every worker listens. */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
+  const file = writeConfig(options.config)
   const command = new Command(
     ['start'],
     cleanEnvironment({
-      TIDEGATE_CONFIG: writeConfig(options.config),
+      TIDEGATE_CONFIG: file,
       TIDEGATE_WORKERS: String(options.workers ?? 2),
       ...options.env,
     }),
@@ -286,7 +288,8 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     const starting = command.log.all.find((line) => line.msg === 'starting')
     const { port, adminPort } = listening
     if (typeof port !== 'number' || typeof adminPort !== 'number') throw new Error('its listening line names no ports')
-    return new Gateway(command, port, adminPort, starting?.isolation === 'thread' ? 'thread' : 'process', options)
+    const isolation = starting?.isolation === 'thread' ? 'thread' : 'process'
+    return new Gateway(command, port, adminPort, isolation, options, file)
   } catch (error) {
     command.child.kill('SIGKILL')
     throw error
