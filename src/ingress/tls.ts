@@ -12,6 +12,11 @@ import { uWS } from './uws.js'
 /** Pre-shared keys: there are none. */
 const NO_CIPHER_OF_1_2 = 'PSK'
 
+/** Those of RFC 9325, 4.2. BoringSSL by itself takes CBC, and RSA key exchange, too. */
+const CIPHERS_OF_1_2 = ['ECDSA', 'RSA']
+  .flatMap((key) => ['AES128-GCM-SHA256', 'AES256-GCM-SHA384', 'CHACHA20-POLY1305'].map((one) => `ECDHE-${key}-${one}`))
+  .join(':')
+
 interface NamedOptions {
   readonly name: string
   readonly options: AppOptions
@@ -28,7 +33,7 @@ export class TlsApps {
     const common: AppOptions = {
       // With authorities uSockets asks for a certificate, and ends the handshake where there is one that they do not vouch for.
       ...(clientCa === null ? {} : { ca_file_name: this.file(clientCa) }),
-      ...(minVersion === '1.3' ? { ssl_ciphers: NO_CIPHER_OF_1_2 } : {}),
+      ssl_ciphers: minVersion === '1.3' ? NO_CIPHER_OF_1_2 : CIPHERS_OF_1_2,
     }
     const all = certificates.map(
       ({ cert, key }): AppOptions => ({ ...common, cert_file_name: this.file(cert), key_file_name: this.file(key) }),
@@ -84,9 +89,15 @@ const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY
 
 /** A file in memory that has no name and that nobody else can open: it goes with its descriptor, however this process ends. */
 function openNameless(): number {
-  try {
-    return openSync('/dev/shm', O_TMPFILE | constants.O_RDWR, 0o600)
-  } catch {
-    return openSync(tmpdir(), O_TMPFILE | constants.O_RDWR, 0o600)
+  const folders = ['/dev/shm', tmpdir()]
+  for (const folder of folders) {
+    try {
+      return openSync(folder, O_TMPFILE | constants.O_RDWR, 0o600)
+    } catch {
+      // The next one, or the error below.
+    }
   }
+  throw new Error(
+    `tls: one of ${folders.join(' and ')} must be writable, for files without a name that hold certificates and keys`,
+  )
 }

@@ -109,6 +109,14 @@ describe('over TLS', () => {
     expect(await failure(gateway.port, old)).toBe('ERR_SSL_TLSV1_ALERT_PROTOCOL_VERSION')
   })
 
+  test.each([
+    ['ECDHE-ECDSA-CHACHA20-POLY1305', undefined],
+    ['ECDHE-ECDSA-AES128-GCM-SHA256', undefined],
+    ['ECDHE-ECDSA-AES128-SHA', 'ERR_SSL_SSLV3_ALERT_HANDSHAKE_FAILURE'],
+  ])('TLS 1.2 with %s: %s', async (ciphers, code) => {
+    expect(await failure(gateway.port, to('site.test', { maxVersion: 'TLSv1.2', ciphers }))).toBe(code)
+  })
+
   test('cleartext gets no answer, and the next connection does', async () => {
     const cleartext = await Connection.open(gateway.port)
     await cleartext.send({})
