@@ -72,7 +72,7 @@ const OWNED = [
     ],
   },
   { what: 'piscina', by: ['src/policy/digest-pool.ts', 'src/policy/digest-worker.ts'] },
-  { what: 'jose', by: ['src/policy/jwt.ts'] },
+  { what: 'jose', by: ['src/policy/jwt-check.ts', 'src/policy/jwt-keys.ts'] },
   { what: 'commander', by: ['src/cli.ts'] },
   { what: 'yaml', by: ['src/config/load.ts'] },
   {
@@ -82,7 +82,10 @@ const OWNED = [
   { what: 'pino', by: ['src/telemetry/log.ts'] },
   { what: 'sonic-boom', by: ['src/telemetry/log.ts', 'src/telemetry/line-writer.ts'] },
   { what: 'hdr-histogram-js', by: ['src/state/durations.ts'] },
-  { what: 'ipaddr.js', by: ['src/config/compile.ts', 'src/config/schema.ts', 'src/ingress/client-address.ts'] },
+  {
+    what: 'ipaddr.js',
+    by: ['src/config/compile.ts', 'src/config/schema.ts', 'src/ingress/client-address.ts', 'src/policy/addresses.ts'],
+  },
   { what: 'native/index', by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/listen.ts'] },
 ]
 

@@ -80,6 +80,19 @@ program
   })
 
 program
+  .command('hash')
+  .description('reads a secret from standard input and prints what the configuration keeps of it')
+  .addOption(new Option('--for <use>', 'what the secret is').choices(['api-key', 'password']).makeOptionMandatory())
+  .action(async (options: { for: 'api-key' | 'password' }) => {
+    const { keepApiKey, scryptForm } = await import('./config/kept.js')
+    const text = (await readStdin()).replace(/\r?\n$/, '')
+    if (text === '') throw new ConfigError(['standard input is empty'])
+    const kept = options.for === 'password' ? { kept: scryptForm(text) } : keepApiKey(text)
+    if ('problem' in kept) throw new ConfigError([`the secret ${kept.problem}`])
+    print(kept.kept)
+  })
+
+program
   .command('sign')
   .description('headers that authenticate one request (auth: x-m)')
   .requiredOption('--consumer <name>', 'who signs; sent as x-source')
@@ -153,6 +166,12 @@ function collect(value: string, previous: string[] = []): string[] {
 function unixSeconds(value: string): string {
   if (!/^\d{1,12}$/.test(value)) throw new InvalidArgumentError('Unix seconds are digits.')
   return value
+}
+
+async function readStdin(): Promise<string> {
+  const chunks: Buffer[] = []
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks).toString('utf8')
 }
 
 function print(text: string): void {

@@ -16,6 +16,7 @@ export const OUTCOMES = {
   upstream_error: { status: 502, title: 'Bad Gateway' },
   breaker_open: { status: 503, title: 'Service Unavailable' },
   no_endpoint: { status: 503, title: 'Service Unavailable' },
+  keys_unavailable: { status: 503, title: 'Service Unavailable' },
   overloaded: { status: 503, title: 'Service Unavailable' },
   upstream_timeout: { status: 504, title: 'Gateway Timeout' },
 } as const satisfies Record<string, { status: number; title: string }>

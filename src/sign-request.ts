@@ -55,9 +55,11 @@ function whoSigns({ consumer: name, secret: given, config: file, algorithm, lega
   const { config, origin } = loadConfig({ file })
   const consumer = Object.hasOwn(config.consumers, name) ? config.consumers[name] : undefined
   if (consumer === undefined) throw new ConfigError([`--consumer: ${origin} has no consumer "${name}"`])
+  const [secret] = consumer.secret
+  if (secret === undefined) throw new ConfigError([`--consumer: "${name}" has no secret to sign with`])
   return {
     signer: { name, algorithm: algorithm ?? consumer.algorithm, signs: legacy === true ? 'legacy' : consumer.signs },
-    secret: consumer.secret[0] as string,
+    secret,
   }
 }
 

@@ -15,6 +15,7 @@ import { type Peer, Peers } from './ingress/peers.js'
 import { TlsApps } from './ingress/tls.js'
 import { uWS } from './ingress/uws.js'
 import { Rejection } from './outcome.js'
+import { createAddressCheck } from './policy/addresses.js'
 import { Authenticator } from './policy/authenticate.js'
 import { authorize } from './policy/authorize.js'
 import { DigestPool } from './policy/digest-pool.js'
@@ -64,6 +65,7 @@ export function createWorker(parts: WorkerParts): Worker {
   const match = createMatcher(table)
   const digestPool = new DigestPool(table.consumers, settings.hmacThreads)
   const authenticator = new Authenticator(table, digestPool, settings.hmacOffloadBytes)
+  const checkAddress = createAddressCheck(table)
   const rateLimit = createRateLimit(new RateTable(segment, slot), segment)
   const breakerTable = new BreakerTable(segment)
   const breakers = table.services.map((service) => {
@@ -91,7 +93,7 @@ export function createWorker(parts: WorkerParts): Worker {
     setRequestId(exchange)
     if (drained !== null) exchange.closeRequested = true
     if (refused !== null) return reject(exchange, refused)
-    const unwelcome = authenticator.identify(exchange) ?? checkLength(exchange)
+    const unwelcome = checkAddress(exchange) ?? authenticator.identify(exchange) ?? checkLength(exchange)
     if (unwelcome !== null) return reject(exchange, unwelcome)
     if (exchange.contentLength !== 0) watch(exchange)
     if (authenticator.needsBody(exchange)) new WholeBody(exchange, deadlines, nowUs, authenticate)

@@ -2,8 +2,11 @@
 // loaded, and again whenever the files of the listener change. No message quotes what is in a file.
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import path from 'node:path'
+import type { Environment } from './load.js'
 import type { Problem } from './references.js'
 import type { Config } from './schema.js'
+import { readSecret } from './secrets.js'
 
 export type ListenerTls = NonNullable<Config['tls']>
 
@@ -36,6 +39,42 @@ interface PairFiles {
 }
 
 type Wrong = (path: readonly PropertyKey[], message: string) => void
+
+/** Towards services the texts take the place of the files' names; the listener's files are read again later, so their names stay. */
+export function resolveTls(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
+  const at = (file: string): string => path.resolve(directory, file)
+  const passphrase = (text: string | undefined, where: readonly PropertyKey[]): string | undefined => {
+    if (text === undefined) return undefined
+    const resolved = readSecret(text, env, directory)
+    if ('problem' in resolved) problems.push({ path: [...where, 'passphrase'], message: resolved.problem })
+    return 'problem' in resolved ? '' : resolved.secret
+  }
+  const services = Object.entries(config.services).map(([name, service]) => {
+    if (service.tls === undefined) return [name, service] as const
+    const { ca, cert, key, passphrase: given, ...rest } = service.tls
+    const where = ['services', name, 'tls']
+    const wrong = (tail: readonly PropertyKey[], message: string) =>
+      problems.push({ path: [...where, ...tail], message })
+    const authorities = ca === undefined ? undefined : (readCertificates(at(ca), ['ca'], wrong) ?? undefined)
+    const files = cert === undefined || key === undefined ? null : { cert: at(cert), key: at(key) }
+    const own = files === null ? null : readPair({ ...files, passphrase: passphrase(given, where) }, wrong)
+    return [name, { ...service, tls: { ...rest, ca: authorities, ...own } }] as const
+  })
+  const resolved = { ...config, services: Object.fromEntries(services) }
+  if (config.tls === undefined) return resolved
+  const tls = {
+    ...config.tls,
+    certificates: config.tls.certificates.map((files, index) => ({
+      ...files,
+      cert: at(files.cert),
+      key: at(files.key),
+      passphrase: passphrase(files.passphrase, ['tls', 'certificates', index]),
+    })),
+    clientCa: config.tls.clientCa === undefined ? undefined : at(config.tls.clientCa),
+  }
+  readListenerTls(tls, problems)
+  return { ...resolved, tls }
+}
 
 /** @returns null when there were problems, which are added to the list */
 export function readListenerTls(tls: ListenerTls, problems: Problem[]): TlsMaterial | null {

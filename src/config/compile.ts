@@ -1,7 +1,8 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary (to refuse a
 // bad config) and in every worker (to use it). Imports no other phase.
+import type { JsonWebKey } from 'node:crypto'
 import ipaddr from 'ipaddr.js'
-import { type CredentialKind, challengeFields } from './credentials.js'
+import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { canonicalHost, type PathPattern } from './patterns.js'
 import { NO_TIMEOUT } from './quantities.js'
 import { patternOf } from './references.js'
@@ -17,8 +18,34 @@ export interface Consumer {
   readonly algorithm: 'sha256' | 'sha1' | 'md5'
   /** `legacy` signs x-source LF x-time alone. */
   readonly signs: 'request' | 'legacy'
-  /** What its certificate calls it. */
-  readonly certificate: string
+  /** SHA-256 of each, as sha256:HEX. */
+  readonly apiKeys: readonly string[]
+  /** sha256:HEX or $scrypt$…; null where it has none. */
+  readonly password: string | null
+  readonly groups: readonly string[]
+  /** What its certificates call it. */
+  readonly certificateNames: readonly string[]
+}
+
+/** Someone whose tokens are believed. */
+export interface Issuer {
+  readonly name: string
+  /** The iss claim. */
+  readonly issuer: string
+  readonly audience: readonly string[]
+  readonly algorithms: readonly string[]
+  /** For HMAC; then there are neither keys nor a URL. */
+  readonly secrets: readonly string[]
+  /** Public keys, as JWKs. */
+  readonly keys: readonly JsonWebKey[]
+  readonly jwks: { readonly url: string; readonly maxAgeMs: number; readonly cooldownMs: number } | null
+  readonly leewaySeconds: number
+  readonly consumerClaim: string
+  readonly groupsClaim: string | null
+  readonly groups: readonly string[]
+  readonly admitsUnlisted: boolean
+  /** By what consumerClaim says. */
+  readonly consumers: ReadonlyMap<string, Consumer>
 }
 
 export interface Endpoint {
@@ -143,6 +170,15 @@ export interface Route {
   readonly maxSkewSeconds: number
   /** Names of the consumers let in; null lets in everyone who is authenticated. */
   readonly allow: ReadonlySet<string> | null
+  /** Groups let in besides. Apart from the names, since a token may claim any of those. */
+  readonly allowGroups: readonly string[]
+  /** Null where every address is let in. */
+  readonly addresses: { readonly allow: readonly AddressRange[] | null; readonly deny: readonly AddressRange[] } | null
+  /** Names of request fields that end here, in lower case. */
+  readonly strippedFields: readonly string[]
+  /** Parameter of the query that ends here, and the one that the log does not show; null: none. */
+  readonly strippedParameter: string | null
+  readonly hiddenParameter: string | null
   readonly limits: readonly LimitPolicy[]
   /** A caller's own x-rid is kept. */
   readonly trustRid: boolean
@@ -163,7 +199,7 @@ export interface Route {
 }
 
 /** For ipaddr's `match`: an address of the same kind, and how many of its bits count. */
-type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
+export type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
 
 /** Null where the listener speaks cleartext. */
 export interface ListenerRules {
@@ -180,6 +216,10 @@ export interface RouteTable {
   readonly consumers: readonly Consumer[]
   readonly consumersByName: ReadonlyMap<string, Consumer>
   readonly trustedProxies: readonly AddressRange[]
+  /** Where API keys are looked for: a header in lower case, and a parameter of the query or null. */
+  readonly apiKeyHeader: string
+  readonly apiKeyParameter: string | null
+  readonly issuers: readonly Issuer[]
 }
 
 const DEFAULT_MAX_SKEW_SECONDS = 300
@@ -187,15 +227,19 @@ const DEFAULT_MAX_SKEW_SECONDS = 300
 /** The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse. */
 export function compile(config: Config, settings: Settings): RouteTable {
   const consumers = Object.entries(config.consumers).map(
-    ([name, { secret, algorithm, signs, certificate = name }], index): Consumer => ({
+    ([name, { secret, algorithm, signs, apiKeys, password, groups, certificate }], index): Consumer => ({
       name,
       index,
       secrets: secret,
       algorithm,
       signs,
-      certificate,
+      apiKeys,
+      password: password ?? null,
+      groups,
+      certificateNames: certificate,
     }),
   )
+  const consumersByName = new Map(consumers.map((consumer) => [consumer.name, consumer]))
   const endpoints: Endpoint[] = []
   const services = Object.entries(config.services).map(([name, service], index) => {
     const own = service.endpoints.map((text, position): Endpoint => {
@@ -213,8 +257,10 @@ export function compile(config: Config, settings: Settings): RouteTable {
   const routes = config.routes.map((route, index): Route => {
     const name = names[index] as string
     const auth = route.auth.filter((kind) => kind !== 'none')
+    const strips = route.stripCredentials !== false
+    const keyParameter = config.apiKeys.query ?? null
     const match = compileMatch(route)
-    const strips = (route.stripPrefix || route.rewrite !== undefined) && match.path.segments.length > 0
+    const cuts = (route.stripPrefix || route.rewrite !== undefined) && match.path.segments.length > 0
     return {
       name,
       index,
@@ -224,7 +270,14 @@ export function compile(config: Config, settings: Settings): RouteTable {
       challenge: challengeFields(auth),
       signBody: auth.includes('x-m') && route.signBody !== false,
       maxSkewSeconds: route.maxSkew === undefined ? DEFAULT_MAX_SKEW_SECONDS : Math.round(route.maxSkew / 1000),
-      allow: route.allow === undefined ? null : new Set(route.allow),
+      allow: route.allow === undefined ? null : new Set(route.allow.filter((entry) => !entry.startsWith(GROUP))),
+      allowGroups: (route.allow ?? [])
+        .filter((entry) => entry.startsWith(GROUP))
+        .map((entry) => entry.slice(GROUP.length)),
+      addresses: compileAddresses(route.addresses),
+      strippedFields: strips ? credentialFields(auth, config.apiKeys.header) : [],
+      strippedParameter: strips && auth.includes('api-key') ? keyParameter : null,
+      hiddenParameter: keyParameter,
       limits: route.limits.map((limit, position) =>
         typeof limit === 'string'
           ? (named.get(limit) as LimitPolicy)
@@ -232,7 +285,7 @@ export function compile(config: Config, settings: Settings): RouteTable {
       ),
       trustRid: route.trustRid,
       preserveHost: route.preserveHost,
-      stripPrefix: strips ? match.path.text : route.rewrite === undefined ? null : '',
+      stripPrefix: cuts ? match.path.text : route.rewrite === undefined ? null : '',
       // An exact path has nothing after it, so there the slash stays.
       rewrite: route.rewrite === undefined ? null : route.rewrite.replace(match.path.exact ? '' : /\/+$/, ''),
       fallback: compileFallback(route.fallback, servicesByName),
@@ -247,8 +300,48 @@ export function compile(config: Config, settings: Settings): RouteTable {
     services,
     endpoints,
     consumers,
-    consumersByName: new Map(consumers.map((consumer) => [consumer.name, consumer])),
+    consumersByName,
     trustedProxies: config.trustedProxies.map(addressRange),
+    apiKeyHeader: config.apiKeys.header,
+    apiKeyParameter: config.apiKeys.query ?? null,
+    issuers: Object.entries(config.jwt).map(([name, issuer]) => compileIssuer(name, issuer, config, consumersByName)),
+  }
+}
+
+function compileAddresses(addresses: RouteConfig['addresses']): Route['addresses'] {
+  if (addresses === undefined) return null
+  return { allow: addresses.allow?.map(addressRange) ?? null, deny: addresses.deny?.map(addressRange) ?? [] }
+}
+
+function credentialFields(kinds: readonly CredentialKind[], apiKeyHeader: string): readonly string[] {
+  const fields = kinds.flatMap((kind) => CREDENTIALS[kind].fields as readonly string[])
+  return [...new Set(kinds.includes('api-key') ? [...fields, apiKeyHeader] : fields)]
+}
+
+function compileIssuer(
+  name: string,
+  { jwks, leeway, groupsClaim, unlisted, secrets, ...issuer }: Config['jwt'][string],
+  config: Config,
+  consumersByName: ReadonlyMap<string, Consumer>,
+): Issuer {
+  const claims = Object.entries(config.consumers).flatMap(([consumer, { jwt }]) => {
+    const claim = Object.hasOwn(jwt, name) ? jwt[name] : undefined
+    return claim === undefined ? [] : [[claim, consumersByName.get(consumer) as Consumer] as const]
+  })
+  return {
+    name,
+    issuer: issuer.issuer,
+    audience: issuer.audience,
+    algorithms: issuer.algorithms,
+    secrets: secrets ?? [],
+    keys: issuer.keys,
+    jwks: jwks === undefined ? null : { url: jwks.url, maxAgeMs: jwks.maxAge, cooldownMs: jwks.cooldown },
+    leewaySeconds: Math.round(leeway / 1000),
+    consumerClaim: issuer.consumerClaim,
+    groupsClaim: groupsClaim ?? null,
+    groups: issuer.groups,
+    admitsUnlisted: unlisted === 'admit',
+    consumers: new Map(claims),
   }
 }
 

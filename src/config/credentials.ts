@@ -3,6 +3,12 @@
 
 export const CREDENTIALS = {
   'x-m': { challenge: 'x-m', fields: ['x-m'] },
+  // Its header has a name of its own: compile.ts adds it.
+  'api-key': { challenge: 'ApiKey', fields: [] },
+  // RFC 7617, 2.1: user names and passwords are UTF-8.
+  basic: { challenge: 'Basic realm="tidegate", charset="UTF-8"', fields: ['authorization'] },
+  // RFC 6750, 3. What is wrong with a token is in the log alone.
+  jwt: { challenge: 'Bearer realm="tidegate"', fields: ['authorization'] },
   'client-certificate': { challenge: 'client-certificate', fields: [] },
 } as const satisfies Record<string, Credentials>
 
@@ -15,6 +21,9 @@ interface Credentials {
 
 export type CredentialKind = keyof typeof CREDENTIALS
 export const CREDENTIAL_KINDS = Object.keys(CREDENTIALS) as [CredentialKind, ...CredentialKind[]]
+
+/** How a route's `allow` tells a group from a consumer. */
+export const GROUP = 'group:'
 
 /** WWW-Authenticate for all kinds at once, each field behind a CRLF: clients read one challenge a field more reliably than a list. */
 export function challengeFields(kinds: readonly CredentialKind[]): string {

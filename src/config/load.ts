@@ -5,7 +5,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { isMap, isPair, isScalar, LineCounter, type ParsedNode, parseDocument } from 'yaml'
 import type { z } from 'zod'
-import { readCertificates, readListenerTls, readPair } from './certificates.js'
+import { resolveTls } from './certificates.js'
 import { nearest } from './nearest.js'
 import {
   type CheckedEntries,
@@ -15,6 +15,7 @@ import {
   referenceProblems,
 } from './references.js'
 import { type Config, configSchema, limitSchema, routeSchema, serviceSchema } from './schema.js'
+import { readSecret, resolveSecrets } from './secrets.js'
 import { type DefaultsContext, IGNORED_VARIABLES, SETTINGS, type SettingName, type Settings } from './settings.js'
 import { schemaProblems } from './zod-problems.js'
 
@@ -166,6 +167,7 @@ function checkConfig(raw: unknown): { config: Config | null; problems: Problem[]
   const problems: Problem[] = parsed.success ? [] : schemaProblems(parsed.error, raw)
   const names = {
     consumers: keysOf(raw, 'consumers'),
+    issuers: keysOf(raw, 'jwt'),
     services: keysOf(raw, 'services'),
     limits: keysOf(raw, 'limits'),
   }
@@ -184,6 +186,9 @@ function soundEntries(raw: unknown): CheckedEntries {
   }
   const routes = section('routes')
   return {
+    // One that has a problem of its own may have any credentials: nothing is said of those that no consumer has.
+    consumers: null,
+    jwt: null,
     services: sound(serviceSchema, 'services'),
     limits: sound(limitSchema, 'limits'),
     routes: Array.isArray(routes) ? routes.map((route) => routeSchema.safeParse(route).data) : [],
@@ -195,55 +200,6 @@ function resolveFiles(config: Config, env: Environment, directory: string, probl
   const withSecrets = resolveSecrets(config, env, directory, problems)
   const withTls = resolveTls(withSecrets, env, directory, problems)
   return resolveFallbacks(withTls, directory, problems)
-}
-
-function resolveSecrets(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
-  const consumers = Object.entries(config.consumers).map(([name, consumer]) => {
-    const secret = consumer.secret.map((text, index) => {
-      const resolved = resolveSecret(text, env, directory)
-      if ('problem' in resolved)
-        problems.push({ path: ['consumers', name, 'secret', index], message: resolved.problem })
-      return 'problem' in resolved ? '' : resolved.secret
-    })
-    return [name, { ...consumer, secret }] as const
-  })
-  return { ...config, consumers: Object.fromEntries(consumers) }
-}
-
-/** Towards services the texts take the place of the files' names; the listener's files are read again later, so their names stay. */
-function resolveTls(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
-  const at = (file: string): string => path.resolve(directory, file)
-  const passphrase = (text: string | undefined, where: readonly PropertyKey[]): string | undefined => {
-    if (text === undefined) return undefined
-    const resolved = resolveSecret(text, env, directory)
-    if ('problem' in resolved) problems.push({ path: [...where, 'passphrase'], message: resolved.problem })
-    return 'problem' in resolved ? '' : resolved.secret
-  }
-  const services = Object.entries(config.services).map(([name, service]) => {
-    if (service.tls === undefined) return [name, service] as const
-    const { ca, cert, key, passphrase: given, ...rest } = service.tls
-    const where = ['services', name, 'tls']
-    const wrong = (tail: readonly PropertyKey[], message: string) =>
-      problems.push({ path: [...where, ...tail], message })
-    const authorities = ca === undefined ? undefined : (readCertificates(at(ca), ['ca'], wrong) ?? undefined)
-    const files = cert === undefined || key === undefined ? null : { cert: at(cert), key: at(key) }
-    const own = files === null ? null : readPair({ ...files, passphrase: passphrase(given, where) }, wrong)
-    return [name, { ...service, tls: { ...rest, ca: authorities, ...own } }] as const
-  })
-  const resolved = { ...config, services: Object.fromEntries(services) }
-  if (config.tls === undefined) return resolved
-  const tls = {
-    ...config.tls,
-    certificates: config.tls.certificates.map((files, index) => ({
-      ...files,
-      cert: at(files.cert),
-      key: at(files.key),
-      passphrase: passphrase(files.passphrase, ['tls', 'certificates', index]),
-    })),
-    clientCa: config.tls.clientCa === undefined ? undefined : at(config.tls.clientCa),
-  }
-  readListenerTls(tls, problems)
-  return { ...resolved, tls }
 }
 
 function resolveFallbacks(config: Config, directory: string, problems: Problem[]): Config {
@@ -265,31 +221,9 @@ function resolveFallbacks(config: Config, directory: string, problems: Problem[]
   return { ...config, routes }
 }
 
-/** `env:NAME`, `file:PATH` or the secret itself. */
-export function resolveSecret(
-  text: string,
-  env: Environment = process.env,
-  directory = '.',
-): { secret: string } | { problem: string } {
-  let secret = text
-  let source = 'the secret'
-  if (text.startsWith('env:')) {
-    const name = text.slice(4)
-    source = `the environment variable ${name}`
-    const value = env[name]
-    if (value === undefined) return { problem: `${source} is not set` }
-    secret = value
-  } else if (text.startsWith('file:')) {
-    const file = text.slice(5)
-    source = `the file ${file}`
-    try {
-      secret = readFileSync(path.resolve(directory, file), 'utf8').replace(/\r?\n$/, '')
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException
-      return { problem: code === 'ENOENT' ? `${source} does not exist` : `${source} cannot be read (${code})` }
-    }
-  }
-  return secret === '' ? { problem: `${source} is empty` } : { secret }
+/** `env:NAME`, `file:PATH` or the secret itself, for commands that take one. */
+export function resolveSecret(text: string): { secret: string } | { problem: string } {
+  return readSecret(text, process.env, '.')
 }
 
 function describe(problem: Problem): string {

@@ -1,5 +1,7 @@
 // What one entry of the configuration says of another: services, consumers and limits that routes name, routes that cannot be told
 // apart, options that have no effect where they stand. Pure; each problem with the path of the key it is about.
+import { consumerProblems, credentialProblems, groupProblems } from './caller-references.js'
+import { GROUP } from './credentials.js'
 import { hint } from './nearest.js'
 import { canonicalHost, isParameter, type PathPattern, parsePattern } from './patterns.js'
 import { UNLIMITED_BYTES } from './quantities.js'
@@ -13,12 +15,16 @@ export interface Problem {
 /** Names that are defined, also by entries that have problems of their own: those are reported once. */
 export interface DefinedNames {
   readonly consumers: readonly string[]
+  readonly issuers: readonly string[]
   readonly services: readonly string[]
   readonly limits: readonly string[]
 }
 
 /** Entries that the schema refused are missing here: routes is sparse then. */
 export type CheckedEntries = Pick<Config, 'services' | 'limits'> & {
+  /** Null where the schema refused something. */
+  readonly consumers: Config['consumers'] | null
+  readonly jwt: Config['jwt'] | null
   readonly routes: readonly (RouteConfig | undefined)[]
 }
 
@@ -39,7 +45,7 @@ export function danglingNames(routes: readonly unknown[], names: DefinedNames): 
       names.services,
     )
     for (const [at, name] of Array.isArray(allow) ? allow.entries() : []) {
-      check(['routes', index, 'allow', at], name, 'consumer', names.consumers)
+      if (!String(name).startsWith(GROUP)) check(['routes', index, 'allow', at], name, 'consumer', names.consumers)
     }
     for (const [at, limit] of Array.isArray(limits) ? limits.entries() : []) {
       check(['routes', index, 'limits', at], limit, 'limit', names.limits)
@@ -63,6 +69,7 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
     })
     problems.push(...tlsProblems(service, ['services', name, 'tls']))
   }
+  problems.push(...consumerProblems(config, names))
   for (const [name, limit] of Object.entries(config.limits)) problems.push(...costProblems(limit, ['limits', name]))
   config.routes.forEach((route, index) => {
     if (route !== undefined) problems.push(...routeProblems(route, ['routes', index], config, names))
@@ -83,14 +90,17 @@ export function certificateProblems({ consumers, routes, tls }: Config): Problem
       })
   })
   const owners = new Map<string, string>()
-  for (const [name, { certificate = name }] of Object.entries(consumers)) {
-    const owner = owners.get(certificate)
-    if (owner !== undefined)
-      problems.push({
-        path: ['consumers', name, 'certificate'],
-        message: `"${certificate}" is consumers.${owner}'s already`,
-      })
-    owners.set(certificate, name)
+  for (const [name, consumer] of Object.entries(consumers)) {
+    for (const [at, text] of consumer.certificate.entries()) {
+      const owner = owners.get(text)
+      if (owner !== undefined) {
+        problems.push({
+          path: ['consumers', name, 'certificate', at],
+          message: `is already what "${owner}" is known by`,
+        })
+      }
+      owners.set(text, name)
+    }
   }
   return problems
 }
@@ -119,12 +129,15 @@ function routeProblems(
   const open = route.auth.includes('none')
   if (open && route.auth.length > 1) add(['auth'], 'none lets everyone in: it stands alone')
   if (new Set(route.auth).size < route.auth.length) add(['auth'], 'names one kind twice')
-  if (route.auth.includes('x-m') && names.consumers.length === 0) {
-    add(['auth'], 'x-m needs someone who may call: consumers is empty')
-  }
+  problems.push(...credentialProblems(route, [...at, 'auth'], config, names))
+  problems.push(...groupProblems(route, [...at, 'allow'], config))
   if (open) {
-    for (const key of ['allow', 'signBody', 'maxSkew'] as const) {
+    for (const key of ['allow', 'signBody', 'maxSkew', 'stripCredentials'] as const) {
       if (route[key] !== undefined) add([key], 'has no effect with auth: none, where callers are not identified')
+    }
+  } else if (!route.auth.includes('x-m')) {
+    for (const key of ['signBody', 'maxSkew'] as const) {
+      if (route[key] !== undefined) add([key], 'has no effect without x-m in auth')
     }
   }
   if (route.fallback?.service === route.service) add(['fallback', 'service'], 'is the service it is to stand in for')

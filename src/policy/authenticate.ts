@@ -3,8 +3,11 @@ import type { Route, RouteTable } from '../config/compile.js'
 import type { CredentialKind } from '../config/credentials.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
+import { KnownByApiKey } from './api-key.js'
+import { KnownByPassword } from './basic.js'
 import { KnownByCertificate } from './client-certificate.js'
 import type { DigestPool } from './digest-pool.js'
+import { KnownByToken } from './jwt.js'
 import type { Strategy } from './strategy.js'
 import { SignedByXm } from './x-m.js'
 
@@ -17,6 +20,9 @@ export class Authenticator {
   constructor(table: RouteTable, pool: DigestPool, offloadBytes: number) {
     const strategies: Record<CredentialKind, Strategy> = {
       'x-m': new SignedByXm(table, pool, offloadBytes),
+      'api-key': new KnownByApiKey(table),
+      basic: new KnownByPassword(table),
+      jwt: new KnownByToken(table),
       'client-certificate': new KnownByCertificate(table),
     }
     this.routes = table.routes.map(({ auth }) => auth.map((kind) => strategies[kind]))
@@ -41,19 +47,16 @@ export class Authenticator {
 
   /** Whether the whole body must be here before the check. */
   needsBody(exchange: Exchange): boolean {
-    const strategy = this.chosen(exchange)
-    return strategy !== undefined && strategy.needsBody(exchange)
+    return this.chosen(exchange)?.needsBody(exchange) ?? false
   }
 
   /** Whether the check cannot be done in this turn of the event loop: verifyLater() then, not verify(). */
   takesTime(exchange: Exchange): boolean {
-    const strategy = this.chosen(exchange)
-    return strategy !== undefined && strategy.takesTime(exchange)
+    return this.chosen(exchange)?.takesTime(exchange) ?? false
   }
 
   verify(exchange: Exchange): Rejection | null {
-    const strategy = this.chosen(exchange)
-    return strategy === undefined ? null : strategy.verify(exchange)
+    return this.chosen(exchange)?.verify(exchange) ?? null
   }
 
   verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void {

@@ -12,7 +12,9 @@ export class KnownByCertificate implements Strategy {
   private readonly consumers: ReadonlyMap<string, Consumer>
 
   constructor(table: RouteTable) {
-    this.consumers = new Map(table.consumers.map((consumer) => [consumer.certificate, consumer]))
+    this.consumers = new Map(
+      table.consumers.flatMap((consumer) => consumer.certificateNames.map((name) => [name, consumer] as const)),
+    )
   }
 
   presents(exchange: Exchange): boolean {

@@ -25,3 +25,16 @@ export interface Strategy {
   /** The same, later; `done` is not called for an exchange that is concluded (the client left). It may be called at once. */
   verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void
 }
+
+/** A header's value; '' where it is missing or empty, null where it comes twice: what reads the request next may go by the other one. */
+export function soleHeader(exchange: Exchange, name: string): string | null {
+  const { headers } = exchange
+  let value = ''
+  let found = 0
+  for (let i = 0; i < headers.length; i += 2) {
+    if (headers[i] !== name) continue
+    found++
+    value = headers[i + 1] as string
+  }
+  return found > 1 ? null : value
+}

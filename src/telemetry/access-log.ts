@@ -5,6 +5,7 @@
 // A line is JSON in pino's shape and ASCII alone: a character is a byte, so lengths need no counting and a write cut short cannot split
 // a character. What does not apply to an exchange (no consumer, no upstream, no code) is left out.
 import type { Consumer, Endpoint, Route } from '../config/compile.js'
+import { hidden } from '../config/parameter.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { LineWriter, type LineWriterOptions } from './line-writer.js'
 import { openSink } from './sink.js'
@@ -105,7 +106,8 @@ export class AccessLog {
     }
     const who = consumer === null ? '' : (this.consumers.get(consumer) ?? this.consumerText(consumer))
     const path = jsonText(exchange.path, MAX_PATH)
-    const query = route?.logQuery && exchange.query !== '' ? `,"query":"${jsonText(exchange.query, MAX_QUERY)}"` : ''
+    const query =
+      route?.logQuery && exchange.query !== '' ? `,"query":"${jsonText(shownQuery(exchange), MAX_QUERY)}"` : ''
     const where = route === null ? '' : (this.routes.get(route) ?? this.routeText(route))
     const to = endpoint === null ? '' : (this.endpoints.get(endpoint) ?? this.endpointText(endpoint))
     const code = exchange.code === '' ? '' : `,"code":"${exchange.code}"`
@@ -150,6 +152,12 @@ export class AccessLog {
     this.consumers.set(consumer, text)
     return text
   }
+}
+
+/** API keys in the query are hidden on every route: one that was sent to the wrong one is good elsewhere. */
+function shownQuery({ route, query }: Exchange): string {
+  const parameter = route?.hiddenParameter ?? null
+  return parameter === null ? query : hidden(query, parameter)
 }
 
 /**

@@ -325,8 +325,8 @@ describe('client certificates', () => {
     ]
     const { cert: clientCa } = writePair(clientAuthority, folder, 'clients')
     const consumers = {
-      shop: { secret: 'the-secret-of-shop' },
-      billing: { secret: 'the-secret-of-billing', certificate: 'spiffe://i.com/billing' },
+      shop: { secret: 'the-secret-of-shop', certificate: ['shop', 'shop-2'] },
+      billing: { certificate: 'spiffe://i.com/billing' },
     }
     const routes = [
       { match: { path: '/open' }, service: 'echo', auth: 'none' },

@@ -22,6 +22,8 @@ export interface GatewayOptions {
   readonly workers?: number
   /** Settings besides those below, TIDEGATE_… */
   readonly env?: Readonly<Record<string, string>>
+  /** What must be in no output and on no page of the admin listener, besides the secrets in `config`. */
+  readonly secrets?: readonly string[]
   /** Workers that die are part of the test. */
   readonly losesWorkers?: boolean
 }
@@ -213,8 +215,12 @@ export class Gateway {
 
   /** Stops it and holds what must be true of every run. */
   async close(): Promise<void> {
-    const { code, signal } = await this.stop()
     const faults: string[] = []
+    for (const page of this.options.secrets === undefined ? [] : ['/status', '/metrics']) {
+      const { text } = await this.admin(page)
+      faults.push(...this.secretsIn(text).map((secret) => `a secret is on ${page}: ${secret}`))
+    }
+    const { code, signal } = await this.stop()
     if (code !== 0) faults.push(`ended with ${signal ?? `code ${code}`}`)
     faults.push(...this.outputFaults())
     if (faults.length > 0) throw new Error(`${faults.join('\n')}\n--- log:\n${this.command.stderr.text.slice(-4000)}`)
@@ -237,10 +243,13 @@ export class Gateway {
       else if (line.msg === 'worker died' && !this.options.losesWorkers) faults.push(`lost a worker: ${line.reason}`)
     }
     const output = this.command.stdout.text + this.command.stderr.text
-    for (const secret of [...secretsOf(this.options.config), ...issuedSignatures()]) {
-      if (output.includes(secret)) faults.push(`a secret or signature is in the output: ${secret}`)
-    }
+    faults.push(...this.secretsIn(output).map((secret) => `a secret or signature is in the output: ${secret}`))
     return faults
+  }
+
+  private secretsIn(text: string): string[] {
+    const { config, secrets = [] } = this.options
+    return [...secretsOf(config), ...issuedSignatures(), ...secrets].filter((secret) => text.includes(secret))
   }
 }
 
@@ -258,9 +267,9 @@ export interface GatewayStatus {
 }
 
 function secretsOf(config: object): string[] {
-  const consumers = (config as { consumers?: Record<string, { secret: string | string[] }> }).consumers ?? {}
+  const consumers = (config as { consumers?: Record<string, { secret?: string | string[] }> }).consumers ?? {}
   return Object.values(consumers)
-    .flatMap(({ secret }) => secret)
+    .flatMap(({ secret = [] }) => secret)
     .filter((secret) => !/^(env|file):/.test(secret))
 }
 

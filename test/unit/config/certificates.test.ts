@@ -125,6 +125,21 @@ describe('a certificate that cannot be used is refused with the key and the reme
       listener('certificates: [{ cert: ed25519.pem, key: ed25519.key }]'),
       'gw.yaml:3:44: tls.certificates[0].key: ed25519.key is of a kind that cannot be served: use RSA, or ECDSA on P-256, P-384 or P-521',
     ],
+    [
+      'callers known by a certificate that nobody asks for',
+      `consumers: { c: { certificate: c } }\n${SERVICES}routes: [{ match: {}, service: s, auth: client-certificate }]\n`,
+      'gw.yaml:3:35: routes[0].auth: client-certificate needs tls.clientAuth: request or require',
+    ],
+    [
+      'callers known by a certificate that nobody has',
+      `consumers: { c: { secret: c } }\n${SERVICES}routes: [{ match: {}, service: s, auth: client-certificate }]\ntls: { certificates: [{ cert: one.pem, key: one.key }], clientCa: ca.pem, clientAuth: request }\n`,
+      'gw.yaml:3:35: routes[0].auth: client-certificate needs someone who may call: no consumer has a certificate',
+    ],
+    [
+      'two who are known by the same',
+      `consumers: { c: { certificate: [c, d] }, d: { certificate: d } }\n${SERVICES}${ROUTES}`,
+      'gw.yaml:1:47: consumers.d.certificate[0]: is already what "c" is known by',
+    ],
     ['no certificates', listener('certificates: []'), 'gw.yaml:3:8: tls.certificates: must have at least 1 entry'],
     [
       'a service whose authorities are not there',

@@ -18,7 +18,17 @@ services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { end
 routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] }]
 `)
   expect(table.consumers).toEqual([
-    { name: 'c', index: 0, secrets: ['x'], algorithm: 'sha256', signs: 'request', certificate: 'c' },
+    {
+      name: 'c',
+      index: 0,
+      secrets: ['x'],
+      algorithm: 'sha256',
+      signs: 'request',
+      apiKeys: [],
+      password: null,
+      groups: [],
+      certificateNames: [],
+    },
   ])
   expect(table.consumersByName.get('c')).toBe(table.consumers[0])
   expect(table.services).toEqual([
@@ -66,6 +76,11 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       signBody: true,
       maxSkewSeconds: 300,
       allow: null,
+      allowGroups: [],
+      addresses: null,
+      strippedFields: ['x-m'],
+      strippedParameter: null,
+      hiddenParameter: null,
       limits: [
         {
           name: '/#0',
@@ -170,4 +185,57 @@ trustedProxies: [10.0.0.0/8, 192.168.1.1, 'fd00::/8', '::1', '::ffff:1.2.3.4']
     '::1/128',
     '1.2.3.4/32',
   ])
+})
+
+test('what ends at the gateway are the fields of the kinds of credentials that a route allows', () => {
+  const table = tableOf(`
+apiKeys: { header: X-Key, query: key }
+consumers: { c: { secret: x, apiKeys: [sha256:${'a'.repeat(64)}], password: sha256:${'b'.repeat(64)} } }
+${services}
+routes:
+  - { match: { path: /a }, service: s, auth: [api-key, basic] }
+  - { match: { path: /b }, service: s, auth: basic, stripCredentials: false }
+  - { match: { path: /c }, service: s, auth: none }
+`)
+  expect(table.routes.map(({ strippedFields, strippedParameter }) => [strippedFields, strippedParameter])).toEqual([
+    [['authorization', 'x-key'], 'key'],
+    [[], null],
+    [[], null],
+  ])
+  expect(table.routes.map(({ hiddenParameter }) => hiddenParameter)).toEqual(['key', 'key', 'key'])
+  expect(table.routes[0]?.challenge).toBe(
+    '\r\nwww-authenticate: ApiKey\r\nwww-authenticate: Basic realm="tidegate", charset="UTF-8"',
+  )
+})
+
+test('an issuer has its defaults, and knows which consumer each claim means', () => {
+  const table = tableOf(`
+consumers: { alice: { jwt: { acme: 'auth0|1' } }, bob: { jwt: { acme: b, other: alice } } }
+jwt:
+  acme: { issuer: https://acme.example/, audience: gw, jwks: { url: https://acme.example/jwks } }
+  other: { issuer: other, audience: [gw, api], secrets: ${'s'.repeat(32)}, leeway: 5s }
+${services}
+routes: [{ match: {}, service: s, auth: jwt }]
+`)
+  const [acme, other] = table.issuers
+  expect(acme).toEqual({
+    name: 'acme',
+    issuer: 'https://acme.example/',
+    audience: ['gw'],
+    algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'],
+    secrets: [],
+    keys: [],
+    jwks: { url: 'https://acme.example/jwks', maxAgeMs: 600_000, cooldownMs: 30_000 },
+    leewaySeconds: 30,
+    consumerClaim: 'sub',
+    groupsClaim: null,
+    groups: [],
+    admitsUnlisted: false,
+    consumers: new Map([
+      ['auth0|1', table.consumersByName.get('alice')],
+      ['b', table.consumersByName.get('bob')],
+    ]),
+  })
+  expect(other).toMatchObject({ algorithms: ['HS256'], audience: ['gw', 'api'], leewaySeconds: 5, jwks: null })
+  expect(other?.consumers.get('alice')?.name).toBe('bob')
 })

@@ -45,7 +45,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     [
       'an unknown section',
       `${SOUND}servces: {}\n`,
-      'gw.yaml:4:1: servces: unknown key; known: consumers, limits, tls, trustedProxies',
+      'gw.yaml:4:1: servces: unknown key; known: consumers, apiKeys, jwt, limits, tls, trustedProxies',
     ],
     [
       'a misspelt key',
@@ -78,7 +78,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     [
       'no auth',
       route('match: {}, service: s'),
-      'gw.yaml:3:5: routes[0].auth: is missing (x-m, client-certificate or none)',
+      'gw.yaml:3:5: routes[0].auth: is missing (x-m, api-key, basic, jwt, client-certificate or none)',
     ],
     [
       'what only signed routes have on an open one',
@@ -302,7 +302,9 @@ describe('files', () => {
   test.each(blocks.map(([, yaml]) => yaml as string).filter((yaml) => /^routes:/m.test(yaml)))(
     'a configuration in README is sound: %s',
     (yaml) => {
-      const env = Object.fromEntries([...yaml.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret']))
+      const env = Object.fromEntries(
+        [...yaml.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret of thirty-two bytes or more']),
+      )
       expect(problemsIn(yaml, env)).toEqual([])
     },
   )
@@ -310,7 +312,9 @@ describe('files', () => {
   const examples = readdirSync('examples').filter((file) => /\.(yaml|json)$/.test(file))
   test.each(examples)('examples/%s is sound', (file) => {
     const text = readFileSync(path.join('examples', file), 'utf8')
-    const env = Object.fromEntries([...text.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret']))
+    const env = Object.fromEntries(
+      [...text.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret of thirty-two bytes or more']),
+    )
     const { config, settings } = loadConfig({ file: path.join('examples', file), env })
     expect(compile(config, settings).routes.length).toBe(config.routes.length)
   })

@@ -66,7 +66,7 @@ describe('counters', () => {
     const totals = reader.totals(1)
     expect([...totals.codes.keys()]).toEqual(OUTCOME_CODES)
     expect(totals.statuses.map(([status]) => status)).not.toContain('other')
-    expect(new Map(totals.statuses).get('503')).toBe(3)
+    expect(new Map(totals.statuses).get('503')).toBe(4)
   })
 
   it('fall back to the class of a status that has no place of its own', () => {
