@@ -13,6 +13,9 @@ import { signedHeaders } from '../support/signing.js'
 const WRITTEN = 'a-secret-that-is-written-down'
 const FROM_ENVIRONMENT = 'a-secret-of-the-environment'
 const FROM_FILE = 'a-secret-from-a-file'
+const API_KEY = 'an-api-key-that-is-long-enough-to-be-one'
+const PASSWORD = 'a-password-that-somebody-chose'
+const HMAC_KEY = 'what-an-issuer-signs-its-tokens-with'
 const PASSPHRASE = 'a-passphrase-of-a-key'
 const THREADS = process.env.TIDEGATE_ISOLATION === 'thread'
 
@@ -24,7 +27,7 @@ let secrets: string[]
 /** All that was read, by where. */
 const found: Record<string, string> = {}
 
-const env = { OF_ENVIRONMENT: FROM_ENVIRONMENT, PASSPHRASE }
+const env = { OF_ENVIRONMENT: FROM_ENVIRONMENT, PASSPHRASE, API_KEY, PASSWORD, HMAC_KEY }
 
 beforeAll(async () => {
   folder = temporaryFolder()
@@ -40,7 +43,11 @@ beforeAll(async () => {
       written: { secret: WRITTEN },
       environment: { secret: 'env:OF_ENVIRONMENT' },
       file: { secret: `file:${join(folder, 'secret')}` },
+      keyed: { apiKeys: 'env:API_KEY' },
+      person: { password: 'env:PASSWORD' },
+      bearer: { jwt: { issuer: 'bearer' } },
     },
+    jwt: { issuer: { issuer: 'issuer', audience: 'gateway', secrets: 'env:HMAC_KEY' } },
     services: {
       origin: {
         endpoints: [origin.url],
@@ -49,7 +56,14 @@ beforeAll(async () => {
         breaker: {},
       },
     },
-    routes: [{ match: { path: '/' }, service: 'origin', auth: 'x-m', limits: [{ by: 'consumer', rate: '1000/s' }] }],
+    routes: [
+      {
+        match: { path: '/' },
+        service: 'origin',
+        auth: ['x-m', 'api-key', 'basic', 'jwt'],
+        limits: [{ by: 'consumer', rate: '1000/s' }],
+      },
+    ],
     tls: { certificates: [{ ...writePair(site, folder, 'site'), passphrase: 'env:PASSPHRASE' }] },
   }
   secrets = [
@@ -57,6 +71,9 @@ beforeAll(async () => {
     FROM_ENVIRONMENT,
     FROM_FILE,
     PASSPHRASE,
+    API_KEY,
+    PASSWORD,
+    HMAC_KEY,
     ...[site, own].flatMap(({ key }) => [...linesOf(key), ...linesOf(opened(key))]),
   ]
   const before = process.umask(0)
@@ -83,6 +100,18 @@ beforeAll(async () => {
     const bad = await call(gateway.port, { headers: { ...headers, 'x-m': '0'.repeat(64) } }, tls)
     expect([good.status, bad.status]).toEqual([200, 401])
     bodies.push(JSON.stringify([bad.fields, bad.text]))
+  }
+  const basic = (password: string) => `Basic ${Buffer.from(`person:${password}`).toString('base64')}`
+  const others: [header: string, good: string, bad: string][] = [
+    ['x-api-key', API_KEY, `${API_KEY}x`],
+    ['authorization', basic(PASSWORD), basic(`${PASSWORD}x`)],
+  ]
+  for (const [name, right, wrong] of others) {
+    const good = await call(gateway.port, { headers: { [name]: right } }, tls)
+    const bad = await call(gateway.port, { headers: { [name]: wrong } }, tls)
+    expect([good.status, bad.status]).toEqual([200, 401])
+    bodies.push(JSON.stringify([bad.fields, bad.text]))
+    secrets.push(right, wrong)
   }
   const garbage = await Connection.open(gateway.port, '127.0.0.1', tls)
   await garbage.write('GET / HTTP/9\r\n\r\n')
