@@ -4,6 +4,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import type { Environment } from './load.js'
+import { canonicalHost } from './patterns.js'
 import type { Problem } from './references.js'
 import type { Config } from './schema.js'
 import { readSecret } from './secrets.js'
@@ -89,7 +90,10 @@ export function readListenerTls(tls: ListenerTls, problems: Problem[]): TlsMater
     )
     if (pair === null) return
     const { validTo, subjectAltName } = new X509Certificate(pair.cert)
-    const names = (files.names ?? dnsNames(subjectAltName)).map((name) => name.toLowerCase())
+    const names = files.names?.map(canonicalHost) ?? dnsNames(subjectAltName)
+    if (index > 0 && names.length === 0) {
+      wrong(['certificates', index, 'cert'], `${files.cert} is for no DNS name, and nobody would get it: give it names`)
+    }
     certificates.push({ ...pair, file: files.cert, names, notAfterMs: Date.parse(validTo) })
   })
   const clientCa = tls.clientCa === undefined ? null : readCertificates(tls.clientCa, ['clientCa'], wrong)
@@ -178,5 +182,5 @@ function readText(file: string, path: readonly PropertyKey[], wrong: Wrong): str
 /** `DNS:a.test, DNS:*.b.test, IP Address:127.0.0.1` → a.test, *.b.test */
 function dnsNames(subjectAltName: string | undefined): string[] {
   const entries = (subjectAltName ?? '').split(', ')
-  return entries.flatMap((entry) => (entry.startsWith('DNS:') ? [entry.slice(4)] : []))
+  return entries.flatMap((entry) => (entry.startsWith('DNS:') ? [entry.slice(4).toLowerCase()] : []))
 }

@@ -78,8 +78,12 @@ export class CertificateWatch {
   }
 }
 
-/** '' for one that is not there: a moment on the way from one to the next, or a mistake that reading it will tell of. */
+/** '' for one that cannot be seen: a moment on the way from one to the next, or a mistake that reading it will tell of. */
 function identityOf(file: string): string {
-  const stats = statSync(file, { throwIfNoEntry: false })
-  return stats === undefined ? '' : `${stats.dev} ${stats.ino} ${stats.size} ${stats.mtimeMs}`
+  try {
+    const { dev, ino, size, mtimeMs } = statSync(file)
+    return `${dev} ${ino} ${size} ${mtimeMs}`
+  } catch {
+    return ''
+  }
 }

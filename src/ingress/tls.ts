@@ -47,10 +47,11 @@ export class TlsApps {
       this.named = Array.from(known, ([name, options]) => ({ name, options }))
     }
     try {
-      uWS.SSLApp(this.standard).close()
+      // addServerName does not say when it fails.
+      for (const options of all) uWS.SSLApp(options).close()
     } catch (error) {
       this.release()
-      throw error
+      throw new Error(`tls: uWebSockets.js does not take the certificates (${(error as Error).message})`)
     }
   }
 

@@ -140,6 +140,11 @@ describe('a certificate that cannot be used is refused with the key and the reme
       `consumers: { c: { certificate: [c, d] }, d: { certificate: d } }\n${SERVICES}${ROUTES}`,
       'gw.yaml:1:47: consumers.d.certificate[0]: is already what "c" is known by',
     ],
+    [
+      'a second certificate that no name leads to',
+      listener('certificates: [{ cert: one.pem, key: one.key }, { cert: two.pem, key: two.key }]'),
+      'gw.yaml:3:58: tls.certificates[1].cert: two.pem is for no DNS name, and nobody would get it: give it names',
+    ],
     ['no certificates', listener('certificates: []'), 'gw.yaml:3:8: tls.certificates: must have at least 1 entry'],
     [
       'a service whose authorities are not there',
