@@ -36,7 +36,8 @@ async function failure(port: number, options: ConnectionOptions): Promise<string
     ;(await open(port, options)).destroy()
     return undefined
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code
+    // OpenSSL 3.5 says SSL/TLS where older ones say SSLV3.
+    return (error as NodeJS.ErrnoException).code?.replace('SSL/TLS_ALERT', 'SSLV3_ALERT')
   }
 }
 
