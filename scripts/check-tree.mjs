@@ -47,16 +47,21 @@ const OWNED = [
       'src/ingress/accept.ts',
       'src/ingress/body.ts',
       'src/ingress/client-address.ts',
+      'src/ingress/client-certificate.ts',
       'src/ingress/exchange.ts',
       'src/ingress/listen.ts',
       'src/ingress/peers.ts',
+      'src/ingress/tls.ts',
       'src/ingress/uws.ts',
       'src/proxy/respond.ts',
       'src/generations.ts',
       'src/worker.ts',
     ],
   },
-  { what: 'src/ingress/uws', by: ['src/ingress/listen.ts', 'src/generations.ts', 'src/control/worker-entry.ts'] },
+  {
+    what: 'src/ingress/uws',
+    by: ['src/ingress/listen.ts', 'src/ingress/tls.ts', 'src/generations.ts', 'src/control/worker-entry.ts'],
+  },
   {
     // For types alone: its interface is what forward.ts and the clients share. Code of it is loaded in one place.
     what: 'undici',

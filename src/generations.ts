@@ -1,11 +1,13 @@
 // One worker's uWS apps, and which generation of the configuration a request gets: the newest there is when its head arrives. Those on
 // their way finish on theirs, which goes when the last of them has ended. What runs per request here is one indirection.
 import type { TemplatedApp } from 'uWebSockets.js'
+import type { TlsMaterial } from './config/certificates.js'
 import type { Consumer, RouteTable } from './config/compile.js'
 import type { Settings } from './config/settings.js'
 import { Deadlines } from './deadlines.js'
 import { isTrusted } from './ingress/client-address.js'
 import { type Peer, Peers } from './ingress/peers.js'
+import { TlsApps } from './ingress/tls.js'
 import { uWS } from './ingress/uws.js'
 import { DigestPool } from './policy/digest-pool.js'
 import { Clients } from './proxy/clients.js'
@@ -30,12 +32,18 @@ export interface WorkerParts {
   readonly counters: WorkerCounters
   readonly accessLog: AccessLog | null
   readonly log: Logger
+  /** Null: the listener speaks cleartext. */
+  readonly certificates: TlsMaterial | null
+  /** '1.2' or '1.3'. */
+  readonly minTlsVersion: string
   /** Some generation is gone: this is the oldest that still has requests. */
   readonly onRetired: (oldest: number) => void
 }
 
 export interface Worker {
   readonly peers: Peers
+  /** For connections from now on. Throws, and leaves all as it was, when uWS does not take them. */
+  useCertificates(certificates: TlsMaterial): void
   /** Requests whose head arrives from now on get this table. */
   use(generation: number, table: RouteTable): void
   /** The oldest generation that requests may be on. */
@@ -67,6 +75,7 @@ export function createWorker(parts: WorkerParts): Worker {
     accessLog,
     log,
     deadlines,
+    secure: parts.certificates !== null,
     rates: new RateTable(segment, owner),
     replays: new ReplayTable(segment, owner),
     breakers: new BreakerTable(segment),
@@ -79,11 +88,23 @@ export function createWorker(parts: WorkerParts): Worker {
   let connections = 0
   let onQuiet: (() => void) | null = null
 
-  const peers = new Peers(serve, (address) => isTrusted(address, generations.at(-1)!.table.trustedProxies))
+  let tlsApps = parts.certificates === null ? null : new TlsApps(parts.certificates, parts.minTlsVersion)
+  const peers = new Peers(
+    serve,
+    (address) => isTrusted(address, generations.at(-1)!.table.trustedProxies),
+    tlsApps?.contexts,
+  )
+
+  function useCertificates(certificates: TlsMaterial): void {
+    const next = new TlsApps(certificates, parts.minTlsVersion)
+    tlsApps?.release()
+    tlsApps = next
+    peers.renew(next.contexts)
+  }
 
   function serve(peer: Peer): TemplatedApp {
-    const app = uWS.App()
-    app.any('/*', (res, req) => phases.begin(res, req, peer))
+    const route = (one: TemplatedApp): TemplatedApp => one.any('/*', (res, req) => phases.begin(res, req, peer))
+    const app = tlsApps === null ? route(uWS.App()) : tlsApps.create(route)
     app.filter((_, change) => {
       if (Number(change) > 0) {
         connections++
@@ -152,6 +173,7 @@ export function createWorker(parts: WorkerParts): Worker {
 
   return {
     peers,
+    useCertificates,
     use,
     get oldest() {
       return generations[0]!.number

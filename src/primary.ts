@@ -6,10 +6,18 @@ import { compile, type RouteTable } from './config/compile.js'
 import { type Loaded, serviceEnvironment } from './config/load.js'
 import type { Settings } from './config/settings.js'
 import { type Admin, startAdmin } from './control/admin.js'
+import { CertificateWatch } from './control/certificate-watch.js'
 import { type HealthChecks, startHealthChecks } from './control/health-checks.js'
 import { Reloader, type ReloadResult, roomFor } from './control/reload.js'
 import { serviceManager } from './control/service-manager.js'
-import { spawnProcess, spawnThread, WORKER_LISTEN_FD, WORKER_LIVE_FD, WORKER_SEGMENT_FD } from './control/spawn.js'
+import {
+  spawnProcess,
+  spawnThread,
+  WORKER_LISTEN_FD,
+  WORKER_LIVE_FD,
+  WORKER_SEGMENT_FD,
+  WORKER_STDOUT_FD,
+} from './control/spawn.js'
 import { createStatus } from './control/status.js'
 import { Supervisor } from './control/supervisor.js'
 import { type Former, type Offer, offerTakeover, takeOver, takeoverPath } from './control/takeover.js'
@@ -288,6 +296,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
           liveFd: WORKER_LIVE_FD,
           liveBytes: segment.live.byteLength,
         }
+  const certificates = watchCertificates()
   const supervisor: Supervisor = new Supervisor({
     workers: settings.workers,
     table: slots,
@@ -316,6 +325,8 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
         listenFd: listenFd === null ? null : WORKER_LISTEN_FD,
         socketIsKept,
         port,
+        stdoutFd: listenFd === null ? 1 : WORKER_STDOUT_FD,
+        certificates: certificates?.current ?? null,
       }
     },
     onListening: (slot, workerPort, uwsVersion) => {
@@ -336,6 +347,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
     health,
     breakers,
     rates,
+    certificates,
     replays,
     counters,
     supervisor,
@@ -382,6 +394,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
     // Connections that ours have accepted beside its own are answered yet.
     if (former === null) supervisor.killAll()
     else await supervisor.drain(false)
+    certificates?.stop()
     await admin?.close()
     former?.giveUp()
     throw error instanceof StartError ? error : new StartError((error as Error).message)
@@ -419,6 +432,17 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
   log.info({ host: settings.host, port, adminHost: settings.adminHost, adminPort }, 'listening')
   service.ready()
 
+  function watchCertificates(): CertificateWatch | null {
+    if (config.tls === undefined) return null
+    try {
+      return new CertificateWatch(config.tls, log, (changed) =>
+        supervisor.tell({ type: 'certificates', certificates: changed }),
+      )
+    } catch (error) {
+      throw new StartError(`tls: ${(error as Error).message}`)
+    }
+  }
+
   /** @param last nobody else accepts from the listening socket */
   async function drain(last: boolean): Promise<void> {
     if (leaving) return
@@ -432,6 +456,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
       await new Promise((resolve) => setTimeout(resolve, shutdownDelayMs))
     }
     log.info('draining')
+    certificates?.stop()
     checks?.stop()
     // The workers close theirs, once they have let in who is in its queue.
     if (listenFd !== null) native!.closeFd(listenFd)

@@ -29,15 +29,15 @@ export async function startDemo(): Promise<number> {
   }
 }
 
-function banner({ settings, origin }: Loaded, running: Running): string {
+function banner({ settings, config, origin }: Loaded, running: Running): string {
   const workers = `${settings.workers} ${settings.workers === 1 ? 'worker' : 'workers'}`
   return `
-tidegate listens on ${url(settings.host, running.port)} (${workers}, ${origin})
+tidegate listens on ${url(settings.host, running.port, config.tls === undefined ? 'http' : 'https')} (${workers}, ${origin})
 numbers and health on ${url(settings.adminHost, running.adminPort)}/status
 `
 }
 
-function url(host: string, port: number): string {
+function url(host: string, port: number, scheme = 'http'): string {
   const shown = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host
-  return `http://${shown.includes(':') ? `[${shown}]` : shown}:${port}`
+  return `${scheme}://${shown.includes(':') ? `[${shown}]` : shown}:${port}`
 }

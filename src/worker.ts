@@ -8,6 +8,7 @@ import type { Deadlines } from './deadlines.js'
 import { accept, checkFraming } from './ingress/accept.js'
 import { checkLength, Upload, WholeBody } from './ingress/body.js'
 import { setAddresses } from './ingress/client-address.js'
+import { ClientCertificates } from './ingress/client-certificate.js'
 import type { Exchange } from './ingress/exchange.js'
 import { createMatcher } from './ingress/match.js'
 import type { Peer } from './ingress/peers.js'
@@ -34,6 +35,7 @@ import type { Logger } from './telemetry/log.js'
 import { newRid, validRid } from './telemetry/trace.js'
 
 const noRoute = new Rejection('no_route', 'no route')
+const CLEARTEXT = { clientAuth: 'none', clientName: 'cn' } as const
 const breakerOpen = new Rejection('breaker_open', 'breaker open')
 
 /** What a worker has whatever its configuration is. */
@@ -45,6 +47,8 @@ export interface Shared {
   readonly counters: WorkerCounters
   readonly accessLog: AccessLog | null
   readonly log: Logger
+  /** The listener speaks TLS. */
+  readonly secure: boolean
   readonly deadlines: Deadlines
   readonly rates: RateTable
   readonly replays: ReplayTable
@@ -67,6 +71,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const nowUs = (): number => segment.nowUs()
   const match = createMatcher(table)
   const authenticator = new Authenticator(table, digestPool, settings.hmacOffloadBytes)
+  const { clientAuth, clientName } = table.tls ?? CLEARTEXT
+  const clientCertificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
   const checkAddress = createAddressCheck(table)
   const refuseReplay = createReplayGuard(shared.replays, segment, table.routes)
   const rateLimit = createRateLimit(shared.rates, segment)
@@ -88,8 +94,9 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     const exchange = accept(res, req, nowUs())
     inFlight++
     counters.begin()
+    exchange.secure = shared.secure
     setAddresses(exchange, peer, table.trustedProxies)
-    const refused = checkFraming(exchange) ?? findRoute(exchange)
+    const refused = checkFraming(exchange) ?? clientCertificates?.read(exchange) ?? findRoute(exchange)
     setRequestId(exchange)
     if (refused !== null) return reject(exchange, refused)
     const unwelcome = checkAddress(exchange) ?? authenticator.identify(exchange) ?? checkLength(exchange)

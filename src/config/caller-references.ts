@@ -18,6 +18,7 @@ export function credentialProblems(
     'api-key': ({ apiKeys }) => apiKeys.length > 0,
     basic: ({ password }) => password !== undefined,
     jwt: (consumer) => Object.keys(consumer.jwt).length > 0,
+    'client-certificate': ({ certificate }) => certificate.length > 0,
   }
   const WHAT = {
     'x-m': 'a secret',
@@ -25,6 +26,7 @@ export function credentialProblems(
     'api-key': 'apiKeys',
     basic: 'a password',
     jwt: 'jwt',
+    'client-certificate': 'a certificate',
   } as const
   return route.auth.flatMap((kind) => {
     if (kind === 'none') return []

@@ -25,6 +25,8 @@ export interface Consumer {
   readonly password: string | null
   readonly groups: readonly string[]
   readonly httpSignatureKeys: readonly HttpSignatureKey[]
+  /** What its certificates call it. */
+  readonly certificateNames: readonly string[]
 }
 
 /** Someone whose tokens are believed. */
@@ -53,6 +55,8 @@ export interface Endpoint {
   readonly origin: string
   /** host[:port] as it goes into the Host header. */
   readonly authority: string
+  /** Its host, or what `tls.serverName` says in its place: the name a TLS connection is opened for, whatever Host a request has. */
+  readonly serverName: string
   /** Position among the endpoints of all services. */
   readonly index: number
   /** In the health table. The same as long as service and origin keep their names, from one configuration to the next. */
@@ -82,6 +86,16 @@ export interface HealthCheck {
   readonly unhealthyAfter: number
 }
 
+/** Towards https endpoints. PEM texts; undefined where there are none. */
+export interface UpstreamTls {
+  readonly ca: string | undefined
+  readonly cert: string | undefined
+  readonly key: string | undefined
+  /** Asked for and checked in place of the endpoint's host. */
+  readonly serverName: string | undefined
+  readonly verify: boolean
+}
+
 export interface Service {
   readonly name: string
   readonly index: number
@@ -96,6 +110,7 @@ export interface Service {
   readonly client: 'lean' | 'undici'
   /** Requests in flight on one connection at most. */
   readonly pipelining: number
+  readonly tls: UpstreamTls
   readonly breaker: BreakerRules | null
   readonly health: HealthCheck | null
 }
@@ -197,7 +212,15 @@ export interface Route {
 /** For ipaddr's `match`: an address of the same kind, and how many of its bits count. */
 export type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
 
+/** Null where the listener speaks cleartext. */
+export interface ListenerRules {
+  readonly minVersion: string
+  readonly clientAuth: 'none' | 'request' | 'require'
+  readonly clientName: 'cn' | 'dns' | 'uri' | 'email'
+}
+
 export interface RouteTable {
+  readonly tls: ListenerRules | null
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
   readonly endpoints: readonly Endpoint[]
@@ -224,7 +247,10 @@ export interface TableSlots {
  */
 export function compile(config: Config, settings: Settings, slots?: TableSlots): RouteTable {
   const consumers = Object.entries(config.consumers).map(
-    ([name, { secret, algorithm, signs, apiKeys, password, groups, httpSignatureKeys }], index): Consumer => ({
+    (
+      [name, { secret, algorithm, signs, apiKeys, password, groups, httpSignatureKeys, certificate }],
+      index,
+    ): Consumer => ({
       name,
       index,
       secrets: secret,
@@ -238,15 +264,17 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
         algorithm,
         material,
       })),
+      certificateNames: certificate,
     }),
   )
   const consumersByName = new Map(consumers.map((consumer) => [consumer.name, consumer]))
   const endpoints: Endpoint[] = []
   const services = Object.entries(config.services).map(([name, service], index) => {
     const own = service.endpoints.map((text, position): Endpoint => {
-      const { origin, host } = new URL(text)
+      const { origin, host, hostname } = new URL(text)
+      const serverName = service.tls?.serverName ?? hostname
       const index = endpoints.length + position
-      return { origin, authority: host, index, slot: slots?.endpoints[index] ?? index }
+      return { origin, authority: host, serverName, index, slot: slots?.endpoints[index] ?? index }
     })
     endpoints.push(...own)
     return compileService(name, index, service, own)
@@ -299,6 +327,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
     }
   })
   return {
+    tls: config.tls ?? null,
     routes,
     services,
     endpoints,
@@ -362,7 +391,7 @@ function compileFallback(fallback: RouteConfig['fallback'], services: ReadonlyMa
 function compileService(
   name: string,
   index: number,
-  { timeouts, breaker, health, client, pipelining }: Config['services'][string],
+  { timeouts, tls, breaker, health, client, pipelining }: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
   return {
@@ -375,6 +404,7 @@ function compileService(
     totalTimeoutMs: orInfinity(timeouts.total),
     client,
     pipelining,
+    tls: { ca: tls?.ca, cert: tls?.cert, key: tls?.key, serverName: tls?.serverName, verify: tls?.verify ?? true },
     breaker:
       breaker === undefined
         ? null

@@ -11,6 +11,7 @@ export const CREDENTIALS = {
   basic: { challenge: 'Basic realm="tidegate", charset="UTF-8"', fields: ['authorization'], signs: false },
   // RFC 6750, 3. What is wrong with a token is in the log alone.
   jwt: { challenge: 'Bearer realm="tidegate"', fields: ['authorization'], signs: false },
+  'client-certificate': { challenge: 'client-certificate', fields: [], signs: false },
 } as const satisfies Record<string, Credentials>
 
 interface Credentials {

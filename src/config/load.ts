@@ -5,8 +5,15 @@ import os from 'node:os'
 import path from 'node:path'
 import { isMap, isPair, isScalar, LineCounter, type ParsedNode, parseDocument } from 'yaml'
 import type { z } from 'zod'
+import { resolveTls } from './certificates.js'
 import { nearest } from './nearest.js'
-import { type CheckedEntries, danglingNames, type Problem, referenceProblems } from './references.js'
+import {
+  type CheckedEntries,
+  certificateProblems,
+  danglingNames,
+  type Problem,
+  referenceProblems,
+} from './references.js'
 import { type Config, configSchema, limitSchema, routeSchema, serviceSchema } from './schema.js'
 import { readSecret, resolveSecrets } from './secrets.js'
 import { type DefaultsContext, IGNORED_VARIABLES, SETTINGS, type SettingName, type Settings } from './settings.js'
@@ -163,8 +170,7 @@ function parseConfig(text: string, origin: string, env: Environment, directory: 
   if (raw === null || raw === undefined) throw new ConfigError([`${origin}: is empty`])
 
   const { config, problems } = checkConfig(raw)
-  const resolved =
-    config === null ? null : resolveFallbacks(resolveSecrets(config, env, directory, problems), directory, problems)
+  const resolved = config === null ? null : resolveFiles(config, env, directory, problems)
   if (resolved === null || problems.length > 0) {
     throw new ConfigError(
       problems
@@ -189,6 +195,7 @@ function checkConfig(raw: unknown): { config: Config | null; problems: Problem[]
   const routes = isRecord(raw) && Array.isArray(raw.routes) ? raw.routes : []
   problems.push(...danglingNames(routes, names))
   problems.push(...referenceProblems(parsed.success ? parsed.data : soundEntries(raw), names))
+  if (parsed.success) problems.push(...certificateProblems(parsed.data))
   return { config: parsed.success ? parsed.data : null, problems }
 }
 
@@ -207,6 +214,13 @@ function soundEntries(raw: unknown): CheckedEntries {
     limits: sound(limitSchema, 'limits'),
     routes: Array.isArray(routes) ? routes.map((route) => routeSchema.safeParse(route).data) : [],
   }
+}
+
+/** What stands outside: secrets, bodies and certificates. */
+function resolveFiles(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
+  const withSecrets = resolveSecrets(config, env, directory, problems)
+  const withTls = resolveTls(withSecrets, env, directory, problems)
+  return resolveFallbacks(withTls, directory, problems)
 }
 
 function resolveFallbacks(config: Config, directory: string, problems: Problem[]): Config {

@@ -67,6 +67,7 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
         problems.push({ path: ['services', name, 'endpoints', index], message: `"${origin}" is listed twice` })
       seen.add(origin)
     })
+    problems.push(...tlsProblems(service, ['services', name, 'tls']))
   }
   problems.push(...consumerProblems(config, names))
   for (const [name, limit] of Object.entries(config.limits)) problems.push(...costProblems(limit, ['limits', name]))
@@ -85,6 +86,45 @@ const ONLY_WITH: readonly (readonly ['signBody' | 'maxSkew' | 'httpSignature' | 
   ['maxSkew', ['x-m']],
   ['httpSignature', ['http-signature']],
 ]
+
+/** Of callers that are known by their certificates. */
+export function certificateProblems({ consumers, routes, tls }: Config): Problem[] {
+  const problems: Problem[] = []
+  const asks = tls !== undefined && tls.clientAuth !== 'none'
+  routes.forEach((route, index) => {
+    if (!asks && route.auth.includes('client-certificate'))
+      problems.push({
+        path: ['routes', index, 'auth'],
+        message: 'client-certificate needs tls.clientAuth: request or require',
+      })
+  })
+  const owners = new Map<string, string>()
+  for (const [name, consumer] of Object.entries(consumers)) {
+    for (const [at, text] of consumer.certificate.entries()) {
+      const owner = owners.get(text)
+      if (owner !== undefined) {
+        problems.push({
+          path: ['consumers', name, 'certificate', at],
+          message: `is already what "${owner}" is known by`,
+        })
+      }
+      owners.set(text, name)
+    }
+  }
+  return problems
+}
+
+function tlsProblems({ tls, endpoints }: Config['services'][string], at: readonly PropertyKey[]): Problem[] {
+  if (tls === undefined) return []
+  const problems: Problem[] = []
+  const add = (key: string[], message: string) => problems.push({ path: [...at, ...key], message })
+  if (!endpoints.some((text) => /^https:/i.test(text))) add([], 'has no effect: no endpoint is https')
+  if (tls.cert !== undefined && tls.key === undefined) add(['cert'], 'needs key, the private key that belongs to it')
+  if (tls.key !== undefined && tls.cert === undefined) add(['key'], 'needs cert, the certificate it belongs to')
+  if (tls.passphrase !== undefined && tls.key === undefined) add(['passphrase'], 'has no effect without key')
+  if (!tls.verify && tls.ca !== undefined) add(['ca'], 'has no effect with verify: false')
+  return problems
+}
 
 function routeProblems(
   route: RouteConfig,

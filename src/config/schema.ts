@@ -80,6 +80,12 @@ const method = z
   .regex(TOKEN, 'is not a method name (RFC 9110, 9.1)')
   .transform((text) => text.toUpperCase())
 
+const HOST =
+  /^(\*\.)?([\p{L}\p{N}_]([\p{L}\p{N}_-]*[\p{L}\p{N}_])?)(\.[\p{L}\p{N}_]([\p{L}\p{N}_-]*[\p{L}\p{N}_])?)*$|^\[[0-9A-Fa-f:.]+\]$/u
+const host = z
+  .string()
+  .regex(HOST, 'is not a host; write a name without scheme, port or path, or *.suffix (leave host out for any)')
+
 const secret = z
   .string()
   .min(1)
@@ -163,6 +169,9 @@ const consumerSchema = z
       .default({})
       .describe('For http-signature: by keyid, the keys that it signs with. Several while one is being rotated out.'),
     groups: oneOrMore(name).default([]).describe('Groups it is in; a route lets one in by allow: [group:NAME].'),
+    certificate: oneOrMore(z.string().min(1))
+      .default([])
+      .describe('For client-certificate: what its certificate calls it (tls.clientName); one name or several.'),
   })
   .describe('Someone who calls. The name is what x-source says.')
 
@@ -393,6 +402,28 @@ const timeoutsSchema = z
   })
   .describe('Deadlines towards the service. The one that passes first ends the exchange with 504.')
 
+const file = z.string().min(1)
+
+const upstreamTlsSchema = z
+  .strictObject({
+    ca: file
+      .optional()
+      .describe('File of the authorities that may vouch for the service, PEM. Default: those that Node brings along.'),
+    serverName: z
+      .string()
+      .regex(HOST, 'is not a host name')
+      .optional()
+      .describe("Name that is asked for (SNI) and that the certificate must have. Default: the endpoint's host."),
+    cert: file.optional().describe('File of the certificate the gateway shows to the service, PEM, with its chain.'),
+    key: file.optional().describe('File of its private key, PEM.'),
+    passphrase: secret.optional().describe('Of an encrypted key: the text, env:NAME or file:PATH.'),
+    verify: z
+      .boolean()
+      .default(true)
+      .describe('false: any certificate will do, so whoever is in between can read and answer.'),
+  })
+  .describe('TLS towards https endpoints. File paths are relative to this file; read at start.')
+
 export const serviceSchema = z
   .strictObject({
     endpoints: z
@@ -411,6 +442,7 @@ export const serviceSchema = z
       .describe(
         'Requests in flight on one connection: above 1, those without a body that may be repeated (RFC 9110, 9.2.2) share connections. For many small, fast answers of one kind.',
       ),
+    tls: upstreamTlsSchema.optional(),
     breaker: breakerSchema.optional(),
     health: healthSchema.optional(),
   })
@@ -469,12 +501,6 @@ const inlineLimit = z.strictObject({
   ...limitShape,
   name: name.optional().describe('Keeps its buckets when the route is renamed or its limits reordered.'),
 })
-
-const HOST =
-  /^(\*\.)?([\p{L}\p{N}_]([\p{L}\p{N}_-]*[\p{L}\p{N}_])?)(\.[\p{L}\p{N}_]([\p{L}\p{N}_-]*[\p{L}\p{N}_])?)*$|^\[[0-9A-Fa-f:.]+\]$/u
-const host = z
-  .string()
-  .regex(HOST, 'is not a host; write a name without scheme, port or path, or *.suffix (leave host out for any)')
 
 const path = z.string().superRefine((text, context) => {
   const problem = patternProblem(text)
@@ -624,6 +650,48 @@ export const routeSchema = z
   })
   .describe('Requests that go to one service under one set of rules.')
 
+const tlsSchema = z
+  .strictObject({
+    certificates: listOf(
+      z.strictObject({
+        cert: file.describe('File of the certificate, PEM: its own first, then the chain.'),
+        key: file.describe('File of its private key, PEM: RSA, or ECDSA on P-256, P-384 or P-521.'),
+        passphrase: secret.optional().describe('Of an encrypted key: the text, env:NAME or file:PATH.'),
+        names: listOf(host)
+          .optional()
+          .describe('Names (SNI) it is for, exact or *.suffix. Default: the DNS names in the certificate.'),
+      }),
+    ).describe('The first is also for clients that ask for no name, or for one that none is for.'),
+    minVersion: z
+      .literal(['1.2', '1.3', 1.2, 1.3])
+      .default('1.2')
+      .transform(String)
+      .describe('Oldest version of TLS that is spoken: 1.2 or 1.3.'),
+    clientCa: file.optional().describe('File of the authorities that vouch for clients, PEM.'),
+    clientAuth: z
+      .enum(['none', 'request', 'require'])
+      .default('none')
+      .describe(
+        'request: clients may show a certificate; one that clientCa did not issue ends the handshake. require: and who shows none is answered 403.',
+      ),
+    clientName: z
+      .enum(['cn', 'dns', 'uri', 'email'])
+      .default('cn')
+      .describe(
+        "What of a client's certificate says who it is: the common name, or the alternative names of one kind.",
+      ),
+  })
+  .superRefine((tls, context) => {
+    const issue = (key: string, message: string) => context.addIssue({ code: 'custom', path: [key], message })
+    if (tls.clientAuth !== 'none' && tls.clientCa === undefined)
+      issue('clientAuth', 'needs clientCa, to know whom to believe')
+    if (tls.clientAuth === 'none' && tls.clientCa !== undefined)
+      issue('clientCa', 'has no effect without clientAuth: request or require')
+  })
+  .describe(
+    'The listener speaks TLS. File paths are relative to this file; the files are read again when they change. Without this key it speaks cleartext.',
+  )
+
 export const configSchema = z
   .strictObject({
     consumers: named(consumerSchema).default({}).describe('Who may call, by name.'),
@@ -636,6 +704,7 @@ export const configSchema = z
     services: named(serviceSchema).describe('What requests are forwarded to, by name.'),
     limits: named(limitSchema).default({}).describe('Rate limits that several routes share, by name.'),
     routes: z.array(routeSchema).min(1).describe('What goes where.'),
+    tls: tlsSchema.optional(),
     trustedProxies: z
       .array(address)
       .default([])

@@ -7,9 +7,10 @@
 //
 // An endpoint not checked yet counts as up, as with HAProxy, nginx and Traefik: a gateway that starts again must not refuse everybody
 // until the first round is over. (Envoy and Consul hold it to be down.) Its first success alone settles that.
-import { type ClientRequest, get as getHttp } from 'node:http'
+import { type ClientRequest, get as getHttp, type IncomingMessage } from 'node:http'
 import { get as getHttps } from 'node:https'
-import type { Endpoint, HealthCheck, Service } from '../config/compile.js'
+import type { ConnectionOptions as TlsOptions } from 'node:tls'
+import type { Endpoint, HealthCheck, Service, UpstreamTls } from '../config/compile.js'
 import type { HealthTable } from '../state/health-table.js'
 import type { Logger } from '../telemetry/log.js'
 
@@ -95,8 +96,9 @@ class Check {
     const { path, timeoutMs } = this.rules
     const url = this.endpoint.origin + path
     const headers = { 'user-agent': 'tidegate-health', accept: '*/*' }
+    const options = { agent: false as const, headers }
     return new Promise((resolve) => {
-      const request = (url.startsWith('https:') ? getHttps : getHttp)(url, { agent: false, headers }, (response) => {
+      const take = (response: IncomingMessage): void => {
         const { statusCode = 0 } = response
         const fault = statusCode >= 200 && statusCode < 300 ? '' : `status ${statusCode}`
         let bytes = 0
@@ -106,7 +108,10 @@ class Check {
         })
         response.on('end', () => settle(fault))
         response.on('error', (error) => settle(error.message))
-      })
+      }
+      const request = url.startsWith('https:')
+        ? getHttps(url, { ...options, ...tlsOptions(this.service.tls) }, take)
+        : getHttp(url, options, take)
       request.on('error', (error: NodeJS.ErrnoException) => settle(error.message || (error.code ?? error.name)))
       this.request = request
       // One deadline over everything, name look-up and connecting too; destroying the request ends it wherever it is.
@@ -136,4 +141,8 @@ class Check {
     this.table.set(slot, 'down')
     this.log.warn({ service: this.service.name, endpoint: origin, from: state, reason: fault }, 'endpoint is down')
   }
+}
+
+function tlsOptions({ ca, cert, key, serverName, verify }: UpstreamTls): TlsOptions {
+  return { ca, cert, key, rejectUnauthorized: verify, ...(serverName !== undefined && { servername: serverName }) }
 }

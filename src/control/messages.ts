@@ -1,5 +1,6 @@
 // What the primary and a worker say to each other, over the IPC channel of a forked process or the port of a thread. Everything that is
 // counted goes through the segment instead.
+import type { TlsMaterial } from '../config/certificates.js'
 import type { TableSlots } from '../config/compile.js'
 import type { Config } from '../config/schema.js'
 import type { Settings } from '../config/settings.js'
@@ -26,6 +27,16 @@ export interface StartMessage {
   /** A service manager has the socket too, and keeps its queue for whoever it starts next. */
   readonly socketIsKept: boolean
   readonly port: number
+  /** Where access lines for stdout go. */
+  readonly stdoutFd: number
+  /** Null: the listener speaks cleartext. */
+  readonly certificates: TlsMaterial | null
+}
+
+/** Connections from now on are served with these. */
+export interface CertificatesMessage {
+  readonly type: 'certificates'
+  readonly certificates: TlsMaterial
 }
 
 /** Requests whose head comes from now on get this one. */
@@ -43,7 +54,7 @@ export interface DrainMessage {
   readonly idleMs: number
 }
 
-export type ToWorker = StartMessage | ReloadMessage | DrainMessage
+export type ToWorker = StartMessage | ReloadMessage | CertificatesMessage | DrainMessage
 
 export type FromWorker =
   | { readonly type: 'listening'; readonly port: number; readonly uwsVersion: string }

@@ -129,6 +129,9 @@ export class Reloader {
   /** @throws Error where it needs more room in the shared tables than there is; workers know nothing of it then. */
   private prepare({ config, origin }: Loaded, number: number): { generation: Generation; table: RouteTable } {
     const { health, counters, breakers, hasOrphans, spec, oldest } = this.options
+    // Its sockets are open, and workers know from their start how to speak on them. Certificates are another matter (certificate-watch.ts).
+    if (JSON.stringify(config.tls) !== JSON.stringify(this.options.loaded.config.tls))
+      throw new Error(`${origin}: tls: what the listener speaks changes with a restart, or a takeover, alone`)
     const draft = compile(config, this.settings)
     const names: Names = {
       generation: number,

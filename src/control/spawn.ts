@@ -13,6 +13,10 @@ const entry = fileURLToPath(new URL('./worker-entry.js', import.meta.url))
 export const WORKER_SEGMENT_FD = 4
 export const WORKER_LISTEN_FD = 5
 export const WORKER_LIVE_FD = 6
+/**
+ * Its stdout is nobody's, and the primary's is here, for access lines alone: uWS prints on stdout where it is told of server names.
+ */
+export const WORKER_STDOUT_FD = 7
 
 /** uWS reads this once, when it is loaded. Its default is 4096. */
 const HEADERS_VARIABLE = 'UWS_HTTP_MAX_HEADERS_SIZE'
@@ -28,7 +32,7 @@ export function spawnProcess(segment: Segment, listenFd: number, maxHeaderBytes:
   const child = fork(entry, [], {
     // Bodies are never sent this way, but secrets of any bytes are: JSON would do, this keeps undefined apart from null.
     serialization: 'advanced',
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc', segment.fd, listenFd, segment.liveFd],
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc', segment.fd, listenFd, segment.liveFd, 1],
     env: { ...process.env, [HEADERS_VARIABLE]: String(maxHeaderBytes) },
     execArgv: [...process.execArgv, ...WORKER_FLAGS],
   })

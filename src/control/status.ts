@@ -1,5 +1,6 @@
 // What the admin listener shows, read from the segment when somebody asks: readiness, /status and /metrics. Decides nothing.
 import { readFileSync } from 'node:fs'
+import type { TlsMaterial } from '../config/certificates.js'
 import type { BreakerTable } from '../state/breaker-table.js'
 import type { CountersReader, WorkerTable } from '../state/counters.js'
 import type { HealthTable } from '../state/health-table.js'
@@ -23,6 +24,8 @@ export interface StatusSource {
   readonly rates: RateTable
   readonly replays: ReplayTable
   readonly counters: CountersReader
+  /** The listener's; null where it speaks cleartext. */
+  readonly certificates: { readonly current: TlsMaterial } | null
   readonly supervisor: { readonly ready: boolean; readonly listening: number }
   readonly workers: number
   /** On its way out, if only because readiness has to fail before anything else does. */
@@ -36,8 +39,20 @@ export interface StatusPages {
 }
 
 export function createStatus(source: StatusSource): StatusPages {
-  const { reloader, segment, isolation, slots, health, breakers, rates, replays, counters, supervisor, isLeaving } =
-    source
+  const {
+    reloader,
+    segment,
+    isolation,
+    slots,
+    health,
+    breakers,
+    rates,
+    replays,
+    counters,
+    supervisor,
+    certificates,
+    isLeaving,
+  } = source
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -92,6 +107,12 @@ export function createStatus(source: StatusSource): StatusPages {
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),
+        // Field by field: the keys are beside these.
+        certificates: (certificates?.current.certificates ?? []).map(({ file, names, notAfterMs }) => ({
+          file,
+          names,
+          notAfter: new Date(notAfterMs).toISOString(),
+        })),
       }
     },
 
@@ -107,6 +128,7 @@ export function createStatus(source: StatusSource): StatusPages {
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),
+        certificates: certificates?.current.certificates ?? [],
         nowUs: segment.nowUs(),
         build: { version, node: process.versions.node, isolation: isolation.kind },
       })

@@ -115,6 +115,11 @@ export class Supervisor {
     return this.draining
   }
 
+  /** Those that start later are told with their start message. */
+  tell(message: ToWorker): void {
+    for (const instance of this.instances) instance?.worker.send(message)
+  }
+
   /** The oldest generation that some worker may still have requests of. */
   get oldestGeneration(): number {
     return Math.min(...this.instances.map((instance) => instance?.oldest ?? Number.POSITIVE_INFINITY))

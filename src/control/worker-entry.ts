@@ -2,6 +2,7 @@
 // when it is told to or when the primary is gone.
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { parentPort } from 'node:worker_threads'
+import type { TlsMaterial } from '../config/certificates.js'
 import { compile } from '../config/compile.js'
 import { createWorker } from '../generations.js'
 import { type Listener, listenInherited, listenShared } from '../ingress/listen.js'
@@ -21,7 +22,8 @@ const ORPHAN_IDLE_MS = 1000
 
 const send = (message: FromWorker): void => {
   if (parentPort !== null) parentPort.postMessage(message)
-  else if (process.connected) process.send!(message)
+  // One that breaks this moment is told by 'disconnect'; without a callback it would be an uncaught exception.
+  else if (process.connected) process.send!(message, () => {})
 }
 
 /** A thread must not end its process; process.exit() in a thread ends the thread alone. */
@@ -37,6 +39,7 @@ function fail(message: string): void {
 
 interface Started {
   reload(generation: Generation): void
+  useCertificates(certificates: TlsMaterial): void
   drain(how: Pick<DrainMessage, 'last' | 'idleMs'>): void
 }
 
@@ -50,12 +53,11 @@ async function start(message: StartMessage): Promise<Started> {
   const segment = attachSegment(message.segment)
   const slots = new WorkerTable(segment, spec.workers)
   const counters = new WorkerCounters(segment, slots, slot, spec.routes)
-  const accessLog = createAccessLog(settings.accessLog, {
-    onTrouble: (error) => {
-      if (error === null) log.info('access log is written again')
-      else log.error({ err: error }, 'access log cannot be written')
-    },
-  })
+  const onTrouble = (error: Error | null): void => {
+    if (error === null) log.info('access log is written again')
+    else log.error({ err: error }, 'access log cannot be written')
+  }
+  const accessLog = createAccessLog(settings.accessLog, { onTrouble }, message.stdoutFd)
   let serves = message.generation.number
   const tell = (): void => send({ type: 'serves', generation: serves, oldest: worker.oldest })
   const worker = createWorker({
@@ -66,6 +68,8 @@ async function start(message: StartMessage): Promise<Started> {
     counters,
     accessLog,
     log,
+    certificates: message.certificates,
+    minTlsVersion: message.generation.config.tls?.minVersion ?? '',
     onRetired: tell,
   })
   const use = ({ number, config, slots }: Generation): void => {
@@ -88,7 +92,7 @@ async function start(message: StartMessage): Promise<Started> {
   setInterval(beat, HEARTBEAT_MS)
 
   slots.listening(slot)
-  const listener: Listener =
+  let listener: Listener =
     message.listenFd === null
       ? await listenShared(worker.peers.anyone, settings.host, message.port)
       : listenInherited(worker.peers, {
@@ -101,7 +105,22 @@ async function start(message: StartMessage): Promise<Started> {
   send({ type: 'listening', port: listener.port, uwsVersion })
 
   let draining = false
+
+  async function useCertificates(next: TlsMaterial): Promise<void> {
+    try {
+      worker.useCertificates(next)
+      if (message.listenFd !== null || draining) return
+      // uWS accepts by itself, for the app that was told to: the next one listens beside it, then alone.
+      const former = listener
+      listener = await listenShared(worker.peers.anyone, settings.host, former.port)
+      void former.close(false)
+    } catch (error) {
+      log.error({ err: error }, 'certificates cannot be used: the former ones stay')
+    }
+  }
+
   return {
+    useCertificates: (next) => void useCertificates(next),
     reload(generation) {
       use(generation)
       tell()
@@ -136,6 +155,7 @@ function receive(message: ToWorker): void {
     })
   } else if (started === null) leave(0)
   else if (message.type === 'drain') void started.then((worker) => worker?.drain(message))
+  else if (message.type === 'certificates') void started.then((worker) => worker?.useCertificates(message.certificates))
   else void started.then((worker) => worker?.reload(message.generation))
 }
 

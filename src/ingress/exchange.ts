@@ -35,6 +35,10 @@ export class Exchange {
   peerTrusted = false
   /** The caller's address: the peer's, or the one that trusted proxies vouch for. */
   clientAddress = ''
+  /** The client's connection is TLS. */
+  secure = false
+  /** What the client's certificate calls it, of the kind that tls.clientName says; null where it has shown none. */
+  certificateNames: readonly string[] | null = null
   /** Declared length; -1 when the body is chunked, 0 when there is none. */
   contentLength = 0
   /** There was a Content-Length, if only of 0. */

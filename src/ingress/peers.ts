@@ -21,18 +21,33 @@ const MAX_ADDRESSES = 128
 
 export class Peers {
   /** For anyone. */
-  readonly anyone: TemplatedApp
+  anyone: TemplatedApp
   private readonly create: (peer: Peer) => TemplatedApp
   private readonly isTrusted: (address: string) => boolean
   private readonly slots: Slot[] = []
   private readonly byAddress = new Map<string, Slot>()
   /** Slots whose last connection is gone. They keep their address until another one needs a slot. */
   private readonly vacant = new Set<Slot>()
+  /** Apps that get no more connections. uWS frees none, also when it is closed. */
+  private readonly former: TemplatedApp[] = []
+  private mostAddresses: number
 
-  constructor(create: (peer: Peer) => TemplatedApp, isTrusted: (address: string) => boolean) {
+  /** `shares`: how many times the usual an app takes. */
+  constructor(create: (peer: Peer) => TemplatedApp, isTrusted: (address: string) => boolean, shares = 1) {
     this.create = create
     this.isTrusted = isTrusted
     this.anyone = create({ address: '', trusted: false, connections: 0 })
+    this.mostAddresses = Math.floor(MAX_ADDRESSES / shares)
+  }
+
+  /** Connections from now on get apps that are made anew. Those that are open keep theirs. */
+  renew(shares = 1): void {
+    this.former.push(this.anyone, ...this.slots.map(({ app }) => app))
+    this.slots.length = 0
+    this.byAddress.clear()
+    this.vacant.clear()
+    this.anyone = this.create({ address: '', trusted: false, connections: 0 })
+    this.mostAddresses = Math.floor(MAX_ADDRESSES / shares)
   }
 
   adopt(fd: number, address: string): void {
@@ -46,7 +61,7 @@ export class Peers {
   }
 
   closed(peer: Peer): void {
-    if (--peer.connections === 0 && peer.address !== '') this.vacant.add(peer as Slot)
+    if (--peer.connections === 0 && this.byAddress.get(peer.address) === peer) this.vacant.add(peer as Slot)
   }
 
   /** The list of trusted proxies is another one. */
@@ -57,12 +72,13 @@ export class Peers {
   close(): void {
     this.anyone.close()
     for (const { app } of this.slots) app.close()
+    for (const app of this.former) app.close()
   }
 
   private take(address: string): Slot | null {
     if (address === '') return null
     let slot: Slot
-    if (this.slots.length < MAX_ADDRESSES) {
+    if (this.slots.length < this.mostAddresses) {
       const peer: Peer = { address, trusted: false, connections: 0 }
       slot = Object.assign(peer, { app: this.create(peer) })
       this.slots.push(slot)

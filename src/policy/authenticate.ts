@@ -5,6 +5,7 @@ import type { Exchange } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import { KnownByApiKey } from './api-key.js'
 import { KnownByPassword } from './basic.js'
+import { KnownByCertificate } from './client-certificate.js'
 import type { DigestPool } from './digest-pool.js'
 import { SignedMessage } from './http-signature.js'
 import { KnownByToken } from './jwt.js'
@@ -24,6 +25,7 @@ export class Authenticator {
       'api-key': new KnownByApiKey(table),
       basic: new KnownByPassword(table),
       jwt: new KnownByToken(table),
+      'client-certificate': new KnownByCertificate(table),
     }
     this.routes = table.routes.map(({ auth }) => auth.map((kind) => strategies[kind]))
   }

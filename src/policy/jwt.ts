@@ -146,6 +146,7 @@ function consumerOf(issuer: Issuer, claims: Claims): Consumer | Rejection {
     apiKeys: [],
     password: null,
     httpSignatureKeys: [],
+    certificateNames: [],
     groups,
   }
 }

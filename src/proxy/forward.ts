@@ -90,6 +90,8 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
         body: exchange.body ?? this.upload?.open() ?? null,
         // undici closes the connection after a HEAD unless told otherwise.
         reset: false,
+        // It would reconnect whenever a request's Host differs from the last one's.
+        servername: endpoint.serverName,
       },
       this,
     )

@@ -133,14 +133,15 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
     }
   }
   if (!exchange.peerTrusted) forwarded = forwardedFor = forwardedProto = forwardedHost = ''
-  const element = `for=${forwardedNode(peer)};host="${host}";proto=http`
+  const scheme = exchange.secure ? 'https' : 'http'
+  const element = `for=${forwardedNode(peer)};host="${host}";proto=${scheme}`
   out.push(
     'host',
     exchange.route?.preserveHost ? host : authority,
     'x-forwarded-for',
     forwardedFor === '' ? peer : `${forwardedFor}, ${peer}`,
     'x-forwarded-proto',
-    forwardedProto === '' ? 'http' : forwardedProto,
+    forwardedProto === '' ? scheme : forwardedProto,
     'x-forwarded-host',
     forwardedHost === '' ? host : forwardedHost,
     'forwarded',

@@ -14,6 +14,9 @@ const queueFull = new Rejection('overloaded', 'too many requests waiting for a c
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
 const MAX_PENDING = 1024
 
+/** undici takes servername and does not say so in its types. */
+type UpstreamRequest = Dispatcher.DispatchOptions & { readonly servername: string }
+
 export class Upstreams {
   /** By Service.index. */
   private readonly clusters: readonly Cluster[]
@@ -44,7 +47,7 @@ export class Upstreams {
   }
 
   /** Each dispatch is ended by one release. */
-  dispatch(endpoint: Endpoint, options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
+  dispatch(endpoint: Endpoint, options: UpstreamRequest, handler: Dispatcher.DispatchHandler): void {
     const client = this.held[endpoint.index]!
     client.inFlight++
     client.dispatcher.dispatch(options, handler)

@@ -199,11 +199,12 @@ function shownQuery({ route, query }: Exchange): string {
  * @returns null for `off`: then there is nothing to call
  * @throws Error naming TIDEGATE_ACCESS_LOG where the path cannot be opened
  */
-export function createAccessLog(target: string, options: LineWriterOptions = {}): AccessLog | null {
+/** `stdoutFd`: where stdout is in this process. */
+export function createAccessLog(target: string, options: LineWriterOptions = {}, stdoutFd = 1): AccessLog | null {
   if (target === 'off') return null
   let sink: ReturnType<typeof openSink>
   try {
-    sink = openSink(target)
+    sink = openSink(target, stdoutFd)
   } catch (error) {
     throw new Error(`TIDEGATE_ACCESS_LOG: cannot write to ${target}: ${(error as Error).message}`, { cause: error })
   }

@@ -44,6 +44,7 @@ export interface MetricsSource {
   readonly reloads: { readonly ok: number; readonly failed: number }
   /** The last one, or the start. */
   readonly reloadedOk: boolean
+  readonly certificates: readonly { readonly file: string; readonly notAfterMs: number }[]
   readonly nowUs: number
   /** Labels of tidegate_build_info: version, node, isolation … */
   readonly build: Readonly<Record<string, string>>
@@ -121,6 +122,7 @@ export function renderMetrics(source: MetricsSource): string {
   rateTable(out, source)
   replayTable(out, source)
   workers(out, source)
+  certificates(out, source)
   return out.toString()
 }
 
@@ -299,4 +301,14 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
     'Access lines lost because their reader lagged or failed.',
     (worker) => worker.logDropped,
   )
+}
+
+function certificates(out: Exposition, source: MetricsSource): void {
+  if (source.certificates.length === 0) return
+  out.family(
+    'tidegate_certificate_expiry_timestamp_seconds',
+    'gauge',
+    'When a certificate of the listener expires, Unix seconds.',
+  )
+  for (const { file, notAfterMs } of source.certificates) out.sample(notAfterMs / 1000, { file })
 }

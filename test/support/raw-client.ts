@@ -1,6 +1,7 @@
 // The client of the end-to-end tests: a socket on which exact bytes are written and answers are parsed strictly. Not node:http, which
 // would tidy up both what is sent and what is received.
 import { connect, type Socket } from 'node:net'
+import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'node:tls'
 import { type Body, ByteReader, chunkOf, framingOf, Head, quote, readBody, readChunk, readHead, write } from './wire.js'
 
 export interface RequestParts {
@@ -93,11 +94,13 @@ export class Connection {
     this.gone = new Promise((resolve) => socket.once('close', () => resolve()))
   }
 
-  static open(port: number, host = '127.0.0.1'): Promise<Connection> {
+  /** `tls`: over TLS; rejects when the handshake fails. */
+  static open(port: number, host = '127.0.0.1', tls?: TlsOptions): Promise<Connection> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ port, host, noDelay: true })
+      const socket =
+        tls === undefined ? connect({ port, host, noDelay: true }) : connectTls({ port, host, noDelay: true, ...tls })
       socket.once('error', reject)
-      socket.once('connect', () => {
+      socket.once(tls === undefined ? 'connect' : 'secureConnect', () => {
         socket.off('error', reject)
         resolve(new Connection(socket))
       })
@@ -156,8 +159,8 @@ export class Connection {
 }
 
 /** One request on a connection of its own. */
-export async function call(port: number, parts: RequestParts = {}): Promise<Answer> {
-  const connection = await Connection.open(port)
+export async function call(port: number, parts: RequestParts = {}, tls?: TlsOptions): Promise<Answer> {
+  const connection = await Connection.open(port, '127.0.0.1', tls)
   try {
     const answer = await connection.exchange(parts)
     if (connection.reader.leftOver.length > 0) throw new Error(`after the answer: ${quote(connection.reader.leftOver)}`)

@@ -15,6 +15,7 @@ const DOCUMENTS = [
   'README.md',
   'ARCHITECTURE.md',
   'CHANGELOG.md',
+  'SECURITY.md',
   ...readdirSync(path.join(root, 'docs')).map((name) => `docs/${name}`),
 ]
 

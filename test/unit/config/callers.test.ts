@@ -41,7 +41,7 @@ describe('refused, with the key and what would be right:', () => {
     [
       'a kind there is not',
       route('auth: api_key'),
-      'routes[0].auth: must be x-m, http-signature, api-key, basic, jwt or none',
+      'routes[0].auth: must be x-m, http-signature, api-key, basic, jwt, client-certificate or none',
     ],
     [
       'none next to another, and one twice',

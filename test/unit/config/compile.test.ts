@@ -28,6 +28,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       password: null,
       groups: [],
       httpSignatureKeys: [],
+      certificateNames: [],
     },
   ])
   expect(table.consumersByName.get('c')).toBe(table.consumers[0])
@@ -35,13 +36,14 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: 's',
       index: 0,
-      endpoints: [{ origin: 'http://h', authority: 'h', index: 0, slot: 0 }],
+      endpoints: [{ origin: 'http://h', authority: 'h', serverName: 'h', index: 0, slot: 0 }],
       connectTimeoutMs: 2000,
       firstByteTimeoutMs: 15_000,
       idleTimeoutMs: 60_000,
       totalTimeoutMs: Infinity,
       client: 'lean',
       pipelining: 1,
+      tls: { verify: true },
       breaker: {
         windowMs: 10_000,
         minRequests: 20,
@@ -58,7 +60,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     },
     expect.objectContaining({
       name: 'bare',
-      endpoints: [{ origin: 'https://h', authority: 'h', index: 1, slot: 1 }],
+      endpoints: [{ origin: 'https://h', authority: 'h', serverName: 'h', index: 1, slot: 1 }],
       breaker: null,
       health: null,
     }),

@@ -45,7 +45,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     [
       'an unknown section',
       `${SOUND}servces: {}\n`,
-      'gw.yaml:4:1: servces: unknown key; known: consumers, apiKeys, jwt, httpSignature, replay, limits, trustedProxies',
+      'gw.yaml:4:1: servces: unknown key; known: consumers, apiKeys, jwt, httpSignature, replay, limits, tls, trustedProxies',
     ],
     [
       'a misspelt key',
@@ -78,7 +78,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     [
       'no auth',
       route('match: {}, service: s'),
-      'gw.yaml:3:5: routes[0].auth: is missing (x-m, http-signature, api-key, basic, jwt or none)',
+      'gw.yaml:3:5: routes[0].auth: is missing (x-m, http-signature, api-key, basic, jwt, client-certificate or none)',
     ],
     [
       'what only signed routes have on an open one',

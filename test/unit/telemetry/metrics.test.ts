@@ -116,6 +116,7 @@ function setUp() {
         breakers: [{ service: 'demo', state: 'open', transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 } }],
         rateTable: { slots: 1024, probes: 12, evictions: 3, full: 1 },
         replayTable: { slots: 96, live: 7, repeated: 2, full: 1, stuck: 4 },
+        certificates: [],
         nowUs: 3_500_000,
         build: { version: '0.1.0', isolation: 'process' },
         ...more,
