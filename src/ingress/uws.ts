@@ -10,7 +10,7 @@ declare module 'uWebSockets.js' {
     adoptSocket(fd: number): TemplatedApp
   }
   interface HttpResponse {
-    /** From 20.60 on: sends the head of a chunked answer before there is a first chunk. */
+    /** From 20.60 on, and broken in 20.69 (respond.ts): a sign of what runs here. */
     beginWrite?(): HttpResponse
   }
 }

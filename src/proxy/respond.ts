@@ -242,11 +242,14 @@ export class StreamedAnswer {
     res.onWritable((offset) => this.drain(offset))
   }
 
-  /** Sends the head before there is a body. uWS before 20.60 cannot do this for a chunked answer: its head leaves with the first chunk. */
+  /**
+   * Sends the head before there is a body; of a chunked answer all but what makes it chunked. Not with uWS 20.69: it takes a tryEnd of nothing
+   * for the end of the answer, and after its beginWrite() the first chunk begins with a line too many. There the head leaves with the first byte.
+   */
   flushHead(): void {
+    if (this.exchange.res?.beginWrite !== undefined) return
     this.write((res) => {
       if (this.length >= 0) res.tryEnd('', this.length)
-      else res.beginWrite?.()
     })
   }
 
@@ -307,10 +310,8 @@ export class StreamedAnswer {
   end(): void {
     const res = this.exchange.res
     if (res === null || this.length >= 0) return
+    this.write(() => res.end())
     this.exchange.res = null
-    res.cork(() => {
-      res.end()
-    })
   }
 
   private drain(offset: number): boolean {
