@@ -8,7 +8,7 @@ import type { Settings } from './config/settings.js'
 import { type Admin, startAdmin } from './control/admin.js'
 import { CertificateWatch } from './control/certificate-watch.js'
 import { type HealthChecks, startHealthChecks } from './control/health-checks.js'
-import { Reloader, type ReloadResult, roomFor } from './control/reload.js'
+import { Reloader, type ReloaderOptions, type ReloadResult, roomFor } from './control/reload.js'
 import { serviceManager } from './control/service-manager.js'
 import {
   spawnProcess,
@@ -131,6 +131,15 @@ function findFormer(settings: Settings, isolation: Isolation): Former {
     return takeOver(settings.state, settings.host, settings.port)
   } catch (error) {
     throw new StartError(`--takeover: ${(error as Error).message}`)
+  }
+}
+
+function firstGeneration(options: ReloaderOptions): Reloader {
+  try {
+    return new Reloader(options)
+  } catch (error) {
+    // Workers of an earlier start have records that cannot be taken from them; they leave within moments.
+    throw new StartError((error as Error).message)
   }
 }
 
@@ -269,7 +278,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
     hopeless = reject
   })
   let checks: HealthChecks | null = null
-  const reloader = new Reloader({
+  const reloader = firstGeneration({
     loaded,
     load,
     spec,

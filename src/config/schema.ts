@@ -542,7 +542,11 @@ const fallbackSchema = z
       .optional()
       .describe('Header fields of a static answer.'),
     body: z.string().optional().describe('Its body.'),
-    file: z.string().min(1).optional().describe('Its body from a file, relative to this one; read at start.'),
+    file: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('Its body from a file, relative to this one; read at start and with each reload.'),
   })
   .superRefine((fallback, context) => {
     const answers = (['status', 'headers', 'body', 'file'] as const).filter((key) => fallback[key] !== undefined)

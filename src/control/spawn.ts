@@ -51,7 +51,8 @@ export function spawnProcess(segment: Segment, listenFd: number, maxHeaderBytes:
 
 export function spawnThread(maxHeaderBytes: number): WorkerHandle {
   process.env[HEADERS_VARIABLE] = String(maxHeaderBytes)
-  const thread = new Worker(entry)
+  // Descriptors that the thread opens and the addon closes: Node would close whoever has their numbers by then, when the thread ends.
+  const thread = new Worker(entry, { trackUnmanagedFds: false })
   let problem = ''
   thread.on('error', (error) => {
     problem = (error as Error).message

@@ -63,7 +63,7 @@ interface Instance {
   /** The generation it serves, and the oldest that it has requests of. */
   serves: number
   oldest: number
-  onEvent: (() => void)[]
+  readonly onEvent: Set<() => void>
 }
 
 /** One of the workers there shall be, whoever is it now. */
@@ -84,6 +84,8 @@ export class Supervisor {
   private everListened = false
   private drained: (() => void) | null = null
   private rolling: Promise<boolean> | null = null
+  /** One worker alone, for its memory. */
+  private recycling: Promise<boolean> | null = null
 
   constructor(options: SupervisorOptions) {
     this.options = options
@@ -139,9 +141,11 @@ export class Supervisor {
    * replaced, and the rest was left alone. Called again while one is under way it is that one.
    */
   restart(): Promise<boolean> {
-    this.rolling ??= this.restartAll(this.places).finally(() => {
-      this.rolling = null
-    })
+    this.rolling ??= (this.recycling ?? Promise.resolve())
+      .then(() => this.restartAll())
+      .finally(() => {
+        this.rolling = null
+      })
     return this.rolling
   }
 
@@ -193,7 +197,7 @@ export class Supervisor {
       ending: false,
       serves: message.generation.number,
       oldest: message.generation.number,
-      onEvent: [],
+      onEvent: new Set(),
     }
     this.instances[slot] = instance
     worker.onMessage((received) => this.receive(instance, received))
@@ -247,9 +251,9 @@ export class Supervisor {
 
   // Rolling restarts.
 
-  private async restartAll(places: readonly Place[]): Promise<boolean> {
-    this.options.log.info({ workers: places.length }, 'restarting workers one by one')
-    for (const place of places) if (!(await this.replace(place))) return false
+  private async restartAll(): Promise<boolean> {
+    this.options.log.info({ workers: this.places.length }, 'restarting workers one by one')
+    for (const place of this.places) if (!(await this.replace(place))) return false
     this.options.log.info('all workers were restarted')
     return true
   }
@@ -296,7 +300,7 @@ export class Supervisor {
   private look(): void {
     this.findHung()
     const { memoryMaxBytes, table, log } = this.options
-    if (memoryMaxBytes === 0 || this.rolling !== null || this.draining) return
+    if (memoryMaxBytes === 0 || this.rolling !== null || this.recycling !== null || this.draining) return
     const over = this.places.find(
       ({ instance }) => instance?.listening && table.memoryBytes(instance.slot) > memoryMaxBytes,
     )
@@ -305,8 +309,8 @@ export class Supervisor {
     // One that has so much as soon as it serves would be replaced for ever.
     if (performance.now() - startedMs < YOUNG_MS) return
     log.warn({ slot, pid: worker.pid, memoryBytes: table.memoryBytes(slot) }, 'worker passes its memory ceiling')
-    this.rolling = this.replace(over).finally(() => {
-      this.rolling = null
+    this.recycling = this.replace(over).finally(() => {
+      this.recycling = null
     })
   }
 
@@ -331,14 +335,17 @@ export class Supervisor {
   private until(instance: Instance, holds: () => boolean): Promise<void> {
     if (holds()) return Promise.resolve()
     return new Promise((resolve) => {
-      instance.onEvent.push(() => {
-        if (holds()) resolve()
-      })
+      const look = (): void => {
+        if (!holds()) return
+        instance.onEvent.delete(look)
+        resolve()
+      }
+      instance.onEvent.add(look)
     })
   }
 
   private wake(instance: Instance): void {
-    for (const listener of instance.onEvent) listener()
+    for (const look of [...instance.onEvent]) look()
   }
 
   private leaveWhenEmpty(): void {
