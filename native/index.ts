@@ -58,10 +58,29 @@ export interface Native {
    */
   listen(host: string, port: number, backlog: number): { fd: number; port: number }
   accept(options: AcceptOptions): Acceptor
+  /**
+   * Puts the gate (src/gate.cc) before the parser of the uWebSockets.js that is loaded; once in each thread. `onBadBody` gets the
+   * `exchange` of a chunked body that is malformed, while it can still be answered: the connection is closed when it returns.
+   * ENOTSUP: this build of uWebSockets.js has no place for it.
+   */
+  openGate(onBadBody: (exchange: unknown) => void): Gate
   closeFd(fd: number): void
 }
 
-interface Addon extends Omit<Native, 'accept'> {
+export interface Gate {
+  /** Connections of this app pass the gate. `descriptor` is what app.getDescriptor() returns; before the app has connections. */
+  guard(descriptor: number, tls: boolean): void
+  /**
+   * From within a request's handler: so many bytes follow its head, -1 for chunks. False where that head did not come through the
+   * gate: uWebSockets.js then reads the body by its own rules.
+   */
+  expectBody(bytes: number, exchange: unknown): boolean
+}
+
+interface Addon extends Omit<Native, 'accept' | 'openGate'> {
+  openGate(onBadBody: (exchange: unknown) => void): void
+  guardApp(descriptor: number, tls: boolean): void
+  expectBody(bytes: number, exchange: unknown): boolean
   startAccepting(
     fd: number,
     counts: Int32Array,
@@ -80,9 +99,14 @@ function load(): Native | string {
   const file = join(root, 'native', 'build', 'Release', 'tidegate.node')
   if (!existsSync(file)) return 'the native addon is not built (npm rebuild builds it where there is a C++ compiler)'
   try {
-    const { startAccepting, stopAccepting, ...rest } = createRequire(import.meta.url)(file) as Addon
+    const addon = createRequire(import.meta.url)(file) as Addon
+    const { startAccepting, stopAccepting, openGate, guardApp, expectBody, ...rest } = addon
     return {
       ...rest,
+      openGate(onBadBody) {
+        openGate(onBadBody)
+        return { guard: guardApp, expectBody }
+      },
       accept({ fd, counts, self, onConnection, onError }) {
         const handle = startAccepting(fd, counts, self, onConnection, onError)
         return { close: () => stopAccepting(handle) }

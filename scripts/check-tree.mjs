@@ -45,6 +45,7 @@ const OWNED = [
       'src/ingress/body.ts',
       'src/ingress/client-address.ts',
       'src/ingress/exchange.ts',
+      'src/ingress/gate.ts',
       'src/ingress/listen.ts',
       'src/ingress/peers.ts',
       'src/ingress/uws.ts',
@@ -77,7 +78,10 @@ const OWNED = [
   { what: 'sonic-boom', by: ['src/telemetry/log.ts', 'src/telemetry/line-writer.ts'] },
   { what: 'hdr-histogram-js', by: ['src/state/durations.ts'] },
   { what: 'ipaddr.js', by: ['src/config/compile.ts', 'src/config/schema.ts', 'src/ingress/client-address.ts'] },
-  { what: 'native/index', by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/listen.ts'] },
+  {
+    what: 'native/index',
+    by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/gate.ts', 'src/ingress/listen.ts'],
+  },
 ]
 
 const NAMES = [

@@ -8,6 +8,7 @@ import { accept, checkFraming } from './ingress/accept.js'
 import { checkLength, Upload, WholeBody } from './ingress/body.js'
 import { isTrusted, setAddresses } from './ingress/client-address.js'
 import type { Exchange } from './ingress/exchange.js'
+import { guard, openGate } from './ingress/gate.js'
 import { createMatcher } from './ingress/match.js'
 import { type Peer, Peers } from './ingress/peers.js'
 import { uWS } from './ingress/uws.js'
@@ -77,7 +78,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     inFlight++
     counters.begin()
     setAddresses(exchange, peer, table.trustedProxies)
-    const refused = checkFraming(exchange) ?? findRoute(exchange)
+    const refused = checkFraming(exchange, table.underscoresInHeaders) ?? findRoute(exchange)
     setRequestId(exchange)
     if (drained !== null) exchange.closeRequested = true
     if (refused !== null) return reject(exchange, refused)
@@ -199,10 +200,14 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     return breaker?.retryAfterSeconds(nowUs()) ?? 1
   }
 
+  const gateProblem = openGate()
+  if (gateProblem !== '')
+    log.warn({ reason: gateProblem }, 'chunked requests end their connection: no gate before the parser')
   const peers = new Peers(serve, (address) => isTrusted(address, table.trustedProxies))
 
   function serve(peer: Peer): TemplatedApp {
     const app = uWS.App()
+    guard(app, false)
     app.any('/*', (res, req) => begin(res, req, peer))
     app.filter((_, change) => {
       if (Number(change) > 0) {

@@ -153,6 +153,8 @@ export interface RouteTable {
   readonly consumers: readonly Consumer[]
   readonly consumersByName: ReadonlyMap<string, Consumer>
   readonly trustedProxies: readonly AddressRange[]
+  /** What becomes of a header field with a `_` in its name. */
+  readonly underscoresInHeaders: Config['underscoresInHeaders']
 }
 
 const DEFAULT_MAX_SKEW_SECONDS = 300
@@ -212,6 +214,7 @@ export function compile(config: Config, settings: Settings): RouteTable {
     consumers,
     consumersByName: new Map(consumers.map((consumer) => [consumer.name, consumer])),
     trustedProxies: config.trustedProxies.map(addressRange),
+    underscoresInHeaders: config.underscoresInHeaders,
   }
 }
 

@@ -403,6 +403,12 @@ export const configSchema = z
       .array(address)
       .default([])
       .describe('Addresses and CIDR ranges of the proxies in front: their X-Forwarded-For is believed.'),
+    underscoresInHeaders: z
+      .enum(['drop', 'refuse', 'allow'])
+      .default('drop')
+      .describe(
+        'Header fields with a _ in their name, which many a service takes for a -: left out, refused with 400, or passed on.',
+      ),
   })
   .meta({ title: 'Tidegate configuration' })
 

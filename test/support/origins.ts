@@ -25,6 +25,8 @@ export interface Origin {
   readonly requests: Lines<Seen>
   /** Connections opened so far. */
   readonly connections: number
+  /** Received so far, on all of them. */
+  readonly bytes: number
   close(): Promise<void>
 }
 
@@ -175,10 +177,14 @@ export async function startScripted(scripts: Readonly<Record<string, Script>>): 
 
 function listen(server: Server, port: number, rest: Pick<Origin, 'requests' | 'connections'>): Promise<Origin> {
   const sockets = new Set<Socket>()
+  let bytes = 0
   server.on('connection', (socket: Socket) => {
     sockets.add(socket)
     socket.on('error', () => {})
-    socket.once('close', () => sockets.delete(socket))
+    socket.once('close', () => {
+      sockets.delete(socket)
+      bytes += socket.bytesRead
+    })
   })
   return new Promise((resolve, reject) => {
     server.once('error', reject)
@@ -190,6 +196,9 @@ function listen(server: Server, port: number, rest: Pick<Origin, 'requests' | 'c
         requests: rest.requests,
         get connections() {
           return rest.connections
+        },
+        get bytes() {
+          return [...sockets].reduce((sum, socket) => sum + socket.bytesRead, bytes)
         },
         close: () =>
           new Promise((done) => {
