@@ -78,7 +78,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     inFlight++
     counters.begin()
     setAddresses(exchange, peer, table.trustedProxies)
-    const refused = checkFraming(exchange, table.underscoresInHeaders) ?? findRoute(exchange)
+    const refused = checkFraming(exchange, table) ?? findRoute(exchange)
     setRequestId(exchange)
     if (drained !== null) exchange.closeRequested = true
     if (refused !== null) return reject(exchange, refused)
@@ -93,7 +93,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   }
 
   function findRoute(exchange: Exchange): Rejection | null {
-    const found = match(exchange.host, exchange.path, exchange.method, exchange)
+    const found = match(exchange.host, exchange.canonicalPath, exchange.method, exchange)
     if (found === null) return noRoute
     exchange.route = found
     exchange.service = found.service

@@ -1,7 +1,7 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary (to refuse a
 // bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
-import { canonicalHost, type PathPattern } from './patterns.js'
+import { canonicalHost, type PathPattern, type PathRules } from './patterns.js'
 import { NO_TIMEOUT } from './quantities.js'
 import { patternOf } from './references.js'
 import type { Config, LimitConfig, RouteConfig } from './schema.js'
@@ -129,7 +129,7 @@ export interface Route {
   readonly trustRid: boolean
   readonly preserveHost: boolean
   /**
-   * The matched literal path, taken off before forwarding (cutPrefix in patterns.ts): what is left starts with '/', or gets one.
+   * The matched literal path, taken off before forwarding: what is left starts with '/', or gets one.
    * Null leaves the path alone.
    */
   readonly stripPrefix: string | null
@@ -155,6 +155,7 @@ export interface RouteTable {
   readonly trustedProxies: readonly AddressRange[]
   /** What becomes of a header field with a `_` in its name. */
   readonly underscoresInHeaders: Config['underscoresInHeaders']
+  readonly paths: PathRules
 }
 
 const DEFAULT_MAX_SKEW_SECONDS = 300
@@ -215,6 +216,7 @@ export function compile(config: Config, settings: Settings): RouteTable {
     consumersByName: new Map(consumers.map((consumer) => [consumer.name, consumer])),
     trustedProxies: config.trustedProxies.map(addressRange),
     underscoresInHeaders: config.underscoresInHeaders,
+    paths: config.paths,
   }
 }
 

@@ -393,6 +393,18 @@ const address = z.string().refine((text) => ipaddr.isValidCIDR(text) || (ipaddr.
   error: 'is not an address or CIDR range',
 })
 
+const pathsSchema = z
+  .strictObject({
+    mergeSlashes: z.boolean().default(true).describe('// is / (nginx merge_slashes, Envoy the same).'),
+    escapedSlashes: z
+      .enum(['refuse', 'keep'])
+      .default('refuse')
+      .describe('%2F and %5C in a path: refused with 400, or kept as they are, for services that do not decode them.'),
+  })
+  .describe(
+    'How request paths are read. Dot segments and needless escapes are always resolved; the result decides the route and is forwarded.',
+  )
+
 export const configSchema = z
   .strictObject({
     consumers: named(consumerSchema).default({}).describe('Who may call, by name.'),
@@ -403,6 +415,7 @@ export const configSchema = z
       .array(address)
       .default([])
       .describe('Addresses and CIDR ranges of the proxies in front: their X-Forwarded-For is believed.'),
+    paths: pathsSchema.prefault({}),
     underscoresInHeaders: z
       .enum(['drop', 'refuse', 'allow'])
       .default('drop')

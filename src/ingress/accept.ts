@@ -3,6 +3,7 @@
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
 import { isIPv6 } from 'node:net'
 import type { RouteTable } from '../config/compile.js'
+import { canonicalPath } from '../config/patterns.js'
 import { Rejection } from '../outcome.js'
 import { hasToken } from '../proxy/headers.js'
 import { Exchange } from './exchange.js'
@@ -13,6 +14,7 @@ const badLength = new Rejection('bad_request', 'bad content-length', true)
 const badCoding = new Rejection('bad_request', 'bad transfer-encoding', true)
 const badHost = new Rejection('bad_request', 'bad host', true)
 const badTarget = new Rejection('bad_request', 'bad request target', true)
+const doubtfulPath = new Rejection('bad_request', 'ambiguous path', true)
 const badHeader = new Rejection('bad_request', 'bad header', true)
 const underscore = new Rejection('bad_request', 'underscore in a header name', true)
 const badMethod = new Rejection('bad_request', 'bad method', true)
@@ -34,11 +36,18 @@ export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exch
 // biome-ignore lint/suspicious/noControlCharactersInRegex: what uWS lets through and is not plain ASCII
 const NOT_PLAIN = /[^\x00-\x7e]/
 
+/** RFC 3986, 2: a target is visible ASCII; a fragment never leaves the client. */
+const NOT_IN_TARGET = /[^\x21-\x7e]|#/
+/** Those, and what a path may have to be spelled anew for: the one look that most paths get. */
+const UNUSUAL_PATH = /[^\x21-\x7e]|[#%\\]|\/[/.]/
+
 /** RFC 9110, 5.6.2. */
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 
-/** Framing and the fields that later phases read. Null when the request is well formed. */
-export function checkFraming(exchange: Exchange, underscores: RouteTable['underscoresInHeaders']): Rejection | null {
+type FramingRules = Pick<RouteTable, 'underscoresInHeaders' | 'paths'>
+
+/** Framing, and what later phases read: the fields, and what the path means. Null when the request is well formed. */
+export function checkFraming(exchange: Exchange, table: FramingRules): Rejection | null {
   const headers = exchange.headers
   let hosts = 0
   let lengths = 0
@@ -65,8 +74,8 @@ export function checkFraming(exchange: Exchange, underscores: RouteTable['unders
         if (hasToken(value, 'close')) exchange.closeRequested = true
         break
       default:
-        if (underscores !== 'allow' && (headers[i] as string).includes('_')) {
-          if (underscores === 'refuse') return underscore
+        if (table.underscoresInHeaders !== 'allow' && (headers[i] as string).includes('_')) {
+          if (table.underscoresInHeaders === 'refuse') return underscore
           // Behind CGI `x_source` and `x-source` are one: whoever means one of them must not slip in the other.
           headers.splice(i, 2)
           i -= 2
@@ -88,8 +97,13 @@ export function checkFraming(exchange: Exchange, underscores: RouteTable['unders
     if (method === 'CONNECT') return noTunnels
     if (!TOKEN.test(method)) return badMethod
   }
-  // RFC 3986, 2: a target is visible ASCII; a fragment never leaves the client.
-  if (/[^\x21-\x7e]|#/.test(exchange.path) || /[^\x21-\x7e]|#/.test(exchange.query)) return badTarget
+  if (NOT_IN_TARGET.test(exchange.query)) return badTarget
+  if (UNUSUAL_PATH.test(exchange.path)) {
+    if (NOT_IN_TARGET.test(exchange.path)) return badTarget
+    const path = canonicalPath(exchange.path, table.paths)
+    if (path === null) return doubtfulPath
+    exchange.canonicalPath = path
+  }
   if (exchange.contentLength !== 0) expectBody(exchange)
   return null
 }

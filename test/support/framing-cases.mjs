@@ -449,6 +449,12 @@ export const CLASSES = [
     ]),
   },
   {
+    name: 'backslash in the path',
+    rfc: '3986, 2',
+    status: [400],
+    requests: ['/a\\b', '/a/..\\b', '/\\', '/\\..\\admin'].map((target) => get('', target)),
+  },
+  {
     name: 'empty or relative target',
     rfc: '9112, 3.2',
     status: [400, 505],
