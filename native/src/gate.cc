@@ -7,6 +7,7 @@
 //   trailers         the bytes after `0 CRLF` but two are the next request: a way to smuggle one past a proxy in front
 //   empty names      end the list of fields: a Content-Length after one is not seen, its body is the next request
 //   bare CR, no version, an empty line before the request:  waits for more until the connection idles out
+//   targets it does not take are answered 505, as if it were for their version
 //   bytes over 127 at either end of a value are taken for blanks and cut off, so that `chunked\xa0` is chunked
 //
 //             ┌─ head ──► as it is, up to its CRLFCRLF ──► handler ──► expectBody(length | chunked)
@@ -53,7 +54,7 @@ constexpr size_t kPadding = 32;
 // Where the next byte of a connection lies.
 enum class At : uint8_t {
   kBefore, kBeforeLf,                      // empty lines before a request (RFC 9112, 2.2): left out
-  kRequestLine, kLine, kLf, kLineStart, kEndLf,  // a head
+  kMethod, kTargetStart, kTarget, kLine, kLf, kLineStart, kEndLf,  // a head
   kBody,                                   // of declared length
   kSize, kDigits, kBlanks, kExtension, kSizeLf, kData, kDataCr, kDataLf,  // RFC 9112, 7.1
   kTrailer, kTrailerName, kTrailerValue, kTrailerLf, kLastLf,
@@ -61,7 +62,8 @@ enum class At : uint8_t {
 
 struct Flow {
   At at = At::kBefore;
-  char tail[9] = {};           // the end of what has come of the request line
+  char tail[9] = {'-', '-', '-', '-', '-', '-', '-', '-', '-'};  // the end of what has come of target and version
+  bool blank = false;          // there was one before that
   char line[20] = {};          // the beginning of the line that a part of a head ended in
   uint8_t lineLength = 0;
   bool first = true;           // no chunk has been handed on yet
@@ -103,10 +105,19 @@ int hexDigit(unsigned char c) {
 
 enum class Head { kIncomplete, kComplete, kBad };
 
-// Keeps the last bytes of the request line, however it is split.
+// Whether a byte is below `least`. Without a branch, so that the compiler looks at many at once.
+bool hasBelow(const char* from, const char* to, unsigned char least) {
+  bool found = false;
+  for (; from < to; from++) found |= static_cast<unsigned char>(*from) < least;
+  return found;
+}
+
+// Keeps the last bytes of target and version, however they are split, and looks at those that these push out.
 void keepTail(Flow& flow, const char* from, const char* to) {
   const size_t length = static_cast<size_t>(to - from);
   constexpr size_t kKept = sizeof flow.tail;
+  flow.blank |= hasBelow(flow.tail, flow.tail + (length < kKept ? length : kKept), '!');
+  if (length > kKept) flow.blank |= hasBelow(from, to - kKept, '!');
   if (length >= kKept) {
     memcpy(flow.tail, to - kKept, kKept);
     return;
@@ -126,20 +137,32 @@ Head passHead(Flow& flow, char** p, char** start, char* end) {
           break;
         }
         *start = *p;
-        flow.at = At::kRequestLine;
+        flow.at = At::kMethod;
         continue;
       case At::kBeforeLf:
         if (c != '\n') return Head::kBad;
         flow.at = At::kBefore;
         break;
-      case At::kRequestLine:
+      case At::kMethod:
+        if (c == ' ') flow.at = At::kTargetStart;
+        else if (c < '!' || c > '~') return Head::kBad;
+        break;
+      case At::kTargetStart:
+        // Other forms are none of a gateway's (RFC 9112, 3.2): `*`, an authority, a whole URL.
+        if (c != '/') return Head::kBad;
+        flow.at = At::kTarget;
+        continue;
+      case At::kTarget:
       case At::kLine: {
         char* cr = static_cast<char*>(memchr(*p, '\r', static_cast<size_t>(end - *p)));
         char* to = cr == nullptr ? end : cr;
-        if (flow.at == At::kRequestLine) keepTail(flow, *p, to);
+        if (flow.at == At::kTarget) {
+          if (hasBelow(*p, to, ' ')) return Head::kBad;
+          keepTail(flow, *p, to);
+        }
         *p = to;
         if (cr == nullptr) return Head::kIncomplete;
-        if (flow.at == At::kRequestLine && memcmp(flow.tail, " HTTP/", 6) != 0) return Head::kBad;
+        if (flow.at == At::kTarget && (flow.blank || memcmp(flow.tail, " HTTP/", 6) != 0)) return Head::kBad;
         flow.at = At::kLf;
         break;
       }

@@ -1,19 +1,15 @@
 // What no request may look like: each form on connections of its own, whole, byte by byte, and cut in two at every place. It is refused,
 // the connection ends, and the service hears nothing of it; and what must be served is, however it is cut.
-import { connect } from 'node:net'
-import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { CLASSES, SERVED } from '../support/framing-cases.mjs'
+import { answers, byteByByte, faults, inTwo, whole } from '../support/framing-run.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startEcho, startScripted } from '../support/origins.js'
 import { Connection, call, type RequestParts } from '../support/raw-client.js'
 import { requireGate } from '../support/requirements.js'
 
-/** Cut at every place; longer ones only byte by byte. */
-const SHORT_BYTES = 90
-const BYTEWISE_BYTES = 1500
-const AT_ONCE = 64
-const SILENCE_MS = 5_000
+/** Of each class; of all forms in test/long. */
+const CUT_IN_TWO = 2
 
 let origin: Origin
 /** Requests that the service had to the end. */
@@ -41,95 +37,14 @@ afterAll(async () => {
   await origin.close()
 })
 
-interface Ending {
-  readonly statuses: string
-  readonly text: string
-  readonly closed: boolean
-}
-
-/** Sends the parts, each by itself, until an answer comes; ends when the gateway has closed the connection, or says nothing any more. */
-function attempt(parts: readonly Buffer[]): Promise<Ending> {
-  return new Promise((resolve) => {
-    let text = ''
-    const socket = connect({ port: gateway.port, host: '127.0.0.1', noDelay: true }).setEncoding('latin1')
-    const end = (closed: boolean) => {
-      clearTimeout(silence)
-      socket.destroy()
-      const statuses = [...text.matchAll(/^HTTP\/1\.1 (\d{3})/gm)].map(([, status]) => status).join()
-      resolve({ statuses, text, closed })
-    }
-    const silence = setTimeout(() => end(false), SILENCE_MS)
-    socket.on('data', (data) => {
-      text += data
-      if (/^HTTP\/1\.1 200/.test(text) && /\r\n\r\n\S+ /.test(text)) end(false)
-    })
-    // What is still on its way when the gateway closes resets the connection, and may take the answer with it.
-    socket.on('error', () => {})
-    socket.on('close', () => end(true))
-    socket.on('connect', async () => {
-      for (const [index, part] of parts.entries()) {
-        if (index > 0) await delay(parts.length === 2 ? 1 : 0)
-        if (text !== '' || socket.destroyed) return
-        socket.write(part)
-      }
-    })
-  })
-}
-
-async function all<T>(jobs: readonly (() => Promise<T>)[]): Promise<T[]> {
-  const results: T[] = []
-  const queue = jobs.entries()
-  await Promise.all(
-    Array.from({ length: AT_ONCE }, async () => {
-      for (const [index, job] of queue) results[index] = await job()
-    }),
-  )
-  return results
-}
-
-const bytesOf = (request: string): Buffer => Buffer.from(request, 'latin1')
-const whole = (request: string): Buffer[][] => [[bytesOf(request)]]
-
-function cut(request: string): Buffer[][] {
-  const bytes = bytesOf(request)
-  const ways: Buffer[][] = []
-  if (bytes.length <= BYTEWISE_BYTES) ways.push(Array.from(bytes, (_, i) => bytes.subarray(i, i + 1)))
-  for (let at = 1; bytes.length <= SHORT_BYTES && at < bytes.length; at++) {
-    ways.push([bytes.subarray(0, at), bytes.subarray(at)])
-  }
-  return ways
-}
-
-/** What is wrong with how these ended, in words; nothing, if all is as it must be. */
-async function faults(
-  requests: readonly string[],
-  statuses: readonly number[],
-  ways: (request: string) => Buffer[][],
-): Promise<string[]> {
-  const jobs = requests.flatMap((request) => ways(request).map((parts) => ({ request, parts })))
-  const endings = await all(
-    jobs.map(
-      ({ parts }) =>
-        () =>
-          attempt(parts),
-    ),
-  )
-  return endings.flatMap((ending, index) => {
-    const { request, parts } = jobs[index]!
-    const refused = statuses.map(String).includes(ending.statuses) || (ending.statuses === '' && parts.length > 1)
-    if (refused && ending.closed) return []
-    const how = parts.length === 1 ? 'whole' : `in ${parts.map((part) => part.length).join(' + ')}`.slice(0, 40)
-    return [
-      `${JSON.stringify(request.slice(0, 200))} ${how}: ${ending.statuses || 'nothing'}${ending.closed ? '' : ', open'}`,
-    ]
-  })
-}
-
 describe('refused, and the service hears nothing', () => {
   test.each(CLASSES)('$name', async (one, context) => {
     if (one.gate) requireGate(context, gateway)
-    expect(await faults(one.requests, one.status, whole)).toEqual([])
-    if (!one.streams) expect(await faults(one.requests, one.status, cut)).toEqual([])
+    expect(await faults(gateway.port, one.requests, one.status, whole)).toEqual([])
+    if (!one.streams) {
+      expect(await faults(gateway.port, one.requests, one.status, byteByByte)).toEqual([])
+      expect(await faults(gateway.port, one.requests.slice(0, CUT_IN_TWO), one.status, inTwo)).toEqual([])
+    }
     expect(origin.bytes).toBe(0)
   })
 })
@@ -139,7 +54,8 @@ describe('found out while it streams', () => {
     '$name: the service never has the whole',
     async (one, context) => {
       requireGate(context, gateway)
-      expect(await faults(one.requests, one.status, cut)).toEqual([])
+      expect(await faults(gateway.port, one.requests, one.status, byteByByte)).toEqual([])
+      expect(await faults(gateway.port, one.requests.slice(0, CUT_IN_TWO), one.status, inTwo)).toEqual([])
       expect(complete).toBe(0)
     },
   )
@@ -150,8 +66,8 @@ describe('served', () => {
     requireGate(context, gateway)
     const method = request.trimStart().split(' ')[0]
     const before = complete
-    const ways = [...whole(request), ...cut(request)]
-    for (const { statuses, text } of await all(ways.map((parts) => () => attempt(parts)))) {
+    const ways = [...whole(request), ...byteByByte(request), ...inTwo(request)]
+    for (const { statuses, text } of await answers(gateway.port, ways)) {
       expect(statuses).toBe('200')
       expect(text.slice(text.indexOf('\r\n\r\n') + 4)).toBe(`${method} ${body}`)
     }

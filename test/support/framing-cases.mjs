@@ -239,8 +239,9 @@ export const CLASSES = [
   },
   {
     name: 'bare LF as the end of a line',
+    gate: true,
     rfc: '9112, 2.2',
-    status: [400, 505],
+    status: [400],
     requests: [
       `GET / HTTP/1.1\n${HOST}\r\n`,
       `GET / HTTP/1.1\nHost: a.test\n\n`,
@@ -255,7 +256,7 @@ export const CLASSES = [
     name: 'bare CR',
     gate: true,
     rfc: '9112, 2.2',
-    status: [400, 505],
+    status: [400],
     requests: [
       get('X: a\rb\r\n'),
       get('X: a\r\r\n'),
@@ -413,8 +414,9 @@ export const CLASSES = [
   },
   {
     name: 'absolute-form that names another host than Host',
+    gate: true,
     rfc: '9112, 3.2.2',
-    status: [400, 505],
+    status: [400],
     requests: [
       line('GET http://b.test/ HTTP/1.1'),
       line('GET http://a.test@b.test/ HTTP/1.1'),
@@ -429,8 +431,9 @@ export const CLASSES = [
   },
   {
     name: 'asterisk-form',
+    gate: true,
     rfc: '9112, 3.2.4',
-    status: [400, 505],
+    status: [400],
     requests: [line('OPTIONS * HTTP/1.1'), line('GET * HTTP/1.1')],
   },
   {
@@ -441,8 +444,9 @@ export const CLASSES = [
   },
   {
     name: 'target of more than visible ASCII',
+    gate: true,
     rfc: '3986, 2',
-    status: [400, 505],
+    status: [400],
     requests: ['\x80', '\xff', '\xc3\xa9', '\x7f', '\x00', '\x01', '\x0b', '\t'].flatMap((c) => [
       get('', `/a${c}b`),
       get('', `/?a=${c}`),
@@ -456,8 +460,9 @@ export const CLASSES = [
   },
   {
     name: 'empty or relative target',
+    gate: true,
     rfc: '9112, 3.2',
-    status: [400, 505],
+    status: [400],
     requests: [
       line('GET  HTTP/1.1'),
       line('GET HTTP/1.1'),
@@ -514,13 +519,14 @@ export const CLASSES = [
     name: 'no version',
     gate: true,
     rfc: '9112, 2.3',
-    status: [400, 505],
+    status: [400],
     requests: [line('GET /'), line('GET / '), 'GET /\r\n\r\n'],
   },
   {
     name: 'what is no token as a method',
+    gate: true,
     rfc: '9110, 9.1',
-    status: [400, 405, 501, 505],
+    status: [400],
     requests: [
       'G(T',
       'G:T',
