@@ -189,17 +189,14 @@ try {
 }
 
 const head = `| refused | RFC | forms | ${names.join(' | ')} |\n|---|---|--:|---|---|---|\n`
-const table = (head + rows.join('\n')).replace('|---|---|---|---|---|', '|---|---|---|---|---|')
+const table = head + rows.join('\n')
 console.log(table)
 if (process.argv.includes('--write')) {
   const nginx = execFileSync('sh', ['-c', 'nginx -v 2>&1'], { encoding: 'utf8' }).trim().replace(/.*\//, '')
-  const haproxy = /version (\S+)/.exec(execFileSync('haproxy', ['-v'], { encoding: 'utf8' }))[1]
-  const measured = `nginx ${nginx} and HAProxy ${haproxy.replace(/-.*/, '')}, both as they come, HTTP/1.1 to the service.\n\n${table}`
-  const text = readFileSync(DOCUMENT, 'utf8')
-  writeFileSync(
-    DOCUMENT,
-    text.replace(/(<!-- table -->\n)[\s\S]*(\n<!-- end -->)/, (_, begin, end) => begin + measured + end),
-  )
+  const haproxy = /version ([\d.]+)/.exec(execFileSync('haproxy', ['-v'], { encoding: 'utf8' }))[1]
+  const measured = `nginx ${nginx} and HAProxy ${haproxy}, both as they come, HTTP/1.1 to the service.\n\n${table}`
+  const [before, , after] = readFileSync(DOCUMENT, 'utf8').split(/(?<=<!-- table -->\n)|(?=<!-- end -->)/)
+  writeFileSync(DOCUMENT, `${before}\n${measured}\n\n${after}`)
 }
 if (weaker.length > 0) {
   console.error(
