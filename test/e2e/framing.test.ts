@@ -38,7 +38,7 @@ afterAll(async () => {
 })
 
 describe('refused, and the service hears nothing', () => {
-  test.each(CLASSES)('$name', async (one, context) => {
+  test.for(CLASSES)('$name', async (one, context) => {
     if (one.gate) requireGate(context, gateway)
     expect(await faults(gateway.port, one.requests, one.status, whole)).toEqual([])
     if (!one.streams) {
@@ -50,19 +50,16 @@ describe('refused, and the service hears nothing', () => {
 })
 
 describe('found out while it streams', () => {
-  test.each(CLASSES.filter(({ streams }) => streams))(
-    '$name: the service never has the whole',
-    async (one, context) => {
-      requireGate(context, gateway)
-      expect(await faults(gateway.port, one.requests, one.status, byteByByte)).toEqual([])
-      expect(await faults(gateway.port, one.requests.slice(0, CUT_IN_TWO), one.status, inTwo)).toEqual([])
-      expect(complete).toBe(0)
-    },
-  )
+  test.for(CLASSES.filter(({ streams }) => streams))('$name: the service never has the whole', async (one, context) => {
+    requireGate(context, gateway)
+    expect(await faults(gateway.port, one.requests, one.status, byteByByte)).toEqual([])
+    expect(await faults(gateway.port, one.requests.slice(0, CUT_IN_TWO), one.status, inTwo)).toEqual([])
+    expect(complete).toBe(0)
+  })
 })
 
 describe('served', () => {
-  test.each(SERVED)('$name', async ({ request, body = '' }, context) => {
+  test.for(SERVED)('$name', async ({ request, body = '' }, context) => {
     requireGate(context, gateway)
     const method = request.trimStart().split(' ')[0]
     const before = complete

@@ -34,7 +34,7 @@ afterAll(async () => {
 // Those first of which the service hears nothing at all.
 const ordered = [...CLASSES].sort((a, b) => Number(a.streams ?? false) - Number(b.streams ?? false))
 
-test.each(ordered)('$name', async (one, context) => {
+test.for(ordered)('$name', async (one, context) => {
   if (one.gate) requireGate(context, gateway)
   expect(await faults(gateway.port, one.requests, one.status, inTwo)).toEqual([])
   if (!one.streams) expect(origin.bytes).toBe(0)

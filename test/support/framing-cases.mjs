@@ -548,6 +548,7 @@ export const CLASSES = [
   },
   {
     name: 'HTTP/2 preface, TLS, and other protocols',
+    gate: true,
     rfc: '9113, 3.4',
     status: [400, 505],
     requests: [
