@@ -7,7 +7,7 @@
 //   trailers         the bytes after `0 CRLF` but two are the next request: a way to smuggle one past a proxy in front
 //   empty names      end the list of fields: a Content-Length after one is not seen, its body is the next request
 //   bare CR, no version, an empty line before the request:  waits for more until the connection idles out
-//   targets it does not take are answered 505, as if it were for their version
+//   targets that are no path are answered 505, as if it were for their version
 //   bytes over 127 at either end of a value are taken for blanks and cut off, so that `chunked\xa0` is chunked
 //
 //             ┌─ head ──► as it is, up to its CRLFCRLF ──► handler ──► expectBody(length | chunked)
@@ -24,6 +24,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <string>
 #include <unordered_map>
 
 namespace tidegate {
@@ -54,7 +55,7 @@ constexpr size_t kPadding = 32;
 // Where the next byte of a connection lies.
 enum class At : uint8_t {
   kBefore, kBeforeLf,                      // empty lines before a request (RFC 9112, 2.2): left out
-  kMethod, kTargetStart, kTarget, kLine, kLf, kLineStart, kEndLf,  // a head
+  kMethod, kTargetStart, kAbsolute, kTarget, kLine, kLf, kLineStart, kEndLf,  // a head
   kBody,                                   // of declared length
   kSize, kDigits, kBlanks, kExtension, kSizeLf, kData, kDataCr, kDataLf,  // RFC 9112, 7.1
   kTrailer, kTrailerName, kTrailerValue, kTrailerLf, kLastLf,
@@ -64,10 +65,10 @@ struct Flow {
   At at = At::kBefore;
   char tail[9] = {'-', '-', '-', '-', '-', '-', '-', '-', '-'};  // the end of what has come of target and version
   bool blank = false;          // there was one before that
+  std::string absolute;        // scheme and authority of a target in absolute-form, until they are handed on as a field
   char line[20] = {};          // the beginning of the line that a part of a head ended in
   uint8_t lineLength = 0;
   bool first = true;           // no chunk has been handed on yet
-  bool zero = false;           // the size line is that of the last chunk
   uint64_t bytes = 0;          // of the body or the chunk, still to come
   size_t extensionBytes = 0;
   size_t trailerBytes = 0;
@@ -103,7 +104,16 @@ int hexDigit(unsigned char c) {
   return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-enum class Head { kIncomplete, kComplete, kBad };
+// kInsert: what is before *p is handed on, then the text.
+enum class Head { kIncomplete, kComplete, kBad, kInsert };
+
+struct Insertion {
+  char* after;
+  std::string text;
+};
+
+constexpr const char* kSchemes[2] = {"http://", "https://"};
+constexpr size_t kAuthorityBytes = 262;  // a name of 255, a colon, a port
 
 // Whether a byte is below `least`. Without a branch, so that the compiler looks at many at once.
 bool hasBelow(const char* from, const char* to, unsigned char least) {
@@ -127,7 +137,8 @@ void keepTail(Flow& flow, const char* from, const char* to) {
 }
 
 // Moves *p over the head; *start is where what is handed on begins.
-Head passHead(Flow& flow, char** p, char** start, char* end) {
+Head passHead(Flow& flow, int tls, char** p, char** start, char* end, Insertion* insertion) {
+  char* target = *p;  // where that begins, in this part
   while (*p < end) {
     const char c = **p;
     switch (flow.at) {
@@ -148,10 +159,27 @@ Head passHead(Flow& flow, char** p, char** start, char* end) {
         else if (c < '!' || c > '~') return Head::kBad;
         break;
       case At::kTargetStart:
-        // Other forms are none of a gateway's (RFC 9112, 3.2): `*`, an authority, a whole URL.
-        if (c != '/') return Head::kBad;
-        flow.at = At::kTarget;
+        // `*` and an authority alone are none of a gateway's (RFC 9112, 3.2).
+        target = *p;
+        flow.at = c == '/' ? At::kTarget : At::kAbsolute;
         continue;
+      case At::kAbsolute: {
+        // RFC 9112, 3.2.2. uWebSockets gets the path alone, and the authority in a field that nobody else can send.
+        const size_t schemeLength = strlen(kSchemes[tls]);
+        const size_t length = flow.absolute.size();
+        if (length < schemeLength) {
+          if ((c | 0x20) != (kSchemes[tls][length] | 0x20)) return Head::kBad;
+        } else if (c == '/' || c == '?' || c == ' ') {
+          if (length == schemeLength) return Head::kBad;
+          flow.at = At::kTarget;
+          *insertion = {target, c == '/' ? "" : "/"};
+          return Head::kInsert;
+        } else if (c < '!' || c > '~' || c == '@' || length == schemeLength + kAuthorityBytes) {
+          return Head::kBad;
+        }
+        flow.absolute += c;
+        break;
+      }
       case At::kTarget:
       case At::kLine: {
         char* cr = static_cast<char*>(memchr(*p, '\r', static_cast<size_t>(end - *p)));
@@ -169,7 +197,12 @@ Head passHead(Flow& flow, char** p, char** start, char* end) {
       case At::kLf:
         if (c != '\n') return Head::kBad;
         flow.at = At::kLineStart;
-        break;
+        if (flow.absolute.empty()) break;
+        ++*p;
+        *insertion = {*p, "Tidegate-Target:\x7f" + flow.absolute.substr(strlen(kSchemes[tls])) + "\r\n"};
+        flow.absolute.clear();
+        flow.lineLength = 0;
+        return Head::kInsert;
       case At::kLineStart:
         if (c == ':') return Head::kBad;
         flow.at = c == '\r' ? At::kEndLf : At::kLine;
@@ -182,6 +215,7 @@ Head passHead(Flow& flow, char** p, char** start, char* end) {
     ++*p;
   }
   if (flow.at == At::kBefore || flow.at == At::kBeforeLf) *start = end;
+  insertion->after = target;
   return Head::kIncomplete;
 }
 
@@ -227,7 +261,7 @@ bool feed(Gate& g, int tls, us_socket_t* s, char* data, size_t length) {
 }
 
 bool feedText(Gate& g, int tls, us_socket_t* s, const char* text, int length) {
-  char padded[64 + 2 * kPadding];
+  char padded[kAuthorityBytes + 32 + 2 * kPadding];
   memcpy(padded + kPadding, text, static_cast<size_t>(length));
   return feed(g, tls, s, padded + kPadding, static_cast<size_t>(length));
 }
@@ -377,16 +411,27 @@ us_socket_t* onData(us_socket_t* s, char* data, int length) {
   while (p < end) {
     if (flow.at < At::kBody) {
       char* start = p;  // of what is handed on
-      const Head head = passHead(flow, &p, &start, end);
+      Insertion insertion;
+      const Head head = passHead(flow, kTls, &p, &start, end, &insertion);
       if (head == Head::kBad || (isWide(start, p) && hasWideFraming(flow, start, p))) {
         g.us.write(kTls, s, kRefusal, sizeof kRefusal - 1, 0);
         closeNow(g, kTls, s);
         return s;
       }
-      if (head == Head::kIncomplete) keepLine(flow, start, p);
+      if (head == Head::kInsert) {
+        const auto length = static_cast<int>(insertion.text.size());
+        if (start < insertion.after && !feed(g, kTls, s, start, static_cast<size_t>(insertion.after - start))) return s;
+        if (length > 0 && !feedText(g, kTls, s, insertion.text.data(), length)) return s;
+        continue;
+      }
+      char* to = p;
+      if (head == Head::kIncomplete) {
+        if (flow.at == At::kAbsolute) to = insertion.after;
+        keepLine(flow, start, to);
+      }
       g.current = head == Head::kComplete ? s : nullptr;
       g.next = Flow();
-      const bool open = start == p || feed(g, kTls, s, start, static_cast<size_t>(p - start));
+      const bool open = start == to || feed(g, kTls, s, start, static_cast<size_t>(to - start));
       g.current = nullptr;
       if (!open) {
         if (g.next.exchange != nullptr) napi_delete_reference(g.env, g.next.exchange);

@@ -13,6 +13,7 @@ import { expectBody } from './gate.js'
 const badLength = new Rejection('bad_request', 'bad content-length', true)
 const badCoding = new Rejection('bad_request', 'bad transfer-encoding', true)
 const badHost = new Rejection('bad_request', 'bad host', true)
+const otherHost = new Rejection('bad_request', 'target and host differ', true)
 const badTarget = new Rejection('bad_request', 'bad request target', true)
 const doubtfulPath = new Rejection('bad_request', 'ambiguous path', true)
 const badHeader = new Rejection('bad_request', 'bad header', true)
@@ -44,12 +45,17 @@ const UNUSUAL_PATH = /[^\x21-\x7e]|[#%\\]|\/[/.]/
 /** RFC 9110, 5.6.2. */
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 
+/** Begins the field in which the gate passes on the authority of a target. */
+const DEL = 0x7f
+
 type FramingRules = Pick<RouteTable, 'underscoresInHeaders' | 'paths'>
 
 /** Framing, and what later phases read: the fields, and what the path means. Null when the request is well formed. */
 export function checkFraming(exchange: Exchange, table: FramingRules): Rejection | null {
   const headers = exchange.headers
   let hosts = 0
+  let hostField = ''
+  let authority = ''
   let lengths = 0
   let codings = 0
   for (let i = 0; i < headers.length; i += 2) {
@@ -57,7 +63,15 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
     switch (headers[i]) {
       case 'host':
         hosts++
+        hostField = value
         exchange.host = hostname(value)
+        break
+      case 'tidegate-target':
+        // The gate's, of a target in absolute-form. Whoever sends one by himself can say no more with it.
+        if (value.charCodeAt(0) !== DEL) return badHost
+        authority = value.slice(1)
+        headers.splice(i, 2)
+        i -= 2
         break
       case 'content-length':
         // RFC 9110, 8.6: digits, once. uWS accepts a second one that differs.
@@ -92,6 +106,8 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
     exchange.contentLength = -1
   }
   if (hosts !== 1 || exchange.host === '') return badHost
+  // RFC 9112, 3.2.2: of the two the target's counts. Somebody else may go by the other.
+  if (authority !== '' && authority.toLowerCase() !== hostField.toLowerCase()) return otherHost
   const method = exchange.method
   if (method !== 'GET' && method !== 'POST') {
     if (method === 'CONNECT') return noTunnels
