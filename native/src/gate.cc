@@ -46,7 +46,7 @@ struct USockets {
   bool complete() const { return onData && onClose && isClosed && isShutDown && write && shutdown && close; }
 };
 
-constexpr size_t kExtensionBytes = 8192;  // in all of one body
+constexpr size_t kExtensionBytes = 8192;  // that no data has paid for
 constexpr size_t kTrailerBytes = 16384;
 constexpr uint64_t kMostChunkBytes = 1ull << 53;
 // uWebSockets marks the end of what it was given with two bytes behind it and looks up to 32 further.
@@ -280,8 +280,10 @@ Chunks passChunks(Gate& g, int tls, us_socket_t* s, Flow& flow, char** p, char* 
       case At::kDigits: {
         const int digit = hexDigit(c);
         if (digit >= 0) {
+          // Zeros in front are as good as an extension.
+          if (flow.bytes == 0 && digit == 0 && ++flow.extensionBytes > kExtensionBytes) return Chunks::kBad;
           flow.bytes = flow.bytes * 16 + static_cast<uint64_t>(digit);
-          if (flow.bytes > kMostChunkBytes || ++flow.extensionBytes > kExtensionBytes) return Chunks::kBad;
+          if (flow.bytes > kMostChunkBytes) return Chunks::kBad;
           break;
         }
         if (c == '\r') flow.at = At::kSizeLf;
@@ -310,8 +312,9 @@ Chunks passChunks(Gate& g, int tls, us_socket_t* s, Flow& flow, char** p, char* 
             snprintf(line, sizeof line, "%s%llx\r\n", flow.first ? "" : "\r\n", static_cast<unsigned long long>(flow.bytes));
         flow.first = false;
         flow.at = At::kData;
-        // A chunk of 16 bytes or more has paid for its size line, as Go counts it.
-        if (flow.bytes >= 16) flow.extensionBytes -= flow.extensionBytes < 16 ? flow.extensionBytes : 16;
+        // What a chunk carries pays for what is said of it, as in Go's net/http: only extensions for their own sake run into the limit.
+        const uint64_t paid = 16 + 2 * flow.bytes;
+        flow.extensionBytes = flow.extensionBytes > paid ? flow.extensionBytes - static_cast<size_t>(paid) : 0;
         if (!feedText(g, tls, s, line, length)) return Chunks::kClosed;
         continue;
       }

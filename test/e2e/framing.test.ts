@@ -101,6 +101,29 @@ describe('what a chunked body ends with', () => {
   })
 })
 
+describe('chunk extensions', () => {
+  const chunks = (count: number, line: string) =>
+    Buffer.from(`POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n${line.repeat(count)}0\r\n\r\n`)
+
+  test('are no matter of how many chunks there are, where these carry something', async (context) => {
+    requireGate(context, gateway)
+    const connection = await Connection.open(gateway.port)
+    await connection.write(chunks(20_000, '01;a=b\r\nx\r\n'))
+    expect((await connection.answer()).text).toBe(`POST ${'x'.repeat(20_000)}`)
+    connection.destroy()
+  })
+
+  test('for their own sake are refused, spread over many chunks as well', async (context) => {
+    requireGate(context, gateway)
+    const before = complete
+    const connection = await Connection.open(gateway.port)
+    await connection.write(chunks(200, `1;${'a'.repeat(100)}\r\nx\r\n`))
+    expect((await connection.answer()).status).toBe(400)
+    await connection.closedByPeer()
+    expect(complete).toBe(before)
+  })
+})
+
 describe('names with an underscore', () => {
   const headers = { X_Source: 'forged', 'X-Kept': '1' }
   let echo: Origin

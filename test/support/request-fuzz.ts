@@ -167,6 +167,7 @@ export async function fuzz(
       })
       socket.setEncoding('latin1')
       let seed = 0
+      let refused = false
       let silence: NodeJS.Timeout | undefined
       const send = () => {
         seed = from + run.sent++
@@ -185,7 +186,7 @@ export async function fuzz(
         resolve()
       }
       const stillOpen = () => {
-        run.unexpected.push(`an open connection after the refusal of ${seed}`)
+        if (refused) run.unexpected.push(`an open connection after the refusal of ${seed}`)
         socket.destroy()
       }
       socket.on('connect', send)
@@ -195,14 +196,14 @@ export async function fuzz(
         resolve()
       })
       socket.on('data', (text: string) => {
-        let ends = /\r\nconnection: close\r\n/i.test(text)
+        const announced = /\r\nconnection: close\r\n/i.test(text)
         for (const [, status] of text.matchAll(/HTTP\/1\.1 (\d{3}) /g)) {
           run.statuses.set(status!, (run.statuses.get(status!) ?? 0) + 1)
           if (!expected.has(status!)) run.unexpected.push(`${status} to ${seed}`)
-          ends ||= REFUSALS.has(status!)
+          refused ||= REFUSALS.has(status!)
         }
         clearTimeout(silence)
-        if (ends) silence = setTimeout(stillOpen, CLOSING_MS)
+        if (refused || announced) silence = setTimeout(stillOpen, CLOSING_MS)
         else if (!until(run.sent)) send()
         else {
           socket.resetAndDestroy()
