@@ -7,7 +7,9 @@ import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startEcho, startScripted } from '../support/origins.js'
 import { Connection, call, type RequestParts } from '../support/raw-client.js'
 import { requireGate } from '../support/requirements.js'
+import { type Caller, signedHeaders } from '../support/signing.js'
 
+const CALLER: Caller = { source: 'test', secret: 'the-secret-of-test' }
 /** Of each class; of all forms in test/long. */
 const CUT_IN_TWO = 2
 
@@ -27,7 +29,11 @@ beforeAll(async () => {
   gateway = await startGateway({
     config: {
       services: { origin: { endpoints: [origin.url] } },
-      routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
+      consumers: { test: { secret: CALLER.secret } },
+      routes: [
+        { match: { path: '/' }, service: 'origin', auth: 'none' },
+        { match: { path: '/signed' }, service: 'origin', auth: 'x-m' },
+      ],
     },
   })
 })
@@ -55,6 +61,35 @@ describe('found out while it streams', () => {
     expect(await faults(gateway.port, one.requests, one.status, byteByByte)).toEqual([])
     expect(await faults(gateway.port, one.requests.slice(0, CUT_IN_TWO), one.status, inTwo)).toEqual([])
     expect(complete).toBe(0)
+  })
+})
+
+describe('a bad chunk is in the log', () => {
+  test.for([
+    ['of a body that streams', '/', {}],
+    [
+      'of one that is read whole',
+      '/signed',
+      signedHeaders(CALLER, { method: 'POST', target: '/signed', body: 'hello' }),
+    ],
+  ] as const)('%s', async ([, target, headers], context) => {
+    requireGate(context, gateway)
+    const before = complete
+    const connection = await Connection.open(gateway.port)
+    const fields = Object.entries({ Host: 'a.test', 'Transfer-Encoding': 'chunked', ...headers })
+    await connection.write(`POST ${target} HTTP/1.1\r\n${fields.map(([n, v]) => `${n}: ${v}\r\n`).join('')}\r\n`)
+    await connection.write('5\r\nhello\r\n')
+    await connection.write('0x0\r\n\r\n')
+    const answer = await connection.answer()
+    expect(answer.status).toBe(400)
+    expect(await gateway.logged(answer)).toMatchObject({
+      code: 'bad_request',
+      reason: 'bad chunk',
+      path: target,
+      bytesIn: 5,
+    })
+    await connection.closedByPeer()
+    expect(complete).toBe(before)
   })
 })
 
