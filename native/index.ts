@@ -33,9 +33,19 @@ export interface AcceptOptions {
 }
 
 export interface Acceptor {
+  /**
+   * For everybody who has this listening socket, and for good: no connection that is not being made already. What opens one is not
+   * answered, so that who sends it tries again a second later. Where the kernel cannot do that, nothing changes.
+   */
+  refuseNew(): void
+  /** Whatever is in the queue now, without leaving any to others. */
+  takeAll(): void
   /** Stops accepting and closes this process's copy of the listening descriptor. May be called twice, and from onConnection. */
   close(): void
 }
+
+/** Opaque; wiped when it is collected. */
+export type HmacKey = { readonly __hmacKey: never }
 
 /** Errors of the system have `code` and `syscall`; a wrong argument is a TypeError that names it. */
 export interface Native {
@@ -43,8 +53,10 @@ export interface Native {
    * Opens or creates the file (mode 0600), locks it, and grows it to `bytes` (1 to 2^31) on blocks of its own: a full disk is
    * ENOSPC here and never a SIGBUS later. Never truncates. `null`: anonymous memory, created every time.
    * ELOCKED: another process holds it. EUNSAFE: not a regular file, not ours, open to others, or linked twice. ELOOP: a symlink.
+   * @param held the file's descriptor with its lock, where a predecessor has handed it over; used up if this succeeds. ESTALE: it is not
+   * the file at the path
    */
-  openSegment(path: string | null, bytes: number): Segment
+  openSegment(path: string | null, bytes: number, held?: number): Segment
   /**
    * Puts a new, zeroed and locked file in the place of one that does not fit, and closes `fd`, the segment's descriptor from
    * openSegment, if it succeeds. Mappings of the old file keep its memory. The path names a locked file at each moment.
@@ -57,6 +69,8 @@ export interface Native {
    * their first bytes (TCP_DEFER_ACCEPT), or after about 3 s without. EADDRINUSE, EACCES, EADDRNOTAVAIL.
    */
   listen(host: string, port: number, backlog: number): { fd: number; port: number }
+  /** The same of a socket that listens already, as a service manager passes it on. EINVAL: it is not one. */
+  adoptListener(fd: number): { fd: number; port: number }
   accept(options: AcceptOptions): Acceptor
   /**
    * Puts the gate (src/gate.cc) before the parser of the uWebSockets.js that is loaded; once in each thread. `onBadBody` gets the
@@ -64,6 +78,19 @@ export interface Native {
    * ENOTSUP: this build of uWebSockets.js has no place for it.
    */
   openGate(onBadBody: (exchange: unknown) => void): Gate
+  /** The state of HMAC-SHA256 after its key, which is padded to a block of 64 bytes (RFC 2104, section 2). Absent without OpenSSL's headers. */
+  hmacKey?(key: Uint8Array): HmacKey
+  /** Whether `hex`, lower case, is the MAC of the message's UTF-8 bytes, of which there are less than 4092. In constant time. */
+  hmacMatches?(key: HmacKey, message: string, hex: string): boolean
+  /** To a Unix socket, '@' at the beginning for an abstract one. Never waits. */
+  sendDatagram(path: string, text: string): void
+  /** Over a connected Unix socket, to a process of our own user (else EPERM), with a text of less than 8 KiB. They stay open here. */
+  sendDescriptors(fd: number, descriptors: readonly number[], text: string): void
+  /**
+   * Connects to a Unix socket of our own user and blocks, for 5 s at most, until its other end has sent them. ENOENT, ECONNREFUSED: nobody is
+   * there. `fd` is the connection, for whatever else is to be said.
+   */
+  receiveDescriptors(path: string): { fd: number; descriptors: number[]; text: string }
   closeFd(fd: number): void
 }
 
@@ -88,6 +115,8 @@ interface Addon extends Omit<Native, 'accept' | 'openGate'> {
     onConnection: (fd: number, address: string) => void,
     onError: (code: string) => void,
   ): unknown
+  refuseNew(handle: unknown): void
+  takeAll(handle: unknown): void
   stopAccepting(handle: unknown): void
 }
 
@@ -100,7 +129,7 @@ function load(): Native | string {
   if (!existsSync(file)) return 'the native addon is not built (npm rebuild builds it where there is a C++ compiler)'
   try {
     const addon = createRequire(import.meta.url)(file) as Addon
-    const { startAccepting, stopAccepting, openGate, guardApp, expectBody, ...rest } = addon
+    const { startAccepting, refuseNew, takeAll, stopAccepting, openGate, guardApp, expectBody, ...rest } = addon
     return {
       ...rest,
       openGate(onBadBody) {
@@ -109,7 +138,11 @@ function load(): Native | string {
       },
       accept({ fd, counts, self, onConnection, onError }) {
         const handle = startAccepting(fd, counts, self, onConnection, onError)
-        return { close: () => stopAccepting(handle) }
+        return {
+          refuseNew: () => refuseNew(handle),
+          takeAll: () => takeAll(handle),
+          close: () => stopAccepting(handle),
+        }
       },
     }
   } catch (error) {

@@ -24,6 +24,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -402,16 +403,51 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   return out;
 }
 
+// The acceptor of a handle; null, and an exception is pending, where it is not one of ours.
+Acceptor* acceptorOf(napi_env env, napi_value handle) {
+  bool ours = false;
+  void* data = nullptr;
+  if (napi_check_object_type_tag(env, handle, &kAcceptorTag, &ours) != napi_ok || !ours ||
+      napi_get_value_external(env, handle, &data) != napi_ok) {
+    throwArgument(env, "handle", "what startAccepting returned");
+    return nullptr;
+  }
+  return static_cast<Acceptor*>(data);
+}
+
+// refuseNew(handle): from here on the kernel drops what opens a connection (SYN without ACK), for everybody who has the socket. Closing it
+// resets all that is in its queue and all that has shaken hands and not sent anything yet (TCP_DEFER_ACCEPT); who was never answered
+// sends its SYN again a second later, and finds a successor or nobody. The kernel shows the filter a segment from its TCP header on.
+napi_value refuseNew(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a == nullptr || a->closing) return nullptr;
+  sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),                 // the flags
+      BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x12),              // SYN and ACK
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x02, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+      BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+  };
+  const sock_fprog program = {sizeof code / sizeof *code, code};
+  // A kernel without it refuses no one; whoever comes last may then be reset.
+  setsockopt(a->listener.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
+  return nullptr;
+}
+
+// takeAll(handle): accepts whatever is in the queue, however many connections other workers have.
+napi_value takeAll(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a != nullptr && !a->closing) take(a, INT32_MAX, false);
+  return nullptr;
+}
+
 // stopAccepting(handle): closes this process's copy of the socket. Connections in its queue are for the others.
 napi_value stopAccepting(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
-  bool ours = false;
-  void* data = nullptr;
-  if (napi_check_object_type_tag(env, args.at[0], &kAcceptorTag, &ours) != napi_ok || !ours ||
-      napi_get_value_external(env, args.at[0], &data) != napi_ok) {
-    return throwArgument(env, "handle", "what startAccepting returned");
-  }
-  stop(static_cast<Acceptor*>(data));
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a != nullptr) stop(a);
   return nullptr;
 }
 
@@ -419,6 +455,8 @@ napi_value stopAccepting(napi_env env, napi_callback_info info) {
 
 void registerAcceptor(napi_env env, napi_value exports) {
   setFunction(env, exports, "startAccepting", startAccepting);
+  setFunction(env, exports, "refuseNew", refuseNew);
+  setFunction(env, exports, "takeAll", takeAll);
   setFunction(env, exports, "stopAccepting", stopAccepting);
 }
 

@@ -20,6 +20,8 @@ export interface HealthChecksOptions {
 }
 
 export interface HealthChecks {
+  /** Another configuration: checks that are as before go on as they are. */
+  update(services: readonly Service[]): void
   /** No check is begun or finished afterwards. What the table says stays. */
   stop(): void
 }
@@ -30,14 +32,29 @@ const JITTER = 0.1
 const MAX_BODY_BYTES = 65_536
 
 export function startHealthChecks({ table, services, log }: HealthChecksOptions): HealthChecks {
-  const checks: Check[] = []
-  for (const service of services) {
-    if (service.health === null) continue
-    for (const endpoint of service.endpoints) checks.push(new Check(service, endpoint, service.health, table, log))
+  let checks = new Map<string, Check>()
+  function update(services: readonly Service[]): void {
+    const before = checks
+    checks = new Map()
+    for (const service of services) {
+      const { health } = service
+      for (const endpoint of service.endpoints) {
+        // What nobody looks at any more must not stay down for ever.
+        if (health === null) table.set(endpoint.slot, 'unknown')
+        else {
+          const key = JSON.stringify([service.name, endpoint.slot, endpoint.origin, health])
+          checks.set(key, before.get(key) ?? new Check(service, endpoint, health, table, log))
+          before.delete(key)
+        }
+      }
+    }
+    for (const check of before.values()) check.stop()
   }
+  update(services)
   return {
+    update,
     stop() {
-      for (const check of checks) check.stop()
+      for (const check of checks.values()) check.stop()
     },
   }
 }
@@ -103,20 +120,20 @@ class Check {
   }
 
   private judge(fault: string): void {
-    const { index, origin } = this.endpoint
-    const state = this.table.state(index)
+    const { slot, origin } = this.endpoint
+    const state = this.table.state(slot)
     if (fault === '') {
       this.failures = 0
       this.successes++
       if (state === 'up' || (state === 'down' && this.successes < this.rules.healthyAfter)) return
-      this.table.set(index, 'up')
+      this.table.set(slot, 'up')
       this.log.info({ service: this.service.name, endpoint: origin, from: state }, 'endpoint is up')
       return
     }
     this.successes = 0
     this.failures++
     if (state === 'down' || this.failures < this.rules.unhealthyAfter) return
-    this.table.set(index, 'down')
+    this.table.set(slot, 'down')
     this.log.warn({ service: this.service.name, endpoint: origin, from: state, reason: fault }, 'endpoint is down')
   }
 }

@@ -57,7 +57,15 @@ export class Exchange {
   route: Route | null = null
   /** The route's, or the one its fallback names. */
   service: Service | null = null
+  /** Position among the route's `auth` of the kind of credentials that decides. */
+  authAt = 0
   consumer: Consumer | null = null
+  /** What tells the caller's signature from all others of the same consumer; '' where credentials are of another kind. */
+  signature = ''
+  /** Unix time from which that signature is not accepted any more; 0 where there is none. */
+  signatureUntilSeconds = 0
+  /** An RFC 9421 signature covers Content-Digest, so the body must be what that says. */
+  digestCovered = false
   endpoint: Endpoint | null = null
   /** The policy that RateLimit headers speak of: the one that refused, else of those with `headers` the one with least left; or null. */
   limit: LimitPolicy | null = null

@@ -7,9 +7,15 @@ import { uWS } from './uws.js'
 
 export interface Listener {
   readonly port: number
-  /** No new connections; those that are open stay. */
-  close(): void
+  /**
+   * No new connections; those that are open stay. Resolves when the last has come.
+   * @param last nobody else accepts from the socket: whoever is in its queue, or about to be, is still let in
+   */
+  close(last: boolean): Promise<void>
 }
+
+/** Who has shaken hands sends the request within a round trip, and gets into the queue with it. */
+const LAST_COMERS_MS = 200
 
 export interface InheritedSocket {
   readonly fd: number
@@ -28,14 +34,25 @@ export function listenInherited(peers: Peers, socket: InheritedSocket): Listener
     onConnection: (fd, address) => peers.adopt(fd, address),
     onError: socket.onError,
   })
-  return { port: socket.port, close: () => acceptor.close() }
+  return {
+    port: socket.port,
+    async close(last) {
+      if (last) {
+        acceptor.refuseNew()
+        await new Promise((resolve) => setTimeout(resolve, LAST_COMERS_MS))
+        acceptor.takeAll()
+      }
+      acceptor.close()
+    },
+  }
 }
 
 export function listenShared(app: TemplatedApp, host: string, port: number): Promise<Listener> {
   return new Promise((resolve, reject) => {
     app.listen(host, port, (socket) => {
       if (socket === false) return reject(new Error(`cannot listen on ${host}:${port}`))
-      resolve({ port: uWS.us_socket_local_port(socket as never), close: () => uWS.us_listen_socket_close(socket) })
+      const close = async (): Promise<void> => uWS.us_listen_socket_close(socket)
+      resolve({ port: uWS.us_socket_local_port(socket as never), close })
     })
   })
 }

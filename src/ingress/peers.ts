@@ -49,6 +49,11 @@ export class Peers {
     if (--peer.connections === 0 && peer.address !== '') this.vacant.add(peer as Slot)
   }
 
+  /** The list of trusted proxies is another one. */
+  judgeAnew(): void {
+    for (const slot of this.slots) slot.trusted = this.isTrusted(slot.address)
+  }
+
   close(): void {
     this.anyone.close()
     for (const { app } of this.slots) app.close()

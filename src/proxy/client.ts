@@ -7,6 +7,13 @@ import { createPool } from './undici.js'
 /** Of a response's head, as undici's default. */
 const MAX_HEADER_BYTES = 16_384
 
+/** All that a client is made from: where it is equal, one may go on in the other's place. What is named here does not concern clients. */
+export function clientKey(service: Service, endpoint: Endpoint): string {
+  const { name, index, endpoints, breaker, health, firstByteTimeoutMs, idleTimeoutMs, totalTimeoutMs, ...rest } =
+    service
+  return `${endpoint.origin} ${JSON.stringify(rest)}`
+}
+
 /** `connections` is the most there are to the endpoint at once. */
 export function createClient(service: Service, endpoint: Endpoint, connections: number): Dispatcher {
   const { pipelining, connectTimeoutMs } = service

@@ -3,6 +3,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
 import type { Service } from '../config/compile.js'
+import { withoutParameter } from '../config/parameter.js'
 import type { Deadline, Deadlines } from '../deadlines.js'
 import { CLIENT_SILENCE_MS, type Upload, type UploadEvents } from '../ingress/body.js'
 import type { Exchange, Holder } from '../ingress/exchange.js'
@@ -318,7 +319,10 @@ function upstreamTarget(exchange: Exchange): string {
   if (route.stripPrefix !== null) path = path.slice(route.stripPrefix.length)
   if (route.rewrite !== null) path = route.rewrite + path
   if (path === '' || path.charCodeAt(0) !== 0x2f) path = `/${path}`
-  return exchange.hasQuery ? `${path}?${exchange.query}` : path
+  if (!exchange.hasQuery) return path
+  if (route.strippedParameter === null) return `${path}?${exchange.query}`
+  const query = withoutParameter(exchange.query, route.strippedParameter)
+  return query === '' ? path : `${path}?${query}`
 }
 
 /** Answers whose head came without a chunk in the same read; most get theirs before the microtask runs. */

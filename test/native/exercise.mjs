@@ -1,6 +1,8 @@
 // Walks through every function of the addon and every way out of it, for scripts/test-native-sanitized.mjs to watch what it does to
 // memory: node --expose-gc exercise.mjs ADDON. What the functions answer is the business of test/unit/native-*.test.ts.
+
 import assert from 'node:assert/strict'
+import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -113,6 +115,8 @@ async function accepting() {
   process.off('uncaughtException', onUncaught)
   assert.deepEqual(caught, ['not passed on', 'passed on'])
   for (const each of clients) each.destroy()
+  native.refuseNew(handle)
+  native.takeAll(handle)
   native.stopAccepting(handle)
   native.stopAccepting(handle)
   await collect()
@@ -131,6 +135,32 @@ async function accepting() {
   native.closeFd(await accepted)
   await once(client, 'close').catch(ignore)
   native.stopAccepting(other)
+}
+
+/** Descriptors from one end of a Unix socket to the other, both of them here. */
+async function handover() {
+  const at = join(folder, 'handover')
+  const { fd, port } = native.listen('127.0.0.1', 0, 8)
+  const sender = new Worker(
+    `
+    const { workerData, parentPort } = require('node:worker_threads')
+    const native = require(workerData.addon)
+    require('node:net').createServer((socket) => {
+      native.sendDescriptors(socket._handle.fd, [workerData.fd, workerData.fd], 'two of them')
+      socket.end()
+    }).listen(workerData.at, () => parentPort.postMessage('there'))`,
+    { eval: true, workerData: { addon, at, fd } },
+  )
+  await once(sender, 'message')
+  const { fd: connection, descriptors, text } = native.receiveDescriptors(at)
+  assert.equal(text, 'two of them')
+  assert.equal(descriptors.length, 2)
+  for (const each of [connection, ...descriptors]) native.closeFd(each)
+  await sender.terminate()
+  native.closeFd(fd)
+  assert.throws(() => native.receiveDescriptors(join(folder, 'nobody')), { code: 'ENOENT' })
+  assert.throws(() => native.sendDescriptors(0, [], ''), TypeError)
+  assert.ok(port > 0)
 }
 
 /** Threads that end with a mapping and an acceptor open: by themselves, by terminate() and by an exception. */
@@ -163,6 +193,31 @@ async function threads() {
       await exited
       client.destroy()
     }
+  }
+}
+
+/** Keys that come and go, messages up to the longest, and what is refused. */
+function macs() {
+  for (let i = 0; i < 200; i++) {
+    const secret = Buffer.alloc(64, i)
+    const key = native.hmacKey(secret)
+    for (const length of [0, 1, 55, 56, 64, 1000, 4091]) {
+      const message = 'm'.repeat(length)
+      const mac = createHmac('sha256', secret).update(message).digest('hex')
+      assert.equal(native.hmacMatches(key, message, mac), true)
+      assert.equal(native.hmacMatches(key, message, `${mac}0`), false)
+      assert.equal(native.hmacMatches(key, message, mac.slice(1)), false)
+      assert.equal(native.hmacMatches(key, message, ''), false)
+    }
+    for (const long of ['m'.repeat(4092), '€'.repeat(1364), '\u{1f600}'.repeat(5000)]) {
+      assert.throws(() => native.hmacMatches(key, long, ''), TypeError)
+    }
+    assert.throws(() => native.hmacMatches(key, 1, ''), TypeError)
+    assert.throws(() => native.hmacMatches(key, '', null), TypeError)
+  }
+  assert.throws(() => native.hmacMatches({}, '', ''), TypeError)
+  for (const key of [undefined, 'x', Buffer.alloc(63), Buffer.alloc(65), new Uint16Array(32)]) {
+    assert.throws(() => native.hmacKey(key), TypeError)
   }
 }
 
@@ -218,8 +273,10 @@ async function gate() {
 }
 
 failures()
+macs()
 await segments()
 await accepting()
+await handover()
 await threads()
 await gate()
 await collect()
