@@ -72,6 +72,12 @@ export interface Native {
   /** The same of a socket that listens already, as a service manager passes it on. EINVAL: it is not one. */
   adoptListener(fd: number): { fd: number; port: number }
   accept(options: AcceptOptions): Acceptor
+  /**
+   * Puts the gate (src/gate.cc) before the parser of the uWebSockets.js that is loaded; once in each thread. `onBadBody` gets the
+   * `exchange` of a chunked body that is malformed, while it can still be answered: the connection is closed when it returns.
+   * ENOTSUP: this build of uWebSockets.js has no place for it.
+   */
+  openGate(onBadBody: (exchange: unknown) => void): Gate
   /** The state of HMAC-SHA256 after its key, which is padded to a block of 64 bytes (RFC 2104, section 2). Absent without OpenSSL's headers. */
   hmacKey?(key: Uint8Array): HmacKey
   /** Whether `hex`, lower case, is the MAC of the message's UTF-8 bytes, of which there are less than 4092. In constant time. */
@@ -88,7 +94,20 @@ export interface Native {
   closeFd(fd: number): void
 }
 
-interface Addon extends Omit<Native, 'accept'> {
+export interface Gate {
+  /** Connections of this app pass the gate. `descriptor` is what app.getDescriptor() returns; before the app has connections. */
+  guard(descriptor: number, tls: boolean): void
+  /**
+   * From within a request's handler: so many bytes follow its head, -1 for chunks. False where that head did not come through the
+   * gate: uWebSockets.js then reads the body by its own rules.
+   */
+  expectBody(bytes: number, exchange: unknown): boolean
+}
+
+interface Addon extends Omit<Native, 'accept' | 'openGate'> {
+  openGate(onBadBody: (exchange: unknown) => void): void
+  guardApp(descriptor: number, tls: boolean): void
+  expectBody(bytes: number, exchange: unknown): boolean
   startAccepting(
     fd: number,
     counts: Int32Array,
@@ -109,9 +128,14 @@ function load(): Native | string {
   const file = join(root, 'native', 'build', 'Release', 'tidegate.node')
   if (!existsSync(file)) return 'the native addon is not built (npm rebuild builds it where there is a C++ compiler)'
   try {
-    const { startAccepting, refuseNew, takeAll, stopAccepting, ...rest } = createRequire(import.meta.url)(file) as Addon
+    const addon = createRequire(import.meta.url)(file) as Addon
+    const { startAccepting, refuseNew, takeAll, stopAccepting, openGate, guardApp, expectBody, ...rest } = addon
     return {
       ...rest,
+      openGate(onBadBody) {
+        openGate(onBadBody)
+        return { guard: guardApp, expectBody }
+      },
       accept({ fd, counts, self, onConnection, onError }) {
         const handle = startAccepting(fd, counts, self, onConnection, onError)
         return {

@@ -49,6 +49,7 @@ const OWNED = [
       'src/ingress/client-address.ts',
       'src/ingress/client-certificate.ts',
       'src/ingress/exchange.ts',
+      'src/ingress/gate.ts',
       'src/ingress/listen.ts',
       'src/ingress/peers.ts',
       'src/ingress/tls.ts',
@@ -106,6 +107,7 @@ const OWNED = [
     by: [
       'src/primary.ts',
       'src/state/segment.ts',
+      'src/ingress/gate.ts',
       'src/ingress/listen.ts',
       'src/policy/signature.ts',
       'src/control/service-manager.ts',

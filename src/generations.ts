@@ -6,6 +6,7 @@ import type { Consumer, RouteTable } from './config/compile.js'
 import type { Settings } from './config/settings.js'
 import { Deadlines } from './deadlines.js'
 import { isTrusted } from './ingress/client-address.js'
+import { guard, openGate } from './ingress/gate.js'
 import { type Peer, Peers } from './ingress/peers.js'
 import { TlsApps } from './ingress/tls.js'
 import { uWS } from './ingress/uws.js'
@@ -88,6 +89,9 @@ export function createWorker(parts: WorkerParts): Worker {
   let connections = 0
   let onQuiet: (() => void) | null = null
 
+  const gateProblem = openGate()
+  if (gateProblem !== '')
+    log.warn({ reason: gateProblem }, 'chunked requests end their connection: no gate before the parser')
   let tlsApps = parts.certificates === null ? null : new TlsApps(parts.certificates, parts.minTlsVersion)
   const peers = new Peers(
     serve,
@@ -105,6 +109,7 @@ export function createWorker(parts: WorkerParts): Worker {
   function serve(peer: Peer): TemplatedApp {
     const route = (one: TemplatedApp): TemplatedApp => one.any('/*', (res, req) => phases.begin(res, req, peer))
     const app = tlsApps === null ? route(uWS.App()) : tlsApps.create(route)
+    guard(app, tlsApps !== null)
     app.filter((_, change) => {
       if (Number(change) > 0) {
         connections++

@@ -96,7 +96,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     counters.begin()
     exchange.secure = shared.secure
     setAddresses(exchange, peer, table.trustedProxies)
-    const refused = checkFraming(exchange) ?? clientCertificates?.read(exchange) ?? findRoute(exchange)
+    const refused = checkFraming(exchange, table) ?? clientCertificates?.read(exchange) ?? findRoute(exchange)
     setRequestId(exchange)
     if (refused !== null) return reject(exchange, refused)
     const unwelcome = checkAddress(exchange) ?? authenticator.identify(exchange) ?? checkLength(exchange)
@@ -110,7 +110,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   }
 
   function findRoute(exchange: Exchange): Rejection | null {
-    const found = match(exchange.host, exchange.path, exchange.method, exchange)
+    const found = match(exchange.host, exchange.canonicalPath, exchange.method, exchange)
     if (found === null) return noRoute
     exchange.route = found
     exchange.service = found.service

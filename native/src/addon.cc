@@ -118,6 +118,7 @@ NAPI_MODULE_INIT() {
   tidegate::registerAcceptor(env, exports);
   tidegate::registerHmac(env, exports);
   tidegate::registerHandover(env, exports);
+  tidegate::registerGate(env, exports);
   tidegate::setFunction(env, exports, "closeFd", tidegate::closeFd);
   return exports;
 }

@@ -63,5 +63,6 @@ void registerListener(napi_env env, napi_value exports);
 void registerAcceptor(napi_env env, napi_value exports);
 void registerHmac(napi_env env, napi_value exports);
 void registerHandover(napi_env env, napi_value exports);
+void registerGate(napi_env env, napi_value exports);
 
 }  // namespace tidegate

@@ -4,7 +4,7 @@ import type { JsonWebKey } from 'node:crypto'
 import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { compileHttpSignature, type HttpSignatureKey, type HttpSignatureRules } from './http-signature.js'
-import { canonicalHost, type PathPattern } from './patterns.js'
+import { canonicalHost, type PathPattern, type PathRules } from './patterns.js'
 import { NO_TIMEOUT } from './quantities.js'
 import { patternOf } from './references.js'
 import type { Config, LimitConfig, RouteConfig } from './schema.js'
@@ -195,7 +195,7 @@ export interface Route {
   readonly trustRid: boolean
   readonly preserveHost: boolean
   /**
-   * The matched literal path, taken off before forwarding (cutPrefix in patterns.ts): what is left starts with '/', or gets one.
+   * The matched literal path, taken off before forwarding: what is left starts with '/', or gets one.
    * Null leaves the path alone.
    */
   readonly stripPrefix: string | null
@@ -227,6 +227,9 @@ export interface RouteTable {
   readonly consumers: readonly Consumer[]
   readonly consumersByName: ReadonlyMap<string, Consumer>
   readonly trustedProxies: readonly AddressRange[]
+  /** What becomes of a header field with a `_` in its name. */
+  readonly underscoresInHeaders: Config['underscoresInHeaders']
+  readonly paths: PathRules
   /** Where API keys are looked for: a header in lower case, and a parameter of the query or null. */
   readonly apiKeyHeader: string
   readonly apiKeyParameter: string | null
@@ -334,6 +337,8 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
     consumers,
     consumersByName,
     trustedProxies: config.trustedProxies.map(addressRange),
+    underscoresInHeaders: config.underscoresInHeaders,
+    paths: config.paths,
     apiKeyHeader: config.apiKeys.header,
     apiKeyParameter: config.apiKeys.query ?? null,
     issuers: Object.entries(config.jwt).map(([name, issuer]) => compileIssuer(name, issuer, config, consumersByName)),

@@ -696,6 +696,18 @@ const tlsSchema = z
     'The listener speaks TLS. File paths are relative to this file; the files are read again when they change. Without this key it speaks cleartext.',
   )
 
+const pathsSchema = z
+  .strictObject({
+    mergeSlashes: z.boolean().default(true).describe('// is / (nginx merge_slashes, Envoy the same).'),
+    escapedSlashes: z
+      .enum(['refuse', 'keep'])
+      .default('refuse')
+      .describe('%2F and %5C in a path: refused with 400, or kept as they are, for services that do not decode them.'),
+  })
+  .describe(
+    'How request paths are read. Dot segments and needless escapes are always resolved; the result decides the route and is forwarded.',
+  )
+
 export const configSchema = z
   .strictObject({
     consumers: named(consumerSchema).default({}).describe('Who may call, by name.'),
@@ -713,6 +725,13 @@ export const configSchema = z
       .array(address)
       .default([])
       .describe('Addresses and CIDR ranges of the proxies in front: their X-Forwarded-For is believed.'),
+    paths: pathsSchema.prefault({}),
+    underscoresInHeaders: z
+      .enum(['drop', 'refuse', 'allow'])
+      .default('drop')
+      .describe(
+        'Header fields with a _ in their name, which many a service takes for a -: left out, refused with 400, or passed on.',
+      ),
   })
   .meta({ title: 'Tidegate configuration' })
 

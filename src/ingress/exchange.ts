@@ -19,8 +19,10 @@ export class Exchange {
   // The request as it arrived.
   /** Upper case. */
   readonly method: string
-  /** Origin-form path without the query. */
+  /** Origin-form path without the query, as it was sent: for the signature and the log. */
   readonly path: string
+  /** What the path means (config/patterns.ts): for everything else. */
+  canonicalPath: string
   /** Without the question mark; '' where there is none, and where it is empty. */
   readonly query: string
   /** There was a question mark. */
@@ -115,6 +117,7 @@ export class Exchange {
     this.startUs = startUs
     this.method = method
     this.path = path
+    this.canonicalPath = path
     this.query = query ?? ''
     this.hasQuery = query !== undefined
     this.headers = headers

@@ -4,7 +4,6 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
 import type { Service } from '../config/compile.js'
 import { withoutParameter } from '../config/parameter.js'
-import { cutPrefix } from '../config/patterns.js'
 import type { Deadline, Deadlines } from '../deadlines.js'
 import { CLIENT_SILENCE_MS, type Upload, type UploadEvents } from '../ingress/body.js'
 import type { Exchange, Holder } from '../ingress/exchange.js'
@@ -170,7 +169,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.settle(null)
   }
 
-  onTooLarge(rejection: Rejection): void {
+  onRefused(rejection: Rejection): void {
     this.giveUp(new Error(rejection.reason), rejection)
   }
 
@@ -318,8 +317,8 @@ function hasBody(exchange: Exchange): boolean {
 /** Path and query as the route wants them at the service. */
 function upstreamTarget(exchange: Exchange): string {
   const route = exchange.route!
-  let path = exchange.path
-  if (route.stripPrefix !== null) path = cutPrefix(path, route.stripPrefix)
+  let path = exchange.canonicalPath
+  if (route.stripPrefix !== null) path = path.slice(route.stripPrefix.length)
   if (route.rewrite !== null) path = route.rewrite + path
   if (path === '' || path.charCodeAt(0) !== 0x2f) path = `/${path}`
   if (!exchange.hasQuery) return path

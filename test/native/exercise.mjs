@@ -10,6 +10,7 @@ import { connect, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
+import { CLASSES, SERVED } from '../support/framing-cases.mjs'
 
 const addon = process.argv[2]
 const native = createRequire(import.meta.url)(addon)
@@ -46,7 +47,8 @@ function failures() {
     ignore,
   ]
   for (const name of Object.keys(native)) {
-    if (name === 'closeFd') continue
+    // Says no where there is no gate, whatever it is asked.
+    if (name === 'closeFd' || name === 'expectBody') continue
     for (const first of values) {
       for (const second of values) {
         if (name === 'listen' && first === '') continue
@@ -219,12 +221,64 @@ function macs() {
   }
 }
 
+/** Every doubtful request, whole and a byte at a time, through the gate and the parser behind it. */
+async function gate() {
+  const require = createRequire(import.meta.url)
+  let uWS
+  for (const name of ['uWebSockets.js-next', 'uWebSockets.js']) {
+    try {
+      uWS ??= require(name)
+    } catch {}
+  }
+  assert.throws(() => native.guardApp(0, false), { code: 'EINVAL' })
+  const told = []
+  native.openGate((exchange) => told.push(exchange))
+  assert.throws(() => native.openGate(ignore), { code: 'EALREADY' })
+  assert.equal(native.expectBody(-1, {}), false)
+  const app = uWS.App()
+  native.guardApp(app.getDescriptor(), false)
+  app.any('/*', (res, req) => {
+    const bytes = req.getHeader('transfer-encoding') === '' ? Number(req.getHeader('content-length')) : -1
+    res.onAborted(ignore)
+    if (bytes !== 0 && Number.isSafeInteger(bytes)) assert.equal(native.expectBody(bytes, { bytes }), true)
+    res.onData((_, isLast) => {
+      if (isLast) res.end('ok')
+    })
+  })
+  const listener = await new Promise((resolve) => app.listen('127.0.0.1', 0, resolve))
+  const port = uWS.us_socket_local_port(listener)
+  const requests = [...CLASSES.flatMap(({ requests }) => requests), ...SERVED.map(({ request }) => request)]
+  const send = (request, bytewise) =>
+    new Promise((resolve) => {
+      const bytes = Buffer.from(request, 'latin1')
+      const socket = connect({ port, host: '127.0.0.1', noDelay: true }, async () => {
+        for (let i = 0; bytewise && i < bytes.length && !socket.destroyed; i++) {
+          socket.write(bytes.subarray(i, i + 1))
+          await turn()
+        }
+        if (!bytewise) socket.write(bytes)
+        setTimeout(() => socket.destroy(), 50)
+      })
+      socket.on('error', ignore).on('data', ignore).once('close', resolve)
+    })
+  for (let i = 0; i < requests.length; i += 32) {
+    const some = requests.slice(i, i + 32)
+    await Promise.all(
+      some.flatMap((request) => [send(request, false), ...(request.length < 500 ? [send(request, true)] : [])]),
+    )
+  }
+  assert.ok(told.length > 50 && told.every(({ bytes }) => bytes === -1))
+  uWS.us_listen_socket_close(listener)
+  app.close()
+}
+
 failures()
 macs()
 await segments()
 await accepting()
 await handover()
 await threads()
+await gate()
 await collect()
 // No sanitizer counts mappings: of the sixty and more made, none may be left.
 const left = readFileSync('/proc/self/maps', 'utf8')

@@ -30,6 +30,8 @@ export interface Origin {
   readonly requests: Lines<Seen>
   /** Connections opened so far. */
   readonly connections: number
+  /** Received so far, on all of them. */
+  readonly bytes: number
   close(): Promise<void>
 }
 
@@ -200,10 +202,14 @@ function listen(
   origin = 'http://127.0.0.1',
 ): Promise<Origin> {
   const sockets = new Set<Socket>()
+  let bytes = 0
   server.on('connection', (socket: Socket) => {
     sockets.add(socket)
     socket.on('error', () => {})
-    socket.once('close', () => sockets.delete(socket))
+    socket.once('close', () => {
+      sockets.delete(socket)
+      bytes += socket.bytesRead
+    })
   })
   return new Promise((resolve, reject) => {
     server.once('error', reject)
@@ -215,6 +221,9 @@ function listen(
         requests: rest.requests,
         get connections() {
           return rest.connections
+        },
+        get bytes() {
+          return [...sockets].reduce((sum, socket) => sum + socket.bytesRead, bytes)
         },
         close: () =>
           new Promise((done) => {

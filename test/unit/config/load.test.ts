@@ -45,7 +45,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     [
       'an unknown section',
       `${SOUND}servces: {}\n`,
-      'gw.yaml:4:1: servces: unknown key; known: consumers, apiKeys, jwt, httpSignature, replay, limits, tls, trustedProxies',
+      'gw.yaml:4:1: servces: unknown key; known: consumers, apiKeys, jwt, httpSignature, replay, limits, tls, trustedProxies, paths, underscoresInHeaders',
     ],
     [
       'a misspelt key',
@@ -148,7 +148,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     ],
     [
       'paths that no request has',
-      `${SERVICES}routes:\n${['a', '/a?b', '/a b', '/*', '/a/../b', '/%zz', '/:'].map((p) => `  - { match: { path: '${p}' }, service: s, auth: none }\n`).join('')}`,
+      `${SERVICES}routes:\n${['a', '/a?b', '/a b', '/*', '/a/../b', '/%zz', '/:', '/a//b', '/a\\b'].map((p) => `  - { match: { path: '${p}' }, service: s, auth: none }\n`).join('')}`,
       `gw.yaml:3:16: routes[0].match.path: must start with '/', "a" does not`,
       'gw.yaml:4:16: routes[1].match.path: is a path: no query and no fragment',
       'gw.yaml:5:16: routes[2].match.path: must not contain blanks or control characters',
@@ -156,6 +156,8 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       "gw.yaml:7:16: routes[4].match.path: must not contain '.' or '..' segments",
       'gw.yaml:8:16: routes[5].match.path: has a % that is not followed by two hex digits',
       `gw.yaml:9:16: routes[6].match.path: has ":": a parameter is ':' and a name`,
+      'gw.yaml:10:16: routes[7].match.path: must not contain empty segments',
+      'gw.yaml:11:16: routes[8].match.path: must not contain backslashes',
     ],
     [
       'two kinds of path',
