@@ -6,7 +6,7 @@ import type { Config } from './schema.js'
 /** Longer values, such as bodies of fallbacks, are said to differ and not shown. */
 const MAX_SHOWN = 80
 /** Whatever text a key of such a name holds; a route may be found by a header that only some know. */
-const SECRET = /secret|password|token|private|key|cookie|^headers$/i
+const SECRET = /secret|password|passphrase|token|private|key|cookie|^certificates$|^headers$/i
 
 /** One line each: `+` came, `-` went, `~` changed. In the order of the sections, then as the entries stand in the new one. */
 export function diffConfigs(before: Config, after: Config): string[] {

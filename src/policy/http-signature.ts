@@ -167,5 +167,6 @@ function check(exchange: Exchange, key: VerificationKey, input: InnerList, signa
 
 /** What the caller spoke, where a trusted proxy in front says so. */
 function schemeOf(exchange: Exchange): Scheme {
+  if (exchange.secure) return 'https'
   return exchange.peerTrusted && /^https(,|$)/i.test(exchange.header('x-forwarded-proto')) ? 'https' : 'http'
 }
