@@ -23,18 +23,35 @@ export interface AcceptOptions {
   readonly counts: Int32Array
   /** This worker's index in counts. onConnection or whoever counts for it must raise it before returning. */
   readonly self: number
-  /**
-   * Gets a connected, non-blocking socket and owns it, and the address of its other end (RFC 5952; IPv4 where it is mapped). What it throws becomes an uncaughtException; the descriptor is then closed,
-   * unless something in this event loop already polls it.
-   */
-  readonly onConnection: (fd: number, address: string) => void
+  /** Gets a connected, non-blocking socket and owns it. What it throws becomes an uncaughtException; the descriptor is then closed, unless something in this event loop already polls it. */
+  readonly onConnection: OnConnection
+  /** Null: connections are handed over as they come. */
+  readonly door: Door | null
   /** EMFILE and the like, at most ten times a second: accepting pauses for 100 ms and goes on by itself. */
   readonly onError: (code: string) => void
 }
 
+/**
+ * `address` is that of the other end, or the one that a proxy has announced (RFC 5952; IPv4 where it is mapped). A `relayed` connection carries
+ * one request of HTTP/1.0, written as one of HTTP/1.1 behind a PROXY header with that address, and is closed with its answer.
+ */
+export type OnConnection = (fd: number, address: string, relayed: boolean, announced: boolean) => void
+
+/** What happens to connections before they are handed over: each waits until its first request's head is complete, or can be none. */
+export interface Door {
+  /** For that, from the moment it was accepted. After it, 408 and the end. */
+  readonly headTimeoutMs: number
+  /** Raised by one for each connection that is turned away. 0: its head came too slowly; 1: a PROXY header was wrong, missing or not asked for. */
+  readonly tallies: Float64Array
+  /** Whether connections from this address must begin with a PROXY protocol header, which is then taken off; null: none. From others one is refused. */
+  readonly isProxy: ((address: string) => boolean) | null
+}
+
 export interface Acceptor {
-  /** Stops accepting and closes this process's copy of the listening descriptor. May be called twice, and from onConnection. */
+  /** Stops accepting and closes this process's copy of the listening descriptor. May be called twice, and from onConnection. Who waits at the door is sent away; requests of HTTP/1.0 are seen through. */
   close(): void
+  /** Requests of HTTP/1.0 whose answer has not left this process yet. */
+  relays(): number
 }
 
 /** Errors of the system have `code` and `syscall`; a wrong argument is a TypeError that names it. */
@@ -66,10 +83,14 @@ interface Addon extends Omit<Native, 'accept'> {
     fd: number,
     counts: Int32Array,
     self: number,
-    onConnection: (fd: number, address: string) => void,
+    onConnection: OnConnection,
     onError: (code: string) => void,
+    headTimeoutMs: number,
+    tallies: Float64Array | null,
+    isProxy: ((address: string) => boolean) | null,
   ): unknown
   stopAccepting(handle: unknown): void
+  relaysUnderWay(handle: unknown): number
 }
 
 function load(): Native | string {
@@ -80,12 +101,13 @@ function load(): Native | string {
   const file = join(root, 'native', 'build', 'Release', 'tidegate.node')
   if (!existsSync(file)) return 'the native addon is not built (npm rebuild builds it where there is a C++ compiler)'
   try {
-    const { startAccepting, stopAccepting, ...rest } = createRequire(import.meta.url)(file) as Addon
+    const { startAccepting, stopAccepting, relaysUnderWay, ...rest } = createRequire(import.meta.url)(file) as Addon
     return {
       ...rest,
-      accept({ fd, counts, self, onConnection, onError }) {
-        const handle = startAccepting(fd, counts, self, onConnection, onError)
-        return { close: () => stopAccepting(handle) }
+      accept({ fd, counts, self, onConnection, onError, door }) {
+        const { headTimeoutMs, tallies, isProxy } = door ?? { headTimeoutMs: 0, tallies: null, isProxy: null }
+        const handle = startAccepting(fd, counts, self, onConnection, onError, headTimeoutMs, tallies, isProxy)
+        return { close: () => stopAccepting(handle), relays: () => relaysUnderWay(handle) }
       },
     }
   } catch (error) {

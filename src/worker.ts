@@ -76,6 +76,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     const exchange = accept(res, req, nowUs())
     inFlight++
     counters.begin()
+    if (peer.relayed) exchange.isHttp10 = true
     setAddresses(exchange, peer, table.trustedProxies)
     const refused = checkFraming(exchange) ?? findRoute(exchange)
     setRequestId(exchange)

@@ -1,5 +1,5 @@
 // The acceptor: the first step of a connection's way. The primary opens the listening socket (listener.cc), each worker accepts from
-// it and hands the descriptors to JavaScript. Reads nothing from a connection and never sees a request.
+// it and hands the descriptors to JavaScript, by way of arrivals.cc where what they say first is of interest. Reads nothing from a connection.
 //
 // Who takes a connection. Every worker's loop watches the socket, so each new connection wakes all that are idle. One that has more
 // connections open than the least loaded leaves it alone: it stays for that one, which was woken too. Keep-alive connections live
@@ -20,9 +20,8 @@
 // The socket lies edge-triggered in an epoll set of its own, which the loop watches. Declining then costs no epoll_ctl, and the
 // next connection wakes us again; with uv_poll directly on the socket a worker that declines has to stop polling, and for
 // that millisecond is missing when a connection comes that it should take.
-#include "addon.h"
+#include "arrivals.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -49,6 +48,8 @@ struct Acceptor {
   napi_ref onError = nullptr;
   napi_async_context context = nullptr;
   napi_async_cleanup_hook_handle cleanup = nullptr;
+  ArrivalOptions arrivalOptions;
+  Arrivals* arrivals = nullptr;  // null where nobody looks at first bytes
   Descriptor listener;
   Descriptor edge;  // an epoll set that holds the listener alone
   uv_poll_t poll;
@@ -71,15 +72,24 @@ void drop(Acceptor* a) {
   if (--a->references == 0) delete a;
 }
 
-void onClosed(uv_handle_t* handle) {
-  auto* a = static_cast<Acceptor*>(handle->data);
+void onClosed(Acceptor* a) {
   if (--a->openHandles > 0) return;
   napi_delete_reference(a->env, a->counts);
   napi_delete_reference(a->env, a->onConnection);
+  if (a->arrivalOptions.isProxy != nullptr) napi_delete_reference(a->env, a->arrivalOptions.isProxy);
+  if (a->arrivalOptions.tallies != nullptr) napi_delete_reference(a->env, a->arrivalOptions.tallies);
   napi_delete_reference(a->env, a->onError);
   napi_async_destroy(a->env, a->context);
   napi_remove_async_cleanup_hook(a->cleanup);  // from here on the environment may go
   drop(a);
+}
+
+void onHandleClosed(uv_handle_t* handle) { onClosed(static_cast<Acceptor*>(handle->data)); }
+
+void onArrivalsClosed(void* data) {
+  auto* a = static_cast<Acceptor*>(data);
+  a->arrivals = nullptr;
+  onClosed(a);
 }
 
 void stop(Acceptor* a) {
@@ -87,13 +97,18 @@ void stop(Acceptor* a) {
   a->closing = true;
   // Closing the handle takes the epoll set out of the loop's, so before the descriptors: other processes keep the socket open, and
   // what stays registered in a loop would go on waking it.
-  uv_close(reinterpret_cast<uv_handle_t*>(&a->poll), onClosed);
-  uv_close(reinterpret_cast<uv_handle_t*>(&a->timer), onClosed);
+  uv_close(reinterpret_cast<uv_handle_t*>(&a->poll), onHandleClosed);
+  uv_close(reinterpret_cast<uv_handle_t*>(&a->timer), onHandleClosed);
   a->edge = Descriptor();
   a->listener = Descriptor();
+  if (a->arrivals != nullptr) a->arrivals->stop();
 }
 
-void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) { stop(static_cast<Acceptor*>(data)); }
+void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
+  auto* a = static_cast<Acceptor*>(data);
+  stop(a);
+  if (a->arrivals != nullptr) a->arrivals->close();
+}
 
 // The counts as they are now. Read anew on each wake: whoever detaches the buffer leaves us with none, not with a dangling pointer.
 struct Counts {
@@ -166,51 +181,6 @@ bool declines(Acceptor* a, const Counts& counts, int32_t own) {
   return true;
 }
 
-// Ends a connection whose callback threw before it passed the descriptor on. It may have thrown after: uWS's filter runs inside
-// adoptSocket, and an exception there leaves the socket adopted. Then this loop polls it already, which libuv answers with EEXIST.
-// EBADF: the callback closed it itself.
-void closeUnlessAdopted(uv_loop_t* loop, int fd) {
-  auto* probe = new uv_poll_t;
-  if (uv_poll_init(loop, probe, fd) != 0) {
-    delete probe;
-    return;
-  }
-  uv_close(reinterpret_cast<uv_handle_t*>(probe), [](uv_handle_t* handle) { delete reinterpret_cast<uv_poll_t*>(handle); });
-  close(fd);
-}
-
-// The way into JavaScript for one wake, opened with the first call: ticks and microtasks run once, when it ends.
-class Calls {
- public:
-  explicit Calls(Acceptor* a) : a_(a) {}
-  ~Calls() {
-    if (open_) napi_close_callback_scope(a_->env, scope_);
-  }
-
-  // False when the callback did not return normally; the exception, if there is one, has become an uncaughtException.
-  bool operator()(napi_ref callback, const napi_value* arguments, size_t count, int fd) {
-    napi_value function, receiver, resource, error;
-    if (!open_) {
-      napi_create_object(a_->env, &resource);
-      open_ = napi_open_callback_scope(a_->env, resource, a_->context, &scope_) == napi_ok;
-    }
-    napi_get_reference_value(a_->env, callback, &function);
-    napi_get_undefined(a_->env, &receiver);
-    if (open_ && napi_call_function(a_->env, receiver, function, count, arguments, nullptr) == napi_ok) return true;
-    bool pending = false;
-    napi_is_exception_pending(a_->env, &pending);
-    if (pending) napi_get_and_clear_last_exception(a_->env, &error);
-    if (fd >= 0) closeUnlessAdopted(a_->timer.loop, fd);
-    if (pending) napi_fatal_exception(a_->env, error);
-    return false;
-  }
-
- private:
-  Acceptor* a_;
-  napi_callback_scope scope_ = nullptr;
-  bool open_ = false;
-};
-
 // accept4's errors that belong to the connection it would have returned (accept(2), "Error handling"), not to us.
 bool concernsConnection(int error) {
   switch (error) {
@@ -240,21 +210,6 @@ void rearm(Acceptor* a) {
   epoll_ctl(a->edge.get(), EPOLL_CTL_MOD, a->listener.get(), &event);
 }
 
-// As RFC 5952 writes it; an IPv4 client of a socket for both families as the IPv4 it is.
-napi_value addressText(napi_env env, const sockaddr_storage& peer) {
-  char text[INET6_ADDRSTRLEN] = "";
-  if (peer.ss_family == AF_INET) {
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(peer).sin_addr, text, sizeof text);
-  } else if (peer.ss_family == AF_INET6) {
-    const in6_addr& address = reinterpret_cast<const sockaddr_in6&>(peer).sin6_addr;
-    if (IN6_IS_ADDR_V4MAPPED(&address)) inet_ntop(AF_INET, &address.s6_addr[12], text, sizeof text);
-    else inet_ntop(AF_INET6, &address, text, sizeof text);
-  }
-  napi_value value;
-  napi_create_string_latin1(env, text, NAPI_AUTO_LENGTH, &value);
-  return value;
-}
-
 // Takes up to `most` connections, if `patient` only those that no other worker should have. Returns how many.
 int take(Acceptor* a, int most, bool patient) {
   napi_handle_scope scope;
@@ -263,7 +218,7 @@ int take(Acceptor* a, int most, bool patient) {
   {
     const Counts counts(a);
     const int32_t before = counts.of(a->self);
-    Calls call(a);
+    Calls call(a->env, a->context);
     for (int n = 0; !a->closing; n++) {
       if (n == most) {
         rearm(a);
@@ -288,10 +243,9 @@ int take(Acceptor* a, int most, bool patient) {
       }
       taken++;
       if (a->state == Acceptor::kDeferring) watch(a);  // this was the one that waited
-      napi_value arguments[2];
-      napi_create_int32(a->env, fd, &arguments[0]);
-      arguments[1] = addressText(a->env, peer);
-      call(a->onConnection, arguments, 2, fd);
+      const Visitor visitor = {fd, Address::of(peer)};
+      if (a->arrivals != nullptr) a->arrivals->arrive(visitor, call);
+      else handOver(a->env, a->onConnection, visitor, fd, false, call);
     }
   }
   napi_close_handle_scope(a->env, scope);
@@ -341,10 +295,11 @@ void onTimer(uv_timer_t* timer) {
   napi_close_handle_scope(a->env, scope);
 }
 
-// startAccepting(fd, counts, self, onConnection, onError) -> handle for stopAccepting. Owns fd from success on.
+// startAccepting(fd, counts, self, onConnection, onError, headTimeoutMs, tallies, isProxy) -> handle for stopAccepting. Owns fd from
+// success on.
 napi_value startAccepting(napi_env env, napi_callback_info info) {
-  Arguments<5> args(env, info);
-  int64_t fd, self;
+  Arguments<8> args(env, info);
+  int64_t fd, self, headTimeoutMs;
   if (!readInteger(env, args.at[0], "fd", 0, INT32_MAX, &fd)) return nullptr;
   bool isArray = false;
   napi_typedarray_type type;
@@ -356,6 +311,18 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   }
   if (!readInteger(env, args.at[2], "self", 0, static_cast<int64_t>(workers) - 1, &self)) return nullptr;
   if (!checkFunction(env, args.at[3], "onConnection") || !checkFunction(env, args.at[4], "onError")) return nullptr;
+
+  if (!readInteger(env, args.at[5], "headTimeoutMs", 0, INT32_MAX, &headTimeoutMs)) return nullptr;
+  napi_valuetype isProxy = napi_null;
+  if (headTimeoutMs > 0) {
+    napi_is_typedarray(env, args.at[6], &isArray);
+    if (!isArray || napi_get_typedarray_info(env, args.at[6], &type, nullptr, nullptr, nullptr, nullptr) != napi_ok ||
+        type != napi_float64_array) {
+      return throwArgument(env, "tallies", "a Float64Array");
+    }
+    napi_typeof(env, args.at[7], &isProxy);
+    if (isProxy != napi_null && !checkFunction(env, args.at[7], "isProxy")) return nullptr;
+  }
 
   const int listener = static_cast<int>(fd);
   int listening = 0;
@@ -371,6 +338,9 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   epoll_event event = {};
   event.events = EPOLLIN | EPOLLET;
   if (epoll_ctl(edge.get(), EPOLL_CTL_ADD, listener, &event) != 0) return throwSystem(env, errno, "epoll_ctl", "");
+
+  Descriptor crowd(headTimeoutMs > 0 ? epoll_create1(EPOLL_CLOEXEC) : -1);
+  if (headTimeoutMs > 0 && !crowd.valid()) return throwSystem(env, errno, "epoll_create1", "");
 
   uv_loop_t* loop;
   if (napi_get_uv_event_loop(env, &loop) != napi_ok) return throwCoded(env, "ENOTSUP", "accept", "no event loop here", "");
@@ -395,6 +365,19 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   napi_create_reference(env, args.at[1], 1, &a->counts);
   napi_create_reference(env, args.at[3], 1, &a->onConnection);
   napi_create_reference(env, args.at[4], 1, &a->onError);
+  if (headTimeoutMs > 0) {
+    ArrivalOptions& options = a->arrivalOptions;
+    if (isProxy != napi_null) napi_create_reference(env, args.at[7], 1, &options.isProxy);
+    napi_create_reference(env, args.at[6], 1, &options.tallies);
+    options.headTimeoutMs = static_cast<uint64_t>(headTimeoutMs);
+    options.onConnection = a->onConnection;
+    options.counts = a->counts;
+    options.self = a->self;
+    options.onClosed = onArrivalsClosed;
+    options.onClosedData = a;
+    a->arrivals = Arrivals::create(env, a->context, loop, std::move(crowd), options);
+    a->openHandles++;
+  }
   napi_add_async_cleanup_hook(env, onEnvironmentEnds, a, &a->cleanup);
   napi_create_external(env, a, [](napi_env, void* data, void*) { drop(static_cast<Acceptor*>(data)); }, nullptr, &out);
   napi_type_tag_object(env, out, &kAcceptorTag);
@@ -402,17 +385,30 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   return out;
 }
 
+Acceptor* acceptorOf(napi_env env, napi_value handle) {
+  bool ours = false;
+  void* data = nullptr;
+  if (napi_check_object_type_tag(env, handle, &kAcceptorTag, &ours) != napi_ok || !ours ||
+      napi_get_value_external(env, handle, &data) != napi_ok) {
+    throwArgument(env, "handle", "what startAccepting returned");
+    return nullptr;
+  }
+  return static_cast<Acceptor*>(data);
+}
+
 // stopAccepting(handle): closes this process's copy of the socket. Connections in its queue are for the others.
 napi_value stopAccepting(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
-  bool ours = false;
-  void* data = nullptr;
-  if (napi_check_object_type_tag(env, args.at[0], &kAcceptorTag, &ours) != napi_ok || !ours ||
-      napi_get_value_external(env, args.at[0], &data) != napi_ok) {
-    return throwArgument(env, "handle", "what startAccepting returned");
-  }
-  stop(static_cast<Acceptor*>(data));
+  if (Acceptor* a = acceptorOf(env, args.at[0])) stop(a);
   return nullptr;
+}
+
+// relaysUnderWay(handle) -> exchanges of HTTP/1.0 that are not through to their client.
+napi_value relaysUnderWay(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a == nullptr) return nullptr;
+  return integer(env, a->arrivals == nullptr ? 0 : static_cast<int64_t>(a->arrivals->exchanges()));
 }
 
 }  // namespace
@@ -420,6 +416,7 @@ napi_value stopAccepting(napi_env env, napi_callback_info info) {
 void registerAcceptor(napi_env env, napi_value exports) {
   setFunction(env, exports, "startAccepting", startAccepting);
   setFunction(env, exports, "stopAccepting", stopAccepting);
+  setFunction(env, exports, "relaysUnderWay", relaysUnderWay);
 }
 
 }  // namespace tidegate

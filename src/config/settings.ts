@@ -112,6 +112,12 @@ export const SETTINGS = {
     default: '16384',
     about: 'most bytes of a request head, 1 KiB to 1 MiB',
   },
+  TIDEGATE_HEADER_TIMEOUT_MS: {
+    key: 'headerTimeoutMs',
+    type: numberIn(100, 3_600_000),
+    default: '10000',
+    about: "time a new connection has for its first request's head; then it is answered 408 and closed",
+  },
   TIDEGATE_MAX_BODY_BYTES: {
     key: 'maxBodyBytes',
     type: bytesIn(0, 2 ** 40),

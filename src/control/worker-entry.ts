@@ -15,6 +15,9 @@ import type { FromWorker, StartMessage, ToWorker } from './messages.js'
 /** A tenth of the time after which the primary takes a worker for hung. */
 const HEARTBEAT_MS = 200
 
+/** How often a drain looks whether the last answers are through the acceptor's relay. */
+const SETTLE_MS = 20
+
 const send = (message: FromWorker): void => {
   if (parentPort !== null) parentPort.postMessage(message)
   else if (process.connected) process.send!(message)
@@ -68,6 +71,7 @@ async function start(message: StartMessage): Promise<() => void> {
           port: message.port,
           counts: slots.connections,
           self: slot,
+          door: { headTimeoutMs: settings.headerTimeoutMs, tallies: slots.turnedAway(slot), isProxy: null },
           onError: (code) => log.error({ code }, 'cannot accept connections for the moment'),
         })
   send({ type: 'listening', port: listener.port, uwsVersion })
@@ -82,7 +86,10 @@ async function start(message: StartMessage): Promise<() => void> {
       log.warn('drain time over: cutting what is still in flight')
       done()
     }, settings.drainTimeoutMs)
-    void worker.drain().then(done)
+    void worker.drain().then(function settle(): void {
+      if (listener.onTheirWay() > 0) setTimeout(settle, SETTLE_MS)
+      else done()
+    })
     function done(): void {
       clearTimeout(late)
       worker.close()

@@ -64,9 +64,12 @@ export function checkFraming(exchange: Exchange): Rejection | null {
   }
   if (codings > 0) {
     if (lengths > 0) return badLength
+    // RFC 9112, 6.1: HTTP/1.0 has none.
+    if (exchange.isHttp10) return badCoding
     exchange.contentLength = -1
   }
-  if (hosts !== 1 || exchange.host === '') return badHost
+  // HTTP/1.0 has no Host; the relay writes an empty one for uWS.
+  if (hosts !== 1 || (exchange.host === '' && (!exchange.isHttp10 || exchange.header('host') !== ''))) return badHost
   if (exchange.method === 'CONNECT') return noTunnels
   // RFC 3986, 2: a target is visible ASCII; a fragment never leaves the client.
   if (/[^\x21-\x7e]|#/.test(exchange.path) || /[^\x21-\x7e]|#/.test(exchange.query)) return badTarget

@@ -1,6 +1,7 @@
 // Whose connection is it? uWS tells the address of a request's other end by a system call and a buffer made for it, per request, and has no
 // place to keep anything per connection. The acceptor is told once, when it accepts. So each address gets a uWS app of its own as long as
-// it has connections, and the app's handlers know whom they serve. Where these run out, or uWS accepts by itself, uWS is asked.
+// it has connections, and the app's handlers know whom they serve. Where these run out, or uWS accepts by itself, uWS is asked. What the
+// acceptor relays (HTTP/1.0) is one app's for all: there each connection has one request, behind a PROXY header that uWS reads.
 import type { TemplatedApp } from 'uWebSockets.js'
 
 /** The other end of connections: whom an app serves. */
@@ -9,6 +10,8 @@ export interface Peer {
   address: string
   /** The address is one of a trusted proxy. */
   trusted: boolean
+  /** Connections come from the acceptor's relay: HTTP/1.0, and uWS was told the address by a PROXY header. */
+  readonly relayed: boolean
   connections: number
 }
 
@@ -16,12 +19,16 @@ interface Slot extends Peer {
   readonly app: TemplatedApp
 }
 
-/** Addresses with connections at the same time that are remembered, per worker. An app takes some kilobytes. */
+/** Addresses that are remembered, per worker. An app takes some 30 KB. */
 const MAX_ADDRESSES = 128
+/** Where a proxy has announced them, uWS cannot be asked: so many may have connections at the same time. */
+const MAX_ANNOUNCED = 4096
 
 export class Peers {
   /** For anyone. */
   readonly anyone: TemplatedApp
+  /** For the acceptor's relay. */
+  readonly relayed: TemplatedApp
   private readonly create: (peer: Peer) => TemplatedApp
   private readonly isTrusted: (address: string) => boolean
   private readonly slots: Slot[] = []
@@ -32,13 +39,17 @@ export class Peers {
   constructor(create: (peer: Peer) => TemplatedApp, isTrusted: (address: string) => boolean) {
     this.create = create
     this.isTrusted = isTrusted
-    this.anyone = create({ address: '', trusted: false, connections: 0 })
+    this.anyone = create({ address: '', trusted: false, relayed: false, connections: 0 })
+    this.relayed = create({ address: '', trusted: false, relayed: true, connections: 0 })
   }
 
-  adopt(fd: number, address: string): void {
-    const slot = this.byAddress.get(address) ?? this.take(address)
-    if (slot === null) this.anyone.adoptSocket(fd)
-    else slot.app.adoptSocket(fd)
+  /** `announced`: the address is not that of the socket. False: there is no room for one more of those. */
+  adopt(fd: number, address: string, announced: boolean): boolean {
+    const slot = this.byAddress.get(address) ?? this.take(address, announced ? MAX_ANNOUNCED : MAX_ADDRESSES)
+    if (slot !== null) slot.app.adoptSocket(fd)
+    else if (announced) return false
+    else this.anyone.adoptSocket(fd)
+    return true
   }
 
   opened(peer: Peer): void {
@@ -51,21 +62,23 @@ export class Peers {
 
   close(): void {
     this.anyone.close()
+    this.relayed.close()
     for (const { app } of this.slots) app.close()
   }
 
-  private take(address: string): Slot | null {
+  private take(address: string, most: number): Slot | null {
     if (address === '') return null
     let slot: Slot
-    if (this.slots.length < MAX_ADDRESSES) {
-      const peer: Peer = { address, trusted: false, connections: 0 }
+    const [free] = this.slots.length < MAX_ADDRESSES ? [] : this.vacant
+    if (free !== undefined) {
+      slot = free
+      this.byAddress.delete(slot.address)
+    } else if (this.slots.length < most) {
+      const peer: Peer = { address, trusted: false, relayed: false, connections: 0 }
       slot = Object.assign(peer, { app: this.create(peer) })
       this.slots.push(slot)
     } else {
-      const [free] = this.vacant
-      if (free === undefined) return null
-      slot = free
-      this.byAddress.delete(slot.address)
+      return null
     }
     slot.address = address
     slot.trusted = this.isTrusted(address)

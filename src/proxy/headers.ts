@@ -113,25 +113,27 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
     }
   }
   if (!exchange.peerTrusted) forwarded = forwardedFor = forwardedProto = forwardedHost = ''
-  const element = `for=${forwardedNode(peer)};host="${host}";proto=http`
+  // Without a Host there is none to tell of: HTTP/1.0 need not have one.
+  const element = `for=${forwardedNode(peer)}${host === '' ? '' : `;host="${host}"`};proto=http`
+  // RFC 9110, 7.6.3: the version that the request came in.
+  const hop = exchange.isHttp10 ? '1.0 tidegate' : '1.1 tidegate'
   out.push(
     'host',
-    exchange.route?.preserveHost ? host : authority,
+    exchange.route?.preserveHost && host !== '' ? host : authority,
     'x-forwarded-for',
     forwardedFor === '' ? peer : `${forwardedFor}, ${peer}`,
     'x-forwarded-proto',
     forwardedProto === '' ? 'http' : forwardedProto,
-    'x-forwarded-host',
-    forwardedHost === '' ? host : forwardedHost,
     'forwarded',
     forwarded === '' ? element : `${forwarded}, ${element}`,
     'via',
-    via === '' ? '1.1 tidegate' : `${via}, 1.1 tidegate`,
+    via === '' ? hop : `${via}, ${hop}`,
     'x-rid',
     exchange.rid,
     'traceparent',
     traceparent(trace, exchange.rid),
   )
+  if (forwardedHost !== '' || host !== '') out.push('x-forwarded-host', forwardedHost === '' ? host : forwardedHost)
   // Trace context, 3.3: the state of a trace that is not continued goes nowhere.
   if (traceState !== '' && validTraceparent(trace)) out.push('tracestate', traceState)
   // A body that was read whole has a length even if it came chunked; DELETE and GET with an empty body keep what they said.

@@ -101,7 +101,7 @@ async function accepting() {
     socket.pipe(socket)
     if (calls === 4) throw new Error('passed on')
   }
-  const handle = native.startAccepting(fd, counts, 0, onConnection, ignore)
+  const handle = native.startAccepting(fd, counts, 0, onConnection, ignore, 0)
   const open = () => {
     const socket = connect(port, '127.0.0.1', () => socket.write('x')).on('error', ignore)
     return socket
@@ -123,7 +123,7 @@ async function accepting() {
   const accepted = new Promise((resolve) => {
     got = resolve
   })
-  const other = native.startAccepting(second.fd, plain, 1, got, ignore)
+  const other = native.startAccepting(second.fd, plain, 1, got, ignore, 0)
   structuredClone(plain.buffer, { transfer: [plain.buffer] })
   const client = connect(second.port, '127.0.0.1', () => client.write('x')).on('error', ignore)
   native.closeFd(await accepted)
@@ -144,7 +144,7 @@ async function threads() {
       if (workerData.end === 'exit') process.exit()
       if (workerData.end === 'throw') throw new Error('expected')
       parentPort.postMessage('took one')
-    }, () => {})
+    }, () => {}, 0)
     native.closeFd(segment.fd)
     parentPort.postMessage(port)`
   for (const end of ['exit', 'throw', 'terminate']) {

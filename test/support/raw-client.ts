@@ -4,6 +4,7 @@ import { connect, type Socket } from 'node:net'
 import { type Body, ByteReader, chunkOf, framingOf, Head, quote, readBody, readChunk, readHead, write } from './wire.js'
 
 export interface RequestParts {
+  readonly version?: '1.0' | '1.1'
   readonly method?: string
   /** As it stands in the request line. */
   readonly target?: string
@@ -19,6 +20,7 @@ export interface RequestParts {
 const DEFAULT_HOST = 'demo.test'
 
 function requestHead({
+  version = '1.1',
   method = 'GET',
   target = '/',
   host = DEFAULT_HOST,
@@ -26,7 +28,7 @@ function requestHead({
   body,
   chunks,
 }: RequestParts): string {
-  const lines = [`${method} ${target} HTTP/1.1`]
+  const lines = [`${method} ${target} HTTP/${version}`]
   if (host !== null) lines.push(`Host: ${host}`)
   for (const [name, value] of Object.entries(headers)) {
     for (const one of typeof value === 'string' ? [value] : value) lines.push(`${name}: ${one}`)

@@ -28,6 +28,13 @@ export function requireTool(context: TestContext, name: string): void {
   if (!found) missing(context, `${name} is not installed`)
 }
 
+/** HTTP/1.0, the PROXY protocol and the limits on connections are the native acceptor's, which serves processes alone. */
+export function requireAcceptor(context: TestContext, gateway: { readonly isolation: string }): void {
+  if (gateway.isolation === 'process') return
+  if (threadsWanted) context.skip('workers are threads here, and uWebSockets.js accepts by itself')
+  missing(context, 'workers are threads: the native addon was not built')
+}
+
 /** Only a process can be killed or stopped without the others. */
 export function requireProcesses(context: TestContext, gateway: { readonly isolation: string }): void {
   if (gateway.isolation === 'process') return

@@ -338,6 +338,7 @@ describe('the environment', () => {
       hmacOffloadBytes: 32768,
       hmacThreads: 1,
       maxHeaderBytes: 16384,
+      headerTimeoutMs: 10_000,
       maxBodyBytes: 1048576,
       rateLimitKeys: 131072,
       drainTimeoutMs: 10000,
