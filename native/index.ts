@@ -34,17 +34,31 @@ export interface AcceptOptions {
 /**
  * `address` is that of the other end, or the one that a proxy has announced (RFC 5952; IPv4 where it is mapped). A `relayed` connection carries
  * one request of HTTP/1.0, written as one of HTTP/1.1 behind a PROXY header with that address, and is closed with its answer.
+ * `place` is where in `places` its address is counted: whoever gets the connection takes one off there when it ends. -1: nowhere.
  */
-export type OnConnection = (fd: number, address: string, relayed: boolean, announced: boolean) => void
+export type OnConnection = (fd: number, address: string, relayed: boolean, announced: boolean, place: number) => void
 
-/** What happens to connections before they are handed over: each waits until its first request's head is complete, or can be none. */
+/** What happens to connections before they are handed over: they are counted, and each waits until its first request's head is complete, or can be none. */
 export interface Door {
   /** For that, from the moment it was accepted. After it, 408 and the end. */
   readonly headTimeoutMs: number
-  /** Raised by one for each connection that is turned away. 0: its head came too slowly; 1: a PROXY header was wrong, missing or not asked for. */
+  /**
+   * Raised by one for each connection that is turned away. 0: its head came too slowly; 1: a PROXY header was wrong, missing or not asked for;
+   * 2: over maxConnections; 3: over maxPerAddress.
+   */
   readonly tallies: Float64Array
-  /** Whether connections from this address must begin with a PROXY protocol header, which is then taken off; null: none. From others one is refused. */
-  readonly isProxy: ((address: string) => boolean) | null
+  /** Whether a proxy has this address that is believed about whom it speaks for. */
+  readonly isTrusted: (address: string) => boolean
+  /** Connections from trusted addresses must begin with a PROXY protocol header, which is taken off. From others one is always refused. */
+  readonly proxyProtocol: boolean
+  /** Over all workers; 0: any number. Who comes when it is reached is answered 503. */
+  readonly maxConnections: number
+  /** Over all workers, from one address (IPv6: one /64) that is not trusted; 0: any number. 503 as well. */
+  readonly maxPerAddress: number
+  /** A block for each worker, shared by all of them (src/address_counts.h); may be empty without maxPerAddress. */
+  readonly places: Int32Array
+  /** 53 random bits, the same in every worker. */
+  readonly addressSeed: number
 }
 
 export interface Acceptor {
@@ -86,8 +100,7 @@ interface Addon extends Omit<Native, 'accept'> {
     onConnection: OnConnection,
     onError: (code: string) => void,
     headTimeoutMs: number,
-    tallies: Float64Array | null,
-    isProxy: ((address: string) => boolean) | null,
+    ...door: unknown[]
   ): unknown
   stopAccepting(handle: unknown): void
   relaysUnderWay(handle: unknown): number
@@ -105,8 +118,22 @@ function load(): Native | string {
     return {
       ...rest,
       accept({ fd, counts, self, onConnection, onError, door }) {
-        const { headTimeoutMs, tallies, isProxy } = door ?? { headTimeoutMs: 0, tallies: null, isProxy: null }
-        const handle = startAccepting(fd, counts, self, onConnection, onError, headTimeoutMs, tallies, isProxy)
+        const handle =
+          door === null
+            ? startAccepting(fd, counts, self, onConnection, onError, 0)
+            : startAccepting(
+                ...([
+                  fd,
+                  counts,
+                  self,
+                  onConnection,
+                  onError,
+                  door.headTimeoutMs,
+                  door.tallies,
+                  door.isTrusted,
+                ] as const),
+                ...[door.proxyProtocol, door.maxConnections, door.maxPerAddress, door.places, door.addressSeed],
+              )
         return { close: () => stopAccepting(handle), relays: () => relaysUnderWay(handle) }
       },
     }

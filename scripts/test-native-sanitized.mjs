@@ -44,7 +44,14 @@ const source = join(root, 'native', 'src')
 const sources = readdirSync(source).filter((name) => name.endsWith('.cc'))
 mkdirSync(folder, { recursive: true })
 const sanitized = [
-  ...['-std=c++17', '-O1', '-g', '-fno-omit-frame-pointer', '-fsanitize=address,undefined', '-fno-sanitize-recover=all'],
+  ...[
+    '-std=c++17',
+    '-O1',
+    '-g',
+    '-fno-omit-frame-pointer',
+    '-fsanitize=address,undefined',
+    '-fno-sanitize-recover=all',
+  ],
   ...['-Wall', '-Wextra', '-Werror'],
 ]
 const compiled = run(compiler, [

@@ -11,6 +11,7 @@ import { spawnProcess, spawnThread, WORKER_LISTEN_FD, WORKER_SEGMENT_FD } from '
 import { createStatus } from './control/status.js'
 import { Supervisor } from './control/supervisor.js'
 import { Breaker } from './proxy/breaker.js'
+import { AddressCounts } from './state/address-counts.js'
 import { BreakerTable } from './state/breaker-table.js'
 import { CountersReader, countersBytesPerWorker, WorkerTable } from './state/counters.js'
 import { HealthTable } from './state/health-table.js'
@@ -57,6 +58,16 @@ function chooseIsolation(settings: Settings): Isolation {
   return { kind: 'thread', why: nativeProblem }
 }
 
+/** What the native acceptor does, and uWS's own listener does not. */
+function requireAcceptor(settings: Settings, isolation: Isolation): void {
+  if (isolation.kind === 'process') return
+  if (settings.proxyProtocol === 'on') {
+    throw new StartError(
+      `TIDEGATE_PROXY_PROTOCOL: "on" needs workers that are processes; they are threads here: ${isolation.why}`,
+    )
+  }
+}
+
 /** Where threads listen by themselves, SO_REUSEPORT would let a second gateway share the port unnoticed: look before. */
 function probePort(host: string, port: number): Promise<number> {
   return new Promise((resolve, reject) => {
@@ -86,6 +97,7 @@ function segmentSpec(table: RouteTable, settings: Settings): SegmentSpec {
     endpoints: table.endpoints.length,
     routes: table.routes.length,
     countersBytesPerWorker: countersBytesPerWorker(table.routes.length),
+    countsAddresses: settings.maxConnectionsPerAddress > 0,
   }
 }
 
@@ -107,6 +119,7 @@ function openState(spec: SegmentSpec, settings: Settings, isolation: Isolation):
 export async function startPrimary({ config, settings }: Loaded): Promise<Running> {
   const table = compile(config, settings)
   const isolation = chooseIsolation(settings)
+  requireAcceptor(settings, isolation)
   const log = createLog({ level: settings.logLevel })
   let listenFd: number | null = null
   let port = settings.port
@@ -134,6 +147,7 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
   // To read, and to release what a dead worker held: the primary takes no charge, so its owner index does not matter.
   const rates = new RateTable(segment, 0)
   const health = new HealthTable(segment, table.endpoints.length)
+  const addresses = new AddressCounts(segment)
   log.info(
     {
       workers: settings.workers,
@@ -184,6 +198,7 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
     onGone: (slot) => {
       breakers.releaseWorker(slot)
       rates.release(slot)
+      addresses.release(slot)
     },
     onHopeless: (reason) => hopeless(new StartError(`no worker can start: ${reason}`)),
   })

@@ -76,8 +76,10 @@ void onClosed(Acceptor* a) {
   if (--a->openHandles > 0) return;
   napi_delete_reference(a->env, a->counts);
   napi_delete_reference(a->env, a->onConnection);
-  if (a->arrivalOptions.isProxy != nullptr) napi_delete_reference(a->env, a->arrivalOptions.isProxy);
-  if (a->arrivalOptions.tallies != nullptr) napi_delete_reference(a->env, a->arrivalOptions.tallies);
+  const ArrivalOptions& options = a->arrivalOptions;
+  for (napi_ref reference : {options.isTrusted, options.tallies, options.places}) {
+    if (reference != nullptr) napi_delete_reference(a->env, reference);
+  }
   napi_delete_reference(a->env, a->onError);
   napi_async_destroy(a->env, a->context);
   napi_remove_async_cleanup_hook(a->cleanup);  // from here on the environment may go
@@ -243,9 +245,8 @@ int take(Acceptor* a, int most, bool patient) {
       }
       taken++;
       if (a->state == Acceptor::kDeferring) watch(a);  // this was the one that waited
-      const Visitor visitor = {fd, Address::of(peer)};
-      if (a->arrivals != nullptr) a->arrivals->arrive(visitor, call);
-      else handOver(a->env, a->onConnection, visitor, fd, false, call);
+      if (a->arrivals != nullptr) a->arrivals->arrive(fd, Address::of(peer), call);
+      else handOver(a->env, a->onConnection, {fd, Address::of(peer)}, fd, false, call);
     }
   }
   napi_close_handle_scope(a->env, scope);
@@ -295,11 +296,38 @@ void onTimer(uv_timer_t* timer) {
   napi_close_handle_scope(a->env, scope);
 }
 
-// startAccepting(fd, counts, self, onConnection, onError, headTimeoutMs, tallies, isProxy) -> handle for stopAccepting. Owns fd from
-// success on.
+bool isTypedArray(napi_env env, napi_value value, napi_typedarray_type wanted) {
+  bool is = false;
+  napi_typedarray_type type;
+  napi_is_typedarray(env, value, &is);
+  return is && napi_get_typedarray_info(env, value, &type, nullptr, nullptr, nullptr, nullptr) == napi_ok && type == wanted;
+}
+
+// The arguments from `at` on: headTimeoutMs (0: nobody looks at first bytes, the rest is not read), tallies, isTrusted, proxyProtocol,
+// maxConnections, maxPerAddress, places, addressSeed. False: an error has been thrown.
+bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
+  int64_t headTimeoutMs, maxConnections, maxPerAddress, seed;
+  if (!readInteger(env, at[0], "headTimeoutMs", 0, INT32_MAX, &headTimeoutMs)) return false;
+  if (headTimeoutMs == 0) return true;
+  if (!isTypedArray(env, at[1], napi_float64_array)) return throwArgument(env, "tallies", "a Float64Array") != nullptr;
+  if (!checkFunction(env, at[2], "isTrusted")) return false;
+  if (napi_get_value_bool(env, at[3], &options.proxyProtocol) != napi_ok) return throwArgument(env, "proxyProtocol", "a boolean") != nullptr;
+  if (!readInteger(env, at[4], "maxConnections", 0, INT32_MAX, &maxConnections)) return false;
+  if (!readInteger(env, at[5], "maxPerAddress", 0, INT32_MAX, &maxPerAddress)) return false;
+  if (!isTypedArray(env, at[6], napi_int32_array)) return throwArgument(env, "places", "an Int32Array") != nullptr;
+  if (!readInteger(env, at[7], "addressSeed", 0, int64_t{1} << 53, &seed)) return false;
+  options.headTimeoutMs = static_cast<uint64_t>(headTimeoutMs);
+  options.maxConnections = static_cast<int32_t>(maxConnections);
+  options.maxPerAddress = static_cast<int32_t>(maxPerAddress);
+  options.addressSeed = static_cast<uint64_t>(seed);
+  return true;
+}
+
+// startAccepting(fd, counts, self, onConnection, onError, …readDoor) -> handle for stopAccepting. Owns fd from success on.
 napi_value startAccepting(napi_env env, napi_callback_info info) {
-  Arguments<8> args(env, info);
-  int64_t fd, self, headTimeoutMs;
+  Arguments<13> args(env, info);
+  int64_t fd, self;
+  ArrivalOptions options;
   if (!readInteger(env, args.at[0], "fd", 0, INT32_MAX, &fd)) return nullptr;
   bool isArray = false;
   napi_typedarray_type type;
@@ -312,17 +340,7 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   if (!readInteger(env, args.at[2], "self", 0, static_cast<int64_t>(workers) - 1, &self)) return nullptr;
   if (!checkFunction(env, args.at[3], "onConnection") || !checkFunction(env, args.at[4], "onError")) return nullptr;
 
-  if (!readInteger(env, args.at[5], "headTimeoutMs", 0, INT32_MAX, &headTimeoutMs)) return nullptr;
-  napi_valuetype isProxy = napi_null;
-  if (headTimeoutMs > 0) {
-    napi_is_typedarray(env, args.at[6], &isArray);
-    if (!isArray || napi_get_typedarray_info(env, args.at[6], &type, nullptr, nullptr, nullptr, nullptr) != napi_ok ||
-        type != napi_float64_array) {
-      return throwArgument(env, "tallies", "a Float64Array");
-    }
-    napi_typeof(env, args.at[7], &isProxy);
-    if (isProxy != napi_null && !checkFunction(env, args.at[7], "isProxy")) return nullptr;
-  }
+  if (!readDoor(env, args.at + 5, options)) return nullptr;
 
   const int listener = static_cast<int>(fd);
   int listening = 0;
@@ -339,8 +357,8 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   event.events = EPOLLIN | EPOLLET;
   if (epoll_ctl(edge.get(), EPOLL_CTL_ADD, listener, &event) != 0) return throwSystem(env, errno, "epoll_ctl", "");
 
-  Descriptor crowd(headTimeoutMs > 0 ? epoll_create1(EPOLL_CLOEXEC) : -1);
-  if (headTimeoutMs > 0 && !crowd.valid()) return throwSystem(env, errno, "epoll_create1", "");
+  Descriptor crowd(options.headTimeoutMs > 0 ? epoll_create1(EPOLL_CLOEXEC) : -1);
+  if (options.headTimeoutMs > 0 && !crowd.valid()) return throwSystem(env, errno, "epoll_create1", "");
 
   uv_loop_t* loop;
   if (napi_get_uv_event_loop(env, &loop) != napi_ok) return throwCoded(env, "ENOTSUP", "accept", "no event loop here", "");
@@ -365,16 +383,16 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   napi_create_reference(env, args.at[1], 1, &a->counts);
   napi_create_reference(env, args.at[3], 1, &a->onConnection);
   napi_create_reference(env, args.at[4], 1, &a->onError);
-  if (headTimeoutMs > 0) {
-    ArrivalOptions& options = a->arrivalOptions;
-    if (isProxy != napi_null) napi_create_reference(env, args.at[7], 1, &options.isProxy);
+  if (options.headTimeoutMs > 0) {
     napi_create_reference(env, args.at[6], 1, &options.tallies);
-    options.headTimeoutMs = static_cast<uint64_t>(headTimeoutMs);
+    napi_create_reference(env, args.at[7], 1, &options.isTrusted);
+    if (options.maxPerAddress > 0) napi_create_reference(env, args.at[11], 1, &options.places);
     options.onConnection = a->onConnection;
     options.counts = a->counts;
     options.self = a->self;
     options.onClosed = onArrivalsClosed;
     options.onClosedData = a;
+    a->arrivalOptions = options;
     a->arrivals = Arrivals::create(env, a->context, loop, std::move(crowd), options);
     a->openHandles++;
   }

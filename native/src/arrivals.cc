@@ -29,6 +29,7 @@ constexpr uint64_t kSweepMs = 250;
 constexpr size_t kMostHeadBytes = 16 * 1024;
 
 constexpr char kTooSlow[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+constexpr char kUnavailable[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 }  // namespace
 
@@ -47,13 +48,12 @@ class Arrival final : public Member, public Watched {
   }
 
   void expire() override {
-    const ssize_t n = recv(visitor_.fd, arrivals_.buffer, Arrivals::kBufferBytes, 0);
-    if (n > 0 && !visitor_.owesHeader) {
-      // One that is not read is one the client has no room for.
-      if (send(visitor_.fd, kTooSlow, sizeof kTooSlow - 1, MSG_NOSIGNAL) > 0) shutdown(visitor_.fd, SHUT_WR);
-    }
-    if (n > 0 || !visitor_.kept) arrivals_.tally(kSlowHead);
-    end();
+    char first;
+    const bool silent = recv(visitor_.fd, &first, 1, MSG_PEEK) <= 0;
+    if (silent && visitor_.kept) return end();
+    arrivals_.hold(-1);
+    arrivals_.refuse(visitor_, silent || visitor_.owesHeader ? nullptr : kTooSlow, kSlowHead);
+    arrivals_.leave(this);
   }
 
   void drain() override { end(); }
@@ -63,6 +63,7 @@ class Arrival final : public Member, public Watched {
   void end() {
     close(visitor_.fd);
     arrivals_.hold(-1);
+    arrivals_.left(visitor_);
     arrivals_.leave(this);
   }
 
@@ -138,61 +139,131 @@ void Arrivals::bury() {
   dead_.clear();
 }
 
-void Arrivals::hold(int change) {
-  if (closing_) return;  // with the environment, and without JavaScript
-  napi_value array;
+// Looked up each time: whoever detaches the buffer leaves us with none, not with a dangling pointer.
+void* Arrivals::memory(napi_ref array, size_t* elements) const {
+  napi_value value;
   void* data = nullptr;
-  size_t n = 0;
-  if (napi_get_reference_value(env_, options_.counts, &array) != napi_ok || array == nullptr) return;
-  if (napi_get_typedarray_info(env_, array, nullptr, &n, &data, nullptr, nullptr) != napi_ok || data == nullptr) return;
-  // Only this thread writes this one.
-  if (options_.self < n) __atomic_fetch_add(static_cast<int32_t*>(data) + options_.self, change, __ATOMIC_SEQ_CST);
+  *elements = 0;
+  if (closing_ || array == nullptr) return nullptr;  // with the environment, and without JavaScript
+  if (napi_get_reference_value(env_, array, &value) != napi_ok || value == nullptr) return nullptr;
+  if (napi_get_typedarray_info(env_, value, nullptr, elements, &data, nullptr, nullptr) != napi_ok || data == nullptr) *elements = 0;
+  return data;
+}
+
+void Arrivals::hold(int change) {
+  size_t n;
+  auto* counts = static_cast<int32_t*>(memory(options_.counts, &n));
+  if (options_.self < n) __atomic_fetch_add(counts + options_.self, change, __ATOMIC_SEQ_CST);
 }
 
 void Arrivals::tally(Tally tally) {
-  napi_value array;
-  void* data = nullptr;
-  size_t n = 0;
-  if (napi_get_reference_value(env_, options_.tallies, &array) != napi_ok || array == nullptr) return;
-  if (napi_get_typedarray_info(env_, array, nullptr, &n, &data, nullptr, nullptr) != napi_ok || data == nullptr) return;
-  if (tally < n) static_cast<double*>(data)[tally] += 1;
+  size_t n;
+  auto* tallies = static_cast<double*>(memory(options_.tallies, &n));
+  if (tally < n) tallies[tally] += 1;
+}
+
+AddressCounts Arrivals::places() {
+  size_t n;
+  auto* table = static_cast<int32_t*>(memory(options_.places, &n));
+  return AddressCounts(table, n / kAddressBlockInts, options_.self);
+}
+
+// False: its address has as many connections as it may.
+bool Arrivals::enter(Visitor& visitor) {
+  size_t n;
+  if (options_.maxPerAddress == 0 || memory(options_.places, &n) == nullptr || n < (options_.self + 1) * kAddressBlockInts) return true;
+  visitor.place = places().enter(addressKey(visitor.address, options_.addressSeed), options_.maxPerAddress);
+  if (visitor.place != kTooMany) return true;
+  visitor.place = kNotCounted;
+  return false;
+}
+
+void Arrivals::left(const Visitor& visitor) {
+  size_t n;
+  if (visitor.place >= 0 && memory(options_.places, &n) != nullptr && static_cast<size_t>(visitor.place) < n) places().leave(visitor.place);
+}
+
+// With this one, which is in our own count already. Two workers that take the last place at the same moment both see both, and neither keeps it.
+bool Arrivals::isFull() {
+  size_t n;
+  const auto* counts = static_cast<int32_t*>(memory(options_.counts, &n));
+  int64_t sum = 0;
+  for (size_t i = 0; i < n; i++) {
+    const int32_t open = __atomic_load_n(counts + i, __ATOMIC_SEQ_CST);
+    if (open > 0) sum += open;
+  }
+  return sum > options_.maxConnections;
+}
+
+// Ends it, with a word to those that would understand it.
+void Arrivals::refuse(const Visitor& visitor, const char* answer, Tally reason) {
+  tally(reason);
+  left(visitor);
+  // What is not read would make a reset of the end, and the answer would be lost with it.
+  const ssize_t n = recv(visitor.fd, buffer, kBufferBytes, 0);
+  if (n > 0 && answer != nullptr && buffer[0] > ' ') {  // not to TLS
+    if (send(visitor.fd, answer, strlen(answer), MSG_NOSIGNAL) > 0) shutdown(visitor.fd, SHUT_WR);
+  }
+  ::close(visitor.fd);
 }
 
 bool handOver(napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call) {
   char text[kAddressTextBytes];
-  napi_value arguments[4];
+  napi_value arguments[5];
   addressText(visitor.address, text);
   napi_create_int32(env, fd, &arguments[0]);
   napi_create_string_latin1(env, text, NAPI_AUTO_LENGTH, &arguments[1]);
   napi_get_boolean(env, relayed, &arguments[2]);
   napi_get_boolean(env, visitor.announced, &arguments[3]);
-  return call(onConnection, arguments, 4, fd);
+  // Who relays goes on counting.
+  napi_create_int32(env, relayed ? kNotCounted : visitor.place, &arguments[4]);
+  return call(onConnection, arguments, 5, fd);
 }
 
 void Arrivals::handOver(const Visitor& visitor, int fd, bool relayed, Calls& call) {
   tidegate::handOver(env_, options_.onConnection, visitor, fd, relayed, call);
 }
 
-bool Arrivals::owes(const Visitor& visitor, Calls& call) {
-  if (options_.isProxy == nullptr || visitor.announced || visitor.kept) return false;
+bool Arrivals::isTrusted(const Visitor& visitor, Calls& call) {
   char text[kAddressTextBytes];
   napi_value argument, answer;
   addressText(visitor.address, text);
   napi_create_string_latin1(env_, text, NAPI_AUTO_LENGTH, &argument);
-  bool owes = false;
-  if (call(options_.isProxy, &argument, 1, -1, &answer)) napi_get_value_bool(env_, answer, &owes);
-  return owes;
+  bool trusted = false;
+  if (call(options_.isTrusted, &argument, 1, -1, &answer)) napi_get_value_bool(env_, answer, &trusted);
+  return trusted;
 }
 
-void Arrivals::arrive(const Visitor& arriving, Calls& call) {
-  Visitor visitor = arriving;
-  if (!visitor.kept) visitor.owesHeader = owes(visitor, call);
+void Arrivals::arrive(int fd, const Address& address, Calls& call) {
+  hold(1);  // until whoever takes it counts it
+  admit({fd, address}, call);
+  hold(-1);
+}
+
+void Arrivals::admit(Visitor visitor, Calls& call) {
+  if (options_.maxConnections > 0 && isFull()) return refuse(visitor, kUnavailable, kTooManyConnections);
+  if (options_.proxyProtocol || options_.maxPerAddress > 0) {
+    const bool trusted = isTrusted(visitor, call);
+    visitor.owesHeader = trusted && options_.proxyProtocol;
+    if (!trusted && !enter(visitor)) return refuse(visitor, kUnavailable, kTooManyOfAddress);
+  }
+  waitOrNot(visitor, call);
+}
+
+void Arrivals::back(const Visitor& visitor, Calls& call) {
+  Visitor again = visitor;
+  again.kept = true;
+  waitOrNot(again, call);
+}
+
+void Arrivals::waitOrNot(Visitor& visitor, Calls& call) {
   if (look(visitor, call) == kGone) return;
   const bool already = visitor.watched;
   visitor.watched = true;
   auto* arrival = new Arrival(*this, visitor);
   if (stopping_ || !watch(visitor.fd, arrival, EPOLLIN, already)) {
     ::close(visitor.fd);
+    left(visitor);
     delete arrival;
     return;
   }
@@ -208,6 +279,7 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
     if (got < 0 && errno == EAGAIN) return kWaits;
     if (got <= 0) {
       ::close(visitor.fd);
+      left(visitor);
       return kGone;
     }
     const size_t n = static_cast<size_t>(got);
@@ -215,8 +287,7 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
       const ProxyHeader header = parseProxyHeader(buffer, n);
       if (header.kind == ProxyHeader::kIncomplete) return kWaits;
       if (header.kind == ProxyHeader::kNone || header.kind == ProxyHeader::kBad) {
-        tally(kBadProxyHeader);
-        ::close(visitor.fd);
+        refuse(visitor, nullptr, kBadProxyHeader);
         return kGone;
       }
       if (recv(visitor.fd, buffer, header.bytes, 0) != static_cast<ssize_t>(header.bytes)) continue;
@@ -224,6 +295,10 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
       if (header.kind == ProxyHeader::kSource) {
         visitor.announced = true;
         visitor.address = header.source;
+        if (!enter(visitor)) {
+          refuse(visitor, kUnavailable, kTooManyOfAddress);
+          return kGone;
+        }
       }
       continue;
     }
@@ -231,8 +306,7 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
     const ProxyHeader forged = parseProxyHeader(buffer, n);
     if (forged.kind == ProxyHeader::kIncomplete && buffer[0] == '\r' && n < 16) return kWaits;
     if (forged.kind != ProxyHeader::kNone && (buffer[0] == '\r' || forged.kind != ProxyHeader::kIncomplete)) {
-      tally(kBadProxyHeader);
-      ::close(visitor.fd);
+      refuse(visitor, nullptr, kBadProxyHeader);
       return kGone;
     }
     const Glance seen = glance(buffer, n);

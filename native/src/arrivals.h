@@ -1,7 +1,7 @@
 // Connections between accept4 and uWS: who has said what it wants is handed on, who has not waits here, and costs no more than its socket.
 #pragma once
 
-#include "address.h"
+#include "address_counts.h"
 #include "calls.h"
 
 #include <string>
@@ -34,12 +34,17 @@ class Member {
 };
 
 // Why connections were closed at the door; positions in `tallies` (src/state/counters.ts).
-enum Tally { kSlowHead, kBadProxyHeader, kTallies };
+enum Tally { kSlowHead, kBadProxyHeader, kTooManyConnections, kTooManyOfAddress };
 
 struct ArrivalOptions {
-  uint64_t headTimeoutMs = 0;   // from accept4 to the end of the first request's head
-  napi_ref isProxy = nullptr;   // (address) => boolean: who must begin with a PROXY protocol header; nullptr: nobody
-  napi_ref tallies = nullptr;   // Float64Array
+  uint64_t headTimeoutMs = 0;    // from accept4 to the end of the first request's head
+  bool proxyProtocol = false;    // who is trusted must begin with its header
+  int32_t maxConnections = 0;    // of all workers together; 0: any number
+  int32_t maxPerAddress = 0;     // the same, of one client address that is not trusted
+  uint64_t addressSeed = 0;
+  napi_ref isTrusted = nullptr;  // (address) => boolean: whether it is a proxy's that vouches for others
+  napi_ref tallies = nullptr;    // Float64Array
+  napi_ref places = nullptr;     // Int32Array, the table of address_counts.h; nullptr: no limit on one address
   napi_ref onConnection = nullptr;
   napi_ref counts = nullptr;
   size_t self = 0;
@@ -55,9 +60,10 @@ struct Visitor {
   bool owesHeader = false;    // it must begin with one
   bool kept = false;          // it had an answer before
   bool watched = false;       // it is in the epoll set
+  int32_t place = kNotCounted;  // where its address is counted
 };
 
-// To JavaScript: `fd` is the visitor's own or, `relayed`, uWS's end of its relay. False: the callback threw, and `fd` is closed.
+// To JavaScript: `fd` is the visitor's own or, `relayed`, uWS's end of its relay. False: the callback threw, and `fd` is closed unless it was adopted.
 bool handOver(napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call);
 
 class Arrivals {
@@ -71,7 +77,9 @@ class Arrivals {
   void close();
 
   // Owns visitor.fd from here on.
-  void arrive(const Visitor& visitor, Calls& call);
+  void arrive(int fd, const Address& address, Calls& call);
+  // One that has had its answer and may send its next request.
+  void back(const Visitor& visitor, Calls& call);
   bool stopping() const { return stopping_; }
   size_t exchanges() const { return exchanges_; }
 
@@ -82,6 +90,8 @@ class Arrivals {
   void leave(Member* member);  // it is freed when the events of this wake are through
   void hold(int change);       // in this worker's count of connections
   void tally(Tally tally);
+  void left(const Visitor& visitor);  // it is closed, or somebody else counts it
+  void refuse(const Visitor& visitor, const char* answer, Tally reason);
   uint64_t nowMs() const { return uv_now(sweep_.loop); }
   void handOver(const Visitor& visitor, int fd, bool relayed, Calls& call);
 
@@ -98,8 +108,14 @@ class Arrivals {
   friend class Arrival;
 
   enum Look { kGone, kWaits };
+  void admit(Visitor visitor, Calls& call);
+  void waitOrNot(Visitor& visitor, Calls& call);
   Look look(Visitor& visitor, Calls& call);
-  bool owes(const Visitor& visitor, Calls& call);
+  bool isTrusted(const Visitor& visitor, Calls& call);
+  bool isFull();
+  bool enter(Visitor& visitor);
+  AddressCounts places();
+  void* memory(napi_ref array, size_t* elements) const;
   void bury();
   static void onReadable(uv_poll_t* poll, int status, int events);
   static void onSweep(uv_timer_t* timer);

@@ -150,8 +150,7 @@ class Relay final : public Member {
     close(server_.fd);
     gone_ = true;
     arrivals_.leave(this);
-    visitor_.kept = true;
-    arrivals_.arrive(visitor_, call);
+    arrivals_.back(visitor_, call);
   }
 
   // An answer that cannot be completed. Its end would look like one that is, where the end of the connection is what ends it.
@@ -168,6 +167,7 @@ class Relay final : public Member {
     gone_ = true;
     close(client_.fd);
     close(server_.fd);
+    arrivals_.left(visitor_);
     arrivals_.leave(this);
   }
 
@@ -192,6 +192,7 @@ void relay(Arrivals& arrivals, const Visitor& visitor, size_t headBytes, Calls& 
   if (recv(visitor.fd, arrivals.buffer, headBytes, 0) != static_cast<ssize_t>(headBytes) ||
       socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) {
     close(visitor.fd);
+    arrivals.left(visitor);
     return;
   }
   auto* relay = new Relay(arrivals, visitor, pair[0], std::move(request));
@@ -200,6 +201,7 @@ void relay(Arrivals& arrivals, const Visitor& visitor, size_t headBytes, Calls& 
     close(pair[1]);
     close(pair[0]);
     close(visitor.fd);
+    arrivals.left(visitor);
     delete relay;
     return;
   }

@@ -5,6 +5,7 @@ import { parentPort } from 'node:worker_threads'
 import { compile } from '../config/compile.js'
 import { type Listener, listenInherited, listenShared } from '../ingress/listen.js'
 import { uwsVersion } from '../ingress/uws.js'
+import { AddressCounts } from '../state/address-counts.js'
 import { WorkerCounters, WorkerTable } from '../state/counters.js'
 import { attachSegment } from '../state/segment.js'
 import { createAccessLog } from '../telemetry/access-log.js'
@@ -71,7 +72,9 @@ async function start(message: StartMessage): Promise<() => void> {
           port: message.port,
           counts: slots.connections,
           self: slot,
-          door: { headTimeoutMs: settings.headerTimeoutMs, tallies: slots.turnedAway(slot), isProxy: null },
+          tallies: slots.turnedAway(slot),
+          addresses: new AddressCounts(segment),
+          settings,
           onError: (code) => log.error({ code }, 'cannot accept connections for the moment'),
         })
   send({ type: 'listening', port: listener.port, uwsVersion })

@@ -13,7 +13,12 @@ export interface Peer {
   /** Connections come from the acceptor's relay: HTTP/1.0, and uWS was told the address by a PROXY header. */
   readonly relayed: boolean
   connections: number
+  /** Where the address is counted (Peers.places), and how many of the connections are; -1: nowhere. */
+  place: number
+  counted: number
 }
+
+const NOBODY: Peer = { address: '', trusted: false, relayed: false, connections: 0, place: -1, counted: 0 }
 
 interface Slot extends Peer {
   readonly app: TemplatedApp
@@ -30,7 +35,9 @@ export class Peers {
   /** For the acceptor's relay. */
   readonly relayed: TemplatedApp
   private readonly create: (peer: Peer) => TemplatedApp
-  private readonly isTrusted: (address: string) => boolean
+  readonly isTrusted: (address: string) => boolean
+  /** Connections by address, over all workers: the acceptor counts up, we count down. */
+  places: Int32Array | null = null
   private readonly slots: Slot[] = []
   private readonly byAddress = new Map<string, Slot>()
   /** Slots whose last connection is gone. They keep their address until another one needs a slot. */
@@ -39,16 +46,27 @@ export class Peers {
   constructor(create: (peer: Peer) => TemplatedApp, isTrusted: (address: string) => boolean) {
     this.create = create
     this.isTrusted = isTrusted
-    this.anyone = create({ address: '', trusted: false, relayed: false, connections: 0 })
-    this.relayed = create({ address: '', trusted: false, relayed: true, connections: 0 })
+    this.anyone = create({ ...NOBODY })
+    this.relayed = create({ ...NOBODY, relayed: true })
   }
 
-  /** `announced`: the address is not that of the socket. False: there is no room for one more of those. */
-  adopt(fd: number, address: string, announced: boolean): boolean {
+  /**
+   * `announced`: the address is not that of the socket. `place`: where it is counted. False: there is no room for one more announced address.
+   */
+  adopt(fd: number, address: string, announced: boolean, place: number): boolean {
     const slot = this.byAddress.get(address) ?? this.take(address, announced ? MAX_ANNOUNCED : MAX_ADDRESSES)
-    if (slot !== null) slot.app.adoptSocket(fd)
-    else if (announced) return false
-    else this.anyone.adoptSocket(fd)
+    if (slot === null) {
+      // Nobody would know whom to take off the count.
+      if (place >= 0) this.places![place]!--
+      if (announced) return false
+      this.anyone.adoptSocket(fd)
+      return true
+    }
+    if (place >= 0) {
+      slot.place = place
+      slot.counted++
+    }
+    slot.app.adoptSocket(fd)
     return true
   }
 
@@ -57,6 +75,10 @@ export class Peers {
   }
 
   closed(peer: Peer): void {
+    if (peer.counted > 0) {
+      peer.counted--
+      this.places![peer.place]!--
+    }
     if (--peer.connections === 0 && peer.address !== '') this.vacant.add(peer as Slot)
   }
 
@@ -74,7 +96,7 @@ export class Peers {
       slot = free
       this.byAddress.delete(slot.address)
     } else if (this.slots.length < most) {
-      const peer: Peer = { address, trusted: false, relayed: false, connections: 0 }
+      const peer: Peer = { ...NOBODY, address }
       slot = Object.assign(peer, { app: this.create(peer) })
       this.slots.push(slot)
     } else {

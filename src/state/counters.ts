@@ -48,7 +48,7 @@ const LOG_DROPPED = 5
 const TURNED_AWAY_AT = 6
 
 /** Why the acceptor closed connections, in the order in which it counts them (native/index.ts). */
-export const TURNED_AWAY = ['slow_head', 'proxy_header'] as const
+export const TURNED_AWAY = ['slow_head', 'proxy_header', 'connections', 'address'] as const
 
 function upTo(multiple: number, n: number): number {
   return Math.ceil(n / multiple) * multiple

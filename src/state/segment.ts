@@ -18,6 +18,7 @@
 //   health      zeroed by each start, as are the rest: that workers, routes or endpoints change in number costs no bucket
 //   workers
 //   counters
+//   addresses
 //
 // The file grows or stays; what does not fit is replaced by a new file, never cut while somebody may have it mapped.
 import { createHash, randomBytes } from 'node:crypto'
@@ -25,6 +26,7 @@ import { lstatSync, openSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { isMainThread } from 'node:worker_threads'
 import { type Native, native, nativeProblem } from '../../native/index.js'
+import { addressCountsBytes } from './address-counts.js'
 import { adoptBreakers, breakerTableBytes } from './breaker-table.js'
 import { CLOCK_BYTES, type ClockSource, checksum, SegmentClock, systemClock } from './clock.js'
 import { workersBytes } from './counters.js'
@@ -39,9 +41,11 @@ export interface SegmentSpec {
   readonly endpoints: number
   readonly routes: number
   readonly countersBytesPerWorker: number
+  /** Connections are counted by client address; false where nothing is said. */
+  readonly countsAddresses?: boolean
 }
 
-const SECTIONS = ['breakers', 'rates', 'health', 'workers', 'counters'] as const
+const SECTIONS = ['breakers', 'rates', 'health', 'workers', 'counters', 'addresses'] as const
 type SectionName = (typeof SECTIONS)[number]
 export interface Section {
   readonly offset: number
@@ -196,6 +200,7 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
     health: healthBytes(spec.endpoints),
     workers: workersBytes(spec.workers),
     counters: Math.max(64, spec.countersBytesPerWorker * spec.workers),
+    addresses: addressCountsBytes(spec.workers, spec.countsAddresses === true),
   }
   let bytes = PAGE
   const layout = {} as Layout

@@ -1,11 +1,13 @@
-// The addon's parsers under random input, for scripts/test-native-sanitized.mjs: parsers ROUNDS SEED. Inputs are made from valid ones by mutation, each
+// The addon's parsers, and its table of addresses, under random input, for scripts/test-native-sanitized.mjs: parsers ROUNDS SEED. Inputs are made from valid ones by mutation, each
 // in a heap block of exactly its size, so that the sanitizers see a read beyond it. Besides, what must hold of any input is held: a beginning is
 // never judged otherwise than the whole, and no split changes a result.
+#include "../../native/src/address_counts.h"
 #include "../../native/src/http10.h"
 #include "../../native/src/proxy_protocol.h"
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <random>
 #include <vector>
@@ -172,15 +174,48 @@ void answers() {
   hold(whole.sound ? split == whole : !split.sound, "another answer in another split", input);
 }
 
+// Three workers over one table, held against plain maps. Few enough addresses that none finds its window full.
+struct Crowd {
+  static constexpr size_t kWorkers = 3;
+  static constexpr int32_t kLimit = 5;
+  std::vector<int32_t> table = std::vector<int32_t>(kWorkers * kAddressBlockInts);
+  std::map<uint64_t, int> open;
+  std::vector<std::pair<uint64_t, std::pair<size_t, int32_t>>> places;
+
+  void step() {
+    const size_t worker = below(kWorkers);
+    AddressCounts counts(table.data(), kWorkers, worker);
+    if (!places.empty() && below(2) == 0) {
+      const size_t which = below(places.size());
+      const auto [key, place] = places[which];
+      AddressCounts(table.data(), kWorkers, place.first).leave(place.second);
+      open[key]--;
+      places[which] = places.back();
+      places.pop_back();
+      return;
+    }
+    uint8_t four[4] = {10, 0, 0, static_cast<uint8_t>(below(200))};
+    const uint64_t key = addressKey(Address::v4(four), 7);
+    const int32_t place = counts.enter(key, kLimit);
+    hold((place == kTooMany) == (open[key] == kLimit), "a limit that is passed, or kept too early", std::to_string(key));
+    if (place < 0) return;
+    open[key]++;
+    hold(counts.total(key) == open[key], "another count", std::to_string(key));
+    places.push_back({key, {worker, place}});
+  }
+};
+
 }  // namespace
 
 int main(int, char** arguments) {
   const long rounds = atol(arguments[1]);
   random64.seed(strtoull(arguments[2], nullptr, 10));
+  Crowd crowd;
   for (long i = 0; i < rounds; i++) {
+    crowd.step();
     proxyHeaders();
     requests();
     answers();
   }
-  printf("%ld rounds of each parser\n", rounds);
+  printf("%ld rounds of each parser and of the table\n", rounds);
 }

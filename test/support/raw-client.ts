@@ -95,9 +95,10 @@ export class Connection {
     this.gone = new Promise((resolve) => socket.once('close', () => resolve()))
   }
 
-  static open(port: number, host = '127.0.0.1'): Promise<Connection> {
+  /** @param from another loopback address to come from */
+  static open(port: number, host = '127.0.0.1', from?: string): Promise<Connection> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ port, host, noDelay: true })
+      const socket = connect({ port, host, noDelay: true, ...(from === undefined ? {} : { localAddress: from }) })
       socket.once('error', reject)
       socket.once('connect', () => {
         socket.off('error', reject)
