@@ -33,7 +33,7 @@ export interface AcceptOptions {
 
 /**
  * `address` is that of the other end, or the one that a proxy has announced (RFC 5952; IPv4 where it is mapped). A `relayed` connection carries
- * one request of HTTP/1.0, written as one of HTTP/1.1 behind a PROXY header with that address, and is closed with its answer.
+ * requests of HTTP/1.0, written as HTTP/1.1, each behind a PROXY header with its client's address; it is not in `counts`.
  * `place` is where in `places` its address is counted: whoever gets the connection takes one off there when it ends. -1: nowhere.
  */
 export type OnConnection = (fd: number, address: string, relayed: boolean, announced: boolean, place: number) => void

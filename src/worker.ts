@@ -205,6 +205,8 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   function serve(peer: Peer): TemplatedApp {
     const app = uWS.App()
     app.any('/*', (res, req) => begin(res, req, peer))
+    // The relay's connections are its own: the acceptor counts those of its clients.
+    if (peer.relayed) return app
     app.filter((_, change) => {
       if (Number(change) > 0) {
         counters.connectionOpened()

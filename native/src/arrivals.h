@@ -66,6 +66,8 @@ struct Visitor {
 // To JavaScript: `fd` is the visitor's own or, `relayed`, uWS's end of its relay. False: the callback threw, and `fd` is closed unless it was adopted.
 bool handOver(napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call);
 
+class Line;  // relay.cc
+
 class Arrivals {
  public:
   // `set` is an empty epoll set.
@@ -99,7 +101,8 @@ class Arrivals {
   char buffer[kBufferBytes];
   std::string scratch;
 
-  size_t exchanges_ = 0;  // relays under way
+  size_t exchanges_ = 0;          // relays under way
+  std::vector<Line*> idleLines;  // and what they use, between two of them
 
  private:
   Arrivals(napi_env env, napi_async_context context, const ArrivalOptions& options)

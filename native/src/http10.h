@@ -1,14 +1,12 @@
 // HTTP/1.0 as bytes: a request's head becomes one that uWS takes, an answer of uWS one that an HTTP/1.0 client understands. Pure; the sockets
 // are relay.cc's. Judges no request: what is doubtful passes as it is, for uWS and src/ingress/ to refuse as they would in HTTP/1.1.
 //
-//   GET / HTTP/1.0            GET / HTTP/1.1              HTTP/1.1 200 OK                 HTTP/1.1 200 OK
-//   Connection: keep-alive    Connection: close           Connection: close               Connection: keep-alive
-//                        ──►  Host:                       Transfer-Encoding: chunked ──►  (or close, where there is no length)
-//                             Connection: keep-alive
-//                                                         5 CRLF hello CRLF 0 CRLF CRLF   hello
+//   GET / HTTP/1.0            GET / HTTP/1.1         HTTP/1.1 200 OK                 HTTP/1.1 200 OK
+//   Connection: keep-alive ─► Host:                  Transfer-Encoding: chunked  ──► Connection: close (keep-alive, where there is a length)
 //
-// Each exchange is one connection of uWS: its end is never in doubt, and nothing of the next request can get into this one. The version in
-// the answer stays 1.1: it is the sender's (RFC 9110, 2.5), as nginx and Apache have it.
+//                                                    5 CRLF hello CRLF 0 CRLF CRLF   hello
+//
+// The version in the answer stays 1.1: it is the sender's (RFC 9110, 2.5), as nginx and Apache have it.
 #pragma once
 
 #include <strings.h>
@@ -109,30 +107,35 @@ struct Http10Request {
   uint64_t bodyBytes = 0;      // that follow; none where their number is in doubt, and the request is refused then
   bool keepAlive = false;
   bool isHead = false;
+  bool sound = true;           // its framing is beyond doubt: another request may follow it on the way to uWS
 };
 
 // `data` begins with a head of `bytes` that glance() called kHttp10.
 inline Http10Request http10Request(const char* data, size_t bytes) {
   Http10Request out;
-  bool hasHost = false, close = false, sound = true;
+  bool hasHost = false, close = false;
   int lengths = 0;
-  http10::eachField(data, bytes, [&](const http10::Field& field, const char*, size_t) {
+  const size_t first = static_cast<size_t>(static_cast<const char*>(memchr(data, '\n', bytes)) + 1 - data);
+  out.head.reserve(bytes + 16);
+  out.head.append(data, first - 3).append("1\r\n");
+  http10::eachField(data, bytes, [&](const http10::Field& field, const char* line, size_t lineBytes) {
     if (field.is("host")) hasHost = true;
-    else if (field.is("content-length")) sound = http10::lengthOf(field, &out.bodyBytes) && lengths++ == 0 && sound;
-    else if (field.is("transfer-encoding")) sound = false;  // RFC 9112, 6.1: the framing of such a request is faulty
+    else if (field.is("content-length")) out.sound = http10::lengthOf(field, &out.bodyBytes) && lengths++ == 0 && out.sound;
+    else if (field.is("transfer-encoding")) out.sound = false;  // RFC 9112, 6.1: the framing of such a request is faulty
     else if (field.is("connection")) {
-      out.keepAlive = out.keepAlive || http10::hasToken(field, "keep-alive");
-      close = close || http10::hasToken(field, "close");
+      const bool keeps = http10::hasToken(field, "keep-alive"), closes = http10::hasToken(field, "close");
+      out.keepAlive = out.keepAlive || keeps;
+      close = close || closes;
+      // That is of this hop. A list may name fields that are, too, for those who look into it later.
+      if ((keeps && field.valueBytes == 10) || (closes && field.valueBytes == 5)) return;
     }
+    out.head.append(line, lineBytes);
   });
-  out.isHead = bytes > 5 && memcmp(data, "HEAD ", 5) == 0;
-  out.keepAlive = out.keepAlive && !close && sound;
-  if (!sound) out.bodyBytes = 0;
-  const size_t line = static_cast<size_t>(static_cast<const char*>(memchr(data, '\n', bytes)) + 1 - data);
-  out.head.reserve(bytes + 32);
-  out.head.append(data, line - 3).append("1\r\nConnection: close\r\n");
   if (!hasHost) out.head.append("Host:\r\n");  // uWS wants one; HTTP/1.0 does not
-  out.head.append(data + line, bytes - line);
+  out.head.append("\r\n");
+  out.isHead = bytes > 5 && memcmp(data, "HEAD ", 5) == 0;
+  out.keepAlive = out.keepAlive && !close && out.sound;
+  if (!out.sound) out.bodyBytes = 0;
   return out;
 }
 
@@ -185,7 +188,8 @@ class Http10Answer {
           text_.clear();
           break;
         case kDone:
-          return true;  // uWS has nothing to add: each exchange has a connection of its own
+          ends_ = true;  // uWS has nothing to add: whatever this is, nothing good follows
+          return true;
       }
     }
     return true;
@@ -200,6 +204,8 @@ class Http10Answer {
     if (state_ == kHead) keepAlive_ = false;
   }
   bool begun() const { return state_ != kHead; }
+  // uWS has said or shown that nothing follows on its connection.
+  bool ends() const { return ends_; }
 
  private:
   static constexpr size_t kMostHeadBytes = 1 << 20;
@@ -226,6 +232,7 @@ class Http10Answer {
     bool chunked = false, hasLength = false;
     out.append(text_, 0, text_.find('\n') + 1);
     http10::eachField(text_.data(), bytes, [&](const http10::Field& field, const char* line, size_t lineBytes) {
+      if (field.is("connection") && http10::hasToken(field, "close")) ends_ = true;
       if (field.is("connection") || field.is("keep-alive")) return;
       if (field.is("transfer-encoding")) {
         chunked = true;
@@ -262,6 +269,7 @@ class Http10Answer {
   enum { kHead, kLength, kToTheEnd, kChunkSize, kChunk, kChunkEnd, kTrailers, kDone } state_ = kHead;
   bool toHead_;
   bool keepAlive_;
+  bool ends_ = false;
   std::string text_;   // the head, or a line of the chunks' framing, as far as it is there
   size_t lineAt_ = 0;  // where the head's line begins that is being gathered
   uint64_t left_ = 0;  // of the body or the chunk

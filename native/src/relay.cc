@@ -1,10 +1,11 @@
 // An exchange of HTTP/1.0: its head goes to uWS as one of HTTP/1.1 (http10.h) through a socket pair, behind a PROXY header that says whose it
 // is; the answer comes back that way. So it passes the phases that every exchange does, and HTTP/1.1 pays nothing for it.
 //
-//   client ◄──── client_ │ relay │ server_ ◄────socketpair────► uWS
+//   client ◄──── client_ │ Relay │ Line ◄────socketpair────► uWS
 //
-// Neither direction reads while the other side has not taken what was read before. One exchange a pair: its end is the end of the pair, and a
-// connection that is kept goes back to arrivals.cc, where its next request may be one of HTTP/1.1.
+// Neither direction reads while the other side has not taken what was read before. A connection that is kept goes back to arrivals.cc, where its
+// next request may be one of HTTP/1.1. A line serves one exchange after the other, each with its own header, as long as there is no doubt that one
+// is over; uWS ends idle ones after 10 s. New ones for each would cost more than all the rest of this.
 #include "relay.h"
 
 #include "http10.h"
@@ -21,15 +22,42 @@ namespace {
 // How long a client may take none of an answer that uWS is done with; before that, uWS's own clock runs, of 10 s as well.
 constexpr uint64_t kStalledMs = 10'000;
 
+constexpr size_t kMostIdleLines = 256;
+
+class Relay;
+}  // namespace
+
+// One end of a socket pair whose other end is uWS's.
+class Line final : public Member, public Watched {
+ public:
+  Line(Arrivals& arrivals, int fd) : arrivals(arrivals), fd(fd) {}
+  void onEvents(uint32_t events, Calls& call) override;
+  void expire() override {}
+  void drain() override {
+    if (relay == nullptr) abandon();
+  }
+  void abandon() override;
+  void release();
+
+  Arrivals& arrivals;
+  const int fd;
+  Relay* relay = nullptr;  // whom it serves; null: nobody
+  bool watchedForRoom = false;
+  bool gone = false;
+};
+
+namespace {
+
 class Relay final : public Member {
  public:
-  Relay(Arrivals& arrivals, const Visitor& visitor, int server, Http10Request&& request)
+  Relay(Arrivals& arrivals, const Visitor& visitor, Line* line, const Http10Request& request)
       : arrivals_(arrivals),
         visitor_(visitor),
         answer_(request.isHead, request.keepAlive),
         bodyLeft_(request.bodyBytes),
-        client_(*this, visitor.fd),
-        server_(*this, server) {
+        sound_(request.sound),
+        line_(line),
+        client_(*this, visitor.fd) {
     arrivals_.exchanges_++;
   }
   ~Relay() override { arrivals_.exchanges_--; }
@@ -37,7 +65,12 @@ class Relay final : public Member {
   bool watch() {
     const bool already = visitor_.watched;
     visitor_.watched = true;
-    return arrivals_.watch(client_.fd, &client_, EPOLLIN, already) && arrivals_.watch(server_.fd, &server_, EPOLLIN, false);
+    return arrivals_.watch(client_.fd, &client_, EPOLLIN, already);
+  }
+
+  void onLine(Calls& call) {
+    request();
+    if (!gone_) answer(call);
   }
 
   void expire() override { cut(); }
@@ -47,43 +80,41 @@ class Relay final : public Member {
   void abandon() override { end(); }
 
  private:
-  struct End final : public Watched {
-    End(Relay& relay, int fd) : relay(relay), fd(fd) {}
-    void onEvents(uint32_t events, Calls& call) override { relay.onEvents(*this, events, call); }
+  struct Client final : public Watched {
+    Client(Relay& relay, int fd) : relay(relay), fd(fd) {}
+    void onEvents(uint32_t events, Calls& call) override { relay.onClient(events, call); }
     Relay& relay;
     int fd;
     bool watchedForRoom = false;
-    std::string unsent;  // and not read on until it is gone
   };
 
-  void onEvents(const End& end, uint32_t events, Calls& call) {
+  void onClient(uint32_t events, Calls& call) {
     if (gone_) return;
-    request();
-    if (!gone_) answer(call);
+    hasMore_ = hasMore_ || (events & EPOLLIN);
+    onLine(call);
     // A client that closes its end has left, as in HTTP/1.1 to uWS; not before the rest of its body has been read.
-    if (gone_ || &end != &client_ || !(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))) return;
-    if (bodyLeft_ == 0 || (events & (EPOLLHUP | EPOLLERR))) this->end();
+    if (gone_ || !(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))) return;
+    if (bodyLeft_ == 0 || (events & (EPOLLHUP | EPOLLERR))) end();
   }
 
   // Body of the request, client to uWS.
   void request() {
-    while (flush(server_) && bodyLeft_ > 0) {
+    while (flushToServer() && bodyLeft_ > 0) {
       const size_t most = bodyLeft_ < Arrivals::kBufferBytes ? static_cast<size_t>(bodyLeft_) : Arrivals::kBufferBytes;
       const ssize_t n = recv(client_.fd, arrivals_.buffer, most, 0);
       if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
       if (n <= 0) return end();
       bodyLeft_ -= static_cast<uint64_t>(n);
-      write(server_, arrivals_.buffer, static_cast<size_t>(n));
+      if (!write(line_->fd, toServer_, line_->watchedForRoom, line_, arrivals_.buffer, static_cast<size_t>(n))) deaf();
     }
   }
 
   // uWS to client.
   void answer(Calls& call) {
-    while (flush(client_)) {
-      if (lost_) return end();
+    while (flushToClient()) {
       if (answer_.complete(ended_)) return finish(call);
       if (ended_) return cut();
-      const ssize_t n = recv(server_.fd, arrivals_.buffer, Arrivals::kBufferBytes, 0);
+      const ssize_t n = recv(line_->fd, arrivals_.buffer, Arrivals::kBufferBytes, 0);
       if (n < 0 && errno == EAGAIN) return;
       if (n < 0 && errno == EINTR) continue;
       if (n <= 0) {
@@ -91,65 +122,67 @@ class Relay final : public Member {
         continue;
       }
       // An answer to a request that is not through yet, or the last one before the worker leaves.
-      if (bodyLeft_ > 0 || !server_.unsent.empty() || arrivals_.stopping()) answer_.last();
+      if (bodyLeft_ > 0 || !toServer_.empty() || arrivals_.stopping()) answer_.last();
       arrivals_.scratch.clear();
       if (!answer_.feed(arrivals_.buffer, static_cast<size_t>(n), arrivals_.scratch)) return cut();
-      write(client_, arrivals_.scratch.data(), arrivals_.scratch.size());
+      if (!write(client_.fd, toClient_, client_.watchedForRoom, &client_, arrivals_.scratch.data(), arrivals_.scratch.size())) return end();
+      if (!toClient_.empty()) deadlineMs = arrivals_.nowMs() + kStalledMs;
     }
   }
 
-  // What does not fit is kept, and the end watched for room.
-  void write(End& end, const char* data, size_t bytes) {
-    if (bytes == 0) return;
-    ssize_t n = send(end.fd, data, bytes, MSG_NOSIGNAL);
-    if (n < 0 && errno != EAGAIN && errno != EINTR) {
-      failed(end);
-      return;
-    }
+  // Sends; what does not fit is kept, and the descriptor watched for room. False: the other side is gone.
+  bool write(int fd, std::string& unsent, bool& watchedForRoom, Watched* watched, const char* data, size_t bytes) {
+    if (bytes == 0) return true;
+    ssize_t n = send(fd, data, bytes, MSG_NOSIGNAL);
+    if (n < 0 && errno != EAGAIN && errno != EINTR) return false;
     if (n < 0) n = 0;
-    if (static_cast<size_t>(n) == bytes) return;
-    end.unsent.append(data + n, bytes - static_cast<size_t>(n));
-    if (&end == &client_) deadlineMs = arrivals_.nowMs() + kStalledMs;
-    if (end.watchedForRoom) return;
-    end.watchedForRoom = true;
-    arrivals_.watch(end.fd, &end, EPOLLIN | EPOLLOUT, true);
-  }
-
-  // True when nothing is left to be sent.
-  bool flush(End& end) {
-    while (!end.unsent.empty()) {
-      const ssize_t n = send(end.fd, end.unsent.data(), end.unsent.size(), MSG_NOSIGNAL);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0 && errno == EAGAIN) return false;
-      if (n < 0) {
-        failed(end);
-        return true;
-      }
-      end.unsent.erase(0, static_cast<size_t>(n));
-      if (&end == &client_) deadlineMs = end.unsent.empty() ? 0 : arrivals_.nowMs() + kStalledMs;
-    }
+    if (static_cast<size_t>(n) == bytes) return true;
+    unsent.append(data + n, bytes - static_cast<size_t>(n));
+    if (!watchedForRoom) arrivals_.watch(fd, watched, EPOLLIN | EPOLLOUT, true);
+    watchedForRoom = true;
     return true;
   }
 
-  void failed(End& end) {
-    end.unsent.clear();
-    if (&end == &client_) {
-      lost_ = true;
-      return;
+  // 1: nothing is left; 0: there is no room; -1: the other side is gone.
+  int flush(int fd, std::string& unsent) {
+    while (!unsent.empty()) {
+      const ssize_t n = send(fd, unsent.data(), unsent.size(), MSG_NOSIGNAL);
+      if (n < 0 && errno == EINTR) continue;
+      if (n < 0) return errno == EAGAIN ? 0 : -1;
+      unsent.erase(0, static_cast<size_t>(n));
     }
-    // uWS has closed, with its answer on the way: it wants no more of the body.
+    return 1;
+  }
+
+  bool flushToServer() {
+    const int sent = flush(line_->fd, toServer_);
+    if (sent < 0) deaf();
+    return sent != 0;
+  }
+
+  bool flushToClient() {
+    if (toClient_.empty()) return true;
+    const size_t before = toClient_.size();
+    const int sent = flush(client_.fd, toClient_);
+    if (sent < 0) {
+      end();
+      return false;
+    }
+    if (toClient_.size() < before) deadlineMs = sent == 1 ? 0 : arrivals_.nowMs() + kStalledMs;
+    return sent == 1;
+  }
+
+  // uWS has closed, with its answer on the way: it wants no more of the body.
+  void deaf() {
+    toServer_.clear();
     bodyLeft_ = 0;
+    sound_ = false;
     answer_.last();
   }
 
   void finish(Calls& call) {
-    if (!answer_.keeps() || bodyLeft_ > 0 || arrivals_.stopping()) {
-      shutdown(client_.fd, SHUT_WR);
-      return end();
-    }
-    close(server_.fd);
-    gone_ = true;
-    arrivals_.leave(this);
+    if (!answer_.keeps() || bodyLeft_ > 0 || arrivals_.stopping()) return end();
+    leave();
     arrivals_.back(visitor_, call);
   }
 
@@ -164,10 +197,20 @@ class Relay final : public Member {
 
   void end() {
     if (gone_) return;
-    gone_ = true;
+    // Unread, it would make a reset of the end, and the rest of the answer would be lost with it: old clients send a CRLF behind a body.
+    if (hasMore_) (void)!recv(client_.fd, arrivals_.buffer, Arrivals::kBufferBytes, 0);
     close(client_.fd);
-    close(server_.fd);
     arrivals_.left(visitor_);
+    leave();
+  }
+
+  void leave() {
+    gone_ = true;
+    const bool over = sound_ && !ended_ && bodyLeft_ == 0 && toServer_.empty() && answer_.complete(false) && !answer_.ends();
+    line_->relay = nullptr;
+    if (over) line_->release();
+    else line_->abandon();
+    arrivals_.hold(-1);
     arrivals_.leave(this);
   }
 
@@ -175,39 +218,88 @@ class Relay final : public Member {
   Visitor visitor_;
   Http10Answer answer_;
   uint64_t bodyLeft_;
-  End client_;
-  End server_;
-  bool ended_ = false;  // uWS has closed its end
-  bool lost_ = false;   // the client has
+  bool sound_;
+  Line* line_;
+  Client client_;
+  std::string toServer_, toClient_;  // not sent yet; nothing more is read for that side until it is
+  bool hasMore_ = false;             // the client has sent something after its head
+  bool ended_ = false;               // uWS has closed its end
   bool gone_ = false;
 };
 
 }  // namespace
 
-void relay(Arrivals& arrivals, const Visitor& visitor, size_t headBytes, Calls& call) {
-  Http10Request request = http10Request(arrivals.buffer, headBytes);
-  const std::string head = proxyHeader(visitor.address) + request.head;
+void Line::onEvents(uint32_t, Calls& call) {
+  if (gone) return;
+  if (relay != nullptr) return relay->onLine(call);
+  // uWS has ended it, or speaks out of turn. Room for more is told of as well, and EPOLLOUT alone is no reason.
+  char byte;
+  if (recv(fd, &byte, 1, MSG_PEEK) >= 0 || errno != EAGAIN) abandon();
+}
+
+void Line::abandon() {
+  if (gone) return;
+  gone = true;
+  close(fd);
+  for (size_t i = 0; i < arrivals.idleLines.size(); i++) {
+    if (arrivals.idleLines[i] != this) continue;
+    arrivals.idleLines[i] = arrivals.idleLines.back();
+    arrivals.idleLines.pop_back();
+    break;
+  }
+  arrivals.leave(this);
+}
+
+void Line::release() {
+  if (arrivals.stopping() || arrivals.idleLines.size() >= kMostIdleLines) abandon();
+  else arrivals.idleLines.push_back(this);
+}
+
+namespace {
+
+// A line with `head` on its way to uWS; null: there are no descriptors left.
+Line* sendOff(Arrivals& arrivals, const Visitor& visitor, const std::string& head, Calls& call) {
+  // uWS runs in this thread: one that it has ended refuses at once.
+  while (!arrivals.idleLines.empty()) {
+    Line* line = arrivals.idleLines.back();
+    if (send(line->fd, head.data(), head.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(head.size())) {
+      arrivals.idleLines.pop_back();
+      return line;
+    }
+    line->abandon();
+  }
   int pair[2];
-  // All of it is there: it was looked at a moment ago.
-  if (recv(visitor.fd, arrivals.buffer, headBytes, 0) != static_cast<ssize_t>(headBytes) ||
-      socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) {
-    close(visitor.fd);
-    arrivals.left(visitor);
-    return;
-  }
-  auto* relay = new Relay(arrivals, visitor, pair[0], std::move(request));
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) return nullptr;
+  auto* line = new Line(arrivals, pair[0]);
+  arrivals.join(line, 0);
   // A pair that nothing was written to yet takes a head whole.
-  if (send(pair[0], head.data(), head.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(head.size()) || !relay->watch()) {
+  if (!arrivals.watch(pair[0], line, EPOLLIN, false) ||
+      send(pair[0], head.data(), head.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(head.size())) {
     close(pair[1]);
-    close(pair[0]);
+    line->abandon();
+    return nullptr;
+  }
+  arrivals.handOver(visitor, pair[1], true, call);  // if it throws, that end is closed, and ours hears of it
+  return line->gone ? nullptr : line;
+}
+
+}  // namespace
+
+void relay(Arrivals& arrivals, const Visitor& visitor, size_t headBytes, Calls& call) {
+  const Http10Request request = http10Request(arrivals.buffer, headBytes);
+  // All of it is there: it was looked at a moment ago.
+  const bool received = recv(visitor.fd, arrivals.buffer, headBytes, 0) == static_cast<ssize_t>(headBytes);
+  Line* line = received ? sendOff(arrivals, visitor, proxyHeader(visitor.address) + request.head, call) : nullptr;
+  if (line == nullptr) {
     close(visitor.fd);
     arrivals.left(visitor);
-    delete relay;
     return;
   }
+  auto* relay = new Relay(arrivals, visitor, line, request);
+  line->relay = relay;
   arrivals.join(relay, 0);
-  // If it throws it closes that end, and ours hears of it.
-  arrivals.handOver(visitor, pair[1], true, call);
+  arrivals.hold(1);
+  if (!relay->watch()) relay->abandon();
 }
 
 }  // namespace tidegate

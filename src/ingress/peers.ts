@@ -1,7 +1,7 @@
 // Whose connection is it? uWS tells the address of a request's other end by a system call and a buffer made for it, per request, and has no
 // place to keep anything per connection. The acceptor is told once, when it accepts. So each address gets a uWS app of its own as long as
 // it has connections, and the app's handlers know whom they serve. Where these run out, or uWS accepts by itself, uWS is asked. What the
-// acceptor relays (HTTP/1.0) is one app's for all: there each connection has one request, behind a PROXY header that uWS reads.
+// acceptor relays (HTTP/1.0) is one app's for all: there each request stands behind a PROXY header, which uWS reads.
 import type { TemplatedApp } from 'uWebSockets.js'
 
 /** The other end of connections: whom an app serves. */
