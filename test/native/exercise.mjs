@@ -140,12 +140,13 @@ async function door() {
   const counts = new Int32Array(native.attachSegment(native.openSegment(null, 4096).fd, 4096), 0, 2)
   const places = new Int32Array(2 * 32_768)
   const tallies = new Float64Array(4)
+  let served = 0
   const large = 'x'.repeat(3_000_000)
   const onConnection = (connection, _address, relayed, _announced, place) => {
-    counts[0]++
+    if (!relayed) counts[0]++
     const socket = new Socket({ fd: connection, readable: true, writable: true })
     socket.on('error', ignore).on('close', () => {
-      counts[0]--
+      if (!relayed) counts[0]--
       if (place >= 0) places[place]--
     })
     socket.on('data', (data) => {
@@ -154,7 +155,10 @@ async function door() {
       if (text.includes('/nonsense')) return socket.end('nonsense\n\n\r\n')
       if (text.includes('/half')) return socket.end(PAIRS.slice(0, -2))
       if (text.includes('/large')) return socket.end(`HTTP/1.1 200 OK\r\n\r\n${large}`)
-      if (!text.includes('/silent')) socket.end(relayed ? CHUNKS : PAIRS)
+      if (text.includes('/silent')) return
+      // One of three lines ends with its answer; the others serve on.
+      if (relayed && served++ % 3 > 0) socket.write(CHUNKS)
+      else socket.end(relayed ? CHUNKS : PAIRS)
     })
   }
   const trusted = (address) => address === '127.0.0.2'
