@@ -67,6 +67,8 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   const upstreams = new Upstreams(table, health, settings.upstreamConnections, slot)
   const context = { upstreams, deadlines, breakers, nowUs, conclude, refuse: reject }
 
+  const bodyRules = { deadlines, nowUs, minBytesPerSecond: settings.minBodyBytesPerSecond }
+
   let inFlight = 0
   let drained: (() => void) | null = null
 
@@ -85,9 +87,9 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     const unwelcome = authenticator.identify(exchange) ?? checkLength(exchange)
     if (unwelcome !== null) return reject(exchange, unwelcome)
     if (exchange.contentLength !== 0) watch(exchange)
-    if (authenticator.needsBody(exchange)) new WholeBody(exchange, deadlines, nowUs, authenticate)
+    if (authenticator.needsBody(exchange)) new WholeBody(exchange, bodyRules, authenticate)
     else {
-      if (exchange.contentLength !== 0) exchange.upload = new Upload(exchange)
+      if (exchange.contentLength !== 0) exchange.upload = new Upload(exchange, bodyRules)
       authenticate(exchange, null)
     }
   }

@@ -143,6 +143,13 @@ export const SETTINGS = {
     default: '1048576',
     about: 'most bytes of a request body on routes without `maxBody`',
   },
+  TIDEGATE_MIN_BODY_RATE: {
+    key: 'minBodyBytesPerSecond',
+    type: numberIn(0, 2 ** 30),
+    default: '240',
+    about:
+      'bytes per second that a request body must bring on average, after 5 s; slower ones are answered 408; 0 takes any',
+  },
   TIDEGATE_RATE_LIMIT_KEYS: {
     key: 'rateLimitKeys',
     type: numberIn(1024, 2 ** 24),

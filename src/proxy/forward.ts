@@ -167,7 +167,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.settle(null)
   }
 
-  onTooLarge(rejection: Rejection): void {
+  onRefused(rejection: Rejection): void {
     this.giveUp(new Error(rejection.reason), rejection)
   }
 

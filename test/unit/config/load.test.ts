@@ -343,6 +343,7 @@ describe('the environment', () => {
       maxConnectionsPerAddress: 0,
       proxyProtocol: 'off',
       maxBodyBytes: 1048576,
+      minBodyBytesPerSecond: 240,
       rateLimitKeys: 131072,
       drainTimeoutMs: 10000,
     })
