@@ -1,5 +1,5 @@
 // How many connections there may be, in all and for one client address, over all workers; what is counted, and that what is gone is not.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
@@ -17,6 +17,8 @@ beforeAll(async () => {
     },
   })
 })
+
+beforeEach((context) => requireAcceptor(context))
 
 afterEach(() => {
   for (const connection of open.splice(0)) connection.destroy()
@@ -62,9 +64,8 @@ async function servedAgain(gateway: Gateway, from?: string): Promise<void> {
 }
 
 describe('in all', () => {
-  test('no more connections than TIDEGATE_MAX_CONNECTIONS are served at a time, by all workers together', async (context) => {
+  test('no more connections than TIDEGATE_MAX_CONNECTIONS are served at a time, by all workers together', async () => {
     const gateway = await start({ TIDEGATE_MAX_CONNECTIONS: '5' })
-    requireAcceptor(context, gateway)
     for (let i = 0; i < 5; i++) expect(await served(gateway, `127.0.0.${i + 1}`)).toBe(200)
     for (let i = 0; i < 3; i++) expect(await served(gateway)).toBe(503)
     expect(await refused(gateway, 'connections')).toBe(3)
@@ -76,9 +77,8 @@ describe('in all', () => {
 })
 
 describe('for one address', () => {
-  test('no more than TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS, by all workers together', async (context) => {
+  test('no more than TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS, by all workers together', async () => {
     const gateway = await start({ TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS: '4' })
-    requireAcceptor(context, gateway)
     for (const from of ['127.0.0.1', '127.0.0.2']) {
       for (let i = 0; i < 4; i++) expect(await served(gateway, from)).toBe(200)
       expect(await served(gateway, from)).toBe(503)
@@ -91,9 +91,8 @@ describe('for one address', () => {
     await gateway.close()
   })
 
-  test('those whose head is not complete count, and those of HTTP/1.0', async (context) => {
+  test('those whose head is not complete count, and those of HTTP/1.0', async () => {
     const gateway = await start({ TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS: '4' })
-    requireAcceptor(context, gateway)
     const slow = await dial(gateway)
     await slow.write('GET / HTTP/1.1\r\nX: ')
     const old = await dial(gateway)
@@ -114,9 +113,8 @@ describe('for one address', () => {
     await gateway.close()
   })
 
-  test('any number of connections one after the other leaves nothing behind', async (context) => {
+  test('any number of connections one after the other leaves nothing behind', async () => {
     const gateway = await start({ TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS: '2' })
-    requireAcceptor(context, gateway)
     for (let i = 0; i < 100; i++) {
       const connection = await dial(gateway)
       const version = i % 2 === 0 ? '1.0' : '1.1'
@@ -130,17 +128,15 @@ describe('for one address', () => {
     await gateway.close()
   })
 
-  test('trusted proxies have no limit', async (context) => {
+  test('trusted proxies have no limit', async () => {
     const gateway = await start({ TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS: '1' }, { trustedProxies: ['127.0.0.1'] })
-    requireAcceptor(context, gateway)
     for (let i = 0; i < 3; i++) expect(await served(gateway)).toBe(200)
     expect([await served(gateway, '127.0.0.2'), await served(gateway, '127.0.0.2')]).toEqual([200, 503])
     await gateway.close()
   })
 
-  test('whom a PROXY header announces has one', async (context) => {
+  test('whom a PROXY header announces has one', async () => {
     const env = { TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS: '2', TIDEGATE_PROXY_PROTOCOL: 'on' }
-    if (process.env.TIDEGATE_ISOLATION === 'thread') context.skip('workers are threads here')
     const gateway = await start(env, { trustedProxies: ['127.0.0.1'] })
     const statuses: number[] = []
     // Of IPv6 one /64 is one client.
@@ -158,9 +154,8 @@ describe('for one address', () => {
     await gateway.close()
   })
 
-  test('what a worker that was killed had open is free again', async (context) => {
+  test('what a worker that was killed had open is free again', async () => {
     const gateway = await start({ TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS: '4' }, {}, true)
-    requireAcceptor(context, gateway)
     for (let i = 0; i < 4; i++) expect(await served(gateway)).toBe(200)
     expect(await served(gateway)).toBe(503)
     for (const { pid } of (await gateway.status()).workers) process.kill(pid, 'SIGKILL')

@@ -89,7 +89,7 @@ afterAll(async () => {
   await scripted.close()
 })
 
-beforeEach((context) => requireAcceptor(context, gateway))
+beforeEach((context) => requireAcceptor(context))
 
 /** Without Host and Connection, as HTTP/1.0 is spoken where nobody has heard of either. */
 const ancient = (parts: RequestParts): Promise<Answer> => call(gateway.port, { version: '1.0', host: null, ...parts })
@@ -324,9 +324,8 @@ describe('HTTP/1.0 with keep-alive', () => {
   })
 })
 
-test('a worker that drains sees an answer to HTTP/1.0 through', async (context) => {
+test('a worker that drains sees an answer to HTTP/1.0 through', async () => {
   const draining = await startGateway({ config: config(), workers: 1 })
-  requireAcceptor(context, draining)
   const connection = await Connection.open(draining.port)
   await connection.send({ version: '1.0', target: '/scripted/held', headers: { Connection: 'keep-alive' } })
   await connection.head()
@@ -387,10 +386,9 @@ describe('who speaks HTTP/1.0', () => {
   })
 })
 
-test('a head that is not complete in time is answered 408 and counted; silence is just ended', async (context) => {
+test('a head that is not complete in time is answered 408 and counted; silence is just ended', async () => {
   const impatient = await startGateway({ config: config(), workers: 1, env: { TIDEGATE_HEADER_TIMEOUT_MS: '400' } })
   try {
-    requireAcceptor(context, impatient)
     for (const version of ['1.0', '1.1']) {
       const connection = await Connection.open(impatient.port)
       await connection.write(`GET / HTTP/${version}\r\nHost: demo.test\r\nX-Slow: `)

@@ -89,7 +89,7 @@ afterAll(async () => {
   await echo.close()
 })
 
-beforeEach((context) => requireAcceptor(context, gateway))
+beforeEach((context) => requireAcceptor(context))
 
 async function say(header: Buffer, from?: string): Promise<Connection> {
   const connection = await Connection.open(gateway.port, '127.0.0.1', from)
@@ -200,7 +200,7 @@ describe('who is not trusted', () => {
   })
 })
 
-test('where the protocol is off, a version 2 header is refused, which uWebSockets.js would read', async (context) => {
+test('where the protocol is off, a version 2 header is refused, which uWebSockets.js would read', async () => {
   const off = await startGateway({
     workers: 1,
     config: {
@@ -209,7 +209,6 @@ test('where the protocol is off, a version 2 header is refused, which uWebSocket
       routes: [{ match: { path: '/' }, service: 'echo', auth: 'none' }],
     },
   })
-  requireAcceptor(context, off)
   const connection = await Connection.open(off.port)
   await connection.write(v2(0x21, 0x11, V4))
   await connection.send({}).catch(() => {})

@@ -35,7 +35,7 @@ afterAll(async () => {
   await origin.close()
 })
 
-beforeEach((context) => requireAcceptor(context, gateway))
+beforeEach((context) => requireAcceptor(context))
 
 test('a request after a long silence is served as the one before it', async () => {
   for (let i = 0; i < 3; i++) {

@@ -46,6 +46,7 @@ const told = (name: string, sorted: readonly number[]): string =>
 test(`${SLOW} slow heads leave ${GOOD} good clients served`, async (context) => {
   // Both ends of the slow ones are on this machine, and one worker may have most of them.
   requireDescriptors(context, SLOW + 1000)
+  requireAcceptor(context)
   const origin = await startEcho()
   const gateway = await startGateway({
     workers: 2,
@@ -55,7 +56,6 @@ test(`${SLOW} slow heads leave ${GOOD} good clients served`, async (context) => 
       routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
     },
   })
-  requireAcceptor(context, gateway)
   const slow = fork(SLOW_HEADS, [String(gateway.port), String(SLOW)])
   slow.kill('SIGSTOP')
   try {

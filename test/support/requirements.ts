@@ -3,6 +3,7 @@
 import { accessSync, constants, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import type { TestContext } from 'vitest'
+import { native, nativeProblem } from '../../native/index.js'
 
 const mustHaveAll = process.env.TIDEGATE_TEST_REQUIRE === 'all'
 const threadsWanted = process.env.TIDEGATE_ISOLATION === 'thread'
@@ -36,10 +37,9 @@ export function requireDescriptors(context: TestContext, count: number): void {
 }
 
 /** HTTP/1.0, the PROXY protocol and the limits on connections are the native acceptor's, which serves processes alone. */
-export function requireAcceptor(context: TestContext, gateway: { readonly isolation: string }): void {
-  if (gateway.isolation === 'process') return
+export function requireAcceptor(context: TestContext): void {
   if (threadsWanted) context.skip('workers are threads here, and uWebSockets.js accepts by itself')
-  missing(context, 'workers are threads: the native addon was not built')
+  if (native === null) missing(context, `workers are threads: ${nativeProblem}`)
 }
 
 /** Only a process can be killed or stopped without the others. */
