@@ -73,6 +73,7 @@ export async function startHaproxy(backend: string, server: string): Promise<Oth
        timeout connect 5s
        timeout client 20s
        timeout server 20s
+       timeout check 20s
      frontend in
        bind 127.0.0.1:${port}
        default_backend out
