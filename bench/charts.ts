@@ -1,11 +1,16 @@
 // Stand-alone SVG, readable in light and dark: text and axes take the reader's colours.
 import { decode } from './histogram.js'
 import type { CaseResult, Report, Result } from './results.js'
+import type { Sample } from './soak.js'
 
 const COLOURS: Readonly<Record<string, string>> = {
   tidegate: '#0b7285',
   'tidegate-pipelined': '#12b886',
   nginx: '#868e96',
+  'worker 0': '#0b7285',
+  'worker 1': '#e8590c',
+  p50: '#12b886',
+  p99: '#e8590c',
   'nginx+lua': '#e8590c',
   haproxy: '#7048e8',
   'fastify-http-proxy': '#d6336c',
@@ -18,7 +23,7 @@ const STYLE = `<style>
 </style>`
 
 function colour(target: string): string {
-  return COLOURS[target.replace(/ .*/, '')] ?? '#495057'
+  return COLOURS[target] ?? COLOURS[target.replace(/ .*/, '')] ?? '#495057'
 }
 
 function svg(width: number, height: number, label: string, parts: readonly string[]): string {
@@ -196,4 +201,41 @@ export function fanChart(cases: readonly CaseResult[]): string {
     },
     [...byTarget].map(([name, points]) => ({ name, points })),
   )
+}
+
+/** What a soak watches, over its minutes, as one HTML page. */
+export function soakCharts(samples: readonly Sample[]): string {
+  const over = (title: string, lines: Record<string, (one: Sample) => number>): string => {
+    const drawn = Object.entries(lines).map(([name, value]) => ({
+      name,
+      points: samples.map((one) => [one.minute, value(one)] as const),
+    }))
+    const most = Math.max(...drawn.flatMap((line) => line.points.map(([, value]) => value))) * 1.1 || 1
+    const last = samples.at(-1)!.minute
+    const ticks = (to: number) =>
+      Array.from({ length: 6 }, (_, i) => [(i * to) / 5, ((i * to) / 5).toPrecision(3)] as const)
+    return lineChart(
+      {
+        title,
+        x: { label: 'minutes', ticks: ticks(last), place: (value) => value / last },
+        y: { ticks: ticks(most), place: (value) => value / most },
+      },
+      drawn,
+    )
+  }
+  const byWorker = (value: (worker: Sample['workers'][number]) => number) =>
+    Object.fromEntries(samples[0]!.workers.map((_, i) => [`worker ${i}`, (one: Sample) => value(one.workers[i]!)]))
+  const charts = [
+    over(
+      'Resident memory, MiB',
+      byWorker((worker) => worker.rssMiB),
+    ),
+    over(
+      'Open descriptors while nobody is connected',
+      byWorker((worker) => worker.descriptors),
+    ),
+    over('Latency, ms', { p50: (one) => one.p50Ms, p99: (one) => one.p99Ms, 'p99.9': (one) => one.p999Ms }),
+    over('Longest event-loop delay before the sample, ms', { delay: (one) => one.loopDelayMs }),
+  ]
+  return `<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>tidegate: soak</title>\n${charts.join('\n')}\n`
 }

@@ -70,3 +70,13 @@ export function generator(seed: number): () => number {
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296
   }
 }
+
+/** Least squares through [minute, value]. */
+export function slopePerMinute(points: readonly (readonly [minute: number, value: number])[]): number {
+  const n = points.length
+  const meanX = points.reduce((sum, [x]) => sum + x, 0) / n
+  const meanY = points.reduce((sum, [, y]) => sum + y, 0) / n
+  const along = points.reduce((sum, [x, y]) => sum + (x - meanX) * (y - meanY), 0)
+  const spread = points.reduce((sum, [x]) => sum + (x - meanX) ** 2, 0)
+  return spread === 0 ? 0 : along / spread
+}

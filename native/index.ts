@@ -59,14 +59,31 @@ export interface Door {
   readonly places: Int32Array
   /** 53 random bits, the same in every worker. */
   readonly addressSeed: number
+  /** First bytes are a handshake: nothing but a PROXY header is read, nobody is told why, and whoever has said anything is handed over. */
+  readonly tls: boolean
 }
 
 export interface Acceptor {
-  /** Stops accepting and closes this process's copy of the listening descriptor. May be called twice, and from onConnection. Who waits at the door is sent away; requests of HTTP/1.0 are seen through. */
-  close(): void
+  /**
+   * For everybody who has this listening socket, and for good: no connection that is not being made already. What opens one is not
+   * answered, so that who sends it tries again a second later. Where the kernel cannot do that, nothing changes.
+   */
+  refuseNew(): void
+  /** Whatever is in the queue now, without leaving any to others. */
+  takeAll(): void
+  /**
+   * Stops accepting and closes this process's copy of the listening descriptor. May be called twice, and from onConnection. Who waits at the
+   * door has so long for the head, and is then sent away without a word; requests of HTTP/1.0 are seen through.
+   */
+  close(waitMs: number): void
+  /** Connections at the door that have not been handed over. */
+  waiting(): number
   /** Requests of HTTP/1.0 whose answer has not left this process yet. */
   relays(): number
 }
+
+/** Opaque; wiped when it is collected. */
+export type HmacKey = { readonly __hmacKey: never }
 
 /** Errors of the system have `code` and `syscall`; a wrong argument is a TypeError that names it. */
 export interface Native {
@@ -74,8 +91,10 @@ export interface Native {
    * Opens or creates the file (mode 0600), locks it, and grows it to `bytes` (1 to 2^31) on blocks of its own: a full disk is
    * ENOSPC here and never a SIGBUS later. Never truncates. `null`: anonymous memory, created every time.
    * ELOCKED: another process holds it. EUNSAFE: not a regular file, not ours, open to others, or linked twice. ELOOP: a symlink.
+   * @param held the file's descriptor with its lock, where a predecessor has handed it over; used up if this succeeds. ESTALE: it is not
+   * the file at the path
    */
-  openSegment(path: string | null, bytes: number): Segment
+  openSegment(path: string | null, bytes: number, held?: number): Segment
   /**
    * Puts a new, zeroed and locked file in the place of one that does not fit, and closes `fd`, the segment's descriptor from
    * openSegment, if it succeeds. Mappings of the old file keep its memory. The path names a locked file at each moment.
@@ -88,11 +107,48 @@ export interface Native {
    * their first bytes (TCP_DEFER_ACCEPT), or after about 3 s without. EADDRINUSE, EACCES, EADDRNOTAVAIL.
    */
   listen(host: string, port: number, backlog: number): { fd: number; port: number }
+  /** The same of a socket that listens already, as a service manager passes it on. EINVAL: it is not one. */
+  adoptListener(fd: number): { fd: number; port: number }
   accept(options: AcceptOptions): Acceptor
+  /**
+   * Puts the gate (src/gate.cc) before the parser of the uWebSockets.js that is loaded; once in each thread. `onBadBody` gets the
+   * `exchange` of a chunked body that is malformed, while it can still be answered: the connection is closed when it returns.
+   * ENOTSUP: this build of uWebSockets.js has no place for it.
+   */
+  openGate(onBadBody: (exchange: unknown) => void): Gate
+  /** The state of HMAC-SHA256 after its key, which is padded to a block of 64 bytes (RFC 2104, section 2). Absent without OpenSSL's headers. */
+  hmacKey?(key: Uint8Array): HmacKey
+  /** Whether `hex`, lower case, is the MAC of the message's UTF-8 bytes, of which there are less than 4092. In constant time. */
+  hmacMatches?(key: HmacKey, message: string, hex: string): boolean
+  /** To a Unix socket, '@' at the beginning for an abstract one. Never waits. */
+  sendDatagram(path: string, text: string): void
+  /** Over a connected Unix socket, to a process of our own user (else EPERM), with a text of less than 8 KiB. They stay open here. */
+  sendDescriptors(fd: number, descriptors: readonly number[], text: string): void
+  /**
+   * Connects to a Unix socket of our own user and blocks, for 5 s at most, until its other end has sent them. ENOENT, ECONNREFUSED: nobody is
+   * there. `fd` is the connection, for whatever else is to be said.
+   */
+  receiveDescriptors(path: string): { fd: number; descriptors: number[]; text: string }
   closeFd(fd: number): void
 }
 
-interface Addon extends Omit<Native, 'accept'> {
+export interface Gate {
+  /**
+   * Connections of this app pass the gate. `descriptor` is what app.getDescriptor() returns; before the app has connections.
+   * `relayed`: they are the acceptor's, which puts a PROXY header before each request; in cleartext alone.
+   */
+  guard(descriptor: number, tls: boolean, relayed: boolean): void
+  /**
+   * From within a request's handler: so many bytes follow its head, -1 for chunks. False where that head did not come through the
+   * gate: uWebSockets.js then reads the body by its own rules.
+   */
+  expectBody(bytes: number, exchange: unknown): boolean
+}
+
+interface Addon extends Omit<Native, 'accept' | 'openGate'> {
+  openGate(onBadBody: (exchange: unknown) => void): void
+  guardApp(descriptor: number, tls: boolean, relayed: boolean): void
+  expectBody(bytes: number, exchange: unknown): boolean
   startAccepting(
     fd: number,
     counts: Int32Array,
@@ -102,7 +158,10 @@ interface Addon extends Omit<Native, 'accept'> {
     headTimeoutMs: number,
     ...door: unknown[]
   ): unknown
-  stopAccepting(handle: unknown): void
+  refuseNew(handle: unknown): void
+  takeAll(handle: unknown): void
+  stopAccepting(handle: unknown, waitMs: number): void
+  waitingAtDoor(handle: unknown): number
   relaysUnderWay(handle: unknown): number
 }
 
@@ -114,9 +173,24 @@ function load(): Native | string {
   const file = join(root, 'native', 'build', 'Release', 'tidegate.node')
   if (!existsSync(file)) return 'the native addon is not built (npm rebuild builds it where there is a C++ compiler)'
   try {
-    const { startAccepting, stopAccepting, relaysUnderWay, ...rest } = createRequire(import.meta.url)(file) as Addon
+    const addon = createRequire(import.meta.url)(file) as Addon
+    const {
+      startAccepting,
+      refuseNew,
+      takeAll,
+      stopAccepting,
+      waitingAtDoor,
+      relaysUnderWay,
+      openGate,
+      guardApp,
+      ...rest
+    } = addon
     return {
       ...rest,
+      openGate(onBadBody) {
+        openGate(onBadBody)
+        return { guard: guardApp, expectBody: rest.expectBody }
+      },
       accept({ fd, counts, self, onConnection, onError, door }) {
         const handle =
           door === null
@@ -132,9 +206,22 @@ function load(): Native | string {
                   door.tallies,
                   door.isTrusted,
                 ] as const),
-                ...[door.proxyProtocol, door.maxConnections, door.maxPerAddress, door.places, door.addressSeed],
+                ...[
+                  door.proxyProtocol,
+                  door.maxConnections,
+                  door.maxPerAddress,
+                  door.places,
+                  door.addressSeed,
+                  door.tls,
+                ],
               )
-        return { close: () => stopAccepting(handle), relays: () => relaysUnderWay(handle) }
+        return {
+          refuseNew: () => refuseNew(handle),
+          takeAll: () => takeAll(handle),
+          close: (waitMs) => stopAccepting(handle, waitMs),
+          waiting: () => waitingAtDoor(handle),
+          relays: () => relaysUnderWay(handle),
+        }
       },
     }
   } catch (error) {

@@ -12,7 +12,7 @@ const LAYERS = {
   'src/state': ['native/index', 'src/outcome'],
   'src/telemetry': ['src/config', 'src/state'],
   'src/ingress': ['src/config', 'src/outcome', 'src/deadlines', 'native/index'],
-  'src/policy': ['src/config', 'src/state', 'src/ingress', 'src/outcome'],
+  'src/policy': ['src/config', 'src/state', 'src/ingress', 'src/outcome', 'native/index'],
   'src/proxy': [
     'src/config',
     'src/state',
@@ -24,7 +24,7 @@ const LAYERS = {
     'src/deadlines',
   ],
   'src/proxy/lean': ['src/config', 'src/ingress', 'src/proxy', 'src/outcome', 'src/deadlines'],
-  'src/control': ['src/config', 'src/state', 'src/telemetry', 'src/ingress', 'src/worker'],
+  'src/control': ['src/config', 'src/state', 'src/telemetry', 'src/ingress', 'src/generations'],
 }
 
 /** Beyond the layers, each with its reason. */
@@ -32,6 +32,9 @@ const ALSO = {
   // The record of a request, for its types: what is counted and logged is read from it.
   'src/state/counters.ts': ['src/ingress/exchange'],
   'src/telemetry/access-log.ts': ['src/ingress/exchange'],
+  // Descriptors from primary to primary, and a word to systemd.
+  'src/control/takeover.ts': ['native/index'],
+  'src/control/service-manager.ts': ['native/index'],
   // One reader of Connection's list for both directions.
   'src/ingress/accept.ts': ['src/proxy/headers'],
 }
@@ -44,15 +47,22 @@ const OWNED = [
       'src/ingress/accept.ts',
       'src/ingress/body.ts',
       'src/ingress/client-address.ts',
+      'src/ingress/client-certificate.ts',
       'src/ingress/exchange.ts',
+      'src/ingress/gate.ts',
       'src/ingress/listen.ts',
       'src/ingress/peers.ts',
+      'src/ingress/tls.ts',
       'src/ingress/uws.ts',
       'src/proxy/respond.ts',
+      'src/generations.ts',
       'src/worker.ts',
     ],
   },
-  { what: 'src/ingress/uws', by: ['src/ingress/listen.ts', 'src/worker.ts', 'src/control/worker-entry.ts'] },
+  {
+    what: 'src/ingress/uws',
+    by: ['src/ingress/listen.ts', 'src/ingress/tls.ts', 'src/generations.ts', 'src/control/worker-entry.ts'],
+  },
   {
     // For types alone: its interface is what forward.ts and the clients share. Code of it is loaded in one place.
     what: 'undici',
@@ -60,6 +70,7 @@ const OWNED = [
       'src/proxy/client.ts',
       'src/proxy/forward.ts',
       'src/proxy/undici.ts',
+      'src/proxy/clients.ts',
       'src/proxy/upstreams.ts',
       'src/proxy/lean/pool.ts',
       'src/proxy/lean/request-head.ts',
@@ -67,6 +78,17 @@ const OWNED = [
     ],
   },
   { what: 'piscina', by: ['src/policy/digest-pool.ts', 'src/policy/digest-worker.ts'] },
+  { what: 'jose', by: ['src/policy/jwt-check.ts', 'src/policy/jwt-keys.ts'] },
+  {
+    what: 'structured-headers',
+    by: [
+      'src/config/http-signature.ts',
+      'src/policy/content-digest.ts',
+      'src/policy/http-signature.ts',
+      'src/policy/signature-base.ts',
+      'src/sign-message.ts',
+    ],
+  },
   { what: 'commander', by: ['src/cli.ts'] },
   { what: 'yaml', by: ['src/config/load.ts'] },
   {
@@ -75,9 +97,23 @@ const OWNED = [
   },
   { what: 'pino', by: ['src/telemetry/log.ts'] },
   { what: 'sonic-boom', by: ['src/telemetry/log.ts', 'src/telemetry/line-writer.ts'] },
-  { what: 'hdr-histogram-js', by: ['src/state/durations.ts'] },
-  { what: 'ipaddr.js', by: ['src/config/compile.ts', 'src/config/schema.ts', 'src/ingress/client-address.ts'] },
-  { what: 'native/index', by: ['src/primary.ts', 'src/state/segment.ts', 'src/ingress/listen.ts'] },
+  { what: 'hdr-histogram-js', by: ['src/telemetry/quantiles.ts'] },
+  {
+    what: 'ipaddr.js',
+    by: ['src/config/compile.ts', 'src/config/schema.ts', 'src/ingress/client-address.ts', 'src/policy/addresses.ts'],
+  },
+  {
+    what: 'native/index',
+    by: [
+      'src/primary.ts',
+      'src/state/segment.ts',
+      'src/ingress/gate.ts',
+      'src/ingress/listen.ts',
+      'src/policy/signature.ts',
+      'src/control/service-manager.ts',
+      'src/control/takeover.ts',
+    ],
+  },
 ]
 
 const NAMES = [

@@ -26,6 +26,7 @@ Examples:
   tidegate start --demo                       a gateway on 8080 in front of a built-in origin
   tidegate check tidegate.yaml                is this configuration sound?
   tidegate routes tidegate.yaml               which route is asked first?
+  tidegate diff running.yaml tidegate.yaml    what would a reload change?
   tidegate sign --help                        how to call a route with auth: x-m
   tidegate schema > tidegate.schema.json      completion and checks in an editor
 
@@ -34,16 +35,19 @@ The configuration is FILE, else $TIDEGATE_CONFIG, else tidegate.yaml. Bad input 
 
 program
   .command('start')
-  .description('serve until SIGTERM, which drains')
+  .description('serve until SIGTERM, which drains; SIGHUP reads the configuration again')
   .argument('[file]', 'configuration, YAML or JSON')
   .option('--demo', 'without a file: a built-in origin, route and consumer')
-  .action(async (file: string | undefined, options: { demo?: boolean }) => {
+  .addOption(
+    new Option('--takeover', 'take over from the gateway that runs, which finishes what it has').conflicts('demo'),
+  )
+  .action(async (file: string | undefined, options: { demo?: boolean; takeover?: boolean }) => {
     if (options.demo === true && file !== undefined)
       program.error('error: --demo takes no file', { exitCode: BAD_INPUT })
     const loaded = options.demo === true ? null : loadOrExplain(file)
     const { startDemo, startGateway, StartError } = await import('./start.js')
     try {
-      process.exit(await (loaded === null ? startDemo() : startGateway(loaded)))
+      process.exit(await (loaded === null ? startDemo() : startGateway(loaded, options.takeover === true)))
     } catch (error) {
       // A port in use, no worker that starts: nothing of it is left running, but handles may be.
       process.stderr.write(`${errorMark()}${error instanceof StartError ? error.message : (error as Error).stack}\n`)
@@ -72,6 +76,17 @@ program
   })
 
 program
+  .command('diff')
+  .description('what a reload from one configuration to another would change')
+  .argument('<old>', 'configuration, YAML or JSON')
+  .argument('<new>', 'configuration, YAML or JSON')
+  .action(async (before: string, after: string) => {
+    const { diffConfigs } = await import('./config/diff.js')
+    const changes = diffConfigs(loadConfig({ file: before }).config, loadConfig({ file: after }).config)
+    print(changes.length === 0 ? 'nothing changes' : changes.join('\n'))
+  })
+
+program
   .command('schema')
   .description('JSON Schema of the configuration file, for editors')
   .action(async () => {
@@ -80,9 +95,22 @@ program
   })
 
 program
+  .command('hash')
+  .description('reads a secret from standard input and prints what the configuration keeps of it')
+  .addOption(new Option('--for <use>', 'what the secret is').choices(['api-key', 'password']).makeOptionMandatory())
+  .action(async (options: { for: 'api-key' | 'password' }) => {
+    const { keepApiKey, scryptForm } = await import('./config/kept.js')
+    const text = (await readStdin()).replace(/\r?\n$/, '')
+    if (text === '') throw new ConfigError(['standard input is empty'])
+    const kept = options.for === 'password' ? { kept: scryptForm(text) } : keepApiKey(text)
+    if ('problem' in kept) throw new ConfigError([`the secret ${kept.problem}`])
+    print(kept.kept)
+  })
+
+program
   .command('sign')
-  .description('headers that authenticate one request (auth: x-m)')
-  .requiredOption('--consumer <name>', 'who signs; sent as x-source')
+  .description('headers that authenticate one request (auth: x-m, or with --key-id http-signature)')
+  .option('--consumer <name>', 'who signs; sent as x-source')
   .option(
     '--secret <secret>',
     "the secret, env:NAME or file:PATH (default: the consumer's first one in the configuration)",
@@ -97,6 +125,9 @@ program
   .addOption(new Option('--algorithm <name>', 'hash of the HMAC').choices(['sha256', 'sha1', 'md5']))
   .option('--legacy', 'sign source and time alone (signs: legacy)')
   .option('--time <seconds>', 'Unix time to sign (default: now)', unixSeconds)
+  .addOption(new Option('--key-id <keyid>', 'sign as RFC 9421 says, with this keyid').conflicts(['consumer', 'secret']))
+  .option('--key <key>', 'for that: a PEM private key, or the secret of hmac-sha256; the text, env:NAME or file:PATH')
+  .option('--base64', 'the secret is base64')
   .option('--curl', 'print a complete curl command')
   .addHelpText(
     'after',
@@ -106,6 +137,9 @@ Examples:
   eval "$(tidegate sign --consumer test -c tidegate.yaml --url http://127.0.0.1:8080/orders --data '{"n":1}' --curl)"`,
   )
   .action(async (options: SignRequestOptions) => {
+    const [signer, other] =
+      options.keyId === undefined ? (['consumer', '--consumer <name>'] as const) : (['key', '--key <key>'] as const)
+    if (options[signer] === undefined) program.error(`error: required option '${other}' not specified`)
     const { signRequest } = await import('./sign-request.js')
     print(signRequest(options))
   })
@@ -153,6 +187,12 @@ function collect(value: string, previous: string[] = []): string[] {
 function unixSeconds(value: string): string {
   if (!/^\d{1,12}$/.test(value)) throw new InvalidArgumentError('Unix seconds are digits.')
   return value
+}
+
+async function readStdin(): Promise<string> {
+  const chunks: Buffer[] = []
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks).toString('utf8')
 }
 
 function print(text: string): void {

@@ -1,5 +1,6 @@
 // What `tidegate check` and `tidegate routes` print about a configuration that is sound. Pure.
 import { compile, type Route } from './config/compile.js'
+import { GROUP } from './config/credentials.js'
 import type { Loaded } from './config/load.js'
 import { byPrecedence } from './ingress/match.js'
 
@@ -46,7 +47,8 @@ function hostClass(host: string): number {
 
 function rowOf(route: Route, host: string): Row {
   const { path, methods, headers, priority } = route.match
-  const allowed = route.allow === null ? 'any consumer' : [...route.allow].join(',')
+  const groups = route.allowGroups.map((group) => `${GROUP}${group}`)
+  const allowed = route.allow === null ? 'any consumer' : [...route.allow, ...groups].join(',')
   return {
     host,
     path: path.exact ? `=${path.text}` : path.text,
@@ -55,7 +57,7 @@ function rowOf(route: Route, host: string): Row {
     priority,
     name: route.name,
     service: route.service.name,
-    auth: route.auth === 'none' ? 'none' : `${route.auth} (${allowed})`,
+    auth: route.auth.length === 0 ? 'none' : `${route.auth.join(' or ')} (${allowed})`,
     limits: route.limits.map((limit) => limit.name).join(', '),
   }
 }

@@ -16,6 +16,7 @@ export const OUTCOMES = {
   upstream_error: { status: 502, title: 'Bad Gateway' },
   breaker_open: { status: 503, title: 'Service Unavailable' },
   no_endpoint: { status: 503, title: 'Service Unavailable' },
+  keys_unavailable: { status: 503, title: 'Service Unavailable' },
   overloaded: { status: 503, title: 'Service Unavailable' },
   upstream_timeout: { status: 504, title: 'Gateway Timeout' },
 } as const satisfies Record<string, { status: number; title: string }>
@@ -35,7 +36,7 @@ export class Rejection {
   /** As uWS wants it: `404 Not Found`. */
   readonly statusLine: string
   readonly reason: string
-  /** Header fields after the request id, each behind a CRLF: uWS takes them as part of one value. */
+  /** Header fields after the request id, each behind a CRLF: uWS takes them as part of one value. A 401 has the route's challenge besides. */
   readonly fields: string
   /** The problem body up to the request id, and after it. */
   readonly bodyHead: string
@@ -49,7 +50,7 @@ export class Rejection {
     this.statusLine = `${status} ${title}`
     this.reason = reason
     this.closesConnection = closesConnection
-    this.fields = `\r\ncontent-type: application/problem+json${status === 401 ? '\r\nwww-authenticate: x-m' : ''}`
+    this.fields = '\r\ncontent-type: application/problem+json'
     this.bodyHead = `{"type":"about:blank","title":"${title}","status":${status},"code":"${code}","rid":"`
   }
 }

@@ -3,19 +3,33 @@
 import { type AddressInfo, createServer } from 'node:net'
 import { native, nativeProblem } from '../native/index.js'
 import { compile, type RouteTable } from './config/compile.js'
-import type { Loaded } from './config/load.js'
+import { type Loaded, serviceEnvironment } from './config/load.js'
 import type { Settings } from './config/settings.js'
-import { startAdmin } from './control/admin.js'
-import { startHealthChecks } from './control/health-checks.js'
-import { spawnProcess, spawnThread, WORKER_LISTEN_FD, WORKER_SEGMENT_FD } from './control/spawn.js'
+import { type Admin, startAdmin } from './control/admin.js'
+import { CertificateWatch } from './control/certificate-watch.js'
+import { type HealthChecks, startHealthChecks } from './control/health-checks.js'
+import { Reloader, type ReloaderOptions, type ReloadResult, roomFor } from './control/reload.js'
+import { serviceManager } from './control/service-manager.js'
+import {
+  spawnProcess,
+  spawnThread,
+  WORKER_LISTEN_FD,
+  WORKER_LIVE_FD,
+  WORKER_SEGMENT_FD,
+  WORKER_STDOUT_FD,
+} from './control/spawn.js'
 import { createStatus } from './control/status.js'
 import { Supervisor } from './control/supervisor.js'
+import { type Former, type Offer, offerTakeover, takeOver, takeoverPath } from './control/takeover.js'
+import { watchFile } from './control/watch.js'
 import { Breaker } from './proxy/breaker.js'
 import { AddressCounts } from './state/address-counts.js'
 import { BreakerTable } from './state/breaker-table.js'
 import { CountersReader, countersBytesPerWorker, WorkerTable } from './state/counters.js'
 import { HealthTable } from './state/health-table.js'
+import { Owners } from './state/owners.js'
 import { RateTable } from './state/rate-table.js'
+import { ReplayTable } from './state/replay-table.js'
 import { openSegment, type Segment, type SegmentHandle, type SegmentSpec, segmentHandle } from './state/segment.js'
 import { createLog } from './telemetry/log.js'
 
@@ -37,6 +51,10 @@ export interface Running {
   readonly isolation: Isolation
   /** Settles when the gateway has ended: with its exit code. */
   readonly ended: Promise<number>
+  /** SIGHUP: reads the configuration again. */
+  reload(by: ReloadResult['by']): Promise<ReloadResult>
+  /** SIGUSR2: begins to replace the workers one by one. '', or why it does not. */
+  restart(): string
   /** SIGTERM's way out. */
   drain(): void
   /** Ends the workers at once, with what they have in flight. */
@@ -90,46 +108,115 @@ function portProblem(error: unknown, settings: Settings): StartError {
 }
 
 function segmentSpec(table: RouteTable, settings: Settings): SegmentSpec {
+  const routes = roomFor(table.routes.length)
   return {
-    workers: settings.workers,
+    // One more: a worker that leaves and the one that replaces it are there at the same time.
+    workers: settings.workers + 1,
     rateLimitKeys: settings.rateLimitKeys,
+    replayKeys: table.routes.some((route) => route.replayOnce) ? settings.replayKeys : 0,
     services: table.services.length,
-    endpoints: table.endpoints.length,
-    routes: table.routes.length,
-    countersBytesPerWorker: countersBytesPerWorker(table.routes.length),
+    endpoints: roomFor(table.endpoints.length),
+    routes,
+    countersBytesPerWorker: countersBytesPerWorker(routes),
     countsAddresses: settings.maxConnectionsPerAddress > 0,
   }
 }
 
-function openState(spec: SegmentSpec, settings: Settings, isolation: Isolation): Segment {
+function openState(spec: SegmentSpec, settings: Settings, isolation: Isolation, held?: number): Segment {
   try {
     return openSegment(spec, {
       path: settings.state === 'none' ? null : settings.state,
       isolation: isolation.kind,
+      held,
     })
   } catch (error) {
     throw new StartError(`TIDEGATE_STATE: ${(error as Error).message}`)
   }
 }
 
+function findFormer(settings: Settings, isolation: Isolation): Former {
+  if (isolation.kind === 'thread')
+    throw new StartError('--takeover: workers are threads, which have no socket to hand over')
+  if (settings.state === 'none')
+    throw new StartError('--takeover: TIDEGATE_STATE=none keeps nothing that could be found')
+  try {
+    return takeOver(settings.state, settings.host, settings.port)
+  } catch (error) {
+    throw new StartError(`--takeover: ${(error as Error).message}`)
+  }
+}
+
+function firstGeneration(options: ReloaderOptions): Reloader {
+  try {
+    return new Reloader(options)
+  } catch (error) {
+    // Workers of an earlier start have records that cannot be taken from them; they leave within moments.
+    throw new StartError((error as Error).message)
+  }
+}
+
+/** The first that a service manager passes on: sd_listen_fds(3). */
+const FIRST_INHERITED_FD = 3
+
+function inheritSocket(count: number, isolation: Isolation): { fd: number; port: number } {
+  if (isolation.kind === 'thread')
+    throw new StartError(`LISTEN_FDS: workers are threads, which open sockets of their own`)
+  if (count > 1) throw new StartError(`LISTEN_FDS: ${count} sockets were passed on, and one is served`)
+  try {
+    return native!.adoptListener(FIRST_INHERITED_FD)
+  } catch (error) {
+    throw new StartError(`LISTEN_FDS: ${(error as Error).message}`)
+  }
+}
+
+/** Workers that a killed primary has left behind let go of the socket within moments. */
+const ORPHANS_LEAVE_MS = 3000
+const RETRY_MS = 50
+
+async function bind(settings: Settings, hasOrphans: () => boolean): Promise<{ fd: number; port: number }> {
+  for (const untilMs = performance.now() + ORPHANS_LEAVE_MS; ; ) {
+    try {
+      return native!.listen(settings.host, settings.port, BACKLOG)
+    } catch (error) {
+      const taken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
+      if (!taken || performance.now() > untilMs || !hasOrphans()) throw portProblem(error, settings)
+    }
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
+  }
+}
+
 /**
  * Starts the gateway and resolves when every worker listens.
- * @throws StartError when it cannot: nothing is left running then
+ * @param load reads the configuration again, for a reload
+ * @param takesOver from a gateway that runs
+ * @throws StartError when it cannot: nothing is left running then, and one that runs goes on
  */
-export async function startPrimary({ config, settings }: Loaded): Promise<Running> {
-  const table = compile(config, settings)
+export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver = false): Promise<Running> {
+  const { config, settings } = loaded
+  const draft = compile(config, settings)
   const isolation = chooseIsolation(settings)
   requireAcceptor(settings, isolation)
   const log = createLog({ level: settings.logLevel })
+  const former = takesOver ? findFormer(settings, isolation) : null
   let listenFd: number | null = null
   let port = settings.port
-  if (isolation.kind === 'process') {
+  let portTaken: StartError | null = null
+  const environment = serviceEnvironment()
+  const service = serviceManager(environment, log)
+  const socketIsKept = former?.socketIsKept ?? environment.listenFds > 0
+  if (former !== null) {
+    listenFd = former.listenFd
+    port = former.port
+  } else if (environment.listenFds > 0) {
+    ;({ fd: listenFd, port } = inheritSocket(environment.listenFds, isolation))
+  } else if (isolation.kind === 'process') {
     try {
       const socket = native!.listen(settings.host, settings.port, BACKLOG)
       listenFd = socket.fd
       port = socket.port
     } catch (error) {
-      throw portProblem(error, settings)
+      portTaken = portProblem(error, settings)
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw portTaken
     }
   } else {
     port = await probePort(settings.host, port).catch((error: unknown) => {
@@ -137,16 +224,49 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
     })
   }
 
-  const spec = segmentSpec(table, settings)
-  const segment = openState(spec, settings, isolation)
+  const spec = segmentSpec(draft, settings)
+  let segment: Segment
+  try {
+    segment = openState(spec, settings, isolation, former?.segmentFd)
+  } catch (error) {
+    throw portTaken ?? error
+  }
   const nowUs = (): number => segment.nowUs()
-  const slots = new WorkerTable(segment, settings.workers)
-  slots.reset()
+  const owners = new Owners(segment)
   const breakers = new BreakerTable(segment)
-  breakers.retain(table.services.map((service) => service.name))
   // To read, and to release what a dead worker held: the primary takes no charge, so its owner index does not matter.
   const rates = new RateTable(segment, 0)
-  const health = new HealthTable(segment, table.endpoints.length)
+  const replays = new ReplayTable(segment, 0)
+  /** Workers of an earlier primary that have not left yet. */
+  let orphans = owners.taken()
+  const buryOrphans = (): void => {
+    orphans = orphans.filter((owner) => {
+      if (owners.isAlive(owner)) return true
+      giveBack(owner)
+      return false
+    })
+  }
+  const giveBack = (owner: number): void => {
+    breakers.releaseWorker(owner)
+    rates.release(owner)
+    replays.release(owner)
+    owners.free(owner)
+  }
+  const hasOrphans = (): boolean => {
+    buryOrphans()
+    return orphans.length > 0 || offer?.isTaken === true
+  }
+  let offer: Offer | null = null
+  if (portTaken !== null) {
+    const socket = await bind(settings, hasOrphans)
+    listenFd = socket.fd
+    port = socket.port
+  }
+
+  const slots = new WorkerTable(segment, spec.workers)
+  slots.reset(settings.workers)
+  const health = new HealthTable(segment, spec.endpoints)
+  const counters = new CountersReader(segment, spec.workers, spec.routes)
   const addresses = new AddressCounts(segment)
   log.info(
     {
@@ -155,6 +275,8 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
       why: isolation.why,
       state: segment.notice,
       node: process.versions.node,
+      ...(former === null ? {} : { takesOverFrom: former.pid }),
+      ...(orphans.length > 0 ? { orphans: orphans.length } : {}),
     },
     'starting',
   )
@@ -169,98 +291,216 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
     allListen = resolve
     hopeless = reject
   })
+  let checks: HealthChecks | null = null
+  const reloader = firstGeneration({
+    loaded,
+    load,
+    spec,
+    breakers,
+    counters,
+    health,
+    hasOrphans,
+    log,
+    oldest: () => supervisor.oldestGeneration,
+    onBegin: () => service.reloading(),
+    onEnd: () => service.ready(),
+    publish: async (generation, table) => {
+      await supervisor.reload(generation)
+      checks?.update(table.services)
+    },
+  })
   const handle: SegmentHandle =
-    listenFd === null ? segmentHandle(segment) : { kind: 'mapped', fd: WORKER_SEGMENT_FD, bytes: segment.bytes }
-  const supervisor = new Supervisor({
+    listenFd === null
+      ? segmentHandle(segment)
+      : {
+          kind: 'mapped',
+          fd: WORKER_SEGMENT_FD,
+          bytes: segment.bytes,
+          liveFd: WORKER_LIVE_FD,
+          liveBytes: segment.live.byteLength,
+        }
+  const certificates = watchCertificates()
+  const supervisor: Supervisor = new Supervisor({
     workers: settings.workers,
     table: slots,
     nowUs,
     log,
+    memoryMaxBytes: isolation.kind === 'process' ? settings.workerMemoryMaxBytes : 0,
+    drainTimeoutMs: settings.drainTimeoutMs,
     spawn: () =>
       listenFd === null
         ? spawnThread(settings.maxHeaderBytes)
-        : spawnProcess(segment.fd, listenFd, settings.maxHeaderBytes),
-    startMessage: (slot) => ({
-      type: 'start',
-      slot,
-      config,
-      settings,
-      segment: handle,
-      spec,
-      listenFd: listenFd === null ? null : WORKER_LISTEN_FD,
-      port,
-    }),
+        : spawnProcess(segment, listenFd, settings.maxHeaderBytes),
+    startMessage: (slot, pid) => {
+      const owner = owners.take(pid)
+      if (owner < 0) {
+        log.error('no owner index is free for another worker: waiting for workers of an earlier start to leave')
+        return null
+      }
+      return {
+        type: 'start',
+        slot,
+        owner,
+        generation: reloader.generation,
+        settings,
+        segment: handle,
+        spec,
+        listenFd: listenFd === null ? null : WORKER_LISTEN_FD,
+        socketIsKept,
+        port,
+        stdoutFd: listenFd === null ? 1 : WORKER_STDOUT_FD,
+        certificates: certificates?.current ?? null,
+      }
+    },
     onListening: (slot, workerPort, uwsVersion) => {
       port = workerPort
       log.info({ slot, port, uWebSockets: uwsVersion }, 'worker listens')
       if (supervisor.ready) allListen()
     },
-    onGone: (slot) => {
-      breakers.releaseWorker(slot)
-      rates.release(slot)
+    onGone: (owner, slot) => {
       addresses.release(slot)
+      giveBack(owner)
     },
     onHopeless: (reason) => hopeless(new StartError(`no worker can start: ${reason}`)),
   })
 
+  let leaving = false
   const status = createStatus({
-    table,
+    reloader,
     segment,
     isolation,
     slots,
     health,
     breakers,
     rates,
-    counters: new CountersReader(segment, settings.workers, table.routes.length),
+    certificates,
+    replays,
+    counters,
     supervisor,
+    workers: settings.workers,
+    isLeaving: () => leaving,
   })
-  const admin = await startAdmin({
-    host: settings.adminHost,
-    port: settings.adminPort,
-    log,
-    ...status,
-    holdBreaker: (name, as) => {
-      const service = table.services.find((one) => one.name === name && one.breaker !== null)
-      if (service === undefined) return false
-      // The primary makes no calls, so the index of the worker whose permits these would be does not matter.
-      const breaker = new Breaker(breakers, service, 0)
-      breaker.onChange = (change) => log.warn({ service: name, ...change }, 'breaker changed state')
-      breaker.hold(as, nowUs())
-      return true
-    },
-  }).catch((error: Error) => {
-    throw new StartError(error.message)
-  })
+  const restart = (): string => {
+    if (isolation.kind === 'thread') return 'workers are threads, and those cannot be replaced one by one'
+    if (leaving) return 'the gateway is draining'
+    void supervisor.restart()
+    return ''
+  }
+  const openAdmin = (adminPort: number): Promise<Admin> =>
+    startAdmin({
+      host: settings.adminHost,
+      port: adminPort,
+      log,
+      ...status,
+      holdBreaker: (name, as) => {
+        const service = reloader.table.services.find((one) => one.name === name && one.breaker !== null)
+        if (service === undefined) return false
+        // The primary makes no calls, so the index of the worker whose permits these would be does not matter.
+        const breaker = new Breaker(breakers, service, 0)
+        breaker.onChange = (change) => log.warn({ service: name, ...change }, 'breaker changed state')
+        breaker.hold(as, nowUs())
+        return true
+      },
+      reload: () => reloader.reload('admin'),
+      restart,
+    }).catch((error: Error) => {
+      throw new StartError(error.message)
+    })
+  // A gateway that is taken over has the port until we are sure of ourselves.
+  let admin: Admin | null = former === null ? await openAdmin(settings.adminPort) : null
   supervisor.start()
   try {
     await listening
+    if (former !== null) {
+      await former.takeAdmin()
+      admin = await openAdmin(settings.adminPort)
+      await former.ready()
+    }
   } catch (error) {
-    supervisor.killAll()
-    await admin.close()
-    throw error
+    // Connections that ours have accepted beside its own are answered yet.
+    if (former === null) supervisor.killAll()
+    else await supervisor.drain(false)
+    certificates?.stop()
+    await admin?.close()
+    former?.giveUp()
+    throw error instanceof StartError ? error : new StartError((error as Error).message)
   }
-  const checks = startHealthChecks({ table: health, services: table.services, log })
-  const touch = setInterval(() => segment.touch(), TOUCH_MS)
-  log.info({ host: settings.host, port, adminHost: settings.adminHost, adminPort: admin.port }, 'listening')
+  const adminPort = admin!.port
+  checks = startHealthChecks({ table: health, services: reloader.table.services, log })
+  const touch = setInterval(() => {
+    segment.touch()
+    buryOrphans()
+  }, TOUCH_MS)
+  const unwatch =
+    settings.watchConfig === 'on' ? watchFile(settings.configFile, () => void reloader.reload('file')) : () => {}
 
-  async function drain(): Promise<void> {
+  if (isolation.kind === 'process' && settings.state !== 'none') {
+    offer = offerTakeover({
+      path: takeoverPath(settings.state),
+      host: settings.host,
+      port,
+      socketIsKept,
+      listenFd: listenFd!,
+      segmentFd: segment.fd,
+      log,
+      releaseAdmin: () => (leaving ? null : admin!.close()),
+      restoreAdmin: () =>
+        void openAdmin(adminPort).then(
+          (again) => {
+            admin = again
+          },
+          (error: Error) => log.error({ err: error }, 'the admin listener cannot be opened again'),
+        ),
+      leave: () => void drain(false),
+    })
+  }
+
+  log.info({ host: settings.host, port, adminHost: settings.adminHost, adminPort }, 'listening')
+  service.ready()
+
+  function watchCertificates(): CertificateWatch | null {
+    if (config.tls === undefined) return null
+    try {
+      return new CertificateWatch(config.tls, log, (changed) =>
+        supervisor.tell({ type: 'certificates', certificates: changed }),
+      )
+    } catch (error) {
+      throw new StartError(`tls: ${(error as Error).message}`)
+    }
+  }
+
+  /** @param last nobody else accepts from the listening socket */
+  async function drain(last: boolean): Promise<void> {
+    if (leaving) return
+    leaving = true
+    service.stopping()
+    unwatch()
+    offer?.close()
+    const { shutdownDelayMs } = settings
+    if (shutdownDelayMs > 0 && last) {
+      log.info({ shutdownDelayMs }, 'not ready any more, serving on')
+      await new Promise((resolve) => setTimeout(resolve, shutdownDelayMs))
+    }
     log.info('draining')
-    checks.stop()
-    // The workers close theirs. As long as anybody holds the socket open, who comes now waits in its queue for nobody.
+    certificates?.stop()
+    checks?.stop()
+    // The workers close theirs, once they have let in who is in its queue.
     if (listenFd !== null) native!.closeFd(listenFd)
-    await supervisor.drain()
+    await supervisor.drain(last)
     clearInterval(touch)
     segment.touch()
-    await admin.close()
+    await admin?.close()
     log.info('ended')
     end(0)
   }
   return {
     port,
-    adminPort: admin.port,
+    adminPort,
     isolation,
     ended,
-    drain: () => void drain(),
+    reload: (by) => reloader.reload(by),
+    restart,
+    drain: () => void drain(true),
     kill: () => {
       if (listenFd !== null) supervisor.killAll()
       // Ended under their uWS, threads abort the process: a core dump for nothing.
@@ -270,7 +510,12 @@ export async function startPrimary({ config, settings }: Loaded): Promise<Runnin
 }
 
 /** `tidegate start`: runs until a signal ends it. A second signal does not wait for what is in flight. */
-export async function runPrimary(loaded: Loaded, onListening: (running: Running) => void): Promise<number> {
+export async function runPrimary(
+  loaded: Loaded,
+  load: () => Loaded,
+  onListening: (running: Running) => void,
+  takesOver = false,
+): Promise<number> {
   let running: Running | null = null
   let signals = 0
   const stop = (): void => {
@@ -283,7 +528,13 @@ export async function runPrimary(loaded: Loaded, onListening: (running: Running)
   // Before the start: a signal that comes while it lasts, or right behind the line that says it is over, has its default action else.
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
-  running = await startPrimary(loaded)
+  // Their default action is to end the process, and what they ask for is not worth that while it starts.
+  process.on('SIGHUP', () => void running?.reload('signal'))
+  process.on('SIGUSR2', () => {
+    const problem = running?.restart() ?? ''
+    if (problem !== '') process.emitWarning(problem)
+  })
+  running = await startPrimary(loaded, load, takesOver)
   onListening(running)
   return running.ended
 }

@@ -3,9 +3,10 @@
 import { readFileSync } from 'node:fs'
 import { ConfigError, loadConfig, resolveSecret } from './config/load.js'
 import { type Algorithm, type Signer, sign, signedBodyHash } from './policy/signature.js'
+import { messageFields } from './sign-message.js'
 
 export interface SignRequestOptions {
-  consumer: string
+  consumer?: string
   secret?: string
   config?: string
   url: string
@@ -17,20 +18,51 @@ export interface SignRequestOptions {
   algorithm?: Algorithm
   legacy?: boolean
   time?: string
+  keyId?: string
+  key?: string
+  base64?: boolean
   curl?: boolean
 }
 
 /** @throws ConfigError where an option or the file it names is no good */
 export function signRequest(options: SignRequestOptions): string {
   const url = requestUrl(options.url)
-  const { signer, secret } = whoSigns(options)
   const body = bodyOf(options)
   const method = options.method ?? (body === null ? 'GET' : 'POST')
   const time = options.time ?? String(Math.floor(Date.now() / 1000))
+  const headers =
+    options.keyId === undefined
+      ? xmHeaders(options, url, method, body, time)
+      : messageHeaders(options, url, method, body, time)
+  return options.curl === true ? curlCommand(options, method, url, headers) : headers.join('\n')
+}
+
+function xmHeaders(options: SignRequestOptions, url: URL, method: string, body: Buffer | null, time: string): string[] {
+  const { signer, secret } = whoSigns(options)
   const target = url.pathname + url.search
   const mac = sign(signer, secret, time, method, target, signedBodyHash(options.unsignedBody !== true, body))
-  const headers = [`x-source: ${signer.name}`, `x-time: ${time}`, `x-m: ${mac}`]
-  return options.curl === true ? curlCommand(options, method, url, headers) : headers.join('\n')
+  return [`x-source: ${signer.name}`, `x-time: ${time}`, `x-m: ${mac}`]
+}
+
+function messageHeaders(
+  { keyId = '', key = '', base64, header = [], unsignedBody }: SignRequestOptions,
+  url: URL,
+  method: string,
+  body: Buffer | null,
+  time: string,
+): string[] {
+  const resolved = resolveSecret(key)
+  if ('problem' in resolved) throw new ConfigError([`--key: ${resolved.problem}`])
+  const given = header.find((line) => /^host:/i.test(line))
+  const request = { method, path: url.pathname, query: url.search.slice(1), hasQuery: url.search !== '' }
+  return messageFields(
+    request,
+    url.protocol === 'https:' ? 'https' : 'http',
+    given === undefined ? url.host : given.slice('host:'.length).trim(),
+    unsignedBody === true ? null : body,
+    { id: keyId, text: resolved.secret, encoding: base64 === true ? 'base64' : 'utf8' },
+    Number(time),
+  )
 }
 
 function requestUrl(text: string): URL {
@@ -40,7 +72,7 @@ function requestUrl(text: string): URL {
   return url
 }
 
-function whoSigns({ consumer: name, secret: given, config: file, algorithm, legacy }: SignRequestOptions): {
+function whoSigns({ consumer: name = '', secret: given, config: file, algorithm, legacy }: SignRequestOptions): {
   signer: Signer
   secret: string
 } {
@@ -55,9 +87,11 @@ function whoSigns({ consumer: name, secret: given, config: file, algorithm, lega
   const { config, origin } = loadConfig({ file })
   const consumer = Object.hasOwn(config.consumers, name) ? config.consumers[name] : undefined
   if (consumer === undefined) throw new ConfigError([`--consumer: ${origin} has no consumer "${name}"`])
+  const [secret] = consumer.secret
+  if (secret === undefined) throw new ConfigError([`--consumer: "${name}" has no secret to sign with`])
   return {
     signer: { name, algorithm: algorithm ?? consumer.algorithm, signs: legacy === true ? 'legacy' : consumer.signs },
-    secret: consumer.secret[0] as string,
+    secret,
   }
 }
 

@@ -1,76 +1,94 @@
-// One worker's uWS app: the phases of a request, wired once, in the order they are passed. Reads like a table of contents; what a phase
-// does is in the file named after it. Starting, beating and leaving are in control/worker-entry.ts.
-import type { HttpRequest, HttpResponse, TemplatedApp } from 'uWebSockets.js'
+// The phases of a request, wired once for each generation of the configuration, in the order they are passed. Reads like a table of
+// contents; what a phase does is in the file named after it. Which generation a request gets is in generations.ts; starting, beating and
+// leaving are in control/worker-entry.ts.
+import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
 import type { RouteTable } from './config/compile.js'
 import type { Settings } from './config/settings.js'
-import { Deadlines } from './deadlines.js'
+import type { Deadlines } from './deadlines.js'
 import { accept, checkFraming } from './ingress/accept.js'
 import { checkLength, Upload, WholeBody } from './ingress/body.js'
-import { isTrusted, setAddresses } from './ingress/client-address.js'
+import { setAddresses } from './ingress/client-address.js'
+import { ClientCertificates } from './ingress/client-certificate.js'
 import type { Exchange } from './ingress/exchange.js'
 import { createMatcher } from './ingress/match.js'
-import { type Peer, Peers } from './ingress/peers.js'
-import { uWS } from './ingress/uws.js'
+import type { Peer } from './ingress/peers.js'
 import { Rejection } from './outcome.js'
+import { createAddressCheck } from './policy/addresses.js'
 import { Authenticator } from './policy/authenticate.js'
 import { authorize } from './policy/authorize.js'
-import { DigestPool } from './policy/digest-pool.js'
+import type { DigestPool } from './policy/digest-pool.js'
 import { createRateLimit } from './policy/rate-limit.js'
+import { createReplayGuard } from './policy/replay.js'
 import { Breaker } from './proxy/breaker.js'
+import type { Clients } from './proxy/clients.js'
 import { forward } from './proxy/forward.js'
 import { answerFallback, refuse } from './proxy/respond.js'
 import { Upstreams } from './proxy/upstreams.js'
-import { BreakerTable } from './state/breaker-table.js'
+import type { BreakerTable } from './state/breaker-table.js'
 import type { WorkerCounters } from './state/counters.js'
-import { HealthTable } from './state/health-table.js'
-import { RateTable } from './state/rate-table.js'
+import type { HealthTable } from './state/health-table.js'
+import type { RateTable } from './state/rate-table.js'
+import type { ReplayTable } from './state/replay-table.js'
 import type { Segment } from './state/segment.js'
 import type { AccessLog } from './telemetry/access-log.js'
 import type { Logger } from './telemetry/log.js'
 import { newRid, validRid } from './telemetry/trace.js'
 
 const noRoute = new Rejection('no_route', 'no route')
+const CLEARTEXT = { clientAuth: 'none', clientName: 'cn' } as const
 const breakerOpen = new Rejection('breaker_open', 'breaker open')
 
-export interface WorkerParts {
-  readonly slot: number
-  readonly table: RouteTable
+/** What a worker has whatever its configuration is. */
+export interface Shared {
+  /** Of claims and permits in the kept tables (state/owners.ts). */
+  readonly owner: number
   readonly settings: Settings
   readonly segment: Segment
   readonly counters: WorkerCounters
   readonly accessLog: AccessLog | null
   readonly log: Logger
+  /** The listener speaks TLS. */
+  readonly secure: boolean
+  readonly deadlines: Deadlines
+  readonly rates: RateTable
+  readonly replays: ReplayTable
+  readonly breakers: BreakerTable
+  readonly health: HealthTable
+  readonly clients: Clients
 }
 
-export interface Worker {
-  readonly peers: Peers
-  /** Answers from now on say that the connection ends with them. Resolves when nothing is in flight. */
-  drain(): Promise<void>
+export interface Phases {
+  begin(res: HttpResponse, req: HttpRequest, peer: Peer): void
+  readonly inFlight: number
+  /** Told each time that the last request in flight has ended. */
+  onIdle: (() => void) | null
+  /** Nothing is in flight, and nothing begins any more. */
   close(): void
 }
 
-export function createWorker({ slot, table, settings, segment, counters, accessLog, log }: WorkerParts): Worker {
+export function createPhases(shared: Shared, table: RouteTable, digestPool: DigestPool): Phases {
+  const { owner, settings, segment, counters, accessLog, log, deadlines } = shared
   const nowUs = (): number => segment.nowUs()
-  const deadlines = new Deadlines(nowUs)
   const match = createMatcher(table)
-  const digestPool = new DigestPool(table.consumers, settings.hmacThreads)
   const authenticator = new Authenticator(table, digestPool, settings.hmacOffloadBytes)
-  const rateLimit = createRateLimit(new RateTable(segment, slot), segment)
-  const breakerTable = new BreakerTable(segment)
+  const { clientAuth, clientName } = table.tls ?? CLEARTEXT
+  const clientCertificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
+  const checkAddress = createAddressCheck(table)
+  const refuseReplay = createReplayGuard(shared.replays, segment, table.routes)
+  const rateLimit = createRateLimit(shared.rates, segment)
   const breakers = table.services.map((service) => {
     if (service.breaker === null) return null
-    const breaker = new Breaker(breakerTable, service, slot)
+    const breaker = new Breaker(shared.breakers, service, owner)
     breaker.onChange = (change) => log.warn({ service: service.name, ...change }, 'breaker changed state')
     return breaker
   })
-  const health = new HealthTable(segment, table.endpoints.length)
-  const upstreams = new Upstreams(table, health, settings.upstreamConnections, slot)
+  const upstreams = new Upstreams(table, shared.health, shared.clients, settings.upstreamConnections, owner)
   const context = { upstreams, deadlines, breakers, nowUs, conclude, refuse: reject }
 
   const bodyRules = { deadlines, nowUs, minBytesPerSecond: settings.minBodyBytesPerSecond }
 
   let inFlight = 0
-  let drained: (() => void) | null = null
+  let onIdle: (() => void) | null = null
 
   // The request's way.
 
@@ -79,12 +97,12 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     inFlight++
     counters.begin()
     if (peer.relayed) exchange.isHttp10 = true
+    exchange.secure = shared.secure
     setAddresses(exchange, peer, table.trustedProxies)
-    const refused = checkFraming(exchange) ?? findRoute(exchange)
+    const refused = checkFraming(exchange, table) ?? clientCertificates?.read(exchange) ?? findRoute(exchange)
     setRequestId(exchange)
-    if (drained !== null) exchange.closeRequested = true
     if (refused !== null) return reject(exchange, refused)
-    const unwelcome = authenticator.identify(exchange) ?? checkLength(exchange)
+    const unwelcome = checkAddress(exchange) ?? authenticator.identify(exchange) ?? checkLength(exchange)
     if (unwelcome !== null) return reject(exchange, unwelcome)
     if (exchange.contentLength !== 0) watch(exchange)
     if (authenticator.needsBody(exchange)) new WholeBody(exchange, bodyRules, authenticate)
@@ -95,7 +113,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   }
 
   function findRoute(exchange: Exchange): Rejection | null {
-    const found = match(exchange.host, exchange.path, exchange.method, exchange)
+    const found = match(exchange.host, exchange.canonicalPath, exchange.method, exchange)
     if (found === null) return noRoute
     exchange.route = found
     exchange.service = found.service
@@ -107,17 +125,17 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     exchange.rid = validRid(own) ? own : newRid()
   }
 
-  /** Once the body is here, where the signature covers it. */
+  /** Once the body is here, where the credentials cover it. */
   function authenticate(exchange: Exchange, unreadable: Rejection | null): void {
     if (unreadable !== null) return reject(exchange, unreadable)
-    if (authenticator.isOffloaded(exchange)) {
+    if (authenticator.takesTime(exchange)) {
       watch(exchange)
-      authenticator.verifyOffloaded(exchange, admit)
+      authenticator.verifyLater(exchange, admit)
     } else admit(exchange, authenticator.verify(exchange))
   }
 
   function admit(exchange: Exchange, forged: Rejection | null): void {
-    const refused = forged ?? authorize(exchange) ?? rateLimit(exchange)
+    const refused = forged ?? refuseReplay(exchange) ?? authorize(exchange) ?? rateLimit(exchange)
     if (refused !== null) reject(exchange, refused)
     else call(exchange)
   }
@@ -158,6 +176,8 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
   function mayFallBack(exchange: Exchange, rejection: Rejection): boolean {
     const fallback = exchange.route?.fallback ?? null
     if (fallback === null || exchange.fallback !== '' || rejection.status < 502) return false
+    // Who was not let in is not let in elsewhere.
+    if (exchange.upstreamStartUs === 0) return false
     // What is gone of a streamed body, the other service could not have.
     return exchange.res !== null && (fallback.service === null || !exchange.upload?.taken)
   }
@@ -192,7 +212,7 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     counters.count(exchange, endUs - exchange.startUs)
     accessLog?.write(exchange, endUs)
     inFlight--
-    if (inFlight === 0) drained?.()
+    if (inFlight === 0 && onIdle !== null) onIdle()
   }
 
   function retryAfterSeconds(exchange: Exchange, rejection: Rejection): number {
@@ -202,37 +222,17 @@ export function createWorker({ slot, table, settings, segment, counters, accessL
     return breaker?.retryAfterSeconds(nowUs()) ?? 1
   }
 
-  const peers = new Peers(serve, (address) => isTrusted(address, table.trustedProxies))
-
-  function serve(peer: Peer): TemplatedApp {
-    const app = uWS.App()
-    app.any('/*', (res, req) => begin(res, req, peer))
-    // The relay's connections are its own: the acceptor counts those of its clients.
-    if (peer.relayed) return app
-    app.filter((_, change) => {
-      if (Number(change) > 0) {
-        counters.connectionOpened()
-        peers.opened(peer)
-      } else {
-        counters.connectionClosed()
-        peers.closed(peer)
-      }
-    })
-    return app
-  }
-
   return {
-    peers,
-    drain: () =>
-      new Promise((resolve) => {
-        drained = resolve
-        if (inFlight === 0) resolve()
-      }),
-    close(): void {
-      deadlines.close()
-      peers.close()
-      void upstreams.close()
-      void digestPool.close()
+    begin,
+    get inFlight() {
+      return inFlight
     },
+    get onIdle() {
+      return onIdle
+    },
+    set onIdle(listener) {
+      onIdle = listener
+    },
+    close: () => upstreams.close(),
   }
 }

@@ -23,6 +23,7 @@
 #include "arrivals.h"
 
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -94,7 +95,8 @@ void onArrivalsClosed(void* data) {
   onClosed(a);
 }
 
-void stop(Acceptor* a) {
+// Who waits at the door has `waitMs` left.
+void stop(Acceptor* a, uint64_t waitMs) {
   if (a->closing) return;
   a->closing = true;
   // Closing the handle takes the epoll set out of the loop's, so before the descriptors: other processes keep the socket open, and
@@ -103,12 +105,12 @@ void stop(Acceptor* a) {
   uv_close(reinterpret_cast<uv_handle_t*>(&a->timer), onHandleClosed);
   a->edge = Descriptor();
   a->listener = Descriptor();
-  if (a->arrivals != nullptr) a->arrivals->stop();
+  if (a->arrivals != nullptr) a->arrivals->stop(waitMs);
 }
 
 void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
   auto* a = static_cast<Acceptor*>(data);
-  stop(a);
+  stop(a, 0);
   if (a->arrivals != nullptr) a->arrivals->close();
 }
 
@@ -304,7 +306,7 @@ bool isTypedArray(napi_env env, napi_value value, napi_typedarray_type wanted) {
 }
 
 // The arguments from `at` on: headTimeoutMs (0: nobody looks at first bytes, the rest is not read), tallies, isTrusted, proxyProtocol,
-// maxConnections, maxPerAddress, places, addressSeed. False: an error has been thrown.
+// maxConnections, maxPerAddress, places, addressSeed, tls. False: an error has been thrown.
 bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
   int64_t headTimeoutMs, maxConnections, maxPerAddress, seed;
   if (!readInteger(env, at[0], "headTimeoutMs", 0, INT32_MAX, &headTimeoutMs)) return false;
@@ -316,6 +318,7 @@ bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
   if (!readInteger(env, at[5], "maxPerAddress", 0, INT32_MAX, &maxPerAddress)) return false;
   if (!isTypedArray(env, at[6], napi_int32_array)) return throwArgument(env, "places", "an Int32Array") != nullptr;
   if (!readInteger(env, at[7], "addressSeed", 0, int64_t{1} << 53, &seed)) return false;
+  if (napi_get_value_bool(env, at[8], &options.tls) != napi_ok) return throwArgument(env, "tls", "a boolean") != nullptr;
   options.headTimeoutMs = static_cast<uint64_t>(headTimeoutMs);
   options.maxConnections = static_cast<int32_t>(maxConnections);
   options.maxPerAddress = static_cast<int32_t>(maxPerAddress);
@@ -325,7 +328,7 @@ bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
 
 // startAccepting(fd, counts, self, onConnection, onError, …readDoor) -> handle for stopAccepting. Owns fd from success on.
 napi_value startAccepting(napi_env env, napi_callback_info info) {
-  Arguments<13> args(env, info);
+  Arguments<14> args(env, info);
   int64_t fd, self;
   ArrivalOptions options;
   if (!readInteger(env, args.at[0], "fd", 0, INT32_MAX, &fd)) return nullptr;
@@ -403,6 +406,7 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   return out;
 }
 
+// The acceptor of a handle; null, and an exception is pending, where it is not one of ours.
 Acceptor* acceptorOf(napi_env env, napi_value handle) {
   bool ours = false;
   void* data = nullptr;
@@ -414,11 +418,50 @@ Acceptor* acceptorOf(napi_env env, napi_value handle) {
   return static_cast<Acceptor*>(data);
 }
 
-// stopAccepting(handle): closes this process's copy of the socket. Connections in its queue are for the others.
-napi_value stopAccepting(napi_env env, napi_callback_info info) {
+// refuseNew(handle): from here on the kernel drops what opens a connection (SYN without ACK), for everybody who has the socket. Closing it
+// resets all that is in its queue and all that has shaken hands and not sent anything yet (TCP_DEFER_ACCEPT); who was never answered
+// sends its SYN again a second later, and finds a successor or nobody. The kernel shows the filter a segment from its TCP header on.
+napi_value refuseNew(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
-  if (Acceptor* a = acceptorOf(env, args.at[0])) stop(a);
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a == nullptr || a->closing) return nullptr;
+  sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),                 // the flags
+      BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x12),              // SYN and ACK
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x02, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+      BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
+  };
+  const sock_fprog program = {sizeof code / sizeof *code, code};
+  // A kernel without it refuses no one; whoever comes last may then be reset.
+  setsockopt(a->listener.get(), SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program);
   return nullptr;
+}
+
+// takeAll(handle): accepts whatever is in the queue, however many connections other workers have.
+napi_value takeAll(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a != nullptr && !a->closing) take(a, INT32_MAX, false);
+  return nullptr;
+}
+
+// stopAccepting(handle, waitMs): closes this process's copy of the socket. Connections in its queue are for the others.
+napi_value stopAccepting(napi_env env, napi_callback_info info) {
+  Arguments<2> args(env, info);
+  int64_t waitMs;
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a == nullptr || !readInteger(env, args.at[1], "waitMs", 0, INT32_MAX, &waitMs)) return nullptr;
+  stop(a, static_cast<uint64_t>(waitMs));
+  return nullptr;
+}
+
+// waitingAtDoor(handle) -> connections that were accepted and not handed over yet.
+napi_value waitingAtDoor(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a == nullptr) return nullptr;
+  return integer(env, a->arrivals == nullptr ? 0 : static_cast<int64_t>(a->arrivals->waiting()));
 }
 
 // relaysUnderWay(handle) -> exchanges of HTTP/1.0 that are not through to their client.
@@ -433,7 +476,10 @@ napi_value relaysUnderWay(napi_env env, napi_callback_info info) {
 
 void registerAcceptor(napi_env env, napi_value exports) {
   setFunction(env, exports, "startAccepting", startAccepting);
+  setFunction(env, exports, "refuseNew", refuseNew);
+  setFunction(env, exports, "takeAll", takeAll);
   setFunction(env, exports, "stopAccepting", stopAccepting);
+  setFunction(env, exports, "waitingAtDoor", waitingAtDoor);
   setFunction(env, exports, "relaysUnderWay", relaysUnderWay);
 }
 

@@ -116,6 +116,9 @@ NAPI_MODULE_INIT() {
   tidegate::registerSegment(env, exports);
   tidegate::registerListener(env, exports);
   tidegate::registerAcceptor(env, exports);
+  tidegate::registerHmac(env, exports);
+  tidegate::registerHandover(env, exports);
+  tidegate::registerGate(env, exports);
   tidegate::setFunction(env, exports, "closeFd", tidegate::closeFd);
   return exports;
 }

@@ -61,5 +61,8 @@ void setFunction(napi_env env, napi_value exports, const char* name, napi_callba
 void registerSegment(napi_env env, napi_value exports);
 void registerListener(napi_env env, napi_value exports);
 void registerAcceptor(napi_env env, napi_value exports);
+void registerHmac(napi_env env, napi_value exports);
+void registerHandover(napi_env env, napi_value exports);
+void registerGate(napi_env env, napi_value exports);
 
 }  // namespace tidegate

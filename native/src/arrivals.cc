@@ -23,6 +23,8 @@ namespace tidegate {
 
 namespace {
 
+constexpr int32_t kNobody = -1;
+constexpr int32_t kLeaving = 1 << 30;  // LEAVING of src/state/counters.ts: who leaves still has its connections
 constexpr int kEventsPerWake = 64;
 constexpr uint64_t kSweepMs = 250;
 // A head that is longer is uWS's to refuse (TIDEGATE_MAX_HEADER_BYTES) or to wait for.
@@ -36,7 +38,8 @@ constexpr char kUnavailable[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After
 // One that waits for the rest of its PROXY header or its head.
 class Arrival final : public Member, public Watched {
  public:
-  Arrival(Arrivals& arrivals, const Visitor& visitor) : arrivals_(arrivals), visitor_(visitor) {}
+  Arrival(Arrivals& arrivals, const Visitor& visitor) : arrivals_(arrivals), visitor_(visitor) { arrivals_.waiting_++; }
+  ~Arrival() override { arrivals_.waiting_--; }
 
   void onEvents(uint32_t events, Calls& call) override {
     arrivals_.hold(-1);  // whoever takes it over counts it
@@ -83,9 +86,10 @@ Arrivals* Arrivals::create(
 }
 
 // With the next turn of the loop: who is being handed over this moment may be the one who calls.
-void Arrivals::stop() {
+void Arrivals::stop(uint64_t waitMs) {
   if (stopping_ || closing_) return;
   stopping_ = true;
+  patientUntilMs_ = nowMs() + waitMs;
   uv_timer_start(&sweep_, onSweep, 0, kSweepMs);
 }
 
@@ -190,7 +194,7 @@ bool Arrivals::isFull() {
   int64_t sum = 0;
   for (size_t i = 0; i < n; i++) {
     const int32_t open = __atomic_load_n(counts + i, __ATOMIC_SEQ_CST);
-    if (open > 0) sum += open;
+    sum += open >= 0 ? open : open < kNobody ? open + kLeaving : 0;
   }
   return sum > options_.maxConnections;
 }
@@ -261,7 +265,7 @@ void Arrivals::waitOrNot(Visitor& visitor, Calls& call) {
   const bool already = visitor.watched;
   visitor.watched = true;
   auto* arrival = new Arrival(*this, visitor);
-  if (stopping_ || !watch(visitor.fd, arrival, EPOLLIN, already)) {
+  if (!watch(visitor.fd, arrival, EPOLLIN, already)) {
     ::close(visitor.fd);
     left(visitor);
     delete arrival;
@@ -301,6 +305,11 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
         }
       }
       continue;
+    }
+    if (options_.tls) {
+      if (visitor.watched) unwatch(visitor.fd);
+      handOver(visitor, visitor.fd, false, call);
+      return kGone;
     }
     // From others it is refused: uWS would believe a version 2 header, and a version 1 line is no request either.
     const ProxyHeader forged = parseProxyHeader(buffer, n);
@@ -345,7 +354,7 @@ void Arrivals::onSweep(uv_timer_t* timer) {
   const uint64_t nowMs = arrivals->nowMs();
   for (Member *member = arrivals->first_, *next; member != nullptr; member = next) {
     next = member->after;
-    if (arrivals->stopping_) member->drain();
+    if (arrivals->stopping_ && arrivals->patientUntilMs_ <= nowMs) member->drain();
     else if (member->deadlineMs != 0 && member->deadlineMs <= nowMs) member->expire();
   }
   arrivals->bury();

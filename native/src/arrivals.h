@@ -23,7 +23,7 @@ class Member {
  public:
   virtual ~Member() = default;
   virtual void expire() = 0;
-  // No more connections are accepted; what is only waiting ends.
+  // No more connections are accepted, and who waits has waited as long as is allowed: what is only waiting ends.
   virtual void drain() = 0;
   // Closes what it has, without a word.
   virtual void abandon() = 0;
@@ -38,6 +38,7 @@ enum Tally { kSlowHead, kBadProxyHeader, kTooManyConnections, kTooManyOfAddress 
 
 struct ArrivalOptions {
   uint64_t headTimeoutMs = 0;    // from accept4 to the end of the first request's head
+  bool tls = false;              // first bytes are a handshake, and only a PROXY header is ours to read
   bool proxyProtocol = false;    // who is trusted must begin with its header
   int32_t maxConnections = 0;    // of all workers together; 0: any number
   int32_t maxPerAddress = 0;     // the same, of one client address that is not trusted
@@ -73,8 +74,8 @@ class Arrivals {
   // `set` is an empty epoll set.
   static Arrivals* create(
       napi_env env, napi_async_context context, uv_loop_t* loop, Descriptor set, const ArrivalOptions& options);
-  // Nobody waits here any more; exchanges of HTTP/1.0 go on to their end, which is then the end of all of it.
-  void stop();
+  // Who waits here has `waitMs` left, and nobody comes back; exchanges of HTTP/1.0 go on to their end, which is then the end of all of it.
+  void stop(uint64_t waitMs);
   // Ends all of it now, and frees it.
   void close();
 
@@ -84,6 +85,7 @@ class Arrivals {
   void back(const Visitor& visitor, Calls& call);
   bool stopping() const { return stopping_; }
   size_t exchanges() const { return exchanges_; }
+  size_t waiting() const { return waiting_; }
 
   // For those in its hands.
   bool watch(int fd, Watched* watched, uint32_t events, bool already);
@@ -102,6 +104,7 @@ class Arrivals {
   std::string scratch;
 
   size_t exchanges_ = 0;          // relays under way
+  size_t waiting_ = 0;            // those who have not said what they want
   std::vector<Line*> idleLines;  // and what they use, between two of them
 
  private:
@@ -132,6 +135,7 @@ class Arrivals {
   Member* first_ = nullptr;
   std::vector<Member*> dead_;
   bool stopping_ = false;
+  uint64_t patientUntilMs_ = 0;  // with those who wait, when it stops
   bool closing_ = false;
   int openHandles_ = 2;
 };

@@ -2,6 +2,7 @@
 #include "addon.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -19,6 +20,40 @@ namespace {
 // some MB/s of upload per connection at 100 ms of round trip.
 constexpr int kReceiveBytes = 256 * 1024;
 constexpr int kDeferAcceptSeconds = 2;  // a connection is accepted with its first bytes, or after about this long without
+
+// What connections inherit, and how they are accepted. False: errno says why.
+bool configure(int fd) {
+  const int on = 1;
+  return setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0 &&
+         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &kReceiveBytes, sizeof kReceiveBytes) == 0 &&
+         setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &kDeferAcceptSeconds, sizeof kDeferAcceptSeconds) == 0;
+}
+
+// adoptListener(fd) -> { fd, port }. A socket that a service manager has opened and passed on; on error it stays as it is.
+napi_value adoptListener(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  int64_t given;
+  if (!readInteger(env, args.at[0], "fd", 0, INT32_MAX, &given)) return nullptr;
+  const int fd = static_cast<int>(given);
+  int listening = 0;
+  socklen_t size = sizeof listening;
+  if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0) return throwSystem(env, errno, "getsockopt", "");
+  sockaddr_storage address = {};
+  size = sizeof address;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return throwSystem(env, errno, "getsockname", "");
+  if (!listening || (address.ss_family != AF_INET && address.ss_family != AF_INET6)) {
+    return throwCoded(env, "EINVAL", "listen", "not a listening TCP socket", "");
+  }
+  if (!configure(fd)) return throwSystem(env, errno, "setsockopt", "");
+  if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {
+    return throwSystem(env, errno, "fcntl", "");
+  }
+  napi_value out;
+  napi_create_object(env, &out);
+  setProperty(env, out, "port", integer(env, ntohs(reinterpret_cast<sockaddr_in&>(address).sin_port)));
+  setProperty(env, out, "fd", integer(env, fd));
+  return out;
+}
 
 // listen(host, port, backlog) -> { fd, port }. host is an address, or '' for every one of both families.
 napi_value listenOn(napi_env env, napi_callback_info info) {
@@ -47,11 +82,7 @@ napi_value listenOn(napi_env env, napi_callback_info info) {
   }
   if (!socket.valid()) return throwSystem(env, errno, "socket", subject);
   const int on = 1, off = 0, fd = socket.get();
-  // All but the first are inherited by the connections or concern their accepting.
-  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
-      setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0 ||
-      setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &kReceiveBytes, sizeof kReceiveBytes) != 0 ||
-      setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &kDeferAcceptSeconds, sizeof kDeferAcceptSeconds) != 0 ||
+  if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 || !configure(fd) ||
       (address.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) != 0)) {
     return throwSystem(env, errno, "setsockopt", subject);
   }
@@ -71,6 +102,9 @@ napi_value listenOn(napi_env env, napi_callback_info info) {
 
 }  // namespace
 
-void registerListener(napi_env env, napi_value exports) { setFunction(env, exports, "listen", listenOn); }
+void registerListener(napi_env env, napi_value exports) {
+  setFunction(env, exports, "listen", listenOn);
+  setFunction(env, exports, "adoptListener", adoptListener);
+}
 
 }  // namespace tidegate

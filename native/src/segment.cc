@@ -129,16 +129,42 @@ Descriptor createFile(napi_env env, const char* path, size_t bytes) {
   return file;
 }
 
-// openSegment(path | null, bytes) -> { fd, buffer, created, bytes }
+// A file whose descriptor, and with it the lock, is ours already: a predecessor handed it over. On error it stays the caller's.
+napi_value openHeld(napi_env env, int fd, const char* path, size_t bytes) {
+  struct stat status;
+  if (fstat(fd, &status) != 0) return throwSystem(env, errno, "fstat", path);
+  if (const char* reason = unsafe(status)) return throwCoded(env, "EUNSAFE", "open", reason, path);
+  if (!samePath(path, status)) return throwCoded(env, "ESTALE", "open", "fd is not the file at this path", path);
+  // Of the same open file description: a lock it has is taken once more.
+  if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return throwSystem(env, errno, "flock", path);
+    return throwCoded(env, "ELOCKED", "flock", "another process holds it", path);
+  }
+  if (const int error = reserve(fd, status.st_size, static_cast<off_t>(bytes))) return throwSystem(env, error, "fallocate", path);
+  // The caller's until all has gone well.
+  const int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (own < 0) return throwSystem(env, errno, "fcntl", path);
+  napi_value out = segment(env, Descriptor(own), bytes, false, path);
+  if (out != nullptr) close(fd);
+  return out;
+}
+
+// openSegment(path | null, bytes, held = -1) -> { fd, buffer, created, bytes }
 napi_value openSegment(napi_env env, napi_callback_info info) {
-  Arguments<2> args(env, info);
-  napi_valuetype type;
+  Arguments<3> args(env, info);
+  napi_valuetype type, heldType;
   int64_t bytes;
   char path[kPathBytes];
   napi_typeof(env, args.at[0], &type);
   if (type != napi_null && !readString(env, args.at[0], "path", path, sizeof path)) return nullptr;
   if (!readInteger(env, args.at[1], "bytes", 1, kMaxBytes, &bytes)) return nullptr;
   if (type == napi_null) return openAnonymous(env, static_cast<size_t>(bytes));
+  napi_typeof(env, args.at[2], &heldType);
+  if (heldType != napi_undefined) {
+    int64_t held;
+    if (!readInteger(env, args.at[2], "held", 0, INT32_MAX, &held)) return nullptr;
+    return openHeld(env, static_cast<int>(held), path, static_cast<size_t>(bytes));
+  }
 
   for (int attempt = 0; attempt < kMaxReplaced; attempt++) {
     // O_NONBLOCK: a FIFO or a device someone left there must not hold us up. On a regular file it means nothing.

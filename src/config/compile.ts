@@ -1,7 +1,10 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary (to refuse a
 // bad config) and in every worker (to use it). Imports no other phase.
+import type { JsonWebKey } from 'node:crypto'
 import ipaddr from 'ipaddr.js'
-import { canonicalHost, type PathPattern } from './patterns.js'
+import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
+import { compileHttpSignature, type HttpSignatureKey, type HttpSignatureRules } from './http-signature.js'
+import { canonicalHost, type PathPattern, type PathRules } from './patterns.js'
 import { NO_TIMEOUT } from './quantities.js'
 import { patternOf } from './references.js'
 import type { Config, LimitConfig, RouteConfig } from './schema.js'
@@ -16,6 +19,35 @@ export interface Consumer {
   readonly algorithm: 'sha256' | 'sha1' | 'md5'
   /** `legacy` signs x-source LF x-time alone. */
   readonly signs: 'request' | 'legacy'
+  /** SHA-256 of each, as sha256:HEX. */
+  readonly apiKeys: readonly string[]
+  /** sha256:HEX or $scrypt$…; null where it has none. */
+  readonly password: string | null
+  readonly groups: readonly string[]
+  readonly httpSignatureKeys: readonly HttpSignatureKey[]
+  /** What its certificates call it. */
+  readonly certificateNames: readonly string[]
+}
+
+/** Someone whose tokens are believed. */
+export interface Issuer {
+  readonly name: string
+  /** The iss claim. */
+  readonly issuer: string
+  readonly audience: readonly string[]
+  readonly algorithms: readonly string[]
+  /** For HMAC; then there are neither keys nor a URL. */
+  readonly secrets: readonly string[]
+  /** Public keys, as JWKs. */
+  readonly keys: readonly JsonWebKey[]
+  readonly jwks: { readonly url: string; readonly maxAgeMs: number; readonly cooldownMs: number } | null
+  readonly leewaySeconds: number
+  readonly consumerClaim: string
+  readonly groupsClaim: string | null
+  readonly groups: readonly string[]
+  readonly admitsUnlisted: boolean
+  /** By what consumerClaim says. */
+  readonly consumers: ReadonlyMap<string, Consumer>
 }
 
 export interface Endpoint {
@@ -23,8 +55,12 @@ export interface Endpoint {
   readonly origin: string
   /** host[:port] as it goes into the Host header. */
   readonly authority: string
-  /** Position among the endpoints of all services: its slot in the health table. */
+  /** Its host, or what `tls.serverName` says in its place: the name a TLS connection is opened for, whatever Host a request has. */
+  readonly serverName: string
+  /** Position among the endpoints of all services. */
   readonly index: number
+  /** In the health table. The same as long as service and origin keep their names, from one configuration to the next. */
+  readonly slot: number
 }
 
 export interface BreakerRules {
@@ -50,6 +86,16 @@ export interface HealthCheck {
   readonly unhealthyAfter: number
 }
 
+/** Towards https endpoints. PEM texts; undefined where there are none. */
+export interface UpstreamTls {
+  readonly ca: string | undefined
+  readonly cert: string | undefined
+  readonly key: string | undefined
+  /** Asked for and checked in place of the endpoint's host. */
+  readonly serverName: string | undefined
+  readonly verify: boolean
+}
+
 export interface Service {
   readonly name: string
   readonly index: number
@@ -64,6 +110,7 @@ export interface Service {
   readonly client: 'lean' | 'undici'
   /** Requests in flight on one connection at most. */
   readonly pipelining: number
+  readonly tls: UpstreamTls
   readonly breaker: BreakerRules | null
   readonly health: HealthCheck | null
 }
@@ -115,21 +162,40 @@ export interface StaticAnswer {
 
 export interface Route {
   readonly name: string
+  /** Position in the configuration. */
   readonly index: number
+  /** In the counters. The same as long as the route keeps its name, from one configuration to the next. */
+  readonly slot: number
   readonly match: RouteMatch
   readonly service: Service
-  readonly auth: 'x-m' | 'none'
+  /** What callers may be known by, in the order of the file; none at all: they are not. */
+  readonly auth: readonly CredentialKind[]
+  /** The fields of a 401 that ask for these, each behind a CRLF. */
+  readonly challenge: string
   /** With x-m: the body is part of what is signed, so it is read whole before anything is forwarded. */
   readonly signBody: boolean
   readonly maxSkewSeconds: number
+  /** Null where `auth` does not have it. */
+  readonly httpSignature: HttpSignatureRules | null
+  /** A signature is accepted once. */
+  readonly replayOnce: boolean
   /** Names of the consumers let in; null lets in everyone who is authenticated. */
   readonly allow: ReadonlySet<string> | null
+  /** Groups let in besides. Apart from the names, since a token may claim any of those. */
+  readonly allowGroups: readonly string[]
+  /** Null where every address is let in. */
+  readonly addresses: { readonly allow: readonly AddressRange[] | null; readonly deny: readonly AddressRange[] } | null
+  /** Names of request fields that end here, in lower case. */
+  readonly strippedFields: readonly string[]
+  /** Parameter of the query that ends here, and the one that the log does not show; null: none. */
+  readonly strippedParameter: string | null
+  readonly hiddenParameter: string | null
   readonly limits: readonly LimitPolicy[]
   /** A caller's own x-rid is kept. */
   readonly trustRid: boolean
   readonly preserveHost: boolean
   /**
-   * The matched literal path, taken off before forwarding (cutPrefix in patterns.ts): what is left starts with '/', or gets one.
+   * The matched literal path, taken off before forwarding: what is left starts with '/', or gets one.
    * Null leaves the path alone.
    */
   readonly stripPrefix: string | null
@@ -144,29 +210,74 @@ export interface Route {
 }
 
 /** For ipaddr's `match`: an address of the same kind, and how many of its bits count. */
-type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
+export type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
+
+/** Null where the listener speaks cleartext. */
+export interface ListenerRules {
+  readonly minVersion: string
+  readonly clientAuth: 'none' | 'request' | 'require'
+  readonly clientName: 'cn' | 'dns' | 'uri' | 'email'
+}
 
 export interface RouteTable {
+  readonly tls: ListenerRules | null
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
   readonly endpoints: readonly Endpoint[]
   readonly consumers: readonly Consumer[]
   readonly consumersByName: ReadonlyMap<string, Consumer>
   readonly trustedProxies: readonly AddressRange[]
+  /** What becomes of a header field with a `_` in its name. */
+  readonly underscoresInHeaders: Config['underscoresInHeaders']
+  readonly paths: PathRules
+  /** Where API keys are looked for: a header in lower case, and a parameter of the query or null. */
+  readonly apiKeyHeader: string
+  readonly apiKeyParameter: string | null
+  readonly issuers: readonly Issuer[]
 }
 
 const DEFAULT_MAX_SKEW_SECONDS = 300
 
-/** The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse. */
-export function compile(config: Config, settings: Settings): RouteTable {
+/** Where routes and endpoints have their places in shared tables, by Route.index and Endpoint.index. Given out by the primary. */
+export interface TableSlots {
+  readonly routes: readonly number[]
+  readonly endpoints: readonly number[]
+}
+
+/**
+ * The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse.
+ * @param slots without them they are the indexes
+ */
+export function compile(config: Config, settings: Settings, slots?: TableSlots): RouteTable {
   const consumers = Object.entries(config.consumers).map(
-    ([name, { secret, algorithm, signs }], index): Consumer => ({ name, index, secrets: secret, algorithm, signs }),
+    (
+      [name, { secret, algorithm, signs, apiKeys, password, groups, httpSignatureKeys, certificate }],
+      index,
+    ): Consumer => ({
+      name,
+      index,
+      secrets: secret,
+      algorithm,
+      signs,
+      apiKeys,
+      password: password ?? null,
+      groups,
+      httpSignatureKeys: Object.entries(httpSignatureKeys).map(([id, { algorithm, material }]) => ({
+        id,
+        algorithm,
+        material,
+      })),
+      certificateNames: certificate,
+    }),
   )
+  const consumersByName = new Map(consumers.map((consumer) => [consumer.name, consumer]))
   const endpoints: Endpoint[] = []
   const services = Object.entries(config.services).map(([name, service], index) => {
     const own = service.endpoints.map((text, position): Endpoint => {
-      const { origin, host } = new URL(text)
-      return { origin, authority: host, index: endpoints.length + position }
+      const { origin, host, hostname } = new URL(text)
+      const serverName = service.tls?.serverName ?? hostname
+      const index = endpoints.length + position
+      return { origin, authority: host, serverName, index, slot: slots?.endpoints[index] ?? index }
     })
     endpoints.push(...own)
     return compileService(name, index, service, own)
@@ -177,18 +288,31 @@ export function compile(config: Config, settings: Settings): RouteTable {
   const names = routeNames(config.routes)
   const routes = config.routes.map((route, index): Route => {
     const name = names[index] as string
-    const signed = route.auth === 'x-m'
+    const auth = route.auth.filter((kind) => kind !== 'none')
+    const strips = route.stripCredentials !== false
+    const keyParameter = config.apiKeys.query ?? null
     const match = compileMatch(route)
-    const strips = (route.stripPrefix || route.rewrite !== undefined) && match.path.segments.length > 0
+    const cuts = (route.stripPrefix || route.rewrite !== undefined) && match.path.segments.length > 0
     return {
       name,
       index,
+      slot: slots?.routes[index] ?? index,
       match,
       service: servicesByName.get(route.service) as Service,
-      auth: route.auth,
-      signBody: signed && route.signBody !== false,
+      auth,
+      challenge: challengeFields(auth),
+      signBody: auth.includes('x-m') && route.signBody !== false,
+      httpSignature: auth.includes('http-signature') ? compileHttpSignature(config, route) : null,
+      replayOnce: (route.replay ?? config.replay) === 'once' && auth.some((kind) => CREDENTIALS[kind].signs),
       maxSkewSeconds: route.maxSkew === undefined ? DEFAULT_MAX_SKEW_SECONDS : Math.round(route.maxSkew / 1000),
-      allow: route.allow === undefined ? null : new Set(route.allow),
+      allow: route.allow === undefined ? null : new Set(route.allow.filter((entry) => !entry.startsWith(GROUP))),
+      allowGroups: (route.allow ?? [])
+        .filter((entry) => entry.startsWith(GROUP))
+        .map((entry) => entry.slice(GROUP.length)),
+      addresses: compileAddresses(route.addresses),
+      strippedFields: strips ? credentialFields(auth, config.apiKeys.header) : [],
+      strippedParameter: strips && auth.includes('api-key') ? keyParameter : null,
+      hiddenParameter: keyParameter,
       limits: route.limits.map((limit, position) =>
         typeof limit === 'string'
           ? (named.get(limit) as LimitPolicy)
@@ -196,7 +320,7 @@ export function compile(config: Config, settings: Settings): RouteTable {
       ),
       trustRid: route.trustRid,
       preserveHost: route.preserveHost,
-      stripPrefix: strips ? match.path.text : route.rewrite === undefined ? null : '',
+      stripPrefix: cuts ? match.path.text : route.rewrite === undefined ? null : '',
       // An exact path has nothing after it, so there the slash stays.
       rewrite: route.rewrite === undefined ? null : route.rewrite.replace(match.path.exact ? '' : /\/+$/, ''),
       fallback: compileFallback(route.fallback, servicesByName),
@@ -206,12 +330,55 @@ export function compile(config: Config, settings: Settings): RouteTable {
     }
   })
   return {
+    tls: config.tls ?? null,
     routes,
     services,
     endpoints,
     consumers,
-    consumersByName: new Map(consumers.map((consumer) => [consumer.name, consumer])),
+    consumersByName,
     trustedProxies: config.trustedProxies.map(addressRange),
+    underscoresInHeaders: config.underscoresInHeaders,
+    paths: config.paths,
+    apiKeyHeader: config.apiKeys.header,
+    apiKeyParameter: config.apiKeys.query ?? null,
+    issuers: Object.entries(config.jwt).map(([name, issuer]) => compileIssuer(name, issuer, config, consumersByName)),
+  }
+}
+
+function compileAddresses(addresses: RouteConfig['addresses']): Route['addresses'] {
+  if (addresses === undefined) return null
+  return { allow: addresses.allow?.map(addressRange) ?? null, deny: addresses.deny?.map(addressRange) ?? [] }
+}
+
+function credentialFields(kinds: readonly CredentialKind[], apiKeyHeader: string): readonly string[] {
+  const fields = kinds.flatMap((kind) => CREDENTIALS[kind].fields as readonly string[])
+  return [...new Set(kinds.includes('api-key') ? [...fields, apiKeyHeader] : fields)]
+}
+
+function compileIssuer(
+  name: string,
+  { jwks, leeway, groupsClaim, unlisted, secrets, ...issuer }: Config['jwt'][string],
+  config: Config,
+  consumersByName: ReadonlyMap<string, Consumer>,
+): Issuer {
+  const claims = Object.entries(config.consumers).flatMap(([consumer, { jwt }]) => {
+    const claim = Object.hasOwn(jwt, name) ? jwt[name] : undefined
+    return claim === undefined ? [] : [[claim, consumersByName.get(consumer) as Consumer] as const]
+  })
+  return {
+    name,
+    issuer: issuer.issuer,
+    audience: issuer.audience,
+    algorithms: issuer.algorithms,
+    secrets: secrets ?? [],
+    keys: issuer.keys,
+    jwks: jwks === undefined ? null : { url: jwks.url, maxAgeMs: jwks.maxAge, cooldownMs: jwks.cooldown },
+    leewaySeconds: Math.round(leeway / 1000),
+    consumerClaim: issuer.consumerClaim,
+    groupsClaim: groupsClaim ?? null,
+    groups: issuer.groups,
+    admitsUnlisted: unlisted === 'admit',
+    consumers: new Map(claims),
   }
 }
 
@@ -229,7 +396,7 @@ function compileFallback(fallback: RouteConfig['fallback'], services: ReadonlyMa
 function compileService(
   name: string,
   index: number,
-  { timeouts, breaker, health, client, pipelining }: Config['services'][string],
+  { timeouts, tls, breaker, health, client, pipelining }: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
   return {
@@ -242,6 +409,7 @@ function compileService(
     totalTimeoutMs: orInfinity(timeouts.total),
     client,
     pipelining,
+    tls: { ca: tls?.ca, cert: tls?.cert, key: tls?.key, serverName: tls?.serverName, verify: tls?.verify ?? true },
     breaker:
       breaker === undefined
         ? null
@@ -306,7 +474,7 @@ function compileLimit(name: string, limit: LimitConfig): LimitPolicy {
 }
 
 /** Host and path, `~2` and so on where that is taken. Given names come first, so that a route without one never takes another's. */
-function routeNames(routes: readonly RouteConfig[]): string[] {
+export function routeNames(routes: readonly RouteConfig[]): string[] {
   const taken = new Set(routes.map((route) => route.name))
   return routes.map((route) => {
     if (route.name !== undefined) return route.name

@@ -5,9 +5,17 @@ import os from 'node:os'
 import path from 'node:path'
 import { isMap, isPair, isScalar, LineCounter, type ParsedNode, parseDocument } from 'yaml'
 import type { z } from 'zod'
+import { resolveTls } from './certificates.js'
 import { nearest } from './nearest.js'
-import { type CheckedEntries, danglingNames, type Problem, referenceProblems } from './references.js'
+import {
+  type CheckedEntries,
+  certificateProblems,
+  danglingNames,
+  type Problem,
+  referenceProblems,
+} from './references.js'
 import { type Config, configSchema, limitSchema, routeSchema, serviceSchema } from './schema.js'
+import { readSecret, resolveSecrets } from './secrets.js'
 import { type DefaultsContext, IGNORED_VARIABLES, SETTINGS, type SettingName, type Settings } from './settings.js'
 import { schemaProblems } from './zod-problems.js'
 
@@ -72,6 +80,27 @@ export function loadSettings(env: Environment = process.env): Settings {
   const { settings, problems } = readSettings(env)
   if (problems.length > 0) throw new ConfigError(problems)
   return deepFreeze(settings)
+}
+
+/** What a service manager says by the environment. */
+export interface ServiceEnvironment {
+  /** Descriptors it has opened for us, from 3 on: sd_listen_fds(3). */
+  readonly listenFds: number
+  /** Where it wants to be told how we are; '' where it does not: sd_notify(3). */
+  readonly notifySocket: string
+  /** How often at least; 0: not again and again. sd_watchdog_enabled(3). */
+  readonly watchdogMs: number
+}
+
+export function serviceEnvironment(env: Environment = process.env, pid = process.pid): ServiceEnvironment {
+  const number = (text: string | undefined): number => (/^\d{1,15}$/.test(text ?? '') ? Number(text) : 0)
+  const ours = (of: string | undefined): boolean => number(of) === pid
+  return {
+    listenFds: ours(env.LISTEN_PID) ? number(env.LISTEN_FDS) : 0,
+    notifySocket: env.NOTIFY_SOCKET ?? '',
+    watchdogMs:
+      env.WATCHDOG_PID === undefined || ours(env.WATCHDOG_PID) ? Math.floor(number(env.WATCHDOG_USEC) / 1000) : 0,
+  }
 }
 
 function readSettings(env: Environment): { settings: Settings; problems: string[] } {
@@ -146,8 +175,7 @@ function parseConfig(text: string, origin: string, env: Environment, directory: 
   if (raw === null || raw === undefined) throw new ConfigError([`${origin}: is empty`])
 
   const { config, problems } = checkConfig(raw)
-  const resolved =
-    config === null ? null : resolveFallbacks(resolveSecrets(config, env, directory, problems), directory, problems)
+  const resolved = config === null ? null : resolveFiles(config, env, directory, problems)
   if (resolved === null || problems.length > 0) {
     throw new ConfigError(
       problems
@@ -165,12 +193,14 @@ function checkConfig(raw: unknown): { config: Config | null; problems: Problem[]
   const problems: Problem[] = parsed.success ? [] : schemaProblems(parsed.error, raw)
   const names = {
     consumers: keysOf(raw, 'consumers'),
+    issuers: keysOf(raw, 'jwt'),
     services: keysOf(raw, 'services'),
     limits: keysOf(raw, 'limits'),
   }
   const routes = isRecord(raw) && Array.isArray(raw.routes) ? raw.routes : []
   problems.push(...danglingNames(routes, names))
   problems.push(...referenceProblems(parsed.success ? parsed.data : soundEntries(raw), names))
+  if (parsed.success) problems.push(...certificateProblems(parsed.data))
   return { config: parsed.success ? parsed.data : null, problems }
 }
 
@@ -182,23 +212,20 @@ function soundEntries(raw: unknown): CheckedEntries {
   }
   const routes = section('routes')
   return {
+    // One that has a problem of its own may have any credentials: nothing is said of those that no consumer has.
+    consumers: null,
+    jwt: null,
     services: sound(serviceSchema, 'services'),
     limits: sound(limitSchema, 'limits'),
     routes: Array.isArray(routes) ? routes.map((route) => routeSchema.safeParse(route).data) : [],
   }
 }
 
-function resolveSecrets(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
-  const consumers = Object.entries(config.consumers).map(([name, consumer]) => {
-    const secret = consumer.secret.map((text, index) => {
-      const resolved = resolveSecret(text, env, directory)
-      if ('problem' in resolved)
-        problems.push({ path: ['consumers', name, 'secret', index], message: resolved.problem })
-      return 'problem' in resolved ? '' : resolved.secret
-    })
-    return [name, { ...consumer, secret }] as const
-  })
-  return { ...config, consumers: Object.fromEntries(consumers) }
+/** What stands outside: secrets, bodies and certificates. */
+function resolveFiles(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
+  const withSecrets = resolveSecrets(config, env, directory, problems)
+  const withTls = resolveTls(withSecrets, env, directory, problems)
+  return resolveFallbacks(withTls, directory, problems)
 }
 
 function resolveFallbacks(config: Config, directory: string, problems: Problem[]): Config {
@@ -220,31 +247,9 @@ function resolveFallbacks(config: Config, directory: string, problems: Problem[]
   return { ...config, routes }
 }
 
-/** `env:NAME`, `file:PATH` or the secret itself. */
-export function resolveSecret(
-  text: string,
-  env: Environment = process.env,
-  directory = '.',
-): { secret: string } | { problem: string } {
-  let secret = text
-  let source = 'the secret'
-  if (text.startsWith('env:')) {
-    const name = text.slice(4)
-    source = `the environment variable ${name}`
-    const value = env[name]
-    if (value === undefined) return { problem: `${source} is not set` }
-    secret = value
-  } else if (text.startsWith('file:')) {
-    const file = text.slice(5)
-    source = `the file ${file}`
-    try {
-      secret = readFileSync(path.resolve(directory, file), 'utf8').replace(/\r?\n$/, '')
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException
-      return { problem: code === 'ENOENT' ? `${source} does not exist` : `${source} cannot be read (${code})` }
-    }
-  }
-  return secret === '' ? { problem: `${source} is empty` } : { secret }
+/** `env:NAME`, `file:PATH` or the secret itself, for commands that take one. */
+export function resolveSecret(text: string): { secret: string } | { problem: string } {
+  return readSecret(text, process.env, '.')
 }
 
 function describe(problem: Problem): string {

@@ -1,5 +1,7 @@
 // What one entry of the configuration says of another: services, consumers and limits that routes name, routes that cannot be told
 // apart, options that have no effect where they stand. Pure; each problem with the path of the key it is about.
+import { consumerProblems, credentialProblems, groupProblems } from './caller-references.js'
+import { CREDENTIAL_KINDS, CREDENTIALS, GROUP } from './credentials.js'
 import { hint } from './nearest.js'
 import { canonicalHost, isParameter, type PathPattern, parsePattern } from './patterns.js'
 import { UNLIMITED_BYTES } from './quantities.js'
@@ -13,12 +15,16 @@ export interface Problem {
 /** Names that are defined, also by entries that have problems of their own: those are reported once. */
 export interface DefinedNames {
   readonly consumers: readonly string[]
+  readonly issuers: readonly string[]
   readonly services: readonly string[]
   readonly limits: readonly string[]
 }
 
 /** Entries that the schema refused are missing here: routes is sparse then. */
 export type CheckedEntries = Pick<Config, 'services' | 'limits'> & {
+  /** Null where the schema refused something. */
+  readonly consumers: Config['consumers'] | null
+  readonly jwt: Config['jwt'] | null
   readonly routes: readonly (RouteConfig | undefined)[]
 }
 
@@ -39,7 +45,7 @@ export function danglingNames(routes: readonly unknown[], names: DefinedNames): 
       names.services,
     )
     for (const [at, name] of Array.isArray(allow) ? allow.entries() : []) {
-      check(['routes', index, 'allow', at], name, 'consumer', names.consumers)
+      if (!String(name).startsWith(GROUP)) check(['routes', index, 'allow', at], name, 'consumer', names.consumers)
     }
     for (const [at, limit] of Array.isArray(limits) ? limits.entries() : []) {
       check(['routes', index, 'limits', at], limit, 'limit', names.limits)
@@ -61,12 +67,62 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
         problems.push({ path: ['services', name, 'endpoints', index], message: `"${origin}" is listed twice` })
       seen.add(origin)
     })
+    problems.push(...tlsProblems(service, ['services', name, 'tls']))
   }
+  problems.push(...consumerProblems(config, names))
   for (const [name, limit] of Object.entries(config.limits)) problems.push(...costProblems(limit, ['limits', name]))
   config.routes.forEach((route, index) => {
     if (route !== undefined) problems.push(...routeProblems(route, ['routes', index], config, names))
   })
   problems.push(...duplicateNames(config.routes, names.limits), ...ambiguousRoutes(config.routes))
+  return problems
+}
+
+const SIGNING: readonly string[] = CREDENTIAL_KINDS.filter((kind) => CREDENTIALS[kind].signs)
+/** Options of a route, and the kinds of credentials that they are about. */
+const ONLY_WITH: readonly (readonly ['signBody' | 'maxSkew' | 'httpSignature' | 'replay', readonly string[]])[] = [
+  ['signBody', SIGNING],
+  ['replay', SIGNING],
+  ['maxSkew', ['x-m']],
+  ['httpSignature', ['http-signature']],
+]
+
+/** Of callers that are known by their certificates. */
+export function certificateProblems({ consumers, routes, tls }: Config): Problem[] {
+  const problems: Problem[] = []
+  const asks = tls !== undefined && tls.clientAuth !== 'none'
+  routes.forEach((route, index) => {
+    if (!asks && route.auth.includes('client-certificate'))
+      problems.push({
+        path: ['routes', index, 'auth'],
+        message: 'client-certificate needs tls.clientAuth: request or require',
+      })
+  })
+  const owners = new Map<string, string>()
+  for (const [name, consumer] of Object.entries(consumers)) {
+    for (const [at, text] of consumer.certificate.entries()) {
+      const owner = owners.get(text)
+      if (owner !== undefined) {
+        problems.push({
+          path: ['consumers', name, 'certificate', at],
+          message: `is already what "${owner}" is known by`,
+        })
+      }
+      owners.set(text, name)
+    }
+  }
+  return problems
+}
+
+function tlsProblems({ tls, endpoints }: Config['services'][string], at: readonly PropertyKey[]): Problem[] {
+  if (tls === undefined) return []
+  const problems: Problem[] = []
+  const add = (key: string[], message: string) => problems.push({ path: [...at, ...key], message })
+  if (!endpoints.some((text) => /^https:/i.test(text))) add([], 'has no effect: no endpoint is https')
+  if (tls.cert !== undefined && tls.key === undefined) add(['cert'], 'needs key, the private key that belongs to it')
+  if (tls.key !== undefined && tls.cert === undefined) add(['key'], 'needs cert, the certificate it belongs to')
+  if (tls.passphrase !== undefined && tls.key === undefined) add(['passphrase'], 'has no effect without key')
+  if (!tls.verify && tls.ca !== undefined) add(['ca'], 'has no effect with verify: false')
   return problems
 }
 
@@ -79,15 +135,23 @@ function routeProblems(
   const problems: Problem[] = []
   const add = (path: readonly PropertyKey[], message: string) => problems.push({ path: [...at, ...path], message })
 
-  if (route.auth === 'x-m') {
-    if (names.consumers.length === 0) add(['auth'], 'x-m needs someone who may call: consumers is empty')
-  } else {
-    for (const key of ['allow', 'signBody', 'maxSkew'] as const) {
+  const open = route.auth.includes('none')
+  if (open && route.auth.length > 1) add(['auth'], 'none lets everyone in: it stands alone')
+  if (new Set(route.auth).size < route.auth.length) add(['auth'], 'names one kind twice')
+  problems.push(...credentialProblems(route, [...at, 'auth'], config, names))
+  problems.push(...groupProblems(route, [...at, 'allow'], config))
+  if (open) {
+    for (const key of ['allow', 'signBody', 'maxSkew', 'httpSignature', 'replay', 'stripCredentials'] as const) {
       if (route[key] !== undefined) add([key], 'has no effect with auth: none, where callers are not identified')
+    }
+  } else {
+    for (const [key, kinds] of ONLY_WITH) {
+      if (route[key] === undefined || route.auth.some((kind) => kinds.includes(kind))) continue
+      add([key], `has no effect without ${kinds.join(' or ')} in auth`)
     }
   }
   if (route.fallback?.service === route.service) add(['fallback', 'service'], 'is the service it is to stand in for')
-  const signed = route.auth === 'x-m' && route.signBody !== false
+  const signed = route.auth.some((kind) => SIGNING.includes(kind)) && route.signBody !== false
   if (signed && route.maxBody !== undefined && route.maxBody > MAX_SIGNED_BODY_BYTES) {
     const given = route.maxBody === UNLIMITED_BYTES ? 'unlimited' : 'over 1GiB'
     add(['maxBody'], `cannot be ${given} where the signature covers the body, which is held in memory; see signBody`)
@@ -105,7 +169,7 @@ function routeProblems(
     const inline = typeof entry !== 'string'
     const limit = inline ? entry : config.limits[entry]
     if (inline) problems.push(...costProblems(entry, [...at, 'limits', index]))
-    if (limit?.by.includes('consumer') && route.auth === 'none') {
+    if (limit?.by.includes('consumer') && open) {
       add(['limits', index], 'counts by consumer, and with auth: none callers are not identified')
     }
   })

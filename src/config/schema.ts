@@ -3,6 +3,8 @@
 // (a route of a service, say) is checked in references.ts.
 import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
+import { CREDENTIAL_KINDS } from './credentials.js'
+import { componentIdentifier, SIGNATURE_ALGORITHMS } from './http-signature.js'
 import { patternProblem } from './patterns.js'
 import {
   DURATION,
@@ -78,14 +80,66 @@ const method = z
   .regex(TOKEN, 'is not a method name (RFC 9110, 9.1)')
   .transform((text) => text.toUpperCase())
 
+const HOST =
+  /^(\*\.)?([\p{L}\p{N}_]([\p{L}\p{N}_-]*[\p{L}\p{N}_])?)(\.[\p{L}\p{N}_]([\p{L}\p{N}_-]*[\p{L}\p{N}_])?)*$|^\[[0-9A-Fa-f:.]+\]$/u
+const host = z
+  .string()
+  .regex(HOST, 'is not a host; write a name without scheme, port or path, or *.suffix (leave host out for any)')
+
 const secret = z
   .string()
   .min(1)
   .describe('The secret itself, env:NAME for an environment variable, or file:PATH (relative to this file).')
 
+/** No clear text: this file is read by many. */
+const apiKey = z
+  .string()
+  .regex(
+    /^(sha256:[0-9a-f]{64}|(env|file):.+)$/,
+    'must be sha256:HEX, env:NAME or file:PATH; tidegate hash makes the first of a key',
+  )
+const password = z
+  .string()
+  .regex(
+    /^(sha256:[0-9a-f]{64}|\$scrypt\$.+|(env|file):.+)$/,
+    'must be $scrypt$…, sha256:HEX, env:NAME or file:PATH; tidegate hash makes the first of a password',
+  )
+
+const httpSignatureKeySchema = z
+  .strictObject({
+    algorithm: z.enum(SIGNATURE_ALGORITHMS).describe("The key's algorithm; a signature that names another is refused."),
+    secret: secret.optional().describe('For hmac-sha256: the secret, env:NAME or file:PATH.'),
+    encoding: z
+      .enum(['utf8', 'base64'])
+      .default('utf8')
+      .describe('How the secret is written: base64 for one that is not text.'),
+    publicKey: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('For all others: a PEM public key or certificate; the text itself, env:NAME or file:PATH.'),
+  })
+  .superRefine(({ algorithm, secret, publicKey }, context) => {
+    const wanted = algorithm === 'hmac-sha256' ? 'secret' : 'publicKey'
+    const other = algorithm === 'hmac-sha256' ? 'publicKey' : 'secret'
+    const given = { secret, publicKey }
+    if (given[other] !== undefined) {
+      context.addIssue({ code: 'custom', path: [other], message: `is not for ${algorithm}, which has a ${wanted}` })
+    } else if (given[wanted] === undefined) context.addIssue(`needs a ${wanted} for ${algorithm}`)
+  })
+  .transform((key) => ({
+    ...key,
+    /** From secret or publicKey, in secrets.ts. */
+    material: '',
+  }))
+
+const keyid = z.string().regex(/^[\u0020-\u007e]{1,256}$/, 'is not a keyid: printable ASCII, 256 in all')
+
 const consumerSchema = z
   .strictObject({
-    secret: oneOrMore(secret).describe('One secret, or several while one is being rotated out: each is accepted.'),
+    secret: oneOrMore(secret)
+      .default([])
+      .describe('For x-m: one secret, or several while one is being rotated out: each is accepted.'),
     algorithm: z
       .enum(['sha256', 'sha1', 'md5'])
       .default('sha256')
@@ -96,8 +150,172 @@ const consumerSchema = z
       .describe(
         'request: source, time, method, path with query, and body. legacy: source and time alone, which lets whoever sees one request make others until it is stale.',
       ),
+    apiKeys: oneOrMore(apiKey)
+      .default([])
+      .describe(
+        'For api-key: the SHA-256 of each key that is accepted, as sha256:HEX. With env:NAME or file:PATH that, or a key, of which only the hash is kept.',
+      ),
+    password: password
+      .optional()
+      .describe(
+        'For basic, where the user name is that of the consumer: $scrypt$…, or sha256:HEX of a long random one. With env:NAME or file:PATH either, or the password, of which only the hash is kept.',
+      ),
+    jwt: z
+      .record(name, z.string().min(1))
+      .default({})
+      .describe('For jwt: by issuer, what its consumer claim says of this one, such as { acme: alice }.'),
+    httpSignatureKeys: z
+      .record(keyid, httpSignatureKeySchema)
+      .default({})
+      .describe('For http-signature: by keyid, the keys that it signs with. Several while one is being rotated out.'),
+    groups: oneOrMore(name).default([]).describe('Groups it is in; a route lets one in by allow: [group:NAME].'),
+    certificate: oneOrMore(z.string().min(1))
+      .default([])
+      .describe('For client-certificate: what its certificate calls it (tls.clientName); one name or several.'),
   })
   .describe('Someone who calls. The name is what x-source says.')
+
+/** Fields that the gateway reads or writes for another reason. */
+const TAKEN =
+  /^(host|connection|content-length|transfer-encoding|te|trailer|upgrade|expect|via|forwarded|x-forwarded-.*|traceparent|tracestate|cookie|authorization|x-rid|x-source|x-time|x-m|x-consumer-username)$/
+
+const apiKeysSchema = z
+  .strictObject({
+    header: headerName
+      .refine((text) => !TAKEN.test(text), 'is a field with a meaning of its own')
+      .default('x-api-key')
+      .describe('Where a key is looked for.'),
+    query: z
+      .string()
+      .regex(/^[A-Za-z0-9._~-]+$/, 'is not a parameter name; write letters, digits and . _ ~ -')
+      .optional()
+      .describe(
+        'A parameter of the query where one is looked for as well, for callers that can send no header. It is hidden in the log, and stripped as the header is.',
+      ),
+  })
+  .describe('Where requests carry API keys.')
+
+const jwksSchema = z
+  .strictObject({
+    url: z
+      .string()
+      .refine((text) => URL.canParse(text) && /^https?:\/\//i.test(text), 'must be an http:// or https:// URL')
+      .describe('Where the issuer publishes its keys. Over http whoever is between can put their own in place.'),
+    maxAge: duration(1000, 24 * HOUR_MS)
+      .prefault('10m')
+      .describe(
+        'Time after which the keys are asked for again. While the issuer does not answer, known ones are good for an hour more.',
+      ),
+    cooldown: duration(100, HOUR_MS)
+      .prefault('30s')
+      .describe('Least time between two requests for keys, also where a token names one that is not known.'),
+  })
+  .describe('Keys that the issuer publishes as a JWK set (RFC 7517).')
+
+const ALGORITHMS = [
+  ...(['HS256', 'HS384', 'HS512'] as const),
+  ...(['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA', 'Ed25519'] as const),
+]
+const PUBLIC_DEFAULT = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'] as const
+
+const issuerSchema = z
+  .strictObject({
+    issuer: z.string().min(1).describe('The iss claim, to the letter.'),
+    audience: oneOrMore(z.string().min(1)).describe(
+      'The aud claim must hold one of these: what was issued for another service is no use here.',
+    ),
+    algorithms: listOf(z.enum(ALGORITHMS))
+      .optional()
+      .describe(
+        'Those accepted, whatever a token says. Default: HS256 with secrets, else RS256, PS256, ES256, EdDSA and Ed25519.',
+      ),
+    secrets: oneOrMore(secret)
+      .optional()
+      .describe('For HS256, HS384 and HS512: what the issuer signs with. Each is accepted.'),
+    publicKeys: oneOrMore(z.string().min(1))
+      .optional()
+      .describe(
+        'For all others: PEM public keys or certificates, JWKs or JWK sets; the text itself, env:NAME or file:PATH.',
+      ),
+    jwks: jwksSchema.optional(),
+    leeway: duration(0, 600_000).prefault('30s').describe('How far clocks may be apart, for exp and nbf.'),
+    consumerClaim: z
+      .string()
+      .min(1)
+      .default('sub')
+      .describe(
+        'The claim that says who calls; consumers name their value of it under jwt. Dots lead into nested ones.',
+      ),
+    groupsClaim: z
+      .string()
+      .min(1)
+      .optional()
+      .describe(
+        'A claim that names groups of the caller, a list or one text with blanks between (as scope is). Dots lead into nested ones.',
+      ),
+    groups: oneOrMore(name).default([]).describe('Groups that all its callers are in.'),
+    unlisted: z
+      .enum(['refuse', 'admit'])
+      .default('refuse')
+      .describe('Callers that no consumer names. admit: they are consumers by the name ISSUER:CLAIM.'),
+  })
+  .superRefine(({ secrets, publicKeys, jwks, algorithms }, context) => {
+    const given = Object.entries({ secrets, publicKeys, jwks }).filter(([, value]) => value !== undefined)
+    if (given.length === 0) context.addIssue('needs secrets, publicKeys or jwks')
+    if (given.length > 1) {
+      context.addIssue({
+        code: 'custom',
+        path: [given[1]?.[0] as string],
+        message: `cannot stand next to ${given[0]?.[0]}`,
+      })
+    }
+    for (const [at, algorithm] of (algorithms ?? []).entries()) {
+      if (algorithm.startsWith('HS') === (secrets !== undefined)) continue
+      const fitting = secrets === undefined ? 'is made with secrets' : 'is made with key pairs, not with secrets'
+      context.addIssue({ code: 'custom', path: ['algorithms', at], message: `${algorithm} ${fitting}` })
+    }
+  })
+  .transform((issuer) => ({
+    ...issuer,
+    algorithms: issuer.algorithms ?? (issuer.secrets === undefined ? [...PUBLIC_DEFAULT] : ['HS256' as const]),
+    /** From publicKeys, in load.ts. */
+    keys: [] as Record<string, unknown>[],
+  }))
+  .describe('Someone whose tokens are believed.')
+
+const httpSignatureSchema = z
+  .strictObject({
+    components: listOf(
+      z.string().transform((text, context) => {
+        const identifier = componentIdentifier(text)
+        if (identifier === null) {
+          context.addIssue('is not a component; write @method, a field in lower case, or @query-param;name="NAME"')
+        }
+        return identifier ?? ''
+      }),
+    )
+      .optional()
+      .describe(
+        'What a signature must cover, in place of the default: @method, and @target-uri or else @authority with @request-target or @path and @query. With a body also content-digest, unless signBody: false.',
+      ),
+    maxAge: duration(1000, 24 * HOUR_MS)
+      .optional()
+      .describe('How old a signature may be, by created. Default 300s.'),
+    leeway: duration(0, HOUR_MS).optional().describe('How far ahead of ours the clock of callers may be. Default 30s.'),
+    label: z
+      .string()
+      .regex(/^[a-z*][a-z0-9_.*-]*$/, 'is not a label (RFC 9651, 3.1.2)')
+      .optional()
+      .describe('Only a signature with this label counts. Default: the first whose keyid is known.'),
+    tag: z
+      .string()
+      .regex(/^[\u0020-\u007e]+$/, 'is not a tag: printable ASCII')
+      .optional()
+      .describe('Only a signature with this tag counts.'),
+  })
+  .describe('What RFC 9421 signatures must be like.')
+
+const replaySchema = z.enum(['allow', 'once'])
 
 const endpoint = z
   .string()
@@ -184,6 +402,28 @@ const timeoutsSchema = z
   })
   .describe('Deadlines towards the service. The one that passes first ends the exchange with 504.')
 
+const file = z.string().min(1)
+
+const upstreamTlsSchema = z
+  .strictObject({
+    ca: file
+      .optional()
+      .describe('File of the authorities that may vouch for the service, PEM. Default: those that Node brings along.'),
+    serverName: z
+      .string()
+      .regex(HOST, 'is not a host name')
+      .optional()
+      .describe("Name that is asked for (SNI) and that the certificate must have. Default: the endpoint's host."),
+    cert: file.optional().describe('File of the certificate the gateway shows to the service, PEM, with its chain.'),
+    key: file.optional().describe('File of its private key, PEM.'),
+    passphrase: secret.optional().describe('Of an encrypted key: the text, env:NAME or file:PATH.'),
+    verify: z
+      .boolean()
+      .default(true)
+      .describe('false: any certificate will do, so whoever is in between can read and answer.'),
+  })
+  .describe('TLS towards https endpoints. File paths are relative to this file; read at start.')
+
 export const serviceSchema = z
   .strictObject({
     endpoints: z
@@ -202,6 +442,7 @@ export const serviceSchema = z
       .describe(
         'Requests in flight on one connection: above 1, those without a body that may be repeated (RFC 9110, 9.2.2) share connections. For many small, fast answers of one kind.',
       ),
+    tls: upstreamTlsSchema.optional(),
     breaker: breakerSchema.optional(),
     health: healthSchema.optional(),
   })
@@ -261,12 +502,6 @@ const inlineLimit = z.strictObject({
   name: name.optional().describe('Keeps its buckets when the route is renamed or its limits reordered.'),
 })
 
-const HOST =
-  /^(\*\.)?([\p{L}\p{N}_]([\p{L}\p{N}_-]*[\p{L}\p{N}_])?)(\.[\p{L}\p{N}_]([\p{L}\p{N}_-]*[\p{L}\p{N}_])?)*$|^\[[0-9A-Fa-f:.]+\]$/u
-const host = z
-  .string()
-  .regex(HOST, 'is not a host; write a name without scheme, port or path, or *.suffix (leave host out for any)')
-
 const path = z.string().superRefine((text, context) => {
   const problem = patternProblem(text)
   if (problem !== null) context.addIssue(problem)
@@ -307,7 +542,11 @@ const fallbackSchema = z
       .optional()
       .describe('Header fields of a static answer.'),
     body: z.string().optional().describe('Its body.'),
-    file: z.string().min(1).optional().describe('Its body from a file, relative to this one; read at start.'),
+    file: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('Its body from a file, relative to this one; read at start and with each reload.'),
   })
   .superRefine((fallback, context) => {
     const answers = (['status', 'headers', 'body', 'file'] as const).filter((key) => fallback[key] !== undefined)
@@ -339,6 +578,17 @@ const GATEWAYS_OWN = new Set([
   'x-tidegate-fallback',
 ])
 
+const address = z.string().refine((text) => ipaddr.isValidCIDR(text) || (ipaddr.isValid(text) && /[.:]/.test(text)), {
+  error: 'is not an address or CIDR range',
+})
+
+const addressesSchema = z
+  .strictObject({
+    allow: listOf(address).optional().describe('Addresses and CIDR ranges let in. Absent: all.'),
+    deny: listOf(address).optional().describe('Addresses and CIDR ranges refused, also out of those in allow.'),
+  })
+  .describe("Whose requests are let in, by the client's address; all others get 403, whatever they present.")
+
 export const routeSchema = z
   .strictObject({
     name: name
@@ -351,12 +601,17 @@ export const routeSchema = z
       .default(0)
       .describe('Decides between routes with equally specific paths: higher first.'),
     service: name.describe('A key of services.'),
-    auth: z
-      .enum(['x-m', 'none'])
+    auth: oneOrMore(z.enum([...CREDENTIAL_KINDS, 'none'])).describe(
+      'How callers are known, one or several ways: of those a request has credentials for, the first in this list decides. x-m: they sign. http-signature: they sign as RFC 9421 says. none: open to anyone. There is no default, so that no route is open by accident.',
+    ),
+    allow: listOf(name).optional().describe('Consumers let in, and groups as group:NAME. Absent: every consumer.'),
+    addresses: addressesSchema.optional(),
+    stripCredentials: z
+      .boolean()
+      .optional()
       .describe(
-        'x-m: callers sign (allow says who). none: open to anyone. There is no default, so that no route is open by accident.',
+        "Takes off what the route's kinds of credentials are carried in before forwarding: whoever has them could call in the consumer's name. The service is told the consumer in x-consumer-username. Default true.",
       ),
-    allow: listOf(name).optional().describe('Consumers let in. Absent: every consumer.'),
     limits: z
       .array(z.union([name, inlineLimit]))
       .max(15)
@@ -366,7 +621,17 @@ export const routeSchema = z
       .boolean()
       .optional()
       .describe(
-        'With x-m: the signature covers the body, which is then read whole before it is forwarded. false: bodies stream, the last signed line is "-". Default true.',
+        'With x-m and http-signature: the signature covers the body, which is then read whole before it is forwarded. false: bodies stream; with x-m the last signed line is "-", with http-signature Content-Digest is not looked at. Default true.',
+      ),
+    httpSignature: httpSignatureSchema
+      .optional()
+      .describe(
+        'With http-signature: what signatures must be like; what is not given here is as for the whole gateway.',
+      ),
+    replay: replaySchema
+      .optional()
+      .describe(
+        'once: with x-m and http-signature, a signature is accepted once, over all workers and restarts. Default: as for the whole gateway.',
       ),
     maxSkew: duration(1000, HOUR_MS).optional().describe('With x-m: how far x-time may be off. Default 300s.'),
     trustRid: z.boolean().default(false).describe("Keeps the caller's own x-rid where it is 32 lower-case hex digits."),
@@ -389,21 +654,85 @@ export const routeSchema = z
   })
   .describe('Requests that go to one service under one set of rules.')
 
-const address = z.string().refine((text) => ipaddr.isValidCIDR(text) || (ipaddr.isValid(text) && /[.:]/.test(text)), {
-  error: 'is not an address or CIDR range',
-})
+const tlsSchema = z
+  .strictObject({
+    certificates: listOf(
+      z.strictObject({
+        cert: file.describe('File of the certificate, PEM: its own first, then the chain.'),
+        key: file.describe('File of its private key, PEM: RSA, or ECDSA on P-256, P-384 or P-521.'),
+        passphrase: secret.optional().describe('Of an encrypted key: the text, env:NAME or file:PATH.'),
+        names: listOf(host)
+          .optional()
+          .describe('Names (SNI) it is for, exact or *.suffix. Default: the DNS names in the certificate.'),
+      }),
+    ).describe('The first is also for clients that ask for no name, or for one that none is for.'),
+    minVersion: z
+      .literal(['1.2', '1.3', 1.2, 1.3])
+      .default('1.2')
+      .transform(String)
+      .describe('Oldest version of TLS that is spoken: 1.2 or 1.3.'),
+    clientCa: file.optional().describe('File of the authorities that vouch for clients, PEM.'),
+    clientAuth: z
+      .enum(['none', 'request', 'require'])
+      .default('none')
+      .describe(
+        'request: clients may show a certificate; one that clientCa did not issue ends the handshake. require: and who shows none is answered 403.',
+      ),
+    clientName: z
+      .enum(['cn', 'dns', 'uri', 'email'])
+      .default('cn')
+      .describe(
+        "What of a client's certificate says who it is: the common name, or the alternative names of one kind.",
+      ),
+  })
+  .superRefine((tls, context) => {
+    const issue = (key: string, message: string) => context.addIssue({ code: 'custom', path: [key], message })
+    if (tls.clientAuth !== 'none' && tls.clientCa === undefined)
+      issue('clientAuth', 'needs clientCa, to know whom to believe')
+    if (tls.clientAuth === 'none' && tls.clientCa !== undefined)
+      issue('clientCa', 'has no effect without clientAuth: request or require')
+  })
+  .describe(
+    'The listener speaks TLS. File paths are relative to this file; the files are read again when they change. Without this key it speaks cleartext.',
+  )
+
+const pathsSchema = z
+  .strictObject({
+    mergeSlashes: z.boolean().default(true).describe('// is / (nginx merge_slashes, Envoy the same).'),
+    escapedSlashes: z
+      .enum(['refuse', 'keep'])
+      .default('refuse')
+      .describe('%2F and %5C in a path: refused with 400, or kept as they are, for services that do not decode them.'),
+  })
+  .describe(
+    'How request paths are read. Dot segments and needless escapes are always resolved; the result decides the route and is forwarded.',
+  )
 
 export const configSchema = z
   .strictObject({
     consumers: named(consumerSchema).default({}).describe('Who may call, by name.'),
+    apiKeys: apiKeysSchema.prefault({}),
+    jwt: named(issuerSchema).default({}).describe('Issuers of JSON Web Tokens (RFC 7519), by name.'),
+    httpSignature: httpSignatureSchema.optional(),
+    replay: replaySchema
+      .default('allow')
+      .describe('once: a signature is accepted once. allow: again and again until it is stale. A route may differ.'),
     services: named(serviceSchema).describe('What requests are forwarded to, by name.'),
     limits: named(limitSchema).default({}).describe('Rate limits that several routes share, by name.'),
     routes: z.array(routeSchema).min(1).describe('What goes where.'),
+    tls: tlsSchema.optional(),
     trustedProxies: z
       .array(address)
       .default([])
       .describe(
         'Addresses and CIDR ranges of the proxies in front: their X-Forwarded-For is believed, and their PROXY header.',
+      ),
+    paths: pathsSchema.prefault({}),
+    underscoresInHeaders: z
+      .enum(['drop', 'refuse', 'allow'])
+      .default('drop')
+      .describe(
+        'Header fields with a _ in their name, which many a service takes for a -: left out, refused with 400, or passed on.',
       ),
   })
   .meta({ title: 'Tidegate configuration' })

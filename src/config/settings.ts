@@ -57,10 +57,10 @@ export const SETTINGS = {
   },
   TIDEGATE_WORKERS: {
     key: 'workers',
-    type: numberIn(1, 256),
-    default: () => String(os.availableParallelism()),
+    type: numberIn(1, 128),
+    default: () => String(Math.min(128, os.availableParallelism())),
     shown: 'number of cores',
-    about: 'worker processes, 1 to 256',
+    about: 'worker processes, 1 to 128',
   },
   TIDEGATE_ISOLATION: {
     key: 'isolation',
@@ -156,11 +156,35 @@ export const SETTINGS = {
     default: '131072',
     about: 'buckets the rate-limit table has room for',
   },
+  TIDEGATE_REPLAY_KEYS: {
+    key: 'replayKeys',
+    type: numberIn(1024, 2 ** 24),
+    default: '262144',
+    about: 'signatures remembered where a route has `replay: once`, some 43 bytes each; no memory is taken else',
+  },
   TIDEGATE_DRAIN_TIMEOUT_MS: {
     key: 'drainTimeoutMs',
     type: numberIn(0, 3_600_000),
     default: '10000',
-    about: 'time that exchanges in flight have to finish after SIGTERM',
+    about: 'time that exchanges in flight have to finish when a worker leaves',
+  },
+  TIDEGATE_SHUTDOWN_DELAY_MS: {
+    key: 'shutdownDelayMs',
+    type: numberIn(0, 3_600_000),
+    default: '0',
+    about: 'time from SIGTERM to the drain in which /readyz fails and everything is served as before',
+  },
+  TIDEGATE_WATCH_CONFIG: {
+    key: 'watchConfig',
+    type: z.enum(['off', 'on']),
+    default: 'off',
+    about: '`on`: the configuration file is read again when it changes',
+  },
+  TIDEGATE_WORKER_MEMORY_MAX: {
+    key: 'workerMemoryMaxBytes',
+    type: bytesIn(0, 2 ** 40),
+    default: '0',
+    about: 'resident bytes above which a worker is replaced; 0: it may have as much as it takes',
   },
 } as const satisfies Record<string, Setting>
 

@@ -74,7 +74,9 @@ function article(type: string): string {
   return ARTICLES[type] ?? type
 }
 
-function alternatives(values: readonly unknown[]): string {
+function alternatives(given: readonly unknown[]): string {
+  // 1.2 is a number in YAML and means the same as '1.2'.
+  const values = [...new Set(given.map(String))]
   return values.length === 1 ? String(values[0]) : `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`
 }
 

@@ -3,6 +3,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Logger } from '../telemetry/log.js'
+import type { ReloadResult } from './reload.js'
 
 export interface AdminOptions {
   readonly host: string
@@ -15,6 +16,10 @@ export interface AdminOptions {
   readonly status: () => object
   /** Holds a service's breaker, or releases it (null). False: there is no such breaker. */
   readonly holdBreaker: (service: string, as: 'open' | 'closed' | null) => boolean
+  /** Reads the configuration again. */
+  readonly reload: () => Promise<ReloadResult>
+  /** Begins to restart the workers one by one; '', or why it does not. */
+  readonly restart: () => string
   readonly log: Logger
 }
 
@@ -62,6 +67,19 @@ function holdBreaker(req: IncomingMessage, { holdBreaker }: AdminOptions): Answe
   return { status: 200, type: JSON_TYPE, body: `${JSON.stringify({ service, hold })}\n` }
 }
 
+/** `POST /reload`: answers when every worker serves the new configuration, or with all that is wrong with it; 422 then, and nothing has changed. */
+async function reload({ reload }: AdminOptions): Promise<Answer> {
+  const result = await reload()
+  return { status: result.ok ? 200 : 422, type: JSON_TYPE, body: `${JSON.stringify(result, null, 2)}\n` }
+}
+
+/** `POST /restart`: workers are replaced one by one; /status and the log say how it goes. */
+function restart({ restart }: AdminOptions): Answer {
+  const problemText = restart()
+  if (problemText !== '') return problem(409, 'Conflict', problemText)
+  return { status: 202, type: JSON_TYPE, body: `${JSON.stringify({ restarting: true })}\n` }
+}
+
 /**
  * What changes something is not for web pages: one that was loaded in a browser on this machine could name us in a form, or point a host
  * name of its own at us. Browsers send Origin with every POST, and curl does not.
@@ -81,6 +99,8 @@ export function startAdmin(options: AdminOptions): Promise<Admin> {
     ['/livez', new Map([['GET', () => ({ status: 200, type: TEXT, body: 'live\n' })]])],
     ['/readyz', new Map([['GET', () => readyz(options)]])],
     ['/breakers', new Map([['POST', (req) => holdBreaker(req, options)]])],
+    ['/reload', new Map([['POST', () => reload(options)]])],
+    ['/restart', new Map([['POST', () => restart(options)]])],
     ['/metrics', new Map([['GET', async () => ({ status: 200, type: METRICS, body: await options.metrics() })]])],
     [
       '/status',

@@ -7,9 +7,10 @@
 //
 // An endpoint not checked yet counts as up, as with HAProxy, nginx and Traefik: a gateway that starts again must not refuse everybody
 // until the first round is over. (Envoy and Consul hold it to be down.) Its first success alone settles that.
-import { type ClientRequest, get as getHttp } from 'node:http'
+import { type ClientRequest, get as getHttp, type IncomingMessage } from 'node:http'
 import { get as getHttps } from 'node:https'
-import type { Endpoint, HealthCheck, Service } from '../config/compile.js'
+import type { ConnectionOptions as TlsOptions } from 'node:tls'
+import type { Endpoint, HealthCheck, Service, UpstreamTls } from '../config/compile.js'
 import type { HealthTable } from '../state/health-table.js'
 import type { Logger } from '../telemetry/log.js'
 
@@ -20,6 +21,8 @@ export interface HealthChecksOptions {
 }
 
 export interface HealthChecks {
+  /** Another configuration: checks that are as before go on as they are. */
+  update(services: readonly Service[]): void
   /** No check is begun or finished afterwards. What the table says stays. */
   stop(): void
 }
@@ -30,14 +33,29 @@ const JITTER = 0.1
 const MAX_BODY_BYTES = 65_536
 
 export function startHealthChecks({ table, services, log }: HealthChecksOptions): HealthChecks {
-  const checks: Check[] = []
-  for (const service of services) {
-    if (service.health === null) continue
-    for (const endpoint of service.endpoints) checks.push(new Check(service, endpoint, service.health, table, log))
+  let checks = new Map<string, Check>()
+  function update(services: readonly Service[]): void {
+    const before = checks
+    checks = new Map()
+    for (const service of services) {
+      const { health } = service
+      for (const endpoint of service.endpoints) {
+        // What nobody looks at any more must not stay down for ever.
+        if (health === null) table.set(endpoint.slot, 'unknown')
+        else {
+          const key = JSON.stringify([service.name, endpoint.slot, endpoint.origin, health])
+          checks.set(key, before.get(key) ?? new Check(service, endpoint, health, table, log))
+          before.delete(key)
+        }
+      }
+    }
+    for (const check of before.values()) check.stop()
   }
+  update(services)
   return {
+    update,
     stop() {
-      for (const check of checks) check.stop()
+      for (const check of checks.values()) check.stop()
     },
   }
 }
@@ -78,8 +96,9 @@ class Check {
     const { path, timeoutMs } = this.rules
     const url = this.endpoint.origin + path
     const headers = { 'user-agent': 'tidegate-health', accept: '*/*' }
+    const options = { agent: false as const, headers }
     return new Promise((resolve) => {
-      const request = (url.startsWith('https:') ? getHttps : getHttp)(url, { agent: false, headers }, (response) => {
+      const take = (response: IncomingMessage): void => {
         const { statusCode = 0 } = response
         const fault = statusCode >= 200 && statusCode < 300 ? '' : `status ${statusCode}`
         let bytes = 0
@@ -89,7 +108,10 @@ class Check {
         })
         response.on('end', () => settle(fault))
         response.on('error', (error) => settle(error.message))
-      })
+      }
+      const request = url.startsWith('https:')
+        ? getHttps(url, { ...options, ...tlsOptions(this.service.tls) }, take)
+        : getHttp(url, options, take)
       request.on('error', (error: NodeJS.ErrnoException) => settle(error.message || (error.code ?? error.name)))
       this.request = request
       // One deadline over everything, name look-up and connecting too; destroying the request ends it wherever it is.
@@ -103,20 +125,24 @@ class Check {
   }
 
   private judge(fault: string): void {
-    const { index, origin } = this.endpoint
-    const state = this.table.state(index)
+    const { slot, origin } = this.endpoint
+    const state = this.table.state(slot)
     if (fault === '') {
       this.failures = 0
       this.successes++
       if (state === 'up' || (state === 'down' && this.successes < this.rules.healthyAfter)) return
-      this.table.set(index, 'up')
+      this.table.set(slot, 'up')
       this.log.info({ service: this.service.name, endpoint: origin, from: state }, 'endpoint is up')
       return
     }
     this.successes = 0
     this.failures++
     if (state === 'down' || this.failures < this.rules.unhealthyAfter) return
-    this.table.set(index, 'down')
+    this.table.set(slot, 'down')
     this.log.warn({ service: this.service.name, endpoint: origin, from: state, reason: fault }, 'endpoint is down')
   }
+}
+
+function tlsOptions({ ca, cert, key, serverName, verify }: UpstreamTls): TlsOptions {
+  return { ca, cert, key, rejectUnauthorized: verify, ...(serverName !== undefined && { servername: serverName }) }
 }

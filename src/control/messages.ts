@@ -1,29 +1,64 @@
 // What the primary and a worker say to each other, over the IPC channel of a forked process or the port of a thread. Everything that is
 // counted goes through the segment instead.
+import type { TlsMaterial } from '../config/certificates.js'
+import type { TableSlots } from '../config/compile.js'
 import type { Config } from '../config/schema.js'
 import type { Settings } from '../config/settings.js'
 import type { SegmentHandle, SegmentSpec } from '../state/segment.js'
 
+/** A configuration that the primary has found sound, and where its routes and endpoints are in the shared tables. */
+export interface Generation {
+  /** Counts up with each reload. */
+  readonly number: number
+  readonly config: Config
+  readonly slots: TableSlots
+}
+
 export interface StartMessage {
   readonly type: 'start'
   readonly slot: number
-  readonly config: Config
+  readonly owner: number
+  readonly generation: Generation
   readonly settings: Settings
   readonly segment: SegmentHandle
   readonly spec: SegmentSpec
   /** The inherited listening socket's descriptor in the worker; null: the worker opens its own. */
   readonly listenFd: number | null
+  /** A service manager has the socket too, and keeps its queue for whoever it starts next. */
+  readonly socketIsKept: boolean
   readonly port: number
+  /** Where access lines for stdout go. */
+  readonly stdoutFd: number
+  /** Null: the listener speaks cleartext. */
+  readonly certificates: TlsMaterial | null
+}
+
+/** Connections from now on are served with these. */
+export interface CertificatesMessage {
+  readonly type: 'certificates'
+  readonly certificates: TlsMaterial
+}
+
+/** Requests whose head comes from now on get this one. */
+export interface ReloadMessage {
+  readonly type: 'reload'
+  readonly generation: Generation
 }
 
 /** Finish what is under way and leave. */
 export interface DrainMessage {
   readonly type: 'drain'
+  /** Nobody else will take what is in the listening socket's queue. */
+  readonly last: boolean
+  /** How long connections on which nothing happens are waited for. */
+  readonly idleMs: number
 }
 
-export type ToWorker = StartMessage | DrainMessage
+export type ToWorker = StartMessage | ReloadMessage | CertificatesMessage | DrainMessage
 
 export type FromWorker =
   | { readonly type: 'listening'; readonly port: number; readonly uwsVersion: string }
+  /** It serves this generation, and has no requests of any before `oldest`. */
+  | { readonly type: 'serves'; readonly generation: number; readonly oldest: number }
   /** It cannot start, or cannot go on; it is about to exit. */
   | { readonly type: 'failed'; readonly message: string }

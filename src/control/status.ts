@@ -1,27 +1,35 @@
 // What the admin listener shows, read from the segment when somebody asks: readiness, /status and /metrics. Decides nothing.
 import { readFileSync } from 'node:fs'
-import type { RouteTable } from '../config/compile.js'
+import type { TlsMaterial } from '../config/certificates.js'
 import type { BreakerTable } from '../state/breaker-table.js'
 import type { CountersReader, WorkerTable } from '../state/counters.js'
 import type { HealthTable } from '../state/health-table.js'
 import type { RateTable } from '../state/rate-table.js'
+import type { ReplayTable } from '../state/replay-table.js'
 import type { Segment } from '../state/segment.js'
 import { renderMetrics } from '../telemetry/metrics.js'
+import type { Reloader } from './reload.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
   version: string
 }
 
 export interface StatusSource {
-  readonly table: RouteTable
+  readonly reloader: Pick<Reloader, 'table' | 'generation' | 'last' | 'counts'>
   readonly segment: Segment
   readonly isolation: { readonly kind: string; readonly why: string }
   readonly slots: WorkerTable
   readonly health: HealthTable
   readonly breakers: BreakerTable
   readonly rates: RateTable
+  readonly replays: ReplayTable
   readonly counters: CountersReader
-  readonly supervisor: { readonly ready: boolean; readonly isDraining: boolean }
+  /** The listener's; null where it speaks cleartext. */
+  readonly certificates: { readonly current: TlsMaterial } | null
+  readonly supervisor: { readonly ready: boolean; readonly listening: number }
+  readonly workers: number
+  /** On its way out, if only because readiness has to fail before anything else does. */
+  readonly isLeaving: () => boolean
 }
 
 export interface StatusPages {
@@ -31,23 +39,42 @@ export interface StatusPages {
 }
 
 export function createStatus(source: StatusSource): StatusPages {
-  const { table, segment, isolation, slots, health, breakers, rates, counters, supervisor } = source
+  const {
+    reloader,
+    segment,
+    isolation,
+    slots,
+    health,
+    breakers,
+    rates,
+    replays,
+    counters,
+    supervisor,
+    certificates,
+    isLeaving,
+  } = source
 
   const breakerStates = () => {
     const records = breakers.records()
-    return table.services.flatMap(({ name }) => {
+    return reloader.table.services.flatMap(({ name }) => {
       const record = records.get(name)
       return record === undefined ? [] : [{ service: name, ...record.snapshot() }]
     })
   }
+  /** There is a slot more than there shall be workers: one that is empty is shown only where somebody is missing. */
+  const workers = () => {
+    const all = slots.readAll()
+    let missing = source.workers - all.filter(({ state }) => state !== 'empty').length
+    return all.filter(({ state }) => state !== 'empty' || missing-- > 0)
+  }
   const rateTable = () => ({ ...rates.totals(), ...rates.occupancy() })
+  const replayTable = () => ({ ...replays.totals(), ...replays.occupancy(Math.floor(Date.now() / 1000)) })
 
   return {
     ready() {
-      if (supervisor.isDraining) return { ready: false, why: 'draining' }
+      if (isLeaving()) return { ready: false, why: 'draining' }
       if (supervisor.ready) return { ready: true, why: '' }
-      const listening = slots.readAll().filter((worker) => worker.state === 'listening').length
-      return { ready: false, why: `${listening} of ${slots.slots} workers listen` }
+      return { ready: false, why: `${supervisor.listening} of ${source.workers} workers listen` }
     },
 
     status() {
@@ -58,8 +85,9 @@ export function createStatus(source: StatusSource): StatusPages {
         pid: process.pid,
         isolation: isolation.kind,
         isolationWhy: isolation.why,
-        draining: supervisor.isDraining,
-        ready: supervisor.ready,
+        draining: isLeaving(),
+        ready: supervisor.ready && !isLeaving(),
+        config: { generation: reloader.generation.number, lastReload: reloader.last },
         state: {
           path: segment.path,
           kind: segment.kind,
@@ -67,29 +95,40 @@ export function createStatus(source: StatusSource): StatusPages {
           restored: segment.restored,
           notice: segment.notice,
         },
-        workers: slots.readAll().map(({ heartbeatUs, startedUs, ...worker }) => ({
+        workers: workers().map(({ heartbeatUs, startedUs, ...worker }) => ({
           ...worker,
           heartbeatAgoMs: Math.round((nowUs - heartbeatUs) / 1000),
           uptimeMs: Math.round((nowUs - startedUs) / 1000),
         })),
-        services: table.services.map((service) => ({
+        services: reloader.table.services.map((service) => ({
           name: service.name,
-          endpoints: service.endpoints.map(({ origin, index }) => ({ origin, health: health.state(index) })),
+          endpoints: service.endpoints.map(({ origin, slot }) => ({ origin, health: health.state(slot) })),
         })),
         breakers: breakerStates(),
         rateTable: rateTable(),
+        replayTable: replayTable(),
+        // Field by field: the keys are beside these.
+        certificates: (certificates?.current.certificates ?? []).map(({ file, names, notAfterMs }) => ({
+          file,
+          names,
+          notAfter: new Date(notAfterMs).toISOString(),
+        })),
       }
     },
 
     metrics() {
       return renderMetrics({
-        routes: table.routes,
-        services: table.services,
+        routes: reloader.table.routes,
+        services: reloader.table.services,
         counters,
         workers: slots.readAll(),
+        reloads: reloader.counts,
+        reloadedOk: reloader.last?.ok ?? true,
         health,
         breakers: breakerStates(),
         rateTable: rateTable(),
+        replayTable: replayTable(),
+        certificates: certificates?.current.certificates ?? [],
         nowUs: segment.nowUs(),
         build: { version, node: process.versions.node, isolation: isolation.kind },
       })

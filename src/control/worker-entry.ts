@@ -2,7 +2,9 @@
 // when it is told to or when the primary is gone.
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { parentPort } from 'node:worker_threads'
+import type { TlsMaterial } from '../config/certificates.js'
 import { compile } from '../config/compile.js'
+import { createWorker } from '../generations.js'
 import { type Listener, listenInherited, listenShared } from '../ingress/listen.js'
 import { uwsVersion } from '../ingress/uws.js'
 import { AddressCounts } from '../state/address-counts.js'
@@ -10,18 +12,22 @@ import { WorkerCounters, WorkerTable } from '../state/counters.js'
 import { attachSegment } from '../state/segment.js'
 import { createAccessLog } from '../telemetry/access-log.js'
 import { createLog } from '../telemetry/log.js'
-import { createWorker } from '../worker.js'
-import type { FromWorker, StartMessage, ToWorker } from './messages.js'
+import type { DrainMessage, FromWorker, Generation, StartMessage, ToWorker } from './messages.js'
 
 /** A tenth of the time after which the primary takes a worker for hung. */
 const HEARTBEAT_MS = 200
+/** Reading it costs a system call. */
+const MEMORY_BEATS = 5
+/** The next primary's workers are there for those who come back. */
+const ORPHAN_IDLE_MS = 1000
 
 /** How often a drain looks whether the last answers are through the acceptor's relay. */
 const SETTLE_MS = 20
 
 const send = (message: FromWorker): void => {
   if (parentPort !== null) parentPort.postMessage(message)
-  else if (process.connected) process.send!(message)
+  // One that breaks this moment is told by 'disconnect'; without a callback it would be an uncaught exception.
+  else if (process.connected) process.send!(message, () => {})
 }
 
 /** A thread must not end its process; process.exit() in a thread ends the thread alone. */
@@ -35,36 +41,62 @@ function fail(message: string): void {
   setImmediate(() => leave(1))
 }
 
-async function start(message: StartMessage): Promise<() => void> {
-  const { settings, slot } = message
+interface Started {
+  reload(generation: Generation): void
+  useCertificates(certificates: TlsMaterial): void
+  drain(how: Pick<DrainMessage, 'last' | 'idleMs'>): void
+}
+
+async function start(message: StartMessage): Promise<Started> {
+  const { settings, slot, spec } = message
   const log = createLog({ level: settings.logLevel, worker: slot })
   process.on('uncaughtException', (error) => {
     log.fatal({ err: error }, 'uncaught exception')
     fail(`uncaught exception: ${error.message}`)
   })
-  const table = compile(message.config, settings)
   const segment = attachSegment(message.segment)
-  const slots = new WorkerTable(segment, message.spec.workers)
-  const counters = new WorkerCounters(segment, slots, slot, table.routes.length)
-  const accessLog = createAccessLog(settings.accessLog, {
-    onTrouble: (error) => {
-      if (error === null) log.info('access log is written again')
-      else log.error({ err: error }, 'access log cannot be written')
-    },
+  const slots = new WorkerTable(segment, spec.workers)
+  const counters = new WorkerCounters(segment, slots, slot, spec.routes)
+  const onTrouble = (error: Error | null): void => {
+    if (error === null) log.info('access log is written again')
+    else log.error({ err: error }, 'access log cannot be written')
+  }
+  const accessLog = createAccessLog(settings.accessLog, { onTrouble }, message.stdoutFd)
+  let serves = message.generation.number
+  const tell = (): void => send({ type: 'serves', generation: serves, oldest: worker.oldest })
+  const worker = createWorker({
+    owner: message.owner,
+    settings,
+    segment,
+    endpointSlots: spec.endpoints,
+    counters,
+    accessLog,
+    log,
+    certificates: message.certificates,
+    minTlsVersion: message.generation.config.tls?.minVersion ?? '',
+    onRetired: tell,
   })
-  const worker = createWorker({ slot, table, settings, segment, counters, accessLog, log })
+  const use = ({ number, config, slots }: Generation): void => {
+    worker.use(number, compile(config, settings, slots))
+    serves = number
+  }
+  use(message.generation)
 
   const loopDelay = monitorEventLoopDelay({ resolution: 20 })
   loopDelay.enable()
+  let beats = 0
+  let memoryBytes = 0
   const beat = (): void => {
-    counters.beat(segment.nowUs(), loopDelay.max / 1000, accessLog?.dropped ?? 0)
+    // Of a thread it would be the whole process's.
+    if (beats++ % MEMORY_BEATS === 0 && parentPort === null) memoryBytes = process.memoryUsage.rss()
+    counters.beat(segment.nowUs(), loopDelay.max / 1000, accessLog?.dropped ?? 0, memoryBytes)
     loopDelay.reset()
   }
   beat()
   setInterval(beat, HEARTBEAT_MS)
 
   slots.listening(slot)
-  const listener: Listener =
+  let listener: Listener =
     message.listenFd === null
       ? await listenShared(worker.peers.anyone, settings.host, message.port)
       : listenInherited(worker.peers, {
@@ -75,54 +107,78 @@ async function start(message: StartMessage): Promise<() => void> {
           tallies: slots.turnedAway(slot),
           addresses: new AddressCounts(segment),
           settings,
+          secure: message.certificates !== null,
           onError: (code) => log.error({ code }, 'cannot accept connections for the moment'),
         })
   send({ type: 'listening', port: listener.port, uwsVersion })
 
   let draining = false
-  return () => {
-    if (draining) return
-    draining = true
-    slots.draining(slot)
-    listener.close()
-    const late = setTimeout(() => {
-      log.warn('drain time over: cutting what is still in flight')
-      done()
-    }, settings.drainTimeoutMs)
-    void worker.drain().then(function settle(): void {
-      if (listener.onTheirWay() > 0) setTimeout(settle, SETTLE_MS)
-      else done()
-    })
-    function done(): void {
-      clearTimeout(late)
-      worker.close()
-      if (accessLog === null) leave(0)
-      else accessLog.close(() => leave(0))
+
+  async function useCertificates(next: TlsMaterial): Promise<void> {
+    try {
+      worker.useCertificates(next)
+      if (message.listenFd !== null || draining) return
+      // uWS accepts by itself, for the app that was told to: the next one listens beside it, then alone.
+      const former = listener
+      listener = await listenShared(worker.peers.anyone, settings.host, former.port)
+      void former.close(false, 0)
+    } catch (error) {
+      log.error({ err: error }, 'certificates cannot be used: the former ones stay')
     }
+  }
+
+  return {
+    useCertificates: (next) => void useCertificates(next),
+    reload(generation) {
+      use(generation)
+      tell()
+    },
+    drain({ last, idleMs }) {
+      if (draining) return
+      draining = true
+      slots.draining(slot)
+      const late = setTimeout(() => {
+        log.warn('drain time over: cutting what is still in flight')
+        done()
+      }, settings.drainTimeoutMs)
+      const noMoreCome = listener.close(last && !message.socketIsKept, idleMs)
+      void worker.drain(idleMs, noMoreCome).then(function settle(): void {
+        if (listener.onTheirWay() > 0) setTimeout(settle, SETTLE_MS)
+        else done()
+      })
+      function done(): void {
+        clearTimeout(late)
+        worker.close()
+        if (accessLog === null) leave(0)
+        else accessLog.close(() => leave(0))
+      }
+    },
   }
 }
 
-let drain: (() => void) | null = null
+/** Null until there is a start message; then everything waits for it. */
+let started: Promise<Started | null> | null = null
 
 function receive(message: ToWorker): void {
-  if (message.type === 'drain') {
-    if (drain === null) leave(0)
-    else drain()
-    return
-  }
-  start(message).then(
-    (stop) => {
-      drain = stop
-    },
-    (error: Error) => fail(error.message),
-  )
+  if (message.type === 'start') {
+    started = start(message).catch((error: Error) => {
+      fail(error.message)
+      return null
+    })
+  } else if (started === null) leave(0)
+  else if (message.type === 'drain') void started.then((worker) => worker?.drain(message))
+  else if (message.type === 'certificates') void started.then((worker) => worker?.useCertificates(message.certificates))
+  else void started.then((worker) => worker?.reload(message.generation))
 }
 
 if (parentPort !== null) parentPort.on('message', receive)
 else {
   process.on('message', (message) => receive(message as ToWorker))
   // The primary is gone, however it went: serve what is in flight, leave the port to a successor.
-  process.on('disconnect', () => (drain === null ? leave(1) : drain()))
+  process.on('disconnect', () => {
+    if (started === null) leave(1)
+    else void started.then((worker) => worker?.drain({ last: true, idleMs: ORPHAN_IDLE_MS }))
+  })
   // A terminal's Ctrl-C and a service manager's SIGTERM reach the whole group: the primary decides when to drain.
   process.on('SIGINT', () => {})
   process.on('SIGTERM', () => {})

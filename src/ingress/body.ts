@@ -9,10 +9,18 @@ import type { Exchange, Holder } from './exchange.js'
 
 const tooLarge = new Rejection('body_too_large', 'body over the limit', true)
 const tooSlow = new Rejection('request_timeout', 'body not received in time', true)
+const malformed = new Rejection('bad_request', 'bad chunk', true)
 
 /** A declared length over the limit is refused before a byte of it is read. */
 export function checkLength(exchange: Exchange): Rejection | null {
   return exchange.contentLength > exchange.route!.maxBodyBytes ? tooLarge : null
+}
+
+/** The gate has found a chunked body malformed. */
+export function refuseBody(exchange: Exchange): void {
+  if (exchange.concluded) return
+  if (exchange.upload !== null) exchange.upload.refuse(malformed)
+  else if (exchange.holder instanceof WholeBody) exchange.holder.finish(malformed)
 }
 
 /** A body that is read whole must arrive within a minute of its head, … */
@@ -122,7 +130,7 @@ export class WholeBody implements Holder, Deadline {
     this.finish(null)
   }
 
-  private finish(rejection: Rejection | null): void {
+  finish(rejection: Rejection | null): void {
     this.release()
     this.done(this.exchange, rejection)
   }
@@ -140,7 +148,7 @@ const HELD_BYTES = 65_536
 
 /** Told what becomes of an upload, by whoever forwards it. */
 export interface UploadEvents {
-  /** More than the route allows, or too slow: it has been dropped. */
+  /** More than the route allows, too slow, or malformed: it has been dropped. */
   onRefused(rejection: Rejection): void
   /** Some of it came from the client, or the last of it did, or the client is waited for again. */
   onProgress(): void
@@ -161,7 +169,7 @@ export class Upload {
   private held: Buffer[] = []
   private heldBytes = 0
   private dropped = false
-  private refused: Rejection | null = null
+  private refusal: Rejection | null = null
   private readonly pace: Pace
   private events: UploadEvents | null = null
   private stream: UploadStream | null = null
@@ -175,7 +183,7 @@ export class Upload {
   /** Events from before are told at once. */
   listen(events: UploadEvents): void {
     this.events = events
-    if (this.refused !== null) events.onRefused(this.refused)
+    if (this.refusal !== null) events.onRefused(this.refusal)
   }
 
   /** For one attempt. Only while nothing was taken. */
@@ -189,6 +197,12 @@ export class Upload {
     this.dropped = true
     this.held = []
     this.resume()
+  }
+
+  refuse(rejection: Rejection): void {
+    this.refusal = rejection
+    this.drop()
+    this.events?.onRefused(rejection)
   }
 
   /** The client left: a body that is cut short must not look complete to the upstream. */
@@ -231,12 +245,6 @@ export class Upload {
       exchange.res?.pause()
     }
     this.events?.onProgress()
-  }
-
-  private refuse(rejection: Rejection): void {
-    this.refused = rejection
-    this.drop()
-    this.events?.onRefused(rejection)
   }
 
   private resume(): void {

@@ -19,8 +19,10 @@ export class Exchange {
   // The request as it arrived.
   /** Upper case. */
   readonly method: string
-  /** Origin-form path without the query. */
+  /** Origin-form path without the query, as it was sent: for the signature and the log. */
   readonly path: string
+  /** What the path means (config/patterns.ts): for everything else. */
+  canonicalPath: string
   /** Without the question mark; '' where there is none, and where it is empty. */
   readonly query: string
   /** There was a question mark. */
@@ -37,6 +39,10 @@ export class Exchange {
   peerTrusted = false
   /** The caller's address: the peer's, or the one that trusted proxies vouch for. */
   clientAddress = ''
+  /** The client's connection is TLS. */
+  secure = false
+  /** What the client's certificate calls it, of the kind that tls.clientName says; null where it has shown none. */
+  certificateNames: readonly string[] | null = null
   /** Declared length; -1 when the body is chunked, 0 when there is none. */
   contentLength = 0
   /** There was a Content-Length, if only of 0. */
@@ -57,7 +63,15 @@ export class Exchange {
   route: Route | null = null
   /** The route's, or the one its fallback names. */
   service: Service | null = null
+  /** Position among the route's `auth` of the kind of credentials that decides. */
+  authAt = 0
   consumer: Consumer | null = null
+  /** What tells the caller's signature from all others of the same consumer; '' where credentials are of another kind. */
+  signature = ''
+  /** Unix time from which that signature is not accepted any more; 0 where there is none. */
+  signatureUntilSeconds = 0
+  /** An RFC 9421 signature covers Content-Digest, so the body must be what that says. */
+  digestCovered = false
   endpoint: Endpoint | null = null
   /** The policy that RateLimit headers speak of: the one that refused, else of those with `headers` the one with least left; or null. */
   limit: LimitPolicy | null = null
@@ -105,6 +119,7 @@ export class Exchange {
     this.startUs = startUs
     this.method = method
     this.path = path
+    this.canonicalPath = path
     this.query = query ?? ''
     this.hasQuery = query !== undefined
     this.headers = headers

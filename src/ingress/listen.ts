@@ -8,11 +8,20 @@ import { uWS } from './uws.js'
 
 export interface Listener {
   readonly port: number
-  /** No new connections; those that are open stay. */
-  close(): void
+  /**
+   * No new connections; those that are open stay. Resolves when the last has come.
+   * @param last nobody else accepts from the socket: whoever is in its queue, or about to be, is still let in
+   * @param waitMs for the first request of those who were accepted and have not sent it yet
+   */
+  close(last: boolean, waitMs: number): Promise<void>
   /** Answers that have left uWS and not this process yet. */
   onTheirWay(): number
 }
+
+/** Who has shaken hands sends the request within a round trip, and gets into the queue with it. */
+const LAST_COMERS_MS = 200
+/** How often a drain looks whether somebody is still at the acceptor's door. */
+const DOOR_LOOK_MS = 20
 
 export interface InheritedSocket {
   readonly fd: number
@@ -25,6 +34,8 @@ export interface InheritedSocket {
   /** Connections by client address, of every worker. */
   readonly addresses: { readonly places: Int32Array; readonly seed: number }
   readonly settings: Pick<Settings, 'headerTimeoutMs' | 'proxyProtocol' | 'maxConnections' | 'maxConnectionsPerAddress'>
+  /** The listener speaks TLS. */
+  readonly secure: boolean
   readonly onError: (code: string) => void
 }
 
@@ -54,10 +65,23 @@ export function listenInherited(peers: Peers, socket: InheritedSocket): Listener
       maxPerAddress: settings.maxConnectionsPerAddress,
       places: addresses.places,
       addressSeed: addresses.seed,
+      tls: socket.secure,
     },
     onError: socket.onError,
   })
-  return { port: socket.port, close: () => acceptor.close(), onTheirWay: () => acceptor.relays() }
+  return {
+    port: socket.port,
+    async close(last, waitMs) {
+      if (last) {
+        acceptor.refuseNew()
+        await new Promise((resolve) => setTimeout(resolve, LAST_COMERS_MS))
+        acceptor.takeAll()
+      }
+      acceptor.close(waitMs)
+      while (acceptor.waiting() > 0) await new Promise((resolve) => setTimeout(resolve, DOOR_LOOK_MS))
+    },
+    onTheirWay: () => acceptor.relays(),
+  }
 }
 
 export function listenShared(app: TemplatedApp, host: string, port: number): Promise<Listener> {
@@ -66,7 +90,7 @@ export function listenShared(app: TemplatedApp, host: string, port: number): Pro
       if (socket === false) return reject(new Error(`cannot listen on ${host}:${port}`))
       resolve({
         port: uWS.us_socket_local_port(socket as never),
-        close: () => uWS.us_listen_socket_close(socket),
+        close: async () => uWS.us_listen_socket_close(socket),
         onTheirWay: () => 0,
       })
     })

@@ -1,5 +1,5 @@
 // host + path + method + headers → Route: the second step of a request's way. Runs per request; all that depends on the routes alone
-// is laid out here once, and a request allocates nothing unless its path has escapes or hosts are matched by suffix.
+// is laid out here once, and a request allocates nothing unless hosts are matched by suffix.
 //
 // Precedence, first difference decides:
 //   1. host      exact, then the longest `*.suffix`, then any              (Gateway API, Envoy's virtual hosts)
@@ -12,7 +12,7 @@
 // A route that fits but for its method or headers is passed over for the next one, also across hosts, as Traefik does; Envoy stops
 // at the virtual host.
 import type { Route, RouteTable } from '../config/compile.js'
-import { canonicalPath, isParameter } from '../config/patterns.js'
+import { isParameter } from '../config/patterns.js'
 
 interface HeaderSource {
   /** First value of a header by its lower-case name, '' where it is missing. */
@@ -21,7 +21,7 @@ interface HeaderSource {
 
 export type Matcher = (host: string, path: string, method: string, headers: HeaderSource) => Route | null
 
-/** `host` in lower case without port, `path` as sent without query, `method` as sent. */
+/** `host` in lower case without port, `path` canonical (config/patterns.ts), without query, `method` as sent. */
 export function createMatcher(table: Pick<RouteTable, 'routes'>): Matcher {
   const hosts = new Hosts(table.routes)
   return (host, path, method, headers) => hosts.match(host, path, method, headers)
@@ -64,10 +64,9 @@ class Hosts {
     })
   }
 
-  match(rawHost: string, rawPath: string, method: string, headers: HeaderSource): Route | null {
-    const path = canonicalPath(rawPath)
-    // `*` and what load.ts would not take as a pattern: nothing can match it.
-    if (path === null || path.charCodeAt(0) !== SLASH) return null
+  match(rawHost: string, path: string, method: string, headers: HeaderSource): Route | null {
+    // Nothing that is no path can match.
+    if (path.charCodeAt(0) !== SLASH) return null
     // A fully qualified name may end in a dot (RFC 1034, 3.1).
     const host = rawHost.charCodeAt(rawHost.length - 1) === DOT ? rawHost.slice(0, -1) : rawHost
     const exact = this.exact.get(host)

@@ -31,7 +31,7 @@ const MAX_ANNOUNCED = 4096
 
 export class Peers {
   /** For anyone. */
-  readonly anyone: TemplatedApp
+  anyone: TemplatedApp
   /** For the acceptor's relay. */
   readonly relayed: TemplatedApp
   private readonly create: (peer: Peer) => TemplatedApp
@@ -42,12 +42,27 @@ export class Peers {
   private readonly byAddress = new Map<string, Slot>()
   /** Slots whose last connection is gone. They keep their address until another one needs a slot. */
   private readonly vacant = new Set<Slot>()
+  /** Apps that get no more connections. uWS frees none, also when it is closed. */
+  private readonly former: TemplatedApp[] = []
+  /** How many times the usual an app takes. */
+  private shares: number
 
-  constructor(create: (peer: Peer) => TemplatedApp, isTrusted: (address: string) => boolean) {
+  constructor(create: (peer: Peer) => TemplatedApp, isTrusted: (address: string) => boolean, shares = 1) {
     this.create = create
     this.isTrusted = isTrusted
     this.anyone = create({ ...NOBODY })
     this.relayed = create({ ...NOBODY, relayed: true })
+    this.shares = shares
+  }
+
+  /** Connections from now on get apps that are made anew. Those that are open keep theirs. */
+  renew(shares = 1): void {
+    this.former.push(this.anyone, ...this.slots.map(({ app }) => app))
+    this.slots.length = 0
+    this.byAddress.clear()
+    this.vacant.clear()
+    this.anyone = this.create({ ...NOBODY })
+    this.shares = shares
   }
 
   /**
@@ -79,23 +94,29 @@ export class Peers {
       peer.counted--
       this.places![peer.place]!--
     }
-    if (--peer.connections === 0 && peer.address !== '') this.vacant.add(peer as Slot)
+    if (--peer.connections === 0 && this.byAddress.get(peer.address) === peer) this.vacant.add(peer as Slot)
+  }
+
+  /** The list of trusted proxies is another one. */
+  judgeAnew(): void {
+    for (const slot of this.slots) slot.trusted = this.isTrusted(slot.address)
   }
 
   close(): void {
     this.anyone.close()
     this.relayed.close()
     for (const { app } of this.slots) app.close()
+    for (const app of this.former) app.close()
   }
 
   private take(address: string, most: number): Slot | null {
     if (address === '') return null
     let slot: Slot
-    const [free] = this.slots.length < MAX_ADDRESSES ? [] : this.vacant
+    const [free] = this.slots.length < Math.floor(MAX_ADDRESSES / this.shares) ? [] : this.vacant
     if (free !== undefined) {
       slot = free
       this.byAddress.delete(slot.address)
-    } else if (this.slots.length < most) {
+    } else if (this.slots.length < Math.floor(most / this.shares)) {
       const peer: Peer = { ...NOBODY, address }
       slot = Object.assign(peer, { app: this.create(peer) })
       this.slots.push(slot)

@@ -8,9 +8,11 @@ declare module 'uWebSockets.js' {
   interface TemplatedApp {
     /** Takes over a connected socket, as if accepted by the app's own listener. Exists in both builds, missing in their types. */
     adoptSocket(fd: number): TemplatedApp
+    /** The app's address, in the bits of a double. In both builds as well. */
+    getDescriptor(): number
   }
   interface HttpResponse {
-    /** From 20.60 on: sends the head of a chunked answer before there is a first chunk. */
+    /** From 20.60 on, and broken in 20.69 (respond.ts): a sign of what runs here. */
     beginWrite?(): HttpResponse
   }
 }

@@ -1,101 +1,72 @@
-// Who is calling? identify() checks all that the head alone tells, before a body is read; verify() checks the signature over the request.
-// Runs per request. What exactly was wrong goes into the log and never to the caller.
-import type { RouteTable } from '../config/compile.js'
+// Who is calling? Picks, of the kinds of credentials that the route allows, the one that decides, and asks its strategy. Runs per request.
+import type { Route, RouteTable } from '../config/compile.js'
+import type { CredentialKind } from '../config/credentials.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
+import { KnownByApiKey } from './api-key.js'
+import { KnownByPassword } from './basic.js'
+import { KnownByCertificate } from './client-certificate.js'
 import type { DigestPool } from './digest-pool.js'
-import { signedBodyHash, Verifier } from './signature.js'
+import { SignedMessage } from './http-signature.js'
+import { KnownByToken } from './jwt.js'
+import type { Strategy } from './strategy.js'
+import { SignedByXm } from './x-m.js'
 
-const noSource = new Rejection('unauthorized', 'x-source missing')
-const noTime = new Rejection('unauthorized', 'x-time missing or not Unix seconds')
-const noMac = new Rejection('unauthorized', 'x-m missing')
-const unknownSource = new Rejection('unauthorized', 'x-source unknown')
-const stale = new Rejection('unauthorized', 'x-time outside the allowed skew')
-const badSignature = new Rejection('unauthorized', 'x-m does not match')
-const poolFull = new Rejection('overloaded', 'signature queue full')
+const noCredentials = new Rejection('unauthorized', 'no credentials')
 
 export class Authenticator {
-  private readonly table: RouteTable
-  private readonly verifiers: readonly Verifier[]
-  private readonly pool: DigestPool
-  private readonly offloadBytes: number
+  /** By Route.index, in the order of the route's `auth`. */
+  private readonly routes: readonly (readonly Strategy[])[]
 
-  /** Bodies of `offloadBytes` and more are checked in the pool; with 0 every signature is. */
   constructor(table: RouteTable, pool: DigestPool, offloadBytes: number) {
-    this.table = table
-    this.verifiers = table.consumers.map((consumer) => new Verifier(consumer))
-    this.pool = pool
-    this.offloadBytes = offloadBytes
+    const strategies: Record<CredentialKind, Strategy> = {
+      'x-m': new SignedByXm(table, pool, offloadBytes),
+      'http-signature': new SignedMessage(table, pool, offloadBytes),
+      'api-key': new KnownByApiKey(table),
+      basic: new KnownByPassword(table),
+      jwt: new KnownByToken(table),
+      'client-certificate': new KnownByCertificate(table),
+    }
+    this.routes = table.routes.map(({ auth }) => auth.map((kind) => strategies[kind]))
   }
 
-  /** Names the consumer; everything but the signature itself is checked. */
+  /**
+   * Everything that the head tells. Where several kinds are allowed, the first in the route's list that the request has credentials for
+   * decides: one that is wrong is refused even if another would pass, so that nobody tries two secrets with one request.
+   */
   identify(exchange: Exchange): Rejection | null {
-    const route = exchange.route!
-    if (route.auth === 'none') return null
-    const source = exchange.header('x-source')
-    if (source === '') return noSource
-    const consumer = this.table.consumersByName.get(source)
-    if (consumer === undefined) return unknownSource
-    const time = exchange.header('x-time')
-    if (!/^[0-9]{1,12}$/.test(time)) return noTime
-    if (exchange.header('x-m') === '') return noMac
-    // Against the wall clock: callers know no other. The segment's clock does not follow its steps.
-    if (Math.abs(Math.floor(Date.now() / 1000) - Number(time)) > route.maxSkewSeconds) return stale
-    exchange.consumer = consumer
-    return null
+    const strategies = this.routes[(exchange.route as Route).index] as readonly Strategy[]
+    if (strategies.length === 1) return (strategies[0] as Strategy).identify(exchange)
+    if (strategies.length === 0) return null
+    for (let i = 0; i < strategies.length; i++) {
+      const strategy = strategies[i] as Strategy
+      if (!strategy.presents(exchange)) continue
+      exchange.authAt = i
+      return strategy.identify(exchange)
+    }
+    return noCredentials
   }
 
-  /** Whether the whole body must be here before verify() is called. */
+  /** Whether the whole body must be here before the check. */
   needsBody(exchange: Exchange): boolean {
-    const route = exchange.route!
-    return route.auth === 'x-m' && route.signBody && exchange.contentLength !== 0
+    return this.chosen(exchange)?.needsBody(exchange) ?? false
   }
 
-  /** Whether this check is worth a thread. */
-  isOffloaded(exchange: Exchange): boolean {
-    if (exchange.route!.auth !== 'x-m') return false
-    return (exchange.body === null ? 0 : exchange.body.length) >= this.offloadBytes
+  /** Whether the check cannot be done in this turn of the event loop: verifyLater() then, not verify(). */
+  takesTime(exchange: Exchange): boolean {
+    return this.chosen(exchange)?.takesTime(exchange) ?? false
   }
 
   verify(exchange: Exchange): Rejection | null {
-    const route = exchange.route!
-    if (route.auth === 'none') return null
-    const fits = this.verifiers[exchange.consumer!.index]!.verify(
-      exchange.header('x-time'),
-      exchange.method,
-      signedTarget(exchange),
-      signedBodyHash(route.signBody, exchange.body),
-      exchange.header('x-m'),
-    )
-    return fits ? null : badSignature
+    return this.chosen(exchange)?.verify(exchange) ?? null
   }
 
-  /** The same in the digest pool. `done` is not called when the client left meanwhile. */
-  verifyOffloaded(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void {
-    const pending = this.pool.verify({
-      consumer: exchange.consumer!.index,
-      time: exchange.header('x-time'),
-      method: exchange.method,
-      target: signedTarget(exchange),
-      signBody: exchange.route!.signBody,
-      mac: exchange.header('x-m'),
-      body: exchange.body,
-    })
-    if (pending === null) return done(exchange, poolFull)
-    pending.then(
-      (answer) => {
-        if (exchange.concluded) return
-        exchange.body = answer.body
-        done(exchange, answer.fits ? null : badSignature)
-      },
-      (error: Error) => {
-        if (!exchange.concluded) done(exchange, new Rejection('internal_error', `digest pool: ${error.message}`))
-      },
-    )
+  verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void {
+    ;(this.chosen(exchange) as Strategy).verifyLater(exchange, done)
   }
-}
 
-/** Path and query as the caller sent them. `/path?` has a query, an empty one: it is signed as it was sent. */
-function signedTarget(exchange: Exchange): string {
-  return exchange.hasQuery ? `${exchange.path}?${exchange.query}` : exchange.path
+  /** Undefined on routes that are open to anyone. */
+  private chosen(exchange: Exchange): Strategy | undefined {
+    return (this.routes[(exchange.route as Route).index] as readonly Strategy[])[exchange.authAt]
+  }
 }

@@ -5,8 +5,11 @@ import { Rejection } from '../outcome.js'
 const notAllowed = new Rejection('forbidden', 'consumer not allowed on this route')
 
 export function authorize(exchange: Exchange): Rejection | null {
-  const allow = exchange.route!.allow
+  const { allow, allowGroups } = exchange.route!
   if (allow === null) return null
   const consumer = exchange.consumer
-  return consumer !== null && allow.has(consumer.name) ? null : notAllowed
+  if (consumer === null) return notAllowed
+  if (allow.has(consumer.name)) return null
+  for (let i = 0; i < allowGroups.length; i++) if (consumer.groups.includes(allowGroups[i] as string)) return null
+  return notAllowed
 }

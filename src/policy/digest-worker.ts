@@ -1,9 +1,10 @@
 // Runs in a thread of the digest pool: one signature check, and the body back to its owner.
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina'
 import type { Consumer } from '../config/compile.js'
+import { digestFits } from './content-digest.js'
 import { signedBodyHash, Verifier } from './signature.js'
 
-export interface DigestTask {
+export interface XmTask {
   /** Position in RouteTable.consumers. */
   readonly consumer: number
   readonly time: string
@@ -14,6 +15,14 @@ export interface DigestTask {
   readonly body: ArrayBuffer | null
 }
 
+export interface ContentDigestTask {
+  /** The field's value. */
+  readonly contentDigest: string
+  readonly body: ArrayBuffer | null
+}
+
+export type DigestTask = XmTask | ContentDigestTask
+
 export interface DigestAnswer {
   readonly fits: boolean
   readonly body: ArrayBuffer | null
@@ -23,10 +32,14 @@ const verifiers = (workerData as readonly Consumer[]).map((consumer) => new Veri
 
 export default function digest(task: DigestTask): DigestAnswer {
   const body = task.body
-  const bodyHash = signedBodyHash(task.signBody, body === null ? null : new Uint8Array(body))
-  const fits = verifiers[task.consumer]!.verify(task.time, task.method, task.target, bodyHash, task.mac)
-  const answer: DigestAnswer = { fits, body }
+  const answer: DigestAnswer = { fits: fits(task, body === null ? null : new Uint8Array(body)), body }
   if (body === null) return answer
   // What move() is given is transferred to the other side instead of copied; its types know only the transferable itself.
   return move({ [transferableSymbol]: [body], [valueSymbol]: answer } as never) as unknown as DigestAnswer
+}
+
+function fits(task: DigestTask, body: Uint8Array | null): boolean {
+  if ('contentDigest' in task) return digestFits(task.contentDigest, body)
+  const bodyHash = signedBodyHash(task.signBody, body)
+  return verifiers[task.consumer]!.verify(task.time, task.method, task.target, bodyHash, task.mac)
 }

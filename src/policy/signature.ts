@@ -1,6 +1,7 @@
-// The string a caller signs and its HMAC: pure, used by `authenticate` and by the offline `tidegate sign`. Runs per request, so the
-// verifier computes HMAC as its two hashes over keys padded once (RFC 2104, section 4): crypto.hash costs about half of createHmac.
+// The string a caller signs and its HMAC: pure, used by `authenticate` and by the offline `tidegate sign`. Runs per request, so HMAC-SHA256
+// is one call into the addon, with the key's half of the work done before (RFC 2104, section 4): 0.3 µs, where createHmac takes 2.
 import { createHmac, hash } from 'node:crypto'
+import { type HmacKey as NativeHmacKey, native } from '../../native/index.js'
 import type { Consumer } from '../config/compile.js'
 
 export type Algorithm = Consumer['algorithm']
@@ -17,19 +18,8 @@ export function signedBodyHash(signBody: boolean, body: Uint8Array | null): stri
   return body === null || body.length === 0 ? EMPTY_BODY_HASH : hash('sha256', body, 'hex')
 }
 
-/** Block and digest length of each algorithm in bytes (RFC 2104, section 2; FIPS 180-4). */
-const SIZES = {
-  sha256: { block: 64, digest: 32 },
-  sha1: { block: 64, digest: 20 },
-  md5: { block: 64, digest: 16 },
-} as const satisfies Record<Algorithm, { block: number; digest: number }>
-
-/** Longer strings to sign take createHmac: the headers, and so the target, are rarely a tenth of this. */
-const SCRATCH_BYTES = 4096
-/** [ padded key, one block | string to sign ]. Verification is synchronous, so one buffer serves every verifier of this thread. */
-const scratch = Buffer.alloc(SCRATCH_BYTES)
-/** scratch[0, n) by n, made when first needed: a Buffer view costs as much as a hash. */
-const views: (Buffer | undefined)[] = new Array(SCRATCH_BYTES + 1).fill(undefined)
+/** Digest length in bytes (FIPS 180-4, RFC 1321). */
+const DIGEST_BYTES = { sha256: 32, sha1: 20, md5: 16 } as const satisfies Record<Algorithm, number>
 
 /**
  * @param time Unix seconds as sent in x-time
@@ -61,49 +51,39 @@ export function sign(
   return createHmac(signer.algorithm, secret).update(message).digest('hex')
 }
 
-/** One key of one algorithm, its inner and outer pads computed. */
+/** One secret of one algorithm. */
 export class HmacKey {
   private readonly algorithm: Algorithm
   private readonly secret: string
-  private readonly block: number
-  private readonly innerPad: Buffer
-  /** [ outer pad | inner digest ]: the second hash's whole input. */
-  private readonly outer: Buffer
+  private readonly nativeKey: NativeHmacKey | null
 
   constructor(algorithm: Algorithm, secret: string) {
-    const { block, digest } = SIZES[algorithm]
-    const key = Buffer.from(secret, 'utf8')
-    const padded = Buffer.alloc(block)
-    padded.set(key.length > block ? hash(algorithm, key, 'buffer') : key)
     this.algorithm = algorithm
     this.secret = secret
-    this.block = block
-    this.innerPad = Buffer.alloc(block)
-    this.outer = Buffer.alloc(block + digest)
-    for (let i = 0; i < block; i++) {
-      this.innerPad[i] = (padded[i] as number) ^ 0x36
-      this.outer[i] = (padded[i] as number) ^ 0x5c
-    }
+    this.nativeKey = algorithm === 'sha256' ? nativeKeyOf(secret) : null
   }
 
-  /** Lower-case hex HMAC of the message's UTF-8 bytes. */
-  hex(message: string): string {
+  /** Whether `mac`, lower-case hex of the algorithm's length, is that of the message's UTF-8 bytes. */
+  matches(message: string, mac: string): boolean {
     // Three bytes is the most UTF-8 takes for one UTF-16 unit.
-    if (message.length * 3 > SCRATCH_BYTES - this.block) {
-      return createHmac(this.algorithm, this.secret).update(message).digest('hex')
+    if (this.nativeKey !== null && message.length <= MOST_NATIVE_BYTES / 3) {
+      return native!.hmacMatches!(this.nativeKey, message, mac)
     }
-    scratch.set(this.innerPad)
-    const length = this.block + scratch.write(message, this.block)
-    const view = views[length] ?? viewOf(length)
-    this.outer.write(hash(this.algorithm, view, 'binary'), this.block, 'latin1')
-    return hash(this.algorithm, this.outer, 'hex')
+    return equalDigits(createHmac(this.algorithm, this.secret).update(message).digest('hex'), mac)
   }
 }
 
-function viewOf(length: number): Buffer {
-  const view = scratch.subarray(0, length)
-  views[length] = view
-  return view
+/** Longer strings to sign are rare: the headers, and so the target, seldom have a tenth of this. */
+const MOST_NATIVE_BYTES = 4000
+/** Bytes of SHA-256's block. */
+const BLOCK_BYTES = 64
+
+function nativeKeyOf(secret: string): NativeHmacKey | null {
+  if (native?.hmacKey === undefined) return null
+  const key = Buffer.from(secret, 'utf8')
+  const padded = Buffer.alloc(BLOCK_BYTES)
+  padded.set(key.length > BLOCK_BYTES ? hash('sha256', key, 'buffer') : key)
+  return native.hmacKey(padded)
 }
 
 /** Checks what one consumer signed, with every secret it has at the moment. */
@@ -116,7 +96,7 @@ export class Verifier {
   constructor(consumer: Consumer) {
     this.name = consumer.name
     this.legacy = consumer.signs === 'legacy'
-    this.digestChars = SIZES[consumer.algorithm].digest * 2
+    this.digestChars = DIGEST_BYTES[consumer.algorithm] * 2
     this.keys = consumer.secrets.map((secret) => new HmacKey(consumer.algorithm, secret))
   }
 
@@ -128,7 +108,7 @@ export class Verifier {
       : stringToSign(this.name, time, method, target, bodyHash)
     let matched = false
     for (let i = 0; i < this.keys.length; i++) {
-      matched = equalDigits((this.keys[i] as HmacKey).hex(message), mac) || matched
+      matched = (this.keys[i] as HmacKey).matches(message, mac) || matched
     }
     return matched
   }

@@ -21,7 +21,7 @@ export class Cluster {
     for (let i = 0; i < endpoints.length; i++) {
       const endpoint = endpoints[this.next] as Endpoint
       this.next = this.next + 1 === endpoints.length ? 0 : this.next + 1
-      if (!this.health.isUp(endpoint.index)) continue
+      if (!this.health.isUp(endpoint.slot)) continue
       if (endpoint !== avoid) return endpoint
       last = endpoint
     }

@@ -38,6 +38,26 @@ function prepare(
 
 const neverReached = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN', 'EADDRNOTAVAIL'])
 
+/** Of Node's tls, which has OpenSSL's X509_V_ERR_… without the prefix. A failed check of the name has a code of its own. */
+const certificateRefused = new Set([
+  'CERT_HAS_EXPIRED',
+  'CERT_NOT_YET_VALID',
+  'CERT_REVOKED',
+  'CERT_REJECTED',
+  'CERT_UNTRUSTED',
+  'CERT_SIGNATURE_FAILURE',
+  'CERT_CHAIN_TOO_LONG',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+  'HOSTNAME_MISMATCH',
+  'INVALID_CA',
+  'INVALID_PURPOSE',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+])
+
 /** `error` is what undici reported, or the DeadlineError it was aborted with. */
 export function upstreamFailure(error: Error): UpstreamFailure {
   const code = 'code' in error && typeof error.code === 'string' ? error.code : error.name
@@ -50,6 +70,10 @@ export function upstreamFailure(error: Error): UpstreamFailure {
   if (error instanceof errors.RequestContentLengthMismatchError) {
     return prepare('bad_request', 'body does not match its content-length', 'never', false)
   }
+  // Before a byte of the request was written.
+  if (certificateRefused.has(code)) return prepare('upstream_error', `certificate refused: ${code}`, 'always')
+  // The service's alert: it does not like what we are, or did not show. Where it is an answer to our certificate, TLS 1.3 tells late.
+  if (code.startsWith('ERR_SSL_')) return prepare('upstream_error', `TLS: ${code.slice(8)}`, 'idempotent')
   if (neverReached.has(code)) return prepare('upstream_error', code, 'always')
   if (error instanceof errors.SocketError || code === 'ECONNRESET' || code === 'EPIPE') {
     // The lean client says whether the connection had been used before, and has tried again by then where that was why it was lost.

@@ -3,7 +3,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
 import type { Service } from '../config/compile.js'
-import { cutPrefix } from '../config/patterns.js'
+import { withoutParameter } from '../config/parameter.js'
 import type { Deadline, Deadlines } from '../deadlines.js'
 import { CLIENT_SILENCE_MS, type Upload, type UploadEvents } from '../ingress/body.js'
 import type { Exchange, Holder } from '../ingress/exchange.js'
@@ -89,6 +89,8 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
         body: exchange.body ?? this.upload?.open() ?? null,
         // undici closes the connection after a HEAD unless told otherwise.
         reset: false,
+        // It would reconnect whenever a request's Host differs from the last one's.
+        servername: endpoint.serverName,
       },
       this,
     )
@@ -315,11 +317,14 @@ function hasBody(exchange: Exchange): boolean {
 /** Path and query as the route wants them at the service. */
 function upstreamTarget(exchange: Exchange): string {
   const route = exchange.route!
-  let path = exchange.path
-  if (route.stripPrefix !== null) path = cutPrefix(path, route.stripPrefix)
+  let path = exchange.canonicalPath
+  if (route.stripPrefix !== null) path = path.slice(route.stripPrefix.length)
   if (route.rewrite !== null) path = route.rewrite + path
   if (path === '' || path.charCodeAt(0) !== 0x2f) path = `/${path}`
-  return exchange.hasQuery ? `${path}?${exchange.query}` : path
+  if (!exchange.hasQuery) return path
+  if (route.strippedParameter === null) return `${path}?${exchange.query}`
+  const query = withoutParameter(exchange.query, route.strippedParameter)
+  return query === '' ? path : `${path}?${query}`
 }
 
 /** Answers whose head came without a chunk in the same read; most get theirs before the microtask runs. */

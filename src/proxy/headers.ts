@@ -1,4 +1,5 @@
 // Which header fields cross the gateway, and the ones it writes itself. Pure; runs per request.
+import type { Route } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { traceparent, validTraceparent } from '../telemetry/trace.js'
 
@@ -26,9 +27,14 @@ const FORWARDED_HOST = 8
 /** Stays on this hop, is written anew, or has been answered (Expect: uWS sends 100 Continue). */
 const DROPPED = 9
 
+/** Says who is calling (Kong's name for it). */
+const CONSUMER_FIELD = 'x-consumer-username'
+/** A caller's own never crosses, whatever the route, also not spelt so that CGI and its heirs take it for the same (RFC 3875, 4.1.18). */
+const consumerFields = ['-', '_'].flatMap((a) => ['-', '_'].map((b) => `x${a}consumer${b}username`))
+
 /** Request fields that are not passed on as they are. */
 const special = new Map<string, number>([
-  ...[...hopByHop, 'content-length', 'expect', 'x-rid'].map((name) => [name, DROPPED] as const),
+  ...[...hopByHop, 'content-length', 'expect', 'x-rid', ...consumerFields].map((name) => [name, DROPPED] as const),
   ['host', HOST],
   ['via', VIA],
   ['traceparent', TRACE_PARENT],
@@ -38,6 +44,19 @@ const special = new Map<string, number>([
   ['x-forwarded-proto', FORWARDED_PROTO],
   ['x-forwarded-host', FORWARDED_HOST],
 ])
+
+const specialByRoute = new WeakMap<readonly string[], Map<string, number>>()
+
+/** `special`, and the credentials that end here. */
+function specialFor(stripped: readonly string[]): Map<string, number> {
+  if (stripped.length === 0) return special
+  let fields = specialByRoute.get(stripped)
+  if (fields === undefined) {
+    fields = new Map([...special, ...stripped.map((name) => [name, DROPPED] as const)])
+    specialByRoute.set(stripped, fields)
+  }
+  return fields
+}
 
 /** Case-insensitive membership in a comma-separated list such as Connection's. */
 export function hasToken(list: string, token: string): boolean {
@@ -69,7 +88,8 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
   const peer = exchange.peerAddress
   const incoming = exchange.headers
   const out: string[] = []
-  const { connection, isWide } = exchange
+  const { connection, isWide, consumer } = exchange
+  const fields = specialFor((exchange.route as Route).strippedFields)
   const namesFields = connection !== '' && connection !== 'keep-alive' && connection !== 'close'
   let host = ''
   let via = ''
@@ -82,7 +102,7 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
   for (let i = 0; i < incoming.length; i += 2) {
     const name = incoming[i] as string
     const value = incoming[i + 1] as string
-    switch (special.get(name)) {
+    switch (fields.get(name)) {
       case undefined:
         if (!namesFields || !hasToken(connection, name)) out.push(name, isWide ? wireValue(value) : value)
         break
@@ -113,8 +133,9 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
     }
   }
   if (!exchange.peerTrusted) forwarded = forwardedFor = forwardedProto = forwardedHost = ''
+  const scheme = exchange.secure ? 'https' : 'http'
   // Without a Host there is none to tell of: HTTP/1.0 need not have one.
-  const element = `for=${forwardedNode(peer)}${host === '' ? '' : `;host="${host}"`};proto=http`
+  const element = `for=${forwardedNode(peer)}${host === '' ? '' : `;host="${host}"`};proto=${scheme}`
   // RFC 9110, 7.6.3: the version that the request came in.
   const hop = exchange.isHttp10 ? '1.0 tidegate' : '1.1 tidegate'
   out.push(
@@ -123,7 +144,7 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
     'x-forwarded-for',
     forwardedFor === '' ? peer : `${forwardedFor}, ${peer}`,
     'x-forwarded-proto',
-    forwardedProto === '' ? 'http' : forwardedProto,
+    forwardedProto === '' ? scheme : forwardedProto,
     'forwarded',
     forwarded === '' ? element : `${forwarded}, ${element}`,
     'via',
@@ -134,6 +155,7 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
     traceparent(trace, exchange.rid),
   )
   if (forwardedHost !== '' || host !== '') out.push('x-forwarded-host', forwardedHost === '' ? host : forwardedHost)
+  if (consumer !== null) out.push(CONSUMER_FIELD, consumer.name)
   // Trace context, 3.3: the state of a trace that is not continued goes nowhere.
   if (traceState !== '' && validTraceparent(trace)) out.push('tracestate', traceState)
   // A body that was read whole has a length even if it came chunked; DELETE and GET with an empty body keep what they said.

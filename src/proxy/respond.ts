@@ -32,6 +32,13 @@ function statusLine(status: number, phrase: string): string {
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
 const NOT_ASCII = /[^\x00-\x7f]/
 
+/** The worker leaves: each connection ends with its next answer, whenever its request has begun. */
+let leaving = false
+
+export function endConnections(): void {
+  leaving = true
+}
+
 function writeLimitHeaders(exchange: Exchange, res: HttpResponse): void {
   const limit = exchange.limit
   if (limit === null || (!limit.headers && exchange.code !== 'rate_limited')) return
@@ -47,21 +54,26 @@ export function refuse(exchange: Exchange, rejection: Rejection, retryAfterSecon
   const res = exchange.res
   if (res === null) return
   exchange.res = null
+  // Before it is watched an exchange is in uWS's own handler, which is a cork.
+  if (exchange.watched) res.cork(() => writeProblem(exchange, res, rejection, retryAfterSeconds))
+  else writeProblem(exchange, res, rejection, retryAfterSeconds)
+}
+
+function writeProblem(exchange: Exchange, res: HttpResponse, rejection: Rejection, retryAfterSeconds: number): void {
   const body = `${rejection.bodyHead}${exchange.rid}"}`
   const head = exchange.method === 'HEAD'
   exchange.bytesOut = head ? 0 : body.length
-  res.cork(() => {
-    res.writeStatus(rejection.statusLine)
-    res.writeHeader('x-rid', exchange.rid + rejection.fields)
-    if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
-    writeLimitHeaders(exchange, res)
-    if (rejection.closesConnection) exchange.closeRequested = true
-    writeClose(exchange, res)
-    if (!head) res.end(body, exchange.closeRequested)
-    // To be told to close, uWS wants a length, and can be told of none but 0.
-    else if (exchange.closeRequested) res.endWithoutBody(0, true)
-    else endWithLength(res, body.length)
-  })
+  res.writeStatus(rejection.statusLine)
+  const challenge = rejection.status === 401 ? exchange.route!.challenge : ''
+  res.writeHeader('x-rid', exchange.rid + challenge + rejection.fields)
+  if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
+  writeLimitHeaders(exchange, res)
+  if (rejection.closesConnection || leaving) exchange.closeRequested = true
+  writeClose(exchange, res)
+  if (!head) res.end(body, exchange.closeRequested)
+  // To be told to close, uWS wants a length, and can be told of none but 0.
+  else if (exchange.closeRequested) res.endWithoutBody(0, true)
+  else endWithLength(res, body.length)
 }
 
 /** A route's own answer in place of a service that fails. */
@@ -73,6 +85,7 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
   const res = exchange.res
   if (res === null) return
   exchange.res = null
+  if (leaving) exchange.closeRequested = true
   const bodiless = exchange.method === 'HEAD' || status === 204 || status === 304
   exchange.bytesOut = bodiless ? 0 : body.length
   res.cork(() => {
@@ -150,6 +163,7 @@ function writeHead(
   headers: IncomingHttpHeaders,
   write: () => void,
 ): void {
+  if (leaving) exchange.closeRequested = true
   const lines = linesOf(headers)
   const isLong = lines.length + phrase.length > MOST_HEAD_BYTES
   if (isLong) writeLongHead(exchange, res, phrase, lines)
@@ -228,11 +242,14 @@ export class StreamedAnswer {
     res.onWritable((offset) => this.drain(offset))
   }
 
-  /** Sends the head before there is a body. uWS before 20.60 cannot do this for a chunked answer: its head leaves with the first chunk. */
+  /**
+   * Sends the head before there is a body; of a chunked answer all but what makes it chunked. Not with uWS 20.69: it takes a tryEnd of nothing
+   * for the end of the answer, and after its beginWrite() the first chunk begins with a line too many. There the head leaves with the first byte.
+   */
   flushHead(): void {
+    if (this.exchange.res?.beginWrite !== undefined) return
     this.write((res) => {
       if (this.length >= 0) res.tryEnd('', this.length)
-      else res.beginWrite?.()
     })
   }
 
@@ -293,10 +310,8 @@ export class StreamedAnswer {
   end(): void {
     const res = this.exchange.res
     if (res === null || this.length >= 0) return
+    this.write(() => res.end())
     this.exchange.res = null
-    res.cork(() => {
-      res.end()
-    })
   }
 
   private drain(offset: number): boolean {

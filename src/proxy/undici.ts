@@ -8,6 +8,13 @@ const require = createRequire(import.meta.url)
 export const errors = require('undici/lib/core/errors.js') as typeof Undici.errors
 export const Dispatcher = require('undici/lib/dispatcher/dispatcher.js') as typeof Undici.Dispatcher
 
+type Connector = ReturnType<typeof Undici.buildConnector>
+
+/** What undici's pools use of their own accord, for one that is to be told more. */
+export function createConnector(options: Undici.buildConnector.BuildOptions): Connector {
+  return (require('undici/lib/core/connect.js') as typeof Undici.buildConnector)(options)
+}
+
 /** Loaded with the first one: where all services are spoken to by the lean client it never is. */
 export function createPool(origin: string, options: Undici.Pool.Options): Undici.Pool {
   const Pool = require('undici/lib/dispatcher/pool.js') as typeof Undici.Pool

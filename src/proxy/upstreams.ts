@@ -1,11 +1,11 @@
-// The endpoints of all services as one worker reaches them: which one is next, how many requests each has, the client that speaks to it.
+// The endpoints of all services as one generation reaches them: which one is next, how many requests each has, the client that speaks to it.
 // Runs per request. Knows nothing of attempts and answers: that is forward.ts.
 import type { Dispatcher } from 'undici'
 import type { Endpoint, RouteTable } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import type { HealthTable } from '../state/health-table.js'
-import { createClient } from './client.js'
+import type { Clients, HeldClient } from './clients.js'
 import { Cluster } from './cluster.js'
 
 const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
@@ -14,44 +14,51 @@ const queueFull = new Rejection('overloaded', 'too many requests waiting for a c
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
 const MAX_PENDING = 1024
 
+/** undici takes servername and does not say so in its types. */
+type UpstreamRequest = Dispatcher.DispatchOptions & { readonly servername: string }
+
 export class Upstreams {
   /** By Service.index. */
   private readonly clusters: readonly Cluster[]
-  /** By Endpoint.index, as is the next. */
-  private readonly clients: readonly Dispatcher[]
-  private readonly inFlight: Int32Array
+  /** By Endpoint.index. */
+  private readonly held: readonly HeldClient[]
   private readonly most: number
 
   /** `connections`: most there are to one endpoint. */
-  constructor(table: RouteTable, health: HealthTable, connections: number, workerIndex: number) {
+  constructor(
+    table: RouteTable,
+    health: HealthTable,
+    private readonly clients: Clients,
+    connections: number,
+    workerIndex: number,
+  ) {
     this.most = connections + MAX_PENDING
     this.clusters = table.services.map((service) => new Cluster(service, health, workerIndex))
-    this.clients = table.services.flatMap((service) =>
-      service.endpoints.map((endpoint) => createClient(service, endpoint, connections)),
-    )
-    this.inFlight = new Int32Array(this.clients.length)
+    this.held = clients.take(table.services)
   }
 
   /** The next endpoint for this exchange; a rejection when there is none, or none that can take it. */
   pick(exchange: Exchange): Rejection | null {
     const endpoint = this.clusters[exchange.service!.index]!.pick(exchange.endpoint)
     if (endpoint === null) return noEndpoint
-    if (this.inFlight[endpoint.index]! >= this.most) return queueFull
+    if (this.held[endpoint.index]!.inFlight >= this.most) return queueFull
     exchange.endpoint = endpoint
     return null
   }
 
   /** Each dispatch is ended by one release. */
-  dispatch(endpoint: Endpoint, options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): void {
-    this.inFlight[endpoint.index]!++
-    this.clients[endpoint.index]!.dispatch(options, handler)
+  dispatch(endpoint: Endpoint, options: UpstreamRequest, handler: Dispatcher.DispatchHandler): void {
+    const client = this.held[endpoint.index]!
+    client.inFlight++
+    client.dispatcher.dispatch(options, handler)
   }
 
   release(endpoint: Endpoint): void {
-    this.inFlight[endpoint.index]!--
+    this.held[endpoint.index]!.inFlight--
   }
 
-  async close(): Promise<void> {
-    await Promise.all(this.clients.map((client) => client.destroy()))
+  /** No request is left that could ask for one. */
+  close(): void {
+    this.clients.release(this.held)
   }
 }

@@ -16,8 +16,8 @@ export class AddressCounts {
   readonly seed: number
 
   constructor(segment: Segment) {
-    const { offset, bytes } = segment.section('addresses')
-    this.places = new Int32Array(segment.buffer, offset, bytes / 4)
+    const { buffer, offset, bytes } = segment.section('addresses')
+    this.places = new Int32Array(buffer, offset, bytes / 4)
     this.seed = (segment.seed[0]! >>> 0) * 2 ** 21 + (segment.seed[1]! >>> 11)
   }
 

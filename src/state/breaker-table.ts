@@ -6,7 +6,7 @@
 //     line 0     0 state        Int64    the whole state, replaced by one compareExchange. Lower half:
 //                                          bits 0–2 state, 3–4 hold, 5–9 streak, 10–31 generation
 //                                        upper half: deadline in ms, modulo 2^32
-//                8 key          Int64    hash of the name; 0: no record
+//                8 key          Int64    hash of the name; 0: no record; -1: taken out, those put behind it are still found
 //               16 sinceUs      Float64  of the last change, to be shown
 //               24 reason       Int32    of the last change, to be shown
 //     line 1    64 ok, failed, slow  Int32 each, of the states that count; they wrap and are never reset
@@ -23,6 +23,7 @@
 // The window needs no locks and loses nothing: totals only grow, a bucket is what they grew by since it began. Who first comes into
 // a new bucket notes the totals, then moves `bucket` on; two who do so at once note the same but for calls that ended in between.
 import { KeyHash } from './key-hash.js'
+import { Owners } from './owners.js'
 import type { Segment } from './segment.js'
 
 const RECORD_BYTES = 1024
@@ -70,6 +71,9 @@ const REFUSED = 164
 const RAMPED = 165
 const NAME_AT = 704
 const NAME_BYTES = RECORD_BYTES - NAME_AT
+
+const NO_RECORD = 0n
+const TAKEN_OUT = -1n
 
 const PERMIT = { free: 0, out: 1, ok: 2, slow: 3 } as const
 
@@ -122,22 +126,41 @@ export class BreakerTable {
   /** The name's record, made where there is none; any process may be first. Throws when all records are taken. */
   record(name: string): BreakerRecord {
     const key = this.keyOf(name)
-    for (let probe = 0; probe < this.capacity; probe++) {
-      const index = (Number(BigInt.asUintN(32, key)) + probe) % this.capacity
-      const found = Atomics.compareExchange(this.words, index * RECORD_64 + KEY_64, 0n, key)
-      if (found !== 0n && found !== key) continue
+    for (;;) {
+      const index = this.placeOf(key)
+      if (index < 0) throw new RangeError(`no room for the breaker of ${name}: all ${this.capacity} records are taken`)
+      const at = index * RECORD_64 + KEY_64
+      const seen = Atomics.load(this.words, at)
+      if (seen !== key) {
+        if (seen !== NO_RECORD && seen !== TAKEN_OUT) continue
+        if (Atomics.compareExchange(this.words, at, seen, key) !== seen) continue
+      }
       // Its maker may not have come to the name yet, or never will; both write the same.
-      if (found === 0n || this.nameAt(index) === '') this.write(index, name)
+      if (seen !== key || this.nameAt(index) === '') this.write(index, name)
       return new BreakerRecord(this, index)
     }
-    throw new RangeError(`no room for the breaker of ${name}: all ${this.capacity} records are taken`)
+  }
+
+  /** Where the key's record is, or would be put: -1 where there is no room. */
+  private placeOf(key: bigint): number {
+    let free = -1
+    for (let probe = 0; probe < this.capacity; probe++) {
+      const index = (Number(BigInt.asUintN(32, key)) + probe) % this.capacity
+      const found = Atomics.load(this.words, index * RECORD_64 + KEY_64)
+      if (found === key) return index
+      if (found !== NO_RECORD && found !== TAKEN_OUT) continue
+      if (free < 0) free = index
+      if (found === NO_RECORD) break
+    }
+    return free
   }
 
   /** All there are, by their names; services no longer configured among them. */
   records(): Map<string, BreakerRecord> {
     const records = new Map<string, BreakerRecord>()
     for (let index = 0; index < this.capacity; index++) {
-      if (Atomics.load(this.words, index * RECORD_64 + KEY_64) === 0n) continue
+      const key = Atomics.load(this.words, index * RECORD_64 + KEY_64)
+      if (key === NO_RECORD || key === TAKEN_OUT) continue
       records.set(this.nameAt(index), new BreakerRecord(this, index))
     }
     return records
@@ -148,33 +171,46 @@ export class BreakerTable {
     for (const record of this.records().values()) record.releaseWorker(worker)
   }
 
-  /** Primary, at start and on a reload, before workers know the config: makes room for its services where there is none. */
-  retain(names: Iterable<string>): void {
-    const wanted = [...names]
+  /**
+   * Primary, at start and on a reload, before workers know the config: a record for each of the names. Where that takes more room than there
+   * is, services in neither list are forgotten. False: there is not enough even so, and nothing was changed. No record is ever moved:
+   * workers know theirs by its place.
+   * @param inUse services that some worker may still have requests for; null: it is not known which
+   */
+  provide(names: readonly string[], inUse: ReadonlySet<string> | null): boolean {
     const records = this.records()
-    const missing = wanted.filter((name) => !records.has(name)).length
-    if (records.size + missing <= this.capacity) return
-    const kept = wanted.filter((name) => records.has(name)).map((name) => this.copyOf(name, records.get(name)!.index))
-    this.rebuild(kept)
+    const missing = names.filter((name) => !records.has(name))
+    const wanted = new Set(names)
+    const spare = inUse === null ? [] : [...records].filter(([name]) => !wanted.has(name) && !inUse.has(name))
+    const short = records.size + missing.length - this.capacity
+    if (short > spare.length) return false
+    for (const [, { index }] of spare.slice(0, Math.max(0, short))) this.takeOut(index)
+    for (const name of missing) this.record(name)
+    return true
   }
 
-  /** Records are never taken out one by one: others may have been put behind them. */
-  private rebuild(records: readonly { name: string; bytes: Uint8Array }[]): void {
-    this.bytes.fill(0)
-    for (const { name, bytes } of records) this.restore(name, bytes)
+  private takeOut(index: number): void {
+    const at = index * RECORD_64 + KEY_64
+    this.bytes.fill(0, index * RECORD_BYTES, at * 8)
+    this.bytes.fill(0, at * 8 + 8, (index + 1) * RECORD_BYTES)
+    Atomics.store(this.words, at, TAKEN_OUT)
   }
 
-  /** At start: takes over the records of an earlier run, from the same memory or from another. Returns how many. */
-  adopt(before: BreakerTable): number {
-    const whole: { name: string; bytes: Uint8Array }[] = []
-    let damaged = 0
+  /**
+   * At start: takes over the records of an earlier run, from the same memory or from another. Returns how many.
+   * @param isAlive whether a worker of an earlier run still is: it keeps its permits
+   */
+  adopt(before: BreakerTable, isAlive: (worker: number) => boolean): number {
+    let whole = 0
     for (const [name, { index }] of before.records()) {
-      if (before.keyOf(name) === before.words[index * RECORD_64 + KEY_64]) whole.push(before.copyOf(name, index))
-      else damaged++
+      if (before.keyOf(name) !== before.words[index * RECORD_64 + KEY_64]) before.takeOut(index)
+      else if (before === this || whole < this.capacity) {
+        whole++
+        if (before !== this) this.restore(name, before.copyOf(index))
+      }
     }
-    if (before !== this || damaged > 0) this.rebuild(whole.slice(0, this.capacity))
-    for (const record of this.records().values()) record.forgetWorkers()
-    return Math.min(whole.length, this.capacity)
+    for (const record of this.records().values()) record.forgetWorkers(isAlive)
+    return whole
   }
 
   /** @param nowUs without it the window is as it was when a call last ended */
@@ -233,18 +269,19 @@ export class BreakerTable {
     return bytes.toString('utf8', 0, end < 0 ? NAME_BYTES : end)
   }
 
-  /** Of what is stored of the name, so that a record can be checked against it. Never 0. */
+  /** Of what is stored of the name, so that a record can be checked against it. Never NO_RECORD or TAKEN_OUT. */
   private keyOf(name: string): bigint {
     const stored = Buffer.from(name)
       .subarray(0, NAME_BYTES - 1)
       .toString()
     const [a, b, c, d] = this.seed as unknown as [number, number, number, number]
     const hash = new KeyHash().seed(a, b, c, d).text(stored).finish()
-    return BigInt.asIntN(64, (BigInt(hash.a) << 32n) | BigInt(hash.b >>> 0)) || 1n
+    const key = BigInt.asIntN(64, (BigInt(hash.a) << 32n) | BigInt(hash.b >>> 0))
+    return key === NO_RECORD || key === TAKEN_OUT ? 1n : key
   }
 
-  private copyOf(name: string, index: number): { name: string; bytes: Uint8Array } {
-    return { name, bytes: this.bytes.slice(index * RECORD_BYTES, (index + 1) * RECORD_BYTES) }
+  private copyOf(index: number): Uint8Array {
+    return this.bytes.slice(index * RECORD_BYTES, (index + 1) * RECORD_BYTES)
   }
 
   private restore(name: string, bytes: Uint8Array): void {
@@ -396,11 +433,13 @@ export class BreakerRecord {
     }
   }
 
-  /** At start: nobody holds a permit. */
-  forgetWorkers(): void {
+  /** At start: permits of the dead are free. */
+  forgetWorkers(isAlive: (worker: number) => boolean): void {
     for (let slot = 0; slot < MAX_PROBES; slot++) {
-      const seen = this.ints[this.at + PROBES + slot] as number
-      if ((seen & 3) === PERMIT.out) this.ints[this.at + PROBES + slot] = seen & ~3
+      const word = this.at + PROBES + slot
+      const seen = Atomics.load(this.ints, word)
+      if ((seen & 3) !== PERMIT.out || isAlive((seen >>> 2) & 255)) continue
+      Atomics.compareExchange(this.ints, word, seen, seen & ~3)
     }
   }
 
@@ -419,5 +458,7 @@ export class BreakerRecord {
 /** At start: what became of an earlier run's breakers, for the log. */
 export function adoptBreakers(before: Segment, after: Segment): string {
   const table = new BreakerTable(after)
-  return `${table.adopt(before === after ? table : new BreakerTable(before))} breakers`
+  if (before !== after) return `${table.adopt(new BreakerTable(before), () => false)} breakers`
+  const owners = new Owners(after)
+  return `${table.adopt(table, (worker) => owners.isAlive(worker))} breakers`
 }

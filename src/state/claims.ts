@@ -19,8 +19,11 @@ export const JOURNAL_BYTES = ENTRIES * 16
 /** A claim is held for some hundred instructions: who does not see it go soon shares a core with its holder and has to let it run. */
 const SPINS = 256
 const NAP_MS = 0.05
-/** The primary learns of a death within milliseconds; waiting for longer would only hold up the other requests of this worker. */
-const NAPS = 200
+/**
+ * 50 ms and more: on a machine with three runnable processes a core, a holder that lost its core is back after some 20 ms (seen in tests
+ * beside other load). Longer would only hold up the other requests of this worker: of a death the primary learns within milliseconds.
+ */
+const NAPS = 1000
 
 export class Claims {
   readonly claim: bigint

@@ -3,8 +3,8 @@
 // start of the primary.
 //
 //   section `workers`
-//     connections   Int32 × slots, contiguous: open client connections, -1 where no worker accepts. The native acceptor reads the whole
-//                   array to even out the workers. Padded to 64 bytes.
+//     connections   Int32 × slots, contiguous: open client connections, -1 where there is no worker; less LEAVING where one accepts no
+//                   more. The native acceptor reads the whole array to even out the workers: who is below 0 gets none. Padded to 64 bytes.
 //     line          128 bytes a slot, so that two workers never write to one cache line:
 //                    0 pid          Int32    written by the primary
 //                    4 state        Int32    0 empty, 1 starting, 2 listening, 3 draining
@@ -14,11 +14,12 @@
 //                   24 startedUs    Float64  segment clock
 //                   32 loopDelayUs  Float64  longest event-loop delay between the last two heartbeats
 //                   40 logDropped   Float64  access lines lost, over all workers that had the slot
-//                   48 turnedAway   Float64 × 4, connections closed at the door, by reason (native/index.ts). Written by the acceptor
-//                   80 free
+//                   48 memoryBytes  Float64  resident, as the worker said with its last heartbeats
+//                   56 turnedAway   Float64 × 4, connections closed at the door, by reason (native/index.ts). Written by the acceptor
+//                   88 free
 //
 //   section `counters`
-//     block         one a slot and route, slot-major; the last route of each slot stands for `no route`. Float64 each:
+//     block         one a slot and route, slot-major, by Route.slot; the last of each stands for `no route`. Float64 each:
 //                    0 bytesIn  1 bytesOut  2 durationUs  3 upstreamUs  4 forwarded  5 attempts  6 limitReports  7 fallbacks
 //                    8 … by outcome code, in the order of OUTCOME_CODES
 //                      … by status, in the order of STATUS_LABELS
@@ -45,7 +46,10 @@ const HEARTBEAT_US = 2
 const STARTED_US = 3
 const LOOP_DELAY_US = 4
 const LOG_DROPPED = 5
-const TURNED_AWAY_AT = 6
+const MEMORY_BYTES = 6
+const TURNED_AWAY_AT = 7
+/** Far below 0, whatever connections it still has: kLeaving of the addon. */
+const LEAVING = 2 ** 30
 
 /** Why the acceptor closed connections, in the order in which it counts them (native/index.ts). */
 export const TURNED_AWAY = ['slow_head', 'proxy_header', 'connections', 'address'] as const
@@ -74,6 +78,7 @@ export interface WorkerStatus {
   readonly startedUs: number
   readonly loopDelayUs: number
   readonly logDropped: number
+  readonly memoryBytes: number
   /** Connections closed before they had a request, by reason. */
   readonly turnedAway: Readonly<Record<(typeof TURNED_AWAY)[number], number>>
 }
@@ -88,18 +93,22 @@ export class WorkerTable {
     segment: Segment,
     readonly slots: number,
   ) {
-    const { offset, bytes } = segment.section('workers')
+    const { buffer, offset, bytes } = segment.section('workers')
     if (bytes < workersBytes(slots))
       throw new RangeError(`workers section of ${bytes} bytes cannot hold ${slots} workers`)
     const lines = offset + connectionsBytes(slots)
-    this.connections = new Int32Array(segment.buffer, offset, slots)
-    this.ints = new Int32Array(segment.buffer, lines, (slots * LINE_BYTES) / 4)
-    this.floats = new Float64Array(segment.buffer, lines, (slots * LINE_BYTES) / 8)
+    this.connections = new Int32Array(buffer, offset, slots)
+    this.ints = new Int32Array(buffer, lines, (slots * LINE_BYTES) / 4)
+    this.floats = new Float64Array(buffer, lines, (slots * LINE_BYTES) / 8)
   }
 
-  /** Primary, once: zeroed connections would read as workers with none. */
-  reset(): void {
+  /**
+   * Primary, once: zeroed connections would read as workers with none.
+   * @param workers slots beyond these have replacements alone
+   */
+  reset(workers = this.slots): void {
     this.connections.fill(-1)
+    for (let slot = workers; slot < this.slots; slot++) Atomics.store(this.ints, slot * LINE_INTS + STARTS, 1)
   }
 
   /** Primary, right after the fork. The first beat is due from here on, so that one that hangs while starting is noticed. */
@@ -110,6 +119,7 @@ export class WorkerTable {
     this.floats[float + HEARTBEAT_US] = nowUs
     this.floats[float + STARTED_US] = nowUs
     this.floats[float + LOOP_DELAY_US] = 0
+    this.floats[float + MEMORY_BYTES] = 0
     Atomics.store(this.ints, int + PID, pid)
     Atomics.add(this.ints, int + STARTS, 1)
     Atomics.store(this.ints, int + STATE, WORKER_STATES.indexOf('starting'))
@@ -132,6 +142,7 @@ export class WorkerTable {
 
   /** Worker: it finishes what it has. Its connections still count, so they are still shown; no new ones come. */
   draining(slot: number): void {
+    Atomics.sub(this.connections, slot, LEAVING)
     Atomics.store(this.ints, slot * LINE_INTS + STATE, WORKER_STATES.indexOf('draining'))
   }
 
@@ -143,20 +154,26 @@ export class WorkerTable {
     return this.floats[slot * LINE_FLOATS + HEARTBEAT_US] as number
   }
 
+  memoryBytes(slot: number): number {
+    return this.floats[slot * LINE_FLOATS + MEMORY_BYTES] as number
+  }
+
   read(slot: number): WorkerStatus {
     const int = slot * LINE_INTS
     const float = slot * LINE_FLOATS
+    const connections = Atomics.load(this.connections, slot)
     return {
       slot,
       pid: Atomics.load(this.ints, int + PID),
       state: this.state(slot),
-      connections: Atomics.load(this.connections, slot),
+      connections: connections < -1 ? connections + LEAVING : connections,
       inFlight: Atomics.load(this.ints, int + IN_FLIGHT),
       restarts: Math.max(0, Atomics.load(this.ints, int + STARTS) - 1),
       heartbeatUs: this.floats[float + HEARTBEAT_US] as number,
       startedUs: this.floats[float + STARTED_US] as number,
       loopDelayUs: this.floats[float + LOOP_DELAY_US] as number,
       logDropped: this.floats[float + LOG_DROPPED] as number,
+      memoryBytes: this.memoryBytes(slot),
       turnedAway: Object.fromEntries(
         TURNED_AWAY.map((reason, i) => [reason, this.floats[float + TURNED_AWAY_AT + i]]),
       ) as WorkerStatus['turnedAway'],
@@ -234,7 +251,8 @@ export class WorkerCounters {
     routes: number,
   ) {
     const bytes = countersBytesPerWorker(routes)
-    this.blocks = new Float64Array(segment.buffer, segment.section('counters').offset + slot * bytes, bytes / 8)
+    const { buffer, offset } = segment.section('counters')
+    this.blocks = new Float64Array(buffer, offset + slot * bytes, bytes / 8)
     const line = table.line(slot)
     this.ints = line.ints
     this.floats = line.floats
@@ -261,7 +279,7 @@ export class WorkerCounters {
     this.ints[IN_FLIGHT]!--
     const blocks = this.blocks
     const route = exchange.route
-    const at = route === null ? this.noRoute : route.index * BLOCK
+    const at = route === null ? this.noRoute : route.slot * BLOCK
     const us = durationUs > 0 ? (durationUs < MAX_DURATION_US ? durationUs >>> 0 : MAX_DURATION_US) : 0
     blocks[at + BYTES_IN]! += exchange.bytesIn
     blocks[at + BYTES_OUT]! += exchange.bytesOut
@@ -282,9 +300,11 @@ export class WorkerCounters {
    * The worker's sign of life, from a timer.
    * @param loopDelayUs longest event-loop delay since the last one
    * @param logDropped access lines this worker has lost so far
+   * @param memoryBytes what is resident of it
    */
-  beat(nowUs: number, loopDelayUs: number, logDropped: number): void {
+  beat(nowUs: number, loopDelayUs: number, logDropped: number, memoryBytes: number): void {
     this.floats[LOOP_DELAY_US] = loopDelayUs
+    this.floats[MEMORY_BYTES] = memoryBytes
     this.floats[LOG_DROPPED] = this.droppedBefore + logDropped
     this.floats[HEARTBEAT_US] = nowUs
   }
@@ -320,11 +340,19 @@ export class CountersReader {
     /** `totals(routes)` are those of requests that matched none. */
     readonly routes: number,
   ) {
-    const { offset, bytes } = segment.section('counters')
+    const { buffer, offset, bytes } = segment.section('counters')
     const needed = workers * countersBytesPerWorker(routes)
     if (bytes < needed) throw new RangeError(`counters section of ${bytes} bytes cannot hold ${needed}`)
-    this.blocks = new Float64Array(segment.buffer, offset, needed / 8)
+    this.blocks = new Float64Array(buffer, offset, needed / 8)
     this.perWorker = countersBytesPerWorker(routes) / 8
+  }
+
+  /** A route takes over a slot: what one of another name has counted there is not its own. Only while no worker counts there. */
+  clear(route: number): void {
+    for (let worker = 0; worker < this.workers; worker++) {
+      const at = worker * this.perWorker + route * BLOCK
+      this.blocks.fill(0, at, at + BLOCK)
+    }
   }
 
   totals(route: number): RouteTotals {

@@ -1,11 +1,8 @@
-// How durations are counted: one increment in a log-linear bucket per request, and what can be read from the buckets afterwards. Pure
-// arithmetic; `bucketOf` runs per request, the rest when somebody asks.
+// How durations are counted: one increment in a log-linear bucket per request. Pure arithmetic; `bucketOf` runs per request, the rest when somebody asks.
 //
 //   bucket     0 …  15   16 … 31   32 … 47   …   448 … 463
 //   holds µs   0 …  15   16 … 31   32 … 63   …   2^31 … 2^32-1
 //   each wide         1         1         2                2^27
-import * as hdr from 'hdr-histogram-js'
-
 const PER_OCTAVE = 16
 /** 71 minutes; what lasts longer is counted as this. */
 export const MAX_DURATION_US = 2 ** 32 - 1
@@ -41,22 +38,4 @@ export function countUpTo(durations: Float64Array, us: number): number {
     total += count
   }
   return total
-}
-
-/** 64-bit counts: the default of 32 wraps after a day of traffic. */
-function newHdr(): hdr.Histogram {
-  return hdr.build({ bitBucketSize: 64, numberOfSignificantValueDigits: 2, highestTrackableValue: MAX_DURATION_US })
-}
-
-/**
- * The counts as an HDR histogram of microseconds, for quantiles. Each bucket enters at its middle, so that a quantile is within 4 % of
- * the true one. `into` is reset and returned; without it a new one is made.
- */
-export function toHdr(durations: Float64Array, into: hdr.Histogram = newHdr()): hdr.Histogram {
-  into.reset()
-  for (let bucket = 0; bucket < DURATION_BUCKETS; bucket++) {
-    const count = durations[bucket] as number
-    if (count > 0) into.recordValueWithCount(Math.floor((bucketStartUs(bucket) + bucketStartUs(bucket + 1)) / 2), count)
-  }
-  return into
 }

@@ -1,4 +1,4 @@
-// Whether each endpoint is well, by Endpoint.index. The primary's health checks write it, selection in every worker reads it per request;
+// Whether each endpoint is well, by Endpoint.slot. The primary's health checks write it, selection in every worker reads it per request;
 // it knows nothing of either. It begins empty with each start of the primary, and unknown counts as up (control/health-checks.ts).
 //
 //   section `health`:  endpoint 0 [Int32]  endpoint 1 [Int32] …  padded to 64 bytes
@@ -17,11 +17,12 @@ export function healthBytes(endpoints: number): number {
 export class HealthTable {
   private readonly states: Int32Array
 
+  /** @param endpoints slots there are */
   constructor(segment: Segment, endpoints: number) {
-    const { offset, bytes } = segment.section('health')
+    const { buffer, offset, bytes } = segment.section('health')
     if (bytes < endpoints * 4)
       throw new RangeError(`health section of ${bytes} bytes cannot hold ${endpoints} endpoints`)
-    this.states = new Int32Array(segment.buffer, offset, endpoints)
+    this.states = new Int32Array(buffer, offset, endpoints)
   }
 
   /** A plain read is enough: an aligned Int32 does not tear, and a request may as well see the state of a moment ago. */

@@ -2,7 +2,7 @@
 // Runs per request.
 //
 //   section `rates`
-//     owners   256 × 512   one a worker: its journal (claims.ts), then at 256 its counts, Float64 each
+//     owners   256 × 512   one a worker: its journal (claims.ts), at 256 its counts, Float64 each, at 320 who it is (owners.ts)
 //     rows     1024 bytes each: a line that says what is where, and 15 slots of a line each
 //
 //     row      0 lock   Int64        0, or the claim of who gives a slot to a key whose first row this is
@@ -19,7 +19,7 @@ import { JOURNAL_BYTES, OWNERS } from './claims.js'
 import { ticksAt } from './rate.js'
 import type { Segment } from './segment.js'
 
-const OWNER_BYTES = 512
+export const OWNER_BYTES = 512
 const ROWS_OFFSET = OWNERS * OWNER_BYTES
 const ROW_BYTES = 1024
 export const SLOTS_PER_ROW = 15

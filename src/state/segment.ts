@@ -10,15 +10,19 @@
 //                  32 seed           4 × Int32, random: of the keys' hashes
 //                  48 breakersBytes  Float64
 //                  56 ratesBytes     Float64
-//                  64 checksum       Int32    over the 64 bytes before, complete taken as 0
+//                  64 replaysBytes   Float64
+//                  72 checksum       Int32    over the 72 bytes before, complete taken as 0
 //                 128 clock record   clock.ts
-//                 256 sections       offset and bytes, Float64 each, in the order of SECTIONS; written anew by each start
-//   breakers    kept from start to start, as is the next
+//                 256 sections       offset and bytes, Float64 each, in the order of KEPT; written anew by each start
+//   breakers    kept from start to start, as are the next two
 //   rates
-//   health      zeroed by each start, as are the rest: that workers, routes or endpoints change in number costs no bucket
-//   workers
-//   counters
-//   addresses
+//   replays
+//
+// What begins empty with each start lies in memory of its own, which no other start ever sees: workers that outlive their primary go
+// on counting there, and that workers, routes or endpoints change in number costs no bucket.
+//
+//   first page  where the sections are, in the order of LIVE
+//   health, workers, counters, addresses
 //
 // The file grows or stays; what does not fit is replaced by a new file, never cut while somebody may have it mapped.
 import { createHash, randomBytes } from 'node:crypto'
@@ -33,11 +37,15 @@ import { workersBytes } from './counters.js'
 import { healthBytes } from './health-table.js'
 import { adoptRates } from './rate-restore.js'
 import { rateTableBytes } from './rate-slots.js'
+import { adoptReplays, replayTableBytes } from './replay-table.js'
 
 export interface SegmentSpec {
   readonly workers: number
   readonly rateLimitKeys: number
+  /** Accepted signatures to remember; none where no route wants it. */
+  readonly replayKeys?: number
   readonly services: number
+  /** Room for these: what a reload adds must fit. */
   readonly endpoints: number
   readonly routes: number
   readonly countersBytesPerWorker: number
@@ -45,18 +53,26 @@ export interface SegmentSpec {
   readonly countsAddresses?: boolean
 }
 
-const SECTIONS = ['breakers', 'rates', 'health', 'workers', 'counters', 'addresses'] as const
-type SectionName = (typeof SECTIONS)[number]
+const KEPT = ['breakers', 'rates', 'replays'] as const
+const LIVE = ['health', 'workers', 'counters', 'addresses'] as const
+type KeptName = (typeof KEPT)[number]
+type LiveName = (typeof LIVE)[number]
+type SectionName = KeptName | LiveName
 export interface Section {
+  readonly buffer: ArrayBuffer | SharedArrayBuffer
   readonly offset: number
   readonly bytes: number
 }
 
 export interface Segment {
+  /** What is kept. */
   readonly buffer: ArrayBuffer | SharedArrayBuffer
+  /** What begins empty with each start. */
+  readonly live: ArrayBuffer | SharedArrayBuffer
   readonly kind: 'mapped' | 'shared'
-  /** What workers inherit; -1 for shared, and in workers. */
+  /** What workers inherit, of both; -1 for shared, and in workers. */
   readonly fd: number
+  readonly liveFd: number
   readonly path: string | null
   readonly bytes: number
   /** State of an earlier run was found and kept. */
@@ -76,25 +92,68 @@ export interface OpenOptions {
   /** null keeps nothing past the process. */
   readonly path: string | null
   readonly isolation: 'process' | 'thread'
+  /** The file's descriptor with its lock, from a gateway that is taken over. */
+  readonly held?: number | undefined
   /** For tests. */
   readonly clock?: ClockSource
   readonly host?: string
 }
 
 export type SegmentHandle =
-  | { readonly kind: 'mapped'; readonly fd: number; readonly bytes: number }
-  | { readonly kind: 'shared'; readonly buffer: SharedArrayBuffer }
+  | {
+      readonly kind: 'mapped'
+      readonly fd: number
+      readonly bytes: number
+      readonly liveFd: number
+      readonly liveBytes: number
+    }
+  | { readonly kind: 'shared'; readonly buffer: SharedArrayBuffer; readonly live: SharedArrayBuffer }
 
-export const LAYOUT = 1
+export const LAYOUT = 2
 const MAGIC = Buffer.from('TIDEGATE', 'latin1')
 const PAGE = 4096
 const COMPLETE = 3
-const CHECKED_BYTES = 64
+const CHECKED_BYTES = 72
 const CLOCK_OFFSET = 128
 const SECTIONS_OFFSET = CLOCK_OFFSET + CLOCK_BYTES
 
-type Layout = Record<SectionName, Section>
+interface Place {
+  readonly offset: number
+  readonly bytes: number
+}
+type Layout<Name extends SectionName> = Record<Name, Place>
 type MappedFile = ReturnType<Native['openSegment']>
+
+/** Memory of each start's own, and the descriptor that workers inherit. */
+interface Live {
+  readonly fd: number
+  readonly buffer: ArrayBuffer | SharedArrayBuffer
+}
+
+/** Sections on pages of their own behind the first page. */
+function layOut<Name extends SectionName>(
+  names: readonly Name[],
+  sizes: Record<Name, number>,
+): { layout: Layout<Name>; bytes: number } {
+  let bytes = PAGE
+  const layout = {} as Layout<Name>
+  for (const name of names) {
+    layout[name] = { offset: bytes, bytes: sizes[name] }
+    bytes += wholePages(sizes[name])
+  }
+  return { layout, bytes }
+}
+
+function readPlace(floats: Float64Array, at: number): Place {
+  return { offset: floats[at] as number, bytes: floats[at + 1] as number }
+}
+
+function writePlaces(floats: Float64Array, at: number, places: readonly Place[]): void {
+  places.forEach(({ offset, bytes }, index) => {
+    floats[at + index * 2] = offset
+    floats[at + index * 2 + 1] = bytes
+  })
+}
 
 class Header {
   readonly ints: Int32Array
@@ -115,14 +174,13 @@ class Header {
     return this.floats[7] as number
   }
 
-  /** How far into the file that reaches which outlives a start. */
-  get keptBytes(): number {
-    return PAGE + wholePages(this.breakersBytes) + wholePages(this.ratesBytes)
+  get replaysBytes(): number {
+    return this.floats[8] as number
   }
 
-  section(name: SectionName): Section {
-    const at = SECTIONS_OFFSET / 8 + SECTIONS.indexOf(name) * 2
-    return { offset: this.floats[at] as number, bytes: this.floats[at + 1] as number }
+  /** How far into the file that reaches which outlives a start. */
+  get keptBytes(): number {
+    return PAGE + wholePages(this.breakersBytes) + wholePages(this.ratesBytes) + wholePages(this.replaysBytes)
   }
 
   /** Why earlier state cannot be used, or '' where it can. */
@@ -138,13 +196,14 @@ class Header {
     return ''
   }
 
-  write(host: Buffer, seed: Uint8Array, breakersBytes: number, ratesBytes: number): void {
+  write(host: Buffer, seed: Uint8Array, { breakers, rates, replays }: Layout<KeptName>): void {
     this.bytes.set(MAGIC, 0)
     this.ints[2] = LAYOUT
     this.bytes.set(host, 16)
     this.bytes.set(seed, 32)
-    this.floats[6] = breakersBytes
-    this.floats[7] = ratesBytes
+    this.floats[6] = breakers.bytes
+    this.floats[7] = rates.bytes
+    this.floats[8] = replays.bytes
     this.ints[CHECKED_BYTES / 4] = this.checksum()
   }
 
@@ -157,12 +216,15 @@ class Header {
 
 class OpenSegment implements Segment {
   readonly bytes: number
+  readonly live: ArrayBuffer | SharedArrayBuffer
+  readonly liveFd: number
   readonly seed: Int32Array
   private readonly header: Header
   private readonly clock: SegmentClock
 
   constructor(
     readonly buffer: ArrayBuffer | SharedArrayBuffer,
+    { buffer: live, fd: liveFd }: Live,
     readonly kind: 'mapped' | 'shared',
     readonly fd: number,
     readonly path: string | null,
@@ -171,13 +233,18 @@ class OpenSegment implements Segment {
     readonly restored = false,
   ) {
     this.bytes = buffer.byteLength
+    this.live = live
+    this.liveFd = liveFd
     this.header = new Header(buffer)
     this.seed = this.header.ints.subarray(8, 12)
     this.clock = new SegmentClock(buffer, CLOCK_OFFSET, source)
   }
 
   section(name: SectionName): Section {
-    return this.header.section(name)
+    const kept = KEPT.indexOf(name as KeptName)
+    if (kept >= 0) return { buffer: this.buffer, ...readPlace(this.header.floats, SECTIONS_OFFSET / 8 + kept * 2) }
+    const floats = new Float64Array(this.live, 0, LIVE.length * 2)
+    return { buffer: this.live, ...readPlace(floats, LIVE.indexOf(name as LiveName) * 2) }
   }
 
   nowUs(): number {
@@ -194,20 +261,18 @@ class OpenSegment implements Segment {
  * asked for without the addon or the path holds something that cannot be a segment.
  */
 export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
-  const sizes: Record<SectionName, number> = {
+  const sizes: Record<KeptName, number> = {
     breakers: breakerTableBytes(spec.services),
     rates: rateTableBytes(spec.rateLimitKeys),
+    replays: replayTableBytes(spec.replayKeys ?? 0),
+  }
+  const { layout, bytes } = layOut(KEPT, sizes)
+  const { layout: liveLayout, bytes: liveBytes } = layOut(LIVE, {
     health: healthBytes(spec.endpoints),
     workers: workersBytes(spec.workers),
     counters: Math.max(64, spec.countersBytesPerWorker * spec.workers),
     addresses: addressCountsBytes(spec.workers, spec.countsAddresses === true),
-  }
-  let bytes = PAGE
-  const layout = {} as Layout
-  for (const name of SECTIONS) {
-    layout[name] = { offset: bytes, bytes: sizes[name] }
-    bytes += wholePages(sizes[name])
-  }
+  })
   const source = options.clock ?? systemClock()
   const host = hostId(options.host)
   const { path } = options
@@ -217,26 +282,39 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
     const buffer = new SharedArrayBuffer(bytes)
     writeNew(buffer, host, layout, source, null)
     const why = path === null ? '' : `: ${nativeProblem}`
-    return new OpenSegment(buffer, 'shared', -1, null, source, `state is kept in memory only${why}`)
+    const live = begun({ buffer: new SharedArrayBuffer(liveBytes), fd: -1 })
+    return new OpenSegment(buffer, live, 'shared', -1, null, source, `state is kept in memory only${why}`)
   }
   if (path !== null) refuseForeign(path)
-  const file = native.openSegment(path, bytes)
+  const { held } = options
+  const file = held === undefined ? native.openSegment(path, bytes) : native.openSegment(path, bytes, held)
   if (path === null) return fresh(file, 'state is kept in memory only')
   if (file.created) return fresh(file, `fresh state in ${path}`)
   const header = new Header(file.buffer)
   const problem = header.misfit(host, file.bytes)
   if (problem !== '') return discarded(problem)
-  if (header.breakersBytes !== sizes.breakers || header.ratesBytes !== sizes.rates) return resized(native, path)
+  const { breakersBytes, ratesBytes, replaysBytes } = header
+  if (breakersBytes !== sizes.breakers || ratesBytes !== sizes.rates || replaysBytes !== sizes.replays)
+    return resized(native, path)
 
   writeSections(header, layout)
   new SegmentClock(file.buffer, CLOCK_OFFSET, source).start()
-  const segment = new OpenSegment(file.buffer, 'mapped', file.fd, path, source, '', true)
-  segment.notice = `state restored from ${path}: ${takeOver(segment, segment)}`
+  const segment = new OpenSegment(file.buffer, mappedLive(), 'mapped', file.fd, path, source, '', true)
+  segment.notice = `state restored from ${path}: ${takeOver(segment, segment, source)}`
   return segment
+
+  function begun(live: Live): Live {
+    writePlaces(new Float64Array(live.buffer, 0, LIVE.length * 2), 0, Object.values(liveLayout))
+    return live
+  }
+
+  function mappedLive(): Live {
+    return begun(native!.openSegment(null, liveBytes))
+  }
 
   function fresh(made: MappedFile, notice: string): Segment {
     writeNew(made.buffer, host, layout, source, null)
-    return new OpenSegment(made.buffer, 'mapped', made.fd, path, source, notice)
+    return new OpenSegment(made.buffer, mappedLive(), 'mapped', made.fd, path, source, notice)
   }
 
   function discarded(why: string): Segment {
@@ -248,36 +326,41 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
     const extent = header.keptBytes
     let old: MappedFile = file
     if (extent > old.buffer.byteLength) {
-      addon.closeFd(old.fd)
-      old = addon.openSegment(at, extent)
+      old = addon.openSegment(at, extent, old.fd)
     }
     new SegmentClock(old.buffer, CLOCK_OFFSET, source).start()
-    const before = new OpenSegment(old.buffer, 'mapped', -1, at, source, '')
+    const live = mappedLive()
+    const before = new OpenSegment(old.buffer, live, 'mapped', -1, at, source, '')
     const made = addon.replaceSegment(old.fd, at, bytes)
     writeNew(made.buffer, host, layout, source, new Header(old.buffer))
-    const after = new OpenSegment(made.buffer, 'mapped', made.fd, at, source, '', true)
-    after.notice = `state restored from ${at}: ${takeOver(before, after)}; tables resized`
+    const after = new OpenSegment(made.buffer, live, 'mapped', made.fd, at, source, '', true)
+    after.notice = `state restored from ${at}: ${takeOver(before, after, source)}; tables resized`
     return after
   }
 }
 
-/** What a worker needs to see the same segment. A forked one replaces fd with what it inherited it as. */
+/** What a worker needs to see the same segment. A forked one replaces both descriptors with what it inherited them as. */
 export function segmentHandle(segment: Segment): SegmentHandle {
-  const { kind, buffer, fd, bytes } = segment
-  if (kind === 'shared') return { kind, buffer: buffer as SharedArrayBuffer }
-  return { kind, fd, bytes }
+  const { kind, buffer, live, fd, bytes, liveFd } = segment
+  if (kind === 'shared') return { kind, buffer: buffer as SharedArrayBuffer, live: live as SharedArrayBuffer }
+  return { kind, fd, bytes, liveFd, liveBytes: live.byteLength }
 }
 
 /** Worker. In a process of its own the descriptor is used up; a thread shares the primary's and leaves it open. */
 export function attachSegment(handle: SegmentHandle, source: ClockSource = systemClock()): Segment {
-  if (handle.kind === 'shared') return new OpenSegment(handle.buffer, 'shared', -1, null, source, '')
+  if (handle.kind === 'shared') {
+    return new OpenSegment(handle.buffer, { buffer: handle.live, fd: -1 }, 'shared', -1, null, source, '')
+  }
   if (native === null) throw new Error(`a mapped segment needs the native addon: ${nativeProblem}`)
-  const fd = isMainThread ? handle.fd : openSync(`/proc/self/fd/${handle.fd}`, 'r+')
-  return new OpenSegment(native.attachSegment(fd, handle.bytes), 'mapped', -1, null, source, '')
+  const own = (fd: number): number => (isMainThread ? fd : openSync(`/proc/self/fd/${fd}`, 'r+'))
+  const live = { buffer: native.attachSegment(own(handle.liveFd), handle.liveBytes), fd: -1 }
+  const kept = native.attachSegment(own(handle.fd), handle.bytes)
+  return new OpenSegment(kept, live, 'mapped', -1, null, source, '')
 }
 
-function takeOver(before: Segment, after: Segment): string {
-  return `${adoptRates(before, after)}, ${adoptBreakers(before, after)}`
+function takeOver(before: Segment, after: Segment, source: ClockSource): string {
+  const replays = adoptReplays(before, after, Math.floor(source.wallUs() / 1e6))
+  return [adoptRates(before, after), adoptBreakers(before, after), replays].filter((text) => text !== '').join(', ')
 }
 
 function wholePages(bytes: number): number {
@@ -311,13 +394,13 @@ function hostId(name: string | undefined): Buffer {
 function writeNew(
   buffer: ArrayBuffer | SharedArrayBuffer,
   host: Buffer,
-  layout: Layout,
+  layout: Layout<KeptName>,
   source: ClockSource,
   earlier: Header | null,
 ): void {
   const header = new Header(buffer)
   const seed = earlier === null ? randomBytes(16) : earlier.bytes.slice(32, 48)
-  header.write(host, seed, layout.breakers.bytes, layout.rates.bytes)
+  header.write(host, seed, layout)
   const clock = header.bytes.subarray(CLOCK_OFFSET, CLOCK_OFFSET + CLOCK_BYTES)
   if (earlier !== null) clock.set(earlier.bytes.subarray(CLOCK_OFFSET, CLOCK_OFFSET + CLOCK_BYTES))
   new SegmentClock(buffer, CLOCK_OFFSET, source).start()
@@ -325,10 +408,6 @@ function writeNew(
   Atomics.store(header.ints, COMPLETE, 1)
 }
 
-function writeSections(header: Header, layout: Layout): void {
-  SECTIONS.forEach((name, index) => {
-    header.floats[SECTIONS_OFFSET / 8 + index * 2] = layout[name].offset
-    header.floats[SECTIONS_OFFSET / 8 + index * 2 + 1] = layout[name].bytes
-  })
-  new Uint8Array(header.buffer, layout.health.offset).fill(0)
+function writeSections(header: Header, layout: Layout<KeptName>): void {
+  writePlaces(header.floats, SECTIONS_OFFSET / 8, Object.values(layout))
 }

@@ -1,10 +1,11 @@
-// One line per finished exchange, the last step of its way. Runs per request: the line is put together by hand, from pieces made once per
-// route, endpoint and consumer, and written in batches. It reads the exchange and changes nothing; no header ever gets here, so no
-// signature or secret can.
+// One line per finished exchange, the last step of its way. Runs per request: the line is put together by hand, around two parts that most
+// lines share with the one before them, and written in batches. It reads the exchange and changes nothing; no header ever gets here, so
+// no signature or secret can.
 //
 // A line is JSON in pino's shape and ASCII alone: a character is a byte, so lengths need no counting and a write cut short cannot split
 // a character. What does not apply to an exchange (no consumer, no upstream, no code) is left out.
 import type { Consumer, Endpoint, Route } from '../config/compile.js'
+import { hidden } from '../config/parameter.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { LineWriter, type LineWriterOptions } from './line-writer.js'
 import { openSink } from './sink.js'
@@ -67,6 +68,11 @@ function cut(out: string, max: number): string {
 
 const THREE_DIGITS = Array.from({ length: 1000 }, (_, n) => String(n).padStart(3, '0'))
 
+/** V8 keeps a joined string as a tree, and would walk it again with every line. */
+function inOnePiece(text: string): string {
+  return Buffer.from(text, 'latin1').toString('latin1')
+}
+
 /** Microseconds as milliseconds with three decimals, without the float formatting that costs more than the rest of the line. */
 function ms(us: number): string {
   if (us <= 0) return '0'
@@ -75,9 +81,17 @@ function ms(us: number): string {
 }
 
 export class AccessLog {
-  private readonly routes = new WeakMap<Route, string>()
-  private readonly endpoints = new WeakMap<Endpoint, string>()
-  private readonly consumers = new WeakMap<Consumer, string>()
+  private readonly caller = { consumer: null as Consumer | null, clientAddress: '', method: '', text: '' }
+  private readonly outcome = {
+    route: null as Route | null,
+    endpoint: null as Endpoint | null,
+    status: -1,
+    code: '',
+    reason: '',
+    fallback: '',
+    limitReported: false,
+    text: '',
+  }
   private second = -1
   private secondText = ''
 
@@ -96,31 +110,71 @@ export class AccessLog {
   }
 
   format(exchange: Exchange, nowUs: number): string {
-    const { route, consumer, endpoint } = exchange
     const nowMs = Math.floor(nowUs / 1000)
     const second = Math.floor(nowMs / 1000)
     if (second !== this.second) {
       this.second = second
       this.secondText = `{"level":30,"time":${second}`
     }
-    const who = consumer === null ? '' : (this.consumers.get(consumer) ?? this.consumerText(consumer))
     const path = jsonText(exchange.path, MAX_PATH)
-    const query = route?.logQuery && exchange.query !== '' ? `,"query":"${jsonText(exchange.query, MAX_QUERY)}"` : ''
-    const where = route === null ? '' : (this.routes.get(route) ?? this.routeText(route))
-    const to = endpoint === null ? '' : (this.endpoints.get(endpoint) ?? this.endpointText(endpoint))
-    const code = exchange.code === '' ? '' : `,"code":"${exchange.code}"`
-    const reason = exchange.reason === '' ? '' : `,"reason":"${jsonText(exchange.reason, MAX_REASON)}"`
-    const reported = exchange.limitReported ? ',"limitReported":true' : ''
-    const fallback = exchange.fallback === '' ? '' : `,"fallback":"${exchange.fallback}"`
+    const query =
+      exchange.query !== '' && exchange.route?.logQuery ? `,"query":"${jsonText(shownQuery(exchange), MAX_QUERY)}"` : ''
     const upstream = exchange.attempts > 0 ? `,"upstreamMs":${ms(exchange.upstreamUs)}` : ''
     // One expression: grown by `+=` the line would be a deeper tree of strings and cost twice as much. The rid is hex (trace.ts).
     return (
-      `${this.secondText}${THREE_DIGITS[nowMs - second * 1000]},"rid":"${exchange.rid}"${who}` +
-      `,"client":"${jsonText(exchange.clientAddress, MAX_NAME)}","method":"${jsonText(exchange.method, MAX_METHOD)}"` +
-      `,"path":"${path}"${query}${where}${to},"status":${exchange.status}${code}${reason}${fallback}${reported}` +
-      `,"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut}` +
+      `${this.secondText}${THREE_DIGITS[nowMs - second * 1000]},"rid":"${exchange.rid}${this.callerOf(exchange)}` +
+      `${path}"${query}${this.outcomeOf(exchange)},"bytesIn":${exchange.bytesIn},"bytesOut":${exchange.bytesOut}` +
       `,"totalMs":${ms(nowUs - exchange.startUs)}${upstream},"attempts":${exchange.attempts}}\n`
     )
+  }
+
+  /** From the rid's end to the path, the same as for the last line where the caller is the same. */
+  private callerOf({ consumer, clientAddress, method }: Exchange): string {
+    const last = this.caller
+    if (last.consumer !== consumer || last.clientAddress !== clientAddress || last.method !== method) {
+      const who = consumer === null ? '' : `,"consumer":"${jsonText(consumer.name, MAX_NAME)}"`
+      last.consumer = consumer
+      last.clientAddress = clientAddress
+      last.method = method
+      last.text = inOnePiece(
+        `"${who},"client":"${jsonText(clientAddress, MAX_NAME)}","method":"${jsonText(method, MAX_METHOD)}","path":"`,
+      )
+    }
+    return last.text
+  }
+
+  /** From the path to the numbers, the same as for the last line where it ended alike at the same place. */
+  private outcomeOf(exchange: Exchange): string {
+    const { route, endpoint, status, reason, fallback, limitReported } = exchange
+    const last = this.outcome
+    if (
+      last.route !== route ||
+      last.endpoint !== endpoint ||
+      last.status !== status ||
+      last.reason !== reason ||
+      last.fallback !== fallback ||
+      last.limitReported !== limitReported ||
+      last.code !== exchange.code
+    ) {
+      const where =
+        route === null
+          ? ''
+          : `,"route":"${jsonText(route.name, MAX_NAME)}","service":"${jsonText(route.service.name, MAX_NAME)}"`
+      const to = endpoint === null ? '' : `,"endpoint":"${jsonText(endpoint.origin, MAX_NAME)}"`
+      const code = exchange.code === '' ? '' : `,"code":"${exchange.code}"`
+      const why = reason === '' ? '' : `,"reason":"${jsonText(reason, MAX_REASON)}"`
+      const instead = fallback === '' ? '' : `,"fallback":"${fallback}"`
+      const reported = limitReported ? ',"limitReported":true' : ''
+      last.route = route
+      last.endpoint = endpoint
+      last.status = status
+      last.code = exchange.code
+      last.reason = reason
+      last.fallback = fallback
+      last.limitReported = limitReported
+      last.text = inOnePiece(`${where}${to},"status":${status}${code}${why}${instead}${reported}`)
+    }
+    return last.text
   }
 
   /** Calls back when everything written so far is out, or cannot be got out within a second. */
@@ -132,24 +186,12 @@ export class AccessLog {
   close(done: () => void): void {
     this.writer.close(done)
   }
+}
 
-  private routeText(route: Route): string {
-    const text = `,"route":"${jsonText(route.name, MAX_NAME)}","service":"${jsonText(route.service.name, MAX_NAME)}"`
-    this.routes.set(route, text)
-    return text
-  }
-
-  private endpointText(endpoint: Endpoint): string {
-    const text = `,"endpoint":"${jsonText(endpoint.origin, MAX_NAME)}"`
-    this.endpoints.set(endpoint, text)
-    return text
-  }
-
-  private consumerText(consumer: Consumer): string {
-    const text = `,"consumer":"${jsonText(consumer.name, MAX_NAME)}"`
-    this.consumers.set(consumer, text)
-    return text
-  }
+/** API keys in the query are hidden on every route: one that was sent to the wrong one is good elsewhere. */
+function shownQuery({ route, query }: Exchange): string {
+  const parameter = route?.hiddenParameter ?? null
+  return parameter === null ? query : hidden(query, parameter)
 }
 
 /**
@@ -157,11 +199,12 @@ export class AccessLog {
  * @returns null for `off`: then there is nothing to call
  * @throws Error naming TIDEGATE_ACCESS_LOG where the path cannot be opened
  */
-export function createAccessLog(target: string, options: LineWriterOptions = {}): AccessLog | null {
+/** `stdoutFd`: where stdout is in this process. */
+export function createAccessLog(target: string, options: LineWriterOptions = {}, stdoutFd = 1): AccessLog | null {
   if (target === 'off') return null
   let sink: ReturnType<typeof openSink>
   try {
-    sink = openSink(target)
+    sink = openSink(target, stdoutFd)
   } catch (error) {
     throw new Error(`TIDEGATE_ACCESS_LOG: cannot write to ${target}: ${(error as Error).message}`, { cause: error })
   }

@@ -29,7 +29,7 @@ export function createLog({ level, worker, fd = 2 }: LogSettings): Logger {
       base:
         worker === undefined ? { name: 'tidegate', pid: process.pid } : { name: 'tidegate', pid: process.pid, worker },
       // Nothing logs a consumer on purpose; this is for the day someone does.
-      redact: ['secret', 'secrets', '*.secret', '*.secrets', 'consumers[*].secret', 'consumers[*].secrets'],
+      redact: ['secret', 'secrets', 'password', 'apiKeys'].flatMap((key) => [key, `*.${key}`, `consumers[*].${key}`]),
     },
     // Not the destination itself: pino ends a fatal line with its flushSync, which on any error but EAGAIN tries again for ever.
     { write: (line: string) => void destination.write(line) },

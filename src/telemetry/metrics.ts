@@ -3,8 +3,9 @@
 import type { Route, Service } from '../config/compile.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-table.js'
 import { type CountersReader, type RouteTotals, TURNED_AWAY, type WorkerStatus } from '../state/counters.js'
-import { countUpTo, toHdr } from '../state/durations.js'
+import { countUpTo } from '../state/durations.js'
 import type { HealthTable } from '../state/health-table.js'
+import { toHdr } from './quantiles.js'
 
 interface BreakerStatus {
   readonly service: string
@@ -22,6 +23,15 @@ interface RateTableStatus {
   readonly full: number
 }
 
+interface ReplayTableStatus {
+  readonly slots: number
+  readonly live: number
+  readonly repeated: number
+  /** Signatures refused because none more could be remembered. */
+  readonly full: number
+  readonly stuck: number
+}
+
 export interface MetricsSource {
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
@@ -30,6 +40,11 @@ export interface MetricsSource {
   readonly health: HealthTable
   readonly breakers: readonly BreakerStatus[]
   readonly rateTable: RateTableStatus | null
+  readonly replayTable: ReplayTableStatus | null
+  readonly reloads: { readonly ok: number; readonly failed: number }
+  /** The last one, or the start. */
+  readonly reloadedOk: boolean
+  readonly certificates: readonly { readonly file: string; readonly notAfterMs: number }[]
   readonly nowUs: number
   /** Labels of tidegate_build_info: version, node, isolation … */
   readonly build: Readonly<Record<string, string>>
@@ -93,19 +108,34 @@ interface RouteCounts {
 export function renderMetrics(source: MetricsSource): string {
   const out = new Exposition()
   const used: RouteCounts[] = []
-  for (let i = 0; i <= source.counters.routes; i++) {
-    const totals = source.counters.totals(i)
-    if (totals.requests > 0) used.push({ route: source.routes[i]?.name ?? '', totals })
+  for (const { name, slot } of [...source.routes, { name: '', slot: source.counters.routes }]) {
+    const totals = source.counters.totals(slot)
+    if (totals.requests > 0) used.push({ route: name, totals })
   }
   out.family('tidegate_build_info', 'gauge', 'What runs here; always 1.')
   out.sample(1, source.build)
+  reloads(out, source)
   requests(out, used, source)
   durations(out, used)
   upstreams(out, used, source)
   breakers(out, source)
   rateTable(out, source)
+  replayTable(out, source)
   workers(out, source)
+  certificates(out, source)
   return out.toString()
+}
+
+function reloads(out: Exposition, { reloads, reloadedOk }: MetricsSource): void {
+  out.family('tidegate_config_reloads_total', 'counter', 'Times the configuration was read again, by what came of it.')
+  out.sample(reloads.ok, { result: 'ok' })
+  out.sample(reloads.failed, { result: 'failed' })
+  out.family(
+    'tidegate_config_last_reload_successful',
+    'gauge',
+    'Whether the configuration that was read last is the one that is served.',
+  )
+  out.sample(reloadedOk ? 1 : 0)
 }
 
 function requests(out: Exposition, used: readonly RouteCounts[], { routes }: MetricsSource): void {
@@ -188,8 +218,8 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, he
     'Whether requests are sent to the endpoint; one not checked yet counts as up.',
   )
   for (const service of services) {
-    for (const { origin, index } of service.endpoints) {
-      out.sample(health.isUp(index) ? 1 : 0, { service: service.name, endpoint: origin })
+    for (const { origin, slot } of service.endpoints) {
+      out.sample(health.isUp(slot) ? 1 : 0, { service: service.name, endpoint: origin })
     }
   }
 }
@@ -219,6 +249,23 @@ function rateTable(out: Exposition, { rateTable: table }: MetricsSource): void {
   out.sample(table.evictions)
   out.family('tidegate_rate_table_full_total', 'counter', 'Decisions that found no room for their key.')
   out.sample(table.full)
+}
+
+function replayTable(out: Exposition, { replayTable: table }: MetricsSource): void {
+  // No route asks for it.
+  if (table === null || table.slots === 0) return
+  out.family('tidegate_replay_table_slots', 'gauge', 'Accepted signatures there is room for.')
+  out.sample(table.slots)
+  out.family('tidegate_replay_table_live', 'gauge', 'Accepted signatures that would still be good if they came again.')
+  out.sample(table.live)
+  out.family('tidegate_replays_total', 'counter', 'Requests refused because their signature had been accepted before.')
+  out.sample(table.repeated)
+  out.family(
+    'tidegate_replay_table_full_total',
+    'counter',
+    'Requests refused because their signature could not be remembered.',
+  )
+  out.sample(table.full + table.stuck)
 }
 
 function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void {
@@ -258,10 +305,21 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
     'Longest delay of the event loop between the last two heartbeats.',
     (worker) => worker.loopDelayUs / 1e6,
   )
+  gauge('tidegate_worker_memory_bytes', 'Resident memory, a second ago at most.', (worker) => worker.memoryBytes)
   counter('tidegate_worker_restarts_total', 'Workers that were replaced.', (worker) => worker.restarts)
   counter(
     'tidegate_access_log_dropped_total',
     'Access lines lost because their reader lagged or failed.',
     (worker) => worker.logDropped,
   )
+}
+
+function certificates(out: Exposition, source: MetricsSource): void {
+  if (source.certificates.length === 0) return
+  out.family(
+    'tidegate_certificate_expiry_timestamp_seconds',
+    'gauge',
+    'When a certificate of the listener expires, Unix seconds.',
+  )
+  for (const { file, notAfterMs } of source.certificates) out.sample(notAfterMs / 1000, { file })
 }

@@ -21,8 +21,8 @@ const SOCKET_WRITE_BYTES = 16_384
 const PIPE_BUF = 4_096
 
 /** Throws what `open` throws when the path cannot be opened for appending. A FIFO without a reader is such a path. */
-export function openSink(target: string): Sink {
-  if (target === 'stdout') return sinkOn(1)
+export function openSink(target: string, stdoutFd = 1): Sink {
+  if (target === 'stdout') return sinkOn(stdoutFd)
   // Without O_NONBLOCK the open of a FIFO would wait for its reader; a regular file does not notice it.
   const fd = openSync(target, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK, 0o640)
   return describe(fd, true)

@@ -7,6 +7,7 @@ import { Charge } from '../../dist/src/state/charge.js'
 import { KeyHash } from '../../dist/src/state/key-hash.js'
 import { Rate } from '../../dist/src/state/rate.js'
 import { RateTable } from '../../dist/src/state/rate-table.js'
+import { ReplayTable } from '../../dist/src/state/replay-table.js'
 import { attachSegment } from '../../dist/src/state/segment.js'
 
 const port = isMainThread ? process : parentPort
@@ -15,6 +16,7 @@ const answer = (message) => (isMainThread ? process.send(message) : parentPort.p
 let segment
 let table
 let breaker
+let replays
 let start
 
 function charge(key, rate, cost = 1) {
@@ -23,11 +25,14 @@ function charge(key, rate, cost = 1) {
   return made
 }
 
+const keyOf = (text) => new KeyHash().from(start).text(text).finish()
+
 const tasks = {
   attach({ handle, owner, service }) {
     segment = attachSegment(handle)
     table = new RateTable(segment, owner)
     breaker = new Breaker(new BreakerTable(segment), service, owner)
+    replays = new ReplayTable(segment, owner)
     start = new KeyHash().seed(...segment.seed)
     return { pid: process.pid, threadId }
   },
@@ -106,6 +111,39 @@ const tasks = {
       pair[1].verdict = 0
       table.admitAll(pair, 2, nowUs + i * 2000)
     }
+  },
+
+  /** Time stands still, but all begin at once. Answers which of the keys, brought in an order of its own, were let in. */
+  once({ startUs, keys, stride, untilSeconds, nowSeconds }) {
+    const passed = []
+    while (segment.nowUs() < startUs);
+    for (let i = 0, key = 0; i < keys; i++, key = (key + stride) % keys) {
+      if (replays.insert(keyOf(`once-${key}`), untilSeconds, nowSeconds) === 0) passed.push(key)
+    }
+    return { passed }
+  },
+
+  /**
+   * A second has `secondUs`, and keys of its own that everybody brings again and again while it lasts; they take over the slots of those
+   * before them. Answers which were let in, as often as they were.
+   */
+  onceEach({ startUs, untilUs, secondUs, keys, startSeconds, lives }) {
+    const passed = []
+    let brought = 0
+    for (let i = 0, nowUs = segment.nowUs(); nowUs < untilUs; nowUs = segment.nowUs(), i++) {
+      const second = Math.floor((nowUs - startUs) / secondUs)
+      const key = second * keys + (i % keys)
+      const now = startSeconds + second
+      if (replays.insert(keyOf(`each-${key}`), now + lives, now) === 0) passed.push(key)
+      brought++
+    }
+    return { passed, brought }
+  },
+
+  /** Until it is killed: fresh keys. */
+  onceForever({ salt, nowSeconds }) {
+    answer({ going: true })
+    for (let i = 0; ; i++) replays.insert(keyOf(`${salt}-${i}`), nowSeconds + (i >> 8) + 1, nowSeconds + (i >> 8))
   },
 
   /** Permits until it is refused; kept unless `outcome` says how to give them back. */

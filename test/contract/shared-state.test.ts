@@ -8,6 +8,7 @@ import { native, nativeProblem } from '../../native/index.js'
 import { OUTCOME } from '../../src/proxy/breaker.js'
 import { BreakerTable } from '../../src/state/breaker-table.js'
 import { RateTable } from '../../src/state/rate-table.js'
+import { ReplayTable } from '../../src/state/replay-table.js'
 import { openSegment, type Segment, segmentHandle } from '../../src/state/segment.js'
 
 const file = join(import.meta.dirname, 'shared-state-rival.mjs')
@@ -16,6 +17,8 @@ const long = process.env.TIDEGATE_LONG_TESTS === '1'
 const DECISIONS = long ? 1_000_000 : 200_000
 const KEYS = long ? 100_000 : 20_000
 const SECONDS = long ? 10 : 1
+/** Signatures. */
+const REPLAYS = long ? 200_000 : 20_000
 const START_US = Date.UTC(2026, 5, 1) * 1000
 const service = {
   name: 'demo',
@@ -44,14 +47,15 @@ interface Rival {
 interface Kind {
   readonly name: string
   readonly skipped: string
-  open(keys: number): Segment
+  open(keys: number, replayKeys: number): Segment
   rival(segment: Segment, owner: number): Promise<Rival>
   close(segment: Segment): void
 }
 
-const spec = (keys: number) => ({
+const spec = (keys: number, replayKeys: number) => ({
   workers: 4,
   rateLimitKeys: keys,
+  replayKeys,
   services: 4,
   endpoints: 1,
   routes: 1,
@@ -76,15 +80,19 @@ const kinds: Kind[] = [
   {
     name: 'mapped, between processes',
     skipped: nativeProblem,
-    open: (keys) => openSegment(spec(keys), { path: null, isolation: 'process' }),
+    open: (keys, replayKeys) => openSegment(spec(keys, replayKeys), { path: null, isolation: 'process' }),
     async rival(segment, owner) {
-      const child = fork(file, { stdio: ['ignore', 'inherit', 'inherit', 'ipc', segment.fd] })
+      const child = fork(file, { stdio: ['ignore', 'inherit', 'inherit', 'ipc', segment.fd, segment.liveFd] })
       running.push(child)
       const ask: Rival['ask'] = async (task, input = {}) => {
         child.send({ task, ...input })
         return answerOf(child)
       }
-      await ask('attach', { handle: { kind: 'mapped', fd: 4, bytes: segment.bytes }, owner, service })
+      await ask('attach', {
+        handle: { kind: 'mapped', fd: 4, bytes: segment.bytes, liveFd: 5, liveBytes: segment.live.byteLength },
+        owner,
+        service,
+      })
       return {
         ask,
         async kill() {
@@ -98,7 +106,7 @@ const kinds: Kind[] = [
   {
     name: 'shared, between threads',
     skipped: '',
-    open: (keys) => openSegment(spec(keys), { path: null, isolation: 'thread' }),
+    open: (keys, replayKeys) => openSegment(spec(keys, replayKeys), { path: null, isolation: 'thread' }),
     async rival(segment, owner) {
       const worker = new Worker(file)
       running.push(worker)
@@ -120,8 +128,8 @@ const kinds: Kind[] = [
 
 describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
   let segment: Segment
-  const opened = (keys: number): Segment => {
-    segment = open(keys)
+  const opened = (keys: number, replayKeys = REPLAYS): Segment => {
+    segment = open(keys, replayKeys)
     return segment
   }
 
@@ -272,6 +280,66 @@ describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
     expect(found).toBeGreaterThan(0)
   }, 60_000)
 
+  it('lets each of very many signatures in exactly once, whoever brings it first', async () => {
+    opened(100)
+    const times = { untilSeconds: START_US / 1e6 + 300, nowSeconds: START_US / 1e6 }
+    const answers = await Promise.all(
+      (await rivals(4)).map((each, i) =>
+        each.ask('once', { keys: REPLAYS, stride: i < 2 ? 1 : REPLAYS - 1, ...times }),
+      ),
+    )
+    const passed = new Uint8Array(REPLAYS)
+    for (const answer of answers) for (const key of answer.passed) passed[key]!++
+    expect(passed.every((times) => times === 1)).toBe(true)
+    // No one of them had it all.
+    expect(Math.max(...answers.map((answer) => answer.passed.length))).toBeLessThan(REPLAYS)
+    expect(new ReplayTable(segment, 0).totals()).toEqual({ fresh: REPLAYS, repeated: 3 * REPLAYS, full: 0, stuck: 0 })
+  }, 60_000)
+
+  it('lets each signature in exactly once while slots change hands', async () => {
+    opened(100, 800)
+    const each = await rivals(2)
+    const [keys, secondUs, startUs] = [70, 100_000, segment.nowUs()]
+    const seconds = long ? 100 : 26
+    const answers = await Promise.all(
+      each.map((one) =>
+        one.ask('onceEach', {
+          startUs,
+          untilUs: startUs + seconds * secondUs,
+          secondUs,
+          keys,
+          startSeconds: START_US / 1e6,
+          lives: 2,
+        }),
+      ),
+    )
+    const passed = answers.flatMap((answer) => answer.passed)
+    expect(new Set(passed).size).toBe(passed.length)
+    // More than there are slots: they were taken over.
+    const table = new ReplayTable(segment, 0)
+    expect(passed.length).toBeGreaterThan(table.occupancy(0).slots)
+    expect(table.totals()).toMatchObject({ fresh: passed.length, full: 0 })
+  }, 60_000)
+
+  it('remembers signatures on, whatever the workers that brought them died of', async () => {
+    opened(100, 800)
+    const table = new ReplayTable(segment, 0)
+    const locks = () => replayLocks(segment, table.rows)
+    let found = 0
+    for (let round = 0; round < 8 || (found === 0 && round < 60); round++) {
+      const each = await rivals(2)
+      const nowSeconds = START_US / 1e6 + round * 1_000_000
+      await Promise.all(each.map((one, i) => one.ask('onceForever', { nowSeconds, salt: `${round}-${i}` })))
+      await Promise.all(each.map((one) => one.kill()))
+      running.splice(0)
+      found += locks()
+      table.release(0)
+      table.release(1)
+      expect(locks()).toBe(0)
+    }
+    expect(found).toBeGreaterThan(0)
+  }, 60_000)
+
   it('opens a breaker in all workers at once, and lets exactly the probes through', async () => {
     opened(100)
     const each = await rivals(3)
@@ -308,4 +376,13 @@ function claimsIn(segment: Segment, rows: number): number {
   let claims = 0
   for (let at = 0; at < words.length; at += 8) if ((words[at] as bigint) < 0n) claims++
   return claims
+}
+
+/** Rows that somebody holds. */
+function replayLocks(segment: Segment, rows: number): number {
+  const { offset, bytes } = segment.section('replays')
+  const words = new BigInt64Array(segment.buffer, offset + bytes - rows * 1024, rows * 128)
+  let locks = 0
+  for (let row = 0; row < rows; row++) if (words[row * 128] !== 0n) locks++
+  return locks
 }

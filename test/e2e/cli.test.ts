@@ -1,5 +1,5 @@
-import { execFile } from 'node:child_process'
-import { createHash, createHmac } from 'node:crypto'
+import { execFile, spawnSync } from 'node:child_process'
+import { createHash, createHmac, scryptSync } from 'node:crypto'
 import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -49,7 +49,8 @@ test('without a command, help and exit code 2; --help and --version are no mista
   expect(bare.err).toContain('Usage: tidegate')
   const help = await tidegate(['--help'])
   expect(help).toMatchObject({ code: 0, err: '' })
-  for (const word of ['start', 'check', 'routes', 'schema', 'sign', 'Examples:']) expect(help.out).toContain(word)
+  for (const word of ['start', 'check', 'routes', 'schema', 'hash', 'sign', 'Examples:'])
+    expect(help.out).toContain(word)
   const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string }
   expect(await tidegate(['--version'])).toEqual({ code: 0, out: `${version}\n`, err: '' })
 })
@@ -58,6 +59,17 @@ test.each([
   ['an unknown command', ['chekc'], "error: unknown command 'chekc'\n(Did you mean check?)\n"],
   ['an unknown option', ['check', '--jsn'], "error: unknown option '--jsn'\n"],
   ['a missing option', ['sign', '--consumer', 'c'], "error: required option '--url <url>' not specified\n"],
+  ['nobody who signs', ['sign', '--url', 'http://h'], "error: required option '--consumer <name>' not specified\n"],
+  [
+    'a keyid without a key',
+    ['sign', '--key-id', 'k', '--url', 'http://h'],
+    "error: required option '--key <key>' not specified\n",
+  ],
+  [
+    'a key that is none',
+    ['sign', '--key-id', 'k', '--key', '-----BEGIN', '--url', 'http://h'],
+    'error: --key: is no PEM private key\n',
+  ],
   ['a demo of a file', ['start', '--demo', 'x.yaml'], 'error: --demo takes no file\n'],
   [
     'a URL that is none',
@@ -137,6 +149,35 @@ demo.i.com  =/a    GET,POST  0         a             demo     x-m (test)        
     const { code, out } = await tidegate(['routes', file, '--json'], { TEST_SECRET: 'x' })
     expect(code).toBe(0)
     expect((JSON.parse(out) as { name: string }[]).map((row) => row.name)).toEqual(['a', '*.i.com/b/:c', '/'])
+  })
+})
+
+describe('hash', () => {
+  const hashed = (use: string, secret: string) => {
+    const result = spawnSync(process.execPath, [CLI, 'hash', '--for', use], { input: secret, encoding: 'utf8' })
+    return { code: result.status, out: result.stdout.trimEnd(), err: result.stderr }
+  }
+
+  test('makes of a key or a password what the configuration keeps', () => {
+    const key = 'a key of some length'
+    expect(hashed('api-key', `${key}\n`)).toEqual({
+      code: 0,
+      out: `sha256:${createHash('sha256').update(key).digest('hex')}`,
+      err: '',
+    })
+    const [, , , salt = '', kept = ''] = hashed('password', 'pass w\u00f6rd').out.split('$')
+    expect(scryptSync('pass w\u00f6rd', Buffer.from(salt, 'base64'), 32, { N: 16384, r: 8, p: 5 })).toEqual(
+      Buffer.from(kept, 'base64'),
+    )
+  })
+
+  test('refuses nothing, and what is too short, without repeating it', () => {
+    expect(hashed('password', '\n')).toEqual({ code: 2, out: '', err: 'error: standard input is empty\n' })
+    expect(hashed('api-key', 'hunter2')).toEqual({
+      code: 2,
+      out: '',
+      err: 'error: the secret is too short for an API key: 16 random characters at least\n',
+    })
   })
 })
 

@@ -39,7 +39,7 @@ const start = (env: Record<string, string>, rest: object = {}, losesWorkers = fa
   })
 
 async function dial(gateway: Gateway, from = '127.0.0.1'): Promise<Connection> {
-  const connection = await Connection.open(gateway.port, '127.0.0.1', from)
+  const connection = await Connection.open(gateway.port, '127.0.0.1', undefined, from)
   open.push(connection)
   return connection
 }

@@ -217,8 +217,10 @@ describe('on the way to the service', () => {
 
   test.each([
     ['/a/b?c=d', '/a/b?c=d'],
-    ['/a//b/?', '/a//b/?'],
-    ['/%61%2F%20', '/%61%2F%20'],
+    ['/a//b/?//', '/a/b/?//'],
+    ['/%61%20%7e%c3%a9?%61', '/a%20~%C3%A9?%61'],
+    ['/a/./b/../c', '/a/c'],
+    ['/strip/x/../this//that', '/that'],
     ['/strip/this/and/that?q', '/and/that?q'],
     ['/strip/this', '/'],
     ['/strip/this?q', '/?q'],

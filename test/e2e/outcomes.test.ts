@@ -195,8 +195,8 @@ describe('a request whose framing is in doubt is answered 400, ends its connecti
     const connection = await Connection.open(own.port)
     await connection.write(bytes)
     const answer = await connection.answer()
-    // 505 is what uWS calls a request line it cannot read.
-    expect(answer.status).toBe(status)
+    // Without the native gate before it, 505 is what uWS calls a request line it cannot read.
+    expect([400, status]).toContain(answer.status)
     await connection.closedByPeer()
     expect(echo.requests.all.length).toBe(before)
   })

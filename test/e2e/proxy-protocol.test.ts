@@ -92,7 +92,7 @@ afterAll(async () => {
 beforeEach((context) => requireAcceptor(context))
 
 async function say(header: Buffer, from?: string): Promise<Connection> {
-  const connection = await Connection.open(gateway.port, '127.0.0.1', from)
+  const connection = await Connection.open(gateway.port, '127.0.0.1', undefined, from)
   await connection.write(header)
   return connection
 }
@@ -186,7 +186,7 @@ test('a header that does not come is not waited for for ever, and not answered',
 
 describe('who is not trusted', () => {
   test('is served without a header, under its own address', async () => {
-    const connection = await Connection.open(gateway.port, '127.0.0.1', '127.0.0.2')
+    const connection = await Connection.open(gateway.port, '127.0.0.1', undefined, '127.0.0.2')
     expect((await gateway.logged(await connection.exchange({}))).client).toBe('127.0.0.2')
     connection.destroy()
   })
@@ -224,7 +224,7 @@ describe.each(['send-proxy', 'send-proxy-v2'])('HAProxy with %s', (mode) => {
     const haproxy = await startHaproxy(`option httpchk GET /checked/${mode}`, server)
     try {
       await gateway.access.find((line) => line.path === `/checked/${mode}` && line.status === 200, 'the check')
-      const connection = await Connection.open(haproxy.port, '127.0.0.1', '127.0.0.3')
+      const connection = await Connection.open(haproxy.port, '127.0.0.1', undefined, '127.0.0.3')
       expect((await gateway.logged(await connection.exchange({ target: '/through' }))).client).toBe('127.0.0.3')
       connection.destroy()
     } finally {

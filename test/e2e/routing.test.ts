@@ -82,8 +82,30 @@ test.each([
   expect(answer.one('x-service')).toBe(service)
 })
 
-test.each(['/public/../api', '/api/..', '/./api', '/%2e%2e/api'])('dot segments match nothing: %s', async (target) => {
+test.each([
+  ['/public/../api', 'api'],
+  ['/api/..', 'any'],
+  ['/./api', 'api'],
+  ['//api', 'api'],
+  ['/x/%2e%2e/api', 'api'],
+  ['/public/.%2E/%61pi/', 'api'],
+])('%s is read as its service would', async (target, service) => {
+  expect((await call(gateway.port, { target })).one('x-service')).toBe(service)
+})
+
+test.each([
+  '/..',
+  '/api/../../x',
+  '/api%2Fx',
+  '/api%5cx',
+  '/api\\x',
+  '/..;/api',
+  '/public/..;x=1/api',
+  '/%',
+  '/%zz',
+  '/a%00',
+])('what services read in different ways is refused: %s', async (target) => {
   const answer = await call(gateway.port, { target })
-  expect(answer.status).toBe(404)
-  expect(await gateway.logged(answer)).toMatchObject({ code: 'no_route' })
+  expect(answer.status).toBe(400)
+  expect(await gateway.logged(answer)).toMatchObject({ code: 'bad_request', reason: 'ambiguous path', path: target })
 })

@@ -92,7 +92,7 @@ describe.each([
     test.each([
       ['a query', { target: '/path?b=2&a=%20x' }],
       ['an empty query', { target: '/path?' }],
-      ['escapes and a double slash, as they were sent', { target: '/a%2Fb//c%7E' }],
+      ['escapes', { target: '/a%20b/c~' }],
       ['a short body', { method: 'POST', body: 'hello' }],
       ['a body of no bytes', { method: 'POST', body: '' }],
       ['bytes that are no text', { method: 'PUT', body: randomBytes(300) }],
@@ -109,6 +109,13 @@ describe.each([
         bodyBytes: body.length,
         bodySha256: sha256(body),
       })
+    })
+
+    test('one whose path was signed as it was sent; the service gets what it means', async () => {
+      const answer = await call(gateway.port, signed(TEST, { target: '/x/../a//%62%7e?c=%64' }))
+      expect(answer.status).toBe(200)
+      expect(answer.json<Seen>().url).toBe('/a/b~?c=%64')
+      expect((await gateway.logged(answer)).path).toBe('/x/../a//%62%7e')
     })
 
     test.each([

@@ -1,6 +1,8 @@
 // Walks through every function of the addon and every way out of it, for scripts/test-native-sanitized.mjs to watch what it does to
 // memory: node --expose-gc exercise.mjs ADDON. What the functions answer is the business of test/unit/native-*.test.ts.
+
 import assert from 'node:assert/strict'
+import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -8,6 +10,7 @@ import { connect, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
+import { CLASSES, SERVED } from '../support/framing-cases.mjs'
 
 const addon = process.argv[2]
 const native = createRequire(import.meta.url)(addon)
@@ -44,7 +47,8 @@ function failures() {
     ignore,
   ]
   for (const name of Object.keys(native)) {
-    if (name === 'closeFd') continue
+    // Says no where there is no gate, whatever it is asked.
+    if (name === 'closeFd' || name === 'expectBody') continue
     for (const first of values) {
       for (const second of values) {
         if (name === 'listen' && first === '') continue
@@ -111,10 +115,12 @@ async function accepting() {
   process.off('uncaughtException', onUncaught)
   assert.deepEqual(caught, ['not passed on', 'passed on'])
   for (const each of clients) each.destroy()
-  native.stopAccepting(handle)
-  native.stopAccepting(handle)
+  native.refuseNew(handle)
+  native.takeAll(handle)
+  native.stopAccepting(handle, 0)
+  native.stopAccepting(handle, 0)
   await collect()
-  native.stopAccepting(handle)
+  native.stopAccepting(handle, 0)
 
   // A buffer that is taken away while the acceptor reads it.
   const plain = new Int32Array(2)
@@ -128,7 +134,7 @@ async function accepting() {
   const client = connect(second.port, '127.0.0.1', () => client.write('x')).on('error', ignore)
   native.closeFd(await accepted)
   await once(client, 'close').catch(ignore)
-  native.stopAccepting(other)
+  native.stopAccepting(other, 0)
 }
 
 const PAIRS = 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello'
@@ -163,7 +169,7 @@ async function door() {
   }
   const trusted = (address) => address === '127.0.0.2'
   const handle = native.startAccepting(
-    ...[fd, counts, 0, onConnection, ignore, 300, tallies, trusted, true, 200, 40, places, 12345],
+    ...[fd, counts, 0, onConnection, ignore, 300, tallies, trusted, true, 200, 40, places, 12345, false],
   )
   const say = (text, from = '127.0.0.1', pieces = 1) =>
     new Promise((resolve) => {
@@ -209,11 +215,37 @@ async function door() {
   const held = say('GET / HT')
   const relayed = connect(port, '127.0.0.1', () => relayed.write('GET /silent HTTP/1.0\r\n\r\n')).on('error', ignore)
   while (native.relaysUnderWay(handle) === 0) await turn()
-  native.stopAccepting(handle)
+  native.stopAccepting(handle, 0)
   await held
   assert.equal(native.relaysUnderWay(handle), 1)
   relayed.destroy()
   while (native.relaysUnderWay(handle) > 0 || counts[0] > 0) await turn()
+}
+
+/** Descriptors from one end of a Unix socket to the other, both of them here. */
+async function handover() {
+  const at = join(folder, 'handover')
+  const { fd, port } = native.listen('127.0.0.1', 0, 8)
+  const sender = new Worker(
+    `
+    const { workerData, parentPort } = require('node:worker_threads')
+    const native = require(workerData.addon)
+    require('node:net').createServer((socket) => {
+      native.sendDescriptors(socket._handle.fd, [workerData.fd, workerData.fd], 'two of them')
+      socket.end()
+    }).listen(workerData.at, () => parentPort.postMessage('there'))`,
+    { eval: true, workerData: { addon, at, fd } },
+  )
+  await once(sender, 'message')
+  const { fd: connection, descriptors, text } = native.receiveDescriptors(at)
+  assert.equal(text, 'two of them')
+  assert.equal(descriptors.length, 2)
+  for (const each of [connection, ...descriptors]) native.closeFd(each)
+  await sender.terminate()
+  native.closeFd(fd)
+  assert.throws(() => native.receiveDescriptors(join(folder, 'nobody')), { code: 'ENOENT' })
+  assert.throws(() => native.sendDescriptors(0, [], ''), TypeError)
+  assert.ok(port > 0)
 }
 
 /** Threads that end with a mapping and an acceptor open: by themselves, by terminate() and by an exception. */
@@ -224,7 +256,7 @@ async function threads() {
     globalThis.segment = native.openSegment(null, 4096)
     const counts = new Int32Array(segment.buffer, 0, 2)
     const { fd, port } = native.listen('127.0.0.1', 0, 8)
-    const door = [workerData.door ? 5000 : 0, new Float64Array(4), () => false, false, 10, 10, new Int32Array(2 * 32768), 1]
+    const door = [workerData.door ? 5000 : 0, new Float64Array(4), () => false, false, 10, 10, new Int32Array(2 * 32768), 1, false]
     globalThis.handle = native.startAccepting(fd, counts, 0, (fd) => {
       native.closeFd(fd)
       if (workerData.end === 'exit') process.exit()
@@ -253,11 +285,90 @@ async function threads() {
   }
 }
 
+/** Keys that come and go, messages up to the longest, and what is refused. */
+function macs() {
+  for (let i = 0; i < 200; i++) {
+    const secret = Buffer.alloc(64, i)
+    const key = native.hmacKey(secret)
+    for (const length of [0, 1, 55, 56, 64, 1000, 4091]) {
+      const message = 'm'.repeat(length)
+      const mac = createHmac('sha256', secret).update(message).digest('hex')
+      assert.equal(native.hmacMatches(key, message, mac), true)
+      assert.equal(native.hmacMatches(key, message, `${mac}0`), false)
+      assert.equal(native.hmacMatches(key, message, mac.slice(1)), false)
+      assert.equal(native.hmacMatches(key, message, ''), false)
+    }
+    for (const long of ['m'.repeat(4092), '€'.repeat(1364), '\u{1f600}'.repeat(5000)]) {
+      assert.throws(() => native.hmacMatches(key, long, ''), TypeError)
+    }
+    assert.throws(() => native.hmacMatches(key, 1, ''), TypeError)
+    assert.throws(() => native.hmacMatches(key, '', null), TypeError)
+  }
+  assert.throws(() => native.hmacMatches({}, '', ''), TypeError)
+  for (const key of [undefined, 'x', Buffer.alloc(63), Buffer.alloc(65), new Uint16Array(32)]) {
+    assert.throws(() => native.hmacKey(key), TypeError)
+  }
+}
+
+/** Every doubtful request, whole and a byte at a time, through the gate and the parser behind it. */
+async function gate() {
+  const require = createRequire(import.meta.url)
+  let uWS
+  for (const name of ['uWebSockets.js-next', 'uWebSockets.js']) {
+    try {
+      uWS ??= require(name)
+    } catch {}
+  }
+  assert.throws(() => native.guardApp(0, false, false), { code: 'EINVAL' })
+  const told = []
+  native.openGate((exchange) => told.push(exchange))
+  assert.throws(() => native.openGate(ignore), { code: 'EALREADY' })
+  assert.equal(native.expectBody(-1, {}), false)
+  const app = uWS.App()
+  native.guardApp(app.getDescriptor(), false, false)
+  app.any('/*', (res, req) => {
+    const bytes = req.getHeader('transfer-encoding') === '' ? Number(req.getHeader('content-length')) : -1
+    res.onAborted(ignore)
+    if (bytes !== 0 && Number.isSafeInteger(bytes)) assert.equal(native.expectBody(bytes, { bytes }), true)
+    res.onData((_, isLast) => {
+      if (isLast) res.end('ok')
+    })
+  })
+  const listener = await new Promise((resolve) => app.listen('127.0.0.1', 0, resolve))
+  const port = uWS.us_socket_local_port(listener)
+  const requests = [...CLASSES.flatMap(({ requests }) => requests), ...SERVED.map(({ request }) => request)]
+  const send = (request, bytewise) =>
+    new Promise((resolve) => {
+      const bytes = Buffer.from(request, 'latin1')
+      const socket = connect({ port, host: '127.0.0.1', noDelay: true }, async () => {
+        for (let i = 0; bytewise && i < bytes.length && !socket.destroyed; i++) {
+          socket.write(bytes.subarray(i, i + 1))
+          await turn()
+        }
+        if (!bytewise) socket.write(bytes)
+        setTimeout(() => socket.destroy(), 50)
+      })
+      socket.on('error', ignore).on('data', ignore).once('close', resolve)
+    })
+  for (let i = 0; i < requests.length; i += 32) {
+    const some = requests.slice(i, i + 32)
+    await Promise.all(
+      some.flatMap((request) => [send(request, false), ...(request.length < 500 ? [send(request, true)] : [])]),
+    )
+  }
+  assert.ok(told.length > 50 && told.every(({ bytes }) => bytes === -1))
+  uWS.us_listen_socket_close(listener)
+  app.close()
+}
+
 failures()
+macs()
 await segments()
 await accepting()
 await door()
+await handover()
 await threads()
+await gate()
 await collect()
 // No sanitizer counts mappings: of the sixty and more made, none may be left.
 const left = readFileSync('/proc/self/maps', 'utf8')

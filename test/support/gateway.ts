@@ -22,6 +22,12 @@ export interface GatewayOptions {
   readonly workers?: number
   /** Settings besides those below, TIDEGATE_… */
   readonly env?: Readonly<Record<string, string>>
+  /** What must be in no output and on no page of the admin listener, besides the secrets in `config`. */
+  readonly secrets?: readonly string[]
+  /** After `start`. */
+  readonly args?: readonly string[]
+  /** A listening socket, passed on as a service manager does. */
+  readonly listenFd?: number
   /** Workers that die are part of the test. */
   readonly losesWorkers?: boolean
 }
@@ -114,11 +120,18 @@ export class Command {
   /** Settles when the process is gone and nobody holds its output open any more, workers included. */
   readonly ended: Promise<Ended>
 
-  constructor(args: readonly string[], env: Readonly<Record<string, string>>) {
-    const child = spawn(process.execPath, [CLI, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  constructor(args: readonly string[], env: Readonly<Record<string, string>>, listenFd?: number) {
+    const command = [process.execPath, CLI, ...args]
+    // The pid that LISTEN_PID names is that of the shell, and then of what it becomes.
+    const activated = ['sh', '-c', 'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$0" "$@"', ...command]
+    const [program, ...rest] = (listenFd === undefined ? command : activated) as [string, ...string[]]
+    const child = spawn(program, rest, {
+      env,
+      stdio: ['ignore', 'pipe', 'pipe', ...(listenFd === undefined ? [] : [listenFd])],
+    })
     this.child = child
-    collect(child.stdout, this.stdout, this.access)
-    collect(child.stderr, this.stderr, this.log)
+    collect(child.stdout!, this.stdout, this.access)
+    collect(child.stderr!, this.stderr, this.log)
     const lastResort = () => void child.kill('SIGKILL')
     leftBehind.add(lastResort)
     this.ended = new Promise((resolve, reject) => {
@@ -169,6 +182,7 @@ export class Gateway {
     readonly adminPort: number,
     readonly isolation: 'process' | 'thread',
     private readonly options: GatewayOptions,
+    readonly configFile: string,
   ) {}
 
   get access(): Command['access'] {
@@ -212,8 +226,12 @@ export class Gateway {
 
   /** Stops it and holds what must be true of every run. */
   async close(): Promise<void> {
-    const { code, signal } = await this.stop()
     const faults: string[] = []
+    for (const page of this.options.secrets === undefined ? [] : ['/status', '/metrics']) {
+      const { text } = await this.admin(page)
+      faults.push(...this.secretsIn(text).map((secret) => `a secret is on ${page}: ${secret}`))
+    }
+    const { code, signal } = await this.stop()
     if (code !== 0) faults.push(`ended with ${signal ?? `code ${code}`}`)
     faults.push(...this.outputFaults())
     if (faults.length > 0) throw new Error(`${faults.join('\n')}\n--- log:\n${this.command.stderr.text.slice(-4000)}`)
@@ -223,8 +241,11 @@ export class Gateway {
     const faults: string[] = []
     const seen = new Set<string>()
     for (const line of this.access.all) {
-      if (line.text !== undefined) faults.push(`not an access line: ${line.text}`)
-      else if (seen.has(line.rid)) faults.push(`logged twice: ${JSON.stringify(line)}`)
+      if (line.text !== undefined) {
+        // uWS itself, where stdout is the workers' as well.
+        const ofNames = this.isolation === 'thread' && /^(finding|Browsed to SNI:) /.test(line.text)
+        if (!ofNames) faults.push(`not an access line: ${line.text}`)
+      } else if (seen.has(line.rid)) faults.push(`logged twice: ${JSON.stringify(line)}`)
       seen.add(line.rid)
     }
     for (const line of this.log.all) {
@@ -233,10 +254,13 @@ export class Gateway {
       else if (line.msg === 'worker died' && !this.options.losesWorkers) faults.push(`lost a worker: ${line.reason}`)
     }
     const output = this.command.stdout.text + this.command.stderr.text
-    for (const secret of [...secretsOf(this.options.config), ...issuedSignatures()]) {
-      if (output.includes(secret)) faults.push(`a secret or signature is in the output: ${secret}`)
-    }
+    faults.push(...this.secretsIn(output).map((secret) => `a secret or signature is in the output: ${secret}`))
     return faults
+  }
+
+  private secretsIn(text: string): string[] {
+    const { config, secrets = [] } = this.options
+    return [...secretsOf(config), ...issuedSignatures(), ...secrets].filter((secret) => text.includes(secret))
   }
 }
 
@@ -254,21 +278,30 @@ export interface GatewayStatus {
 }
 
 function secretsOf(config: object): string[] {
-  const consumers = (config as { consumers?: Record<string, { secret: string | string[] }> }).consumers ?? {}
+  interface Secrets {
+    readonly secret?: string | string[]
+    readonly httpSignatureKeys?: Readonly<Record<string, { secret?: string }>>
+  }
+  const consumers = (config as { consumers?: Record<string, Secrets> }).consumers ?? {}
   return Object.values(consumers)
-    .flatMap(({ secret }) => secret)
+    .flatMap(({ secret = [], httpSignatureKeys = {} }) => [
+      ...[secret].flat(),
+      ...Object.values(httpSignatureKeys).flatMap((key) => key.secret ?? []),
+    ])
     .filter((secret) => !/^(env|file):/.test(secret))
 }
 
 /** Resolves once every worker listens. */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
+  const file = writeConfig(options.config)
   const command = new Command(
-    ['start'],
+    ['start', ...(options.args ?? [])],
     cleanEnvironment({
-      TIDEGATE_CONFIG: writeConfig(options.config),
+      TIDEGATE_CONFIG: file,
       TIDEGATE_WORKERS: String(options.workers ?? 2),
       ...options.env,
     }),
+    options.listenFd,
   )
   const early = command.ended.then(({ code, signal }) => {
     throw new Error(`the gateway ended with ${signal ?? code} before it listened:\n${command.stderr.text}`)
@@ -283,7 +316,8 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     const starting = command.log.all.find((line) => line.msg === 'starting')
     const { port, adminPort } = listening
     if (typeof port !== 'number' || typeof adminPort !== 'number') throw new Error('its listening line names no ports')
-    return new Gateway(command, port, adminPort, starting?.isolation === 'thread' ? 'thread' : 'process', options)
+    const isolation = starting?.isolation === 'thread' ? 'thread' : 'process'
+    return new Gateway(command, port, adminPort, isolation, options, file)
   } catch (error) {
     command.child.kill('SIGKILL')
     throw error

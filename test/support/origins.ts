@@ -2,8 +2,10 @@
 // does whatever a script says, down to dying in the middle of a header.
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer as createHttpServer } from 'node:http'
+import { createServer as createHttpServer, type RequestListener } from 'node:http'
+import { createServer as createHttpsServer } from 'node:https'
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net'
+import type { TLSSocket, TlsOptions } from 'node:tls'
 import { Lines } from './lines.js'
 import { type Body, ByteReader, chunkOf, framingOf, type Head, readBody, readHead, write } from './wire.js'
 
@@ -16,6 +18,9 @@ export interface Seen {
   readonly bodyBytes: number
   readonly bodySha256: string
   readonly trailers: readonly string[]
+  /** Over TLS: the name that was asked for, and the one in the gateway's certificate. */
+  readonly serverName?: string
+  readonly clientName?: string
 }
 
 export interface Origin {
@@ -25,6 +30,8 @@ export interface Origin {
   readonly requests: Lines<Seen>
   /** Connections opened so far. */
   readonly connections: number
+  /** Received so far, on all of them. */
+  readonly bytes: number
   close(): Promise<void>
 }
 
@@ -47,13 +54,20 @@ export interface EchoOptions {
   readonly status?: (path: string) => number
   /** A given port instead of any free one. */
   readonly port?: number
+  /** Speaks TLS. */
+  readonly tls?: TlsOptions
 }
 
 /** Answers any request with what it saw, as JSON. */
-export async function startEcho({ headers = {}, status = () => 200, port = 0 }: EchoOptions = {}): Promise<Origin> {
+export async function startEcho({
+  headers = {},
+  status = () => 200,
+  port = 0,
+  tls,
+}: EchoOptions = {}): Promise<Origin> {
   const requests = new Lines<Seen>('request')
   let connections = 0
-  const server = createHttpServer((request, response) => {
+  const answer: RequestListener = (request, response) => {
     const hash = createHash('sha256')
     let bodyBytes = 0
     request.on('data', (chunk: Buffer) => {
@@ -63,23 +77,31 @@ export async function startEcho({ headers = {}, status = () => 200, port = 0 }: 
     request.on('end', () => {
       const { method = '', url = '', rawHeaders, rawTrailers } = request
       const seen: Seen = { method, url, rawHeaders, bodyBytes, bodySha256: hash.digest('hex'), trailers: rawTrailers }
+      if (tls !== undefined) Object.assign(seen, namesOf(request.socket as TLSSocket))
       requests.push(seen)
       response.writeHead(status(url), { 'content-type': 'application/json', ...headers })
       response.end(JSON.stringify(seen))
     })
     request.on('error', () => {})
-  })
+  }
+  const server = tls === undefined ? createHttpServer(answer) : createHttpsServer(tls, answer)
   server.on('connection', () => {
     connections++
   })
   // The gateway lets go of idle connections first.
   server.keepAliveTimeout = 60_000
-  return listen(server, port, {
+  const origin = {
     requests,
     get connections() {
       return connections
     },
-  })
+  }
+  return listen(server, port, origin, tls === undefined ? 'http://127.0.0.1' : 'https://localhost')
+}
+
+function namesOf(socket: TLSSocket): Pick<Seen, 'serverName' | 'clientName'> {
+  const cn = socket.getPeerCertificate().subject?.CN
+  return { serverName: socket.servername || '', ...(cn !== undefined && { clientName: cn }) }
 }
 
 /** A request at the scripted origin, and the socket it came on. */
@@ -173,23 +195,35 @@ export async function startScripted(scripts: Readonly<Record<string, Script>>): 
   })
 }
 
-function listen(server: Server, port: number, rest: Pick<Origin, 'requests' | 'connections'>): Promise<Origin> {
+function listen(
+  server: Server,
+  port: number,
+  rest: Pick<Origin, 'requests' | 'connections'>,
+  origin = 'http://127.0.0.1',
+): Promise<Origin> {
   const sockets = new Set<Socket>()
+  let bytes = 0
   server.on('connection', (socket: Socket) => {
     sockets.add(socket)
     socket.on('error', () => {})
-    socket.once('close', () => sockets.delete(socket))
+    socket.once('close', () => {
+      sockets.delete(socket)
+      bytes += socket.bytesRead
+    })
   })
   return new Promise((resolve, reject) => {
     server.once('error', reject)
     server.listen(port, '127.0.0.1', () => {
       const own = (server.address() as AddressInfo).port
       resolve({
-        url: `http://127.0.0.1:${own}`,
+        url: `${origin}:${own}`,
         port: own,
         requests: rest.requests,
         get connections() {
           return rest.connections
+        },
+        get bytes() {
+          return [...sockets].reduce((sum, socket) => sum + socket.bytesRead, bytes)
         },
         close: () =>
           new Promise((done) => {

@@ -1,6 +1,7 @@
 // The client of the end-to-end tests: a socket on which exact bytes are written and answers are parsed strictly. Not node:http, which
 // would tidy up both what is sent and what is received.
 import { connect, type Socket } from 'node:net'
+import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'node:tls'
 import { type Body, ByteReader, chunkOf, framingOf, Head, quote, readBody, readChunk, readHead, write } from './wire.js'
 
 export interface RequestParts {
@@ -95,12 +96,16 @@ export class Connection {
     this.gone = new Promise((resolve) => socket.once('close', () => resolve()))
   }
 
-  /** @param from another loopback address to come from */
-  static open(port: number, host = '127.0.0.1', from?: string): Promise<Connection> {
+  /**
+   * @param tls over TLS; rejects when the handshake fails
+   * @param from another loopback address to come from
+   */
+  static open(port: number, host = '127.0.0.1', tls?: TlsOptions, from?: string): Promise<Connection> {
     return new Promise((resolve, reject) => {
-      const socket = connect({ port, host, noDelay: true, ...(from === undefined ? {} : { localAddress: from }) })
+      const to = { port, host, noDelay: true, ...(from === undefined ? {} : { localAddress: from }) }
+      const socket = tls === undefined ? connect(to) : connectTls({ ...to, ...tls })
       socket.once('error', reject)
-      socket.once('connect', () => {
+      socket.once(tls === undefined ? 'connect' : 'secureConnect', () => {
         socket.off('error', reject)
         resolve(new Connection(socket))
       })
@@ -159,8 +164,8 @@ export class Connection {
 }
 
 /** One request on a connection of its own. */
-export async function call(port: number, parts: RequestParts = {}): Promise<Answer> {
-  const connection = await Connection.open(port)
+export async function call(port: number, parts: RequestParts = {}, tls?: TlsOptions): Promise<Answer> {
+  const connection = await Connection.open(port, '127.0.0.1', tls)
   try {
     const answer = await connection.exchange(parts)
     if (connection.reader.leftOver.length > 0) throw new Error(`after the answer: ${quote(connection.reader.leftOver)}`)

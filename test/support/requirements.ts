@@ -42,6 +42,15 @@ export function requireAcceptor(context: TestContext): void {
   if (native === null) missing(context, `workers are threads: ${nativeProblem}`)
 }
 
+/** Some faults of framing are seen only by the native gate. */
+export function requireGate(
+  context: TestContext,
+  gateway: { readonly log: { readonly all: readonly { msg: string }[] } },
+): void {
+  const without = gateway.log.all.some((line) => line.msg.includes('no gate before the parser'))
+  if (without) missing(context, 'the native addon was not built: nothing stands before uWebSockets.js')
+}
+
 /** Only a process can be killed or stopped without the others. */
 export function requireProcesses(context: TestContext, gateway: { readonly isolation: string }): void {
   if (gateway.isolation === 'process') return

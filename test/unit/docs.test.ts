@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { SETTINGS } from '../../src/config/settings.js'
 import { OUTCOMES } from '../../src/outcome.js'
 import { EMPTY_BODY_HASH, sign, signedBodyHash } from '../../src/policy/signature.js'
+import { CLASSES, SERVED } from '../support/framing-cases.mjs'
 
 const root = path.resolve(import.meta.dirname, '../..')
 const read = (file: string): string => readFileSync(path.join(root, file), 'utf8')
@@ -15,6 +16,7 @@ const DOCUMENTS = [
   'README.md',
   'ARCHITECTURE.md',
   'CHANGELOG.md',
+  'SECURITY.md',
   ...readdirSync(path.join(root, 'docs')).map((name) => `docs/${name}`),
 ]
 
@@ -105,6 +107,14 @@ describe('the tree in ARCHITECTURE', () => {
         .filter((file) => !existsSync(path.join(root, file)) && !existsSync(path.join(root, 'src', file))),
     )
     expect(missing).toEqual([])
+  })
+})
+
+describe('the table of refused requests', () => {
+  it('has a row for each class and each request that must be served', () => {
+    const [table = ''] = read('docs/framing.md').split('<!-- end -->')
+    const rows = [...table.matchAll(/^\| (.+?) \| (?:[\d, .]*) \|/gm)].map(([, name]) => name)
+    expect(rows).toEqual([...CLASSES, ...SERVED].map(({ name }) => name))
   })
 })
 

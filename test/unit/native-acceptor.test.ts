@@ -21,7 +21,7 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
     acceptors = []
   })
   afterEach(() => {
-    for (const each of acceptors) each.close()
+    for (const each of acceptors) each.close(0)
     for (const each of sockets) each.destroy()
     for (const each of children) each.kill('SIGKILL')
   })
@@ -122,8 +122,8 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
     let acceptor: Acceptor
     const accepted = new Promise<number>((resolve) => {
       const onConnection = (connection: number) => {
-        acceptor.close()
-        acceptor.close()
+        acceptor.close(0)
+        acceptor.close(0)
         resolve(connection)
       }
       acceptor = accept({ fd, counts: new Int32Array(1), self: 0, onConnection, door: null, onError: ignore })
@@ -232,5 +232,40 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
     await startWorker(1, 2, [fd, segment.fd])
     expect(await Promise.all(waiting)).toHaveLength(20)
     for (const each of [fd, segment.fd]) closeFd(each)
+  })
+
+  it('lets in who has begun, and answers no one else, once new ones are refused', async () => {
+    const { fd, port } = listen('127.0.0.1', 0, 128)
+    const accepted: number[] = []
+    const acceptor = accept({
+      fd,
+      counts: new Int32Array(1),
+      self: 0,
+      onConnection: (connection) => void accepted.push(connection),
+      onError: ignore,
+    })
+    // Shaken hands, and nothing said yet: in nobody's queue, and reset by a socket that closes.
+    const silent = connect(port, '127.0.0.1')
+    sockets.push(silent)
+    await once(silent, 'connect')
+    acceptor.refuseNew()
+    const late = connect(port, '127.0.0.1')
+    sockets.push(late)
+    const refused = once(late, 'error')
+    await new Promise<void>((resolve) => silent.write('x', () => resolve()))
+    await expect
+      .poll(() => {
+        acceptor.takeAll()
+        return accepted.length
+      })
+      .toBe(1)
+    acceptor.close(0)
+    acceptor.takeAll()
+    acceptor.refuseNew()
+    // A second later, when it tries again and there is no socket any more.
+    expect(((await refused)[0] as NodeJS.ErrnoException).code).toBe('ECONNREFUSED')
+    const server = new Socket({ fd: accepted[0] as number })
+    sockets.push(server)
+    expect(String((await once(server, 'data'))[0])).toBe('x')
   })
 })

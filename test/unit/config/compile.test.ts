@@ -17,19 +17,33 @@ consumers: { c: { secret: x } }
 services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { endpoints: [https://h:443] } }
 routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] }]
 `)
-  expect(table.consumers).toEqual([{ name: 'c', index: 0, secrets: ['x'], algorithm: 'sha256', signs: 'request' }])
+  expect(table.consumers).toEqual([
+    {
+      name: 'c',
+      index: 0,
+      secrets: ['x'],
+      algorithm: 'sha256',
+      signs: 'request',
+      apiKeys: [],
+      password: null,
+      groups: [],
+      httpSignatureKeys: [],
+      certificateNames: [],
+    },
+  ])
   expect(table.consumersByName.get('c')).toBe(table.consumers[0])
   expect(table.services).toEqual([
     {
       name: 's',
       index: 0,
-      endpoints: [{ origin: 'http://h', authority: 'h', index: 0 }],
+      endpoints: [{ origin: 'http://h', authority: 'h', serverName: 'h', index: 0, slot: 0 }],
       connectTimeoutMs: 2000,
       firstByteTimeoutMs: 15_000,
       idleTimeoutMs: 60_000,
       totalTimeoutMs: Infinity,
       client: 'lean',
       pipelining: 1,
+      tls: { verify: true },
       breaker: {
         windowMs: 10_000,
         minRequests: 20,
@@ -46,7 +60,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     },
     expect.objectContaining({
       name: 'bare',
-      endpoints: [{ origin: 'https://h', authority: 'h', index: 1 }],
+      endpoints: [{ origin: 'https://h', authority: 'h', serverName: 'h', index: 1, slot: 1 }],
       breaker: null,
       health: null,
     }),
@@ -56,12 +70,21 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: '/',
       index: 0,
+      slot: 0,
       match: { hosts: [], path: { text: '/', exact: false, segments: [] }, methods: null, headers: [], priority: 0 },
       service: table.services[0],
-      auth: 'x-m',
+      auth: ['x-m'],
+      challenge: '\r\nwww-authenticate: x-m',
       signBody: true,
       maxSkewSeconds: 300,
+      httpSignature: null,
+      replayOnce: false,
       allow: null,
+      allowGroups: [],
+      addresses: null,
+      strippedFields: ['x-m'],
+      strippedParameter: null,
+      hiddenParameter: null,
       limits: [
         {
           name: '/#0',
@@ -166,4 +189,57 @@ trustedProxies: [10.0.0.0/8, 192.168.1.1, 'fd00::/8', '::1', '::ffff:1.2.3.4']
     '::1/128',
     '1.2.3.4/32',
   ])
+})
+
+test('what ends at the gateway are the fields of the kinds of credentials that a route allows', () => {
+  const table = tableOf(`
+apiKeys: { header: X-Key, query: key }
+consumers: { c: { secret: x, apiKeys: [sha256:${'a'.repeat(64)}], password: sha256:${'b'.repeat(64)} } }
+${services}
+routes:
+  - { match: { path: /a }, service: s, auth: [api-key, basic] }
+  - { match: { path: /b }, service: s, auth: basic, stripCredentials: false }
+  - { match: { path: /c }, service: s, auth: none }
+`)
+  expect(table.routes.map(({ strippedFields, strippedParameter }) => [strippedFields, strippedParameter])).toEqual([
+    [['authorization', 'x-key'], 'key'],
+    [[], null],
+    [[], null],
+  ])
+  expect(table.routes.map(({ hiddenParameter }) => hiddenParameter)).toEqual(['key', 'key', 'key'])
+  expect(table.routes[0]?.challenge).toBe(
+    '\r\nwww-authenticate: ApiKey\r\nwww-authenticate: Basic realm="tidegate", charset="UTF-8"',
+  )
+})
+
+test('an issuer has its defaults, and knows which consumer each claim means', () => {
+  const table = tableOf(`
+consumers: { alice: { jwt: { acme: 'auth0|1' } }, bob: { jwt: { acme: b, other: alice } } }
+jwt:
+  acme: { issuer: https://acme.example/, audience: gw, jwks: { url: https://acme.example/jwks } }
+  other: { issuer: other, audience: [gw, api], secrets: ${'s'.repeat(32)}, leeway: 5s }
+${services}
+routes: [{ match: {}, service: s, auth: jwt }]
+`)
+  const [acme, other] = table.issuers
+  expect(acme).toEqual({
+    name: 'acme',
+    issuer: 'https://acme.example/',
+    audience: ['gw'],
+    algorithms: ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'],
+    secrets: [],
+    keys: [],
+    jwks: { url: 'https://acme.example/jwks', maxAgeMs: 600_000, cooldownMs: 30_000 },
+    leewaySeconds: 30,
+    consumerClaim: 'sub',
+    groupsClaim: null,
+    groups: [],
+    admitsUnlisted: false,
+    consumers: new Map([
+      ['auth0|1', table.consumersByName.get('alice')],
+      ['b', table.consumersByName.get('bob')],
+    ]),
+  })
+  expect(other).toMatchObject({ algorithms: ['HS256'], audience: ['gw', 'api'], leewaySeconds: 5, jwks: null })
+  expect(other?.consumers.get('alice')?.name).toBe('bob')
 })

@@ -45,7 +45,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     [
       'an unknown section',
       `${SOUND}servces: {}\n`,
-      'gw.yaml:4:1: servces: unknown key; known: consumers, limits, trustedProxies',
+      'gw.yaml:4:1: servces: unknown key; known: consumers, apiKeys, jwt, httpSignature, replay, limits, tls, trustedProxies, paths, underscoresInHeaders',
     ],
     [
       'a misspelt key',
@@ -75,7 +75,11 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       route('match: {}, service: s, auth: x-m'),
       'gw.yaml:3:30: routes[0].auth: x-m needs someone who may call: consumers is empty',
     ],
-    ['no auth', route('match: {}, service: s'), 'gw.yaml:3:5: routes[0].auth: is missing (x-m or none)'],
+    [
+      'no auth',
+      route('match: {}, service: s'),
+      'gw.yaml:3:5: routes[0].auth: is missing (x-m, http-signature, api-key, basic, jwt, client-certificate or none)',
+    ],
     [
       'what only signed routes have on an open one',
       route('match: {}, service: s, auth: none, signBody: true, maxSkew: 1s'),
@@ -144,7 +148,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     ],
     [
       'paths that no request has',
-      `${SERVICES}routes:\n${['a', '/a?b', '/a b', '/*', '/a/../b', '/%zz', '/:'].map((p) => `  - { match: { path: '${p}' }, service: s, auth: none }\n`).join('')}`,
+      `${SERVICES}routes:\n${['a', '/a?b', '/a b', '/*', '/a/../b', '/%zz', '/:', '/a//b', '/a\\b'].map((p) => `  - { match: { path: '${p}' }, service: s, auth: none }\n`).join('')}`,
       `gw.yaml:3:16: routes[0].match.path: must start with '/', "a" does not`,
       'gw.yaml:4:16: routes[1].match.path: is a path: no query and no fragment',
       'gw.yaml:5:16: routes[2].match.path: must not contain blanks or control characters',
@@ -152,6 +156,8 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       "gw.yaml:7:16: routes[4].match.path: must not contain '.' or '..' segments",
       'gw.yaml:8:16: routes[5].match.path: has a % that is not followed by two hex digits',
       `gw.yaml:9:16: routes[6].match.path: has ":": a parameter is ':' and a name`,
+      'gw.yaml:10:16: routes[7].match.path: must not contain empty segments',
+      'gw.yaml:11:16: routes[8].match.path: must not contain backslashes',
     ],
     [
       'two kinds of path',
@@ -298,7 +304,9 @@ describe('files', () => {
   test.each(blocks.map(([, yaml]) => yaml as string).filter((yaml) => /^routes:/m.test(yaml)))(
     'a configuration in README is sound: %s',
     (yaml) => {
-      const env = Object.fromEntries([...yaml.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret']))
+      const env = Object.fromEntries(
+        [...yaml.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret of thirty-two bytes or more']),
+      )
       expect(problemsIn(yaml, env)).toEqual([])
     },
   )
@@ -306,7 +314,9 @@ describe('files', () => {
   const examples = readdirSync('examples').filter((file) => /\.(yaml|json)$/.test(file))
   test.each(examples)('examples/%s is sound', (file) => {
     const text = readFileSync(path.join('examples', file), 'utf8')
-    const env = Object.fromEntries([...text.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret']))
+    const env = Object.fromEntries(
+      [...text.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret of thirty-two bytes or more']),
+    )
     const { config, settings } = loadConfig({ file: path.join('examples', file), env })
     expect(compile(config, settings).routes.length).toBe(config.routes.length)
   })
@@ -329,7 +339,7 @@ describe('the environment', () => {
       port: 8080,
       adminHost: '127.0.0.1',
       adminPort: 9901,
-      workers: os.availableParallelism(),
+      workers: Math.min(128, os.availableParallelism()),
       isolation: 'auto',
       state: `/run/user/7/tidegate-${process.getuid?.()}-8080.state`,
       logLevel: 'info',
@@ -345,7 +355,11 @@ describe('the environment', () => {
       maxBodyBytes: 1048576,
       minBodyBytesPerSecond: 240,
       rateLimitKeys: 131072,
+      replayKeys: 262144,
       drainTimeoutMs: 10000,
+      shutdownDelayMs: 0,
+      watchConfig: 'off',
+      workerMemoryMaxBytes: 0,
     })
     expect(loadSettings({ RUNTIME_DIRECTORY: '/run/a:/run/b', TIDEGATE_PORT: '81' }).state).toMatch(
       /^\/run\/a\/.*-81\.state$/,
@@ -369,7 +383,7 @@ describe('the environment', () => {
       'TIDEGATE_PROT: no such setting; did you mean TIDEGATE_PORT?',
       'TIDEGATE_WHATEVER_ELSE: no such setting',
       'TIDEGATE_PORT: must be a whole number between 0 and 65535, "65536" is not',
-      'TIDEGATE_WORKERS: must be a whole number between 1 and 256, "0" is not',
+      'TIDEGATE_WORKERS: must be a whole number between 1 and 128, "0" is not',
       'TIDEGATE_ISOLATION: must be auto, process or thread, "fork" is not',
       'TIDEGATE_MAX_BODY_BYTES: must be a number of bytes between 0 and 1099511627776, KiB, MiB and GiB allowed, "1MB" is not',
       'TIDEGATE_DRAIN_TIMEOUT_MS: must be a whole number between 0 and 3600000, "-1" is not',

@@ -67,6 +67,7 @@ function check(ports: readonly number[], rules: HealthCheck = RULES) {
     origin: `http://127.0.0.1:${port}`,
     authority: `127.0.0.1:${port}`,
     index,
+    slot: index,
   }))
   const service = { name: 'demo', endpoints, health: rules } as unknown as Service
   const unchecked = { name: 'unchecked', endpoints, health: null } as unknown as Service

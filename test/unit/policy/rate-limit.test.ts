@@ -38,7 +38,7 @@ function policy(over: Partial<LimitPolicy> = {}): LimitPolicy {
 
 let routes = 0
 function route(...limits: LimitPolicy[]): Route {
-  return { name: `route-${routes}`, index: routes++, limits } as unknown as Route
+  return { name: `route-${routes}`, index: routes++, auth: [], limits } as unknown as Route
 }
 
 interface Request {

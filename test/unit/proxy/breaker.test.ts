@@ -388,7 +388,7 @@ describe('the table', () => {
     const words = new BigInt64Array(segment.buffer, offset, bytes / 8)
     const at = [...words.keys()].find((word) => word % 128 === 1 && words[word] !== 0n) as number
     words[at]! ^= 1n
-    expect(table.adopt(table)).toBe(39)
+    expect(table.adopt(table, () => false)).toBe(39)
     const states = Array.from({ length: 40 }, (_, i) => breakerOf(0, {}, `service-${i}`).state)
     expect(states.filter((state) => state === 'open')).toHaveLength(39)
     expect(table.records().size).toBe(40)
@@ -407,10 +407,20 @@ describe('the table', () => {
     for (let i = 0; i < table.capacity; i++) breakerOf(0, {}, `old-${i}`)
     call(breakerOf(0, {}, 'old-7'), failed, 10)
     expect(() => breakerOf(0, {}, 'new')).toThrow(/no room for the breaker of new/)
-    table.retain(['old-7', 'old-8', 'new'])
-    expect([...table.records().keys()].sort()).toEqual(['old-7', 'old-8'])
+    const held = breakerOf(0, {}, 'old-9')
+    const all = new Set([...table.records().keys()])
+    expect(table.provide(['old-7', 'old-8', 'new'], all)).toBe(false)
+    expect(table.provide(['old-7', 'old-8', 'new'], null)).toBe(false)
+    expect(table.records().size).toBe(table.capacity)
+    const unused = new Set([...all].filter((name) => name !== 'old-3'))
+    expect(table.provide(['old-7', 'old-8', 'new'], unused)).toBe(true)
+    expect([...table.records().keys()].filter((name) => !all.has(name))).toEqual(['new'])
+    expect(table.records().has('old-3')).toBe(false)
     expect(breakerOf(0, {}, 'old-7').state).toBe('open')
     expect(breakerOf(0, {}, 'new').state).toBe('closed')
+    // What a worker has in its hands stays where it is, whoever comes and goes beside it.
+    call(held, failed, 10)
+    expect(breakerOf(0, {}, 'old-9').state).toBe('open')
   })
 })
 

@@ -33,7 +33,7 @@ function setUp() {
 
 function exchange(route: number | null, status: number, fields: Partial<Exchange> = {}): Exchange {
   const made = new Exchange(NO_RESPONSE, 0, 'GET', '/', '', [])
-  return Object.assign(made, { route: route === null ? null : ({ index: route } as Route), status }, fields)
+  return Object.assign(made, { route: route === null ? null : ({ slot: route } as Route), status }, fields)
 }
 
 describe('counters', () => {
@@ -66,7 +66,7 @@ describe('counters', () => {
     const totals = reader.totals(1)
     expect([...totals.codes.keys()]).toEqual(OUTCOME_CODES)
     expect(totals.statuses.map(([status]) => status)).not.toContain('other')
-    expect(new Map(totals.statuses).get('503')).toBe(3)
+    expect(new Map(totals.statuses).get('503')).toBe(4)
   })
 
   it('fall back to the class of a status that has no place of its own', () => {
@@ -120,11 +120,18 @@ describe('counters', () => {
     const { offset } = segment.section('counters')
     writers[1]!.count(exchange(0, 100, { code: OUTCOME_CODES[0]!, bytesIn: 1, attempts: 1, limitReported: true }), 0)
     writers[1]!.count(exchange(null, 999, { code: OUTCOME_CODES.at(-1)!, bytesIn: 1, attempts: 1 }), MAX_DURATION_US)
-    const bytes = new Uint8Array(segment.buffer, 0, offset + 3 * share)
+    const bytes = new Uint8Array(segment.live, 0, offset + 3 * share)
     const written = (from: number, to: number) => bytes.subarray(from, to).some((byte) => byte !== 0)
     expect(written(offset, offset + share)).toBe(false)
     expect(written(offset + share, offset + 2 * share)).toBe(true)
     expect(written(offset + 2 * share, offset + 3 * share)).toBe(false)
+  })
+
+  it('begin at nothing for a route that takes over a place', () => {
+    const { writers, reader } = setUp()
+    for (const writer of writers) for (const route of [0, 1]) writer.count(exchange(route, 200), 10)
+    reader.clear(1)
+    expect([reader.totals(0).requests, reader.totals(1).requests]).toEqual([WORKERS, 0])
   })
 
   it('refuse a section that is too small', () => {
@@ -159,7 +166,7 @@ describe('worker table', () => {
     writers[1]!.begin()
     writers[1]!.begin()
     writers[1]!.count(exchange(0, 200), 1)
-    writers[1]!.beat(6_000_000, 1500, 7)
+    writers[1]!.beat(6_000_000, 1500, 7, 2 ** 26)
     expect(table.read(1)).toMatchObject({
       state: 'listening',
       connections: 1,
@@ -168,9 +175,14 @@ describe('worker table', () => {
       startedUs: 5_000_000,
       loopDelayUs: 1500,
       logDropped: 7,
+      memoryBytes: 2 ** 26,
     })
     table.draining(1)
-    expect(table.state(1)).toBe('draining')
+    // The acceptors see nobody to leave a connection to, and the page still how many there are.
+    expect(table.connections[1]).toBeLessThan(0)
+    expect(table.read(1)).toMatchObject({ state: 'draining', connections: 1 })
+    writers[1]!.connectionClosed()
+    expect(table.read(1).connections).toBe(0)
     table.vacate(1)
     expect(table.read(1)).toMatchObject({ state: 'empty', pid: 0, connections: -1, inFlight: 0 })
     table.started(1, 101, 9_000_000)
@@ -186,10 +198,10 @@ describe('worker table', () => {
 
   it('keeps the access lines that earlier workers of the slot lost', () => {
     const { segment, table, writers } = setUp()
-    writers[0]!.beat(1, 0, 40)
+    writers[0]!.beat(1, 0, 40, 0)
     const next = new WorkerCounters(segment, table, 0, ROUTES)
-    next.beat(2, 0, 2)
-    next.beat(3, 0, 3)
+    next.beat(2, 0, 2, 0)
+    next.beat(3, 0, 3, 0)
     expect(table.read(0).logDropped).toBe(43)
   })
 

@@ -1,13 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import {
-  bucketOf,
-  bucketStartUs,
-  countUpTo,
-  DURATION_BUCKETS,
-  MAX_DURATION_US,
-  toHdr,
-} from '../../../src/state/durations.js'
+import { bucketOf, bucketStartUs, countUpTo, DURATION_BUCKETS, MAX_DURATION_US } from '../../../src/state/durations.js'
+import { toHdr } from '../../../src/telemetry/quantiles.js'
 
 describe('duration buckets', () => {
   it('lie side by side from 0 to 2^32 µs, none wider than a sixteenth of where it begins', () => {

@@ -84,11 +84,11 @@ function setUp() {
   const segment = openSegment(spec, { path: null, isolation: 'thread' })
   const service = {
     name: 'demo',
-    endpoints: [0, 1, 2].map((index) => ({ origin: `http://127.0.0.1:900${index % 2}`, index })),
+    endpoints: [0, 1, 2].map((index) => ({ origin: `http://127.0.0.1:900${index % 2}`, slot: index })),
   } as unknown as Service
   const routes = [
-    { name: 'hello', index: 0, service, limits: [{}] },
-    { name: AWKWARD, index: 1, service, limits: [] },
+    { name: 'hello', slot: 0, service, limits: [{}] },
+    { name: AWKWARD, slot: 1, service, limits: [] },
   ] as unknown as Route[]
   const table = new WorkerTable(segment, 2)
   table.reset()
@@ -108,11 +108,15 @@ function setUp() {
       renderMetrics({
         routes,
         services: [service],
+        reloads: { ok: 0, failed: 0 },
+        reloadedOk: true,
         counters: new CountersReader(segment, 2, 2),
         workers: table.readAll(),
         health,
         breakers: [{ service: 'demo', state: 'open', transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 } }],
         rateTable: { slots: 1024, probes: 12, evictions: 3, full: 1 },
+        replayTable: { slots: 96, live: 7, repeated: 2, full: 1, stuck: 4 },
+        certificates: [],
         nowUs: 3_500_000,
         build: { version: '0.1.0', isolation: 'process' },
         ...more,
@@ -201,11 +205,22 @@ describe('metrics', () => {
     expect([...read({ rateTable: null }).keys()].filter((name) => name.includes('rate_table'))).toEqual([])
   })
 
+  it('show the table of signatures where a route wants it', () => {
+    const { read } = setUp()
+    const families = read()
+    expect(value(families, 'tidegate_replays_total', {})).toBe(2)
+    expect(value(families, 'tidegate_replay_table_slots', {})).toBe(96)
+    expect(value(families, 'tidegate_replay_table_live', {})).toBe(7)
+    expect(value(families, 'tidegate_replay_table_full_total', {})).toBe(5)
+    const none = read({ replayTable: { slots: 0, live: 0, repeated: 0, full: 0, stuck: 0 } })
+    expect([...none.keys()].filter((name) => name.includes('replay'))).toEqual([])
+  })
+
   it('show the workers there are, and what they did also when they are gone', () => {
     const { table, counters, read } = setUp()
     counters[0]!.connectionOpened()
     counters[0]!.begin()
-    counters[0]!.beat(3_000_000, 2500, 9)
+    counters[0]!.beat(3_000_000, 2500, 9, 2 ** 26)
     const alive = read()
     expect(value(alive, 'tidegate_workers', { state: 'listening' })).toBe(1)
     expect(value(alive, 'tidegate_connections', { worker: '0' })).toBe(1)

@@ -1,0 +1,106 @@
+// Credentials in the form in which they are kept: of what a consumer presents only a hash, of an issuer only public keys (or, for HMAC,
+// its secret). Used at start alone; scrypt blocks for a fifth of a second, which is its purpose.
+import { createPublicKey, hash, type JsonWebKey, randomBytes, scryptSync } from 'node:crypto'
+
+/** What is presented has so many random bits that nobody finds it by trying: one fast hash is enough. */
+export const SHA256_FORM = /^sha256:[0-9a-f]{64}$/
+
+export function sha256Form(text: string): string {
+  return `sha256:${hash('sha256', text, 'hex')}`
+}
+
+/** For what a person chose: PHC string format, as passlib and others write it. */
+export interface ScryptForm {
+  readonly N: number
+  readonly r: number
+  readonly p: number
+  readonly salt: Buffer
+  readonly hash: Buffer
+}
+
+const SCRYPT_FORM =
+  /^\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9+/]{11,86})={0,2}\$([A-Za-z0-9+/]{22,86})={0,2}$/
+/** One check must not take more memory than this: every wrong password costs as much. */
+const MAX_SCRYPT_BYTES = 256 * 2 ** 20
+
+/** null where the text is no such string, or asks for more than a check may take. */
+export function parseScrypt(text: string): ScryptForm | null {
+  const match = SCRYPT_FORM.exec(text)
+  if (match === null) return null
+  const [ln, r, p] = match.slice(1, 4).map(Number) as [number, number, number]
+  if (ln < 1 || r < 1 || p < 1 || p > 16 || scryptBytes(2 ** ln, r) > MAX_SCRYPT_BYTES) return null
+  const [salt, hash] = match.slice(4).map((part) => Buffer.from(part, 'base64')) as [Buffer, Buffer]
+  return { N: 2 ** ln, r, p, salt, hash }
+}
+
+/** RFC 7914, 2: the memory that one computation takes. */
+export function scryptBytes(N: number, r: number): number {
+  return 128 * N * r
+}
+
+/** OWASP's parameters with the least memory that is still common: 16 MiB a check. */
+export function scryptForm(password: string): string {
+  const salt = randomBytes(16)
+  const key = scryptSync(password, salt, 32, { N: 2 ** 14, r: 8, p: 5 })
+  const plain = (bytes: Buffer): string => bytes.toString('base64').replace(/=+$/, '')
+  return `$scrypt$ln=14,r=8,p=5$${plain(salt)}$${plain(key)}`
+}
+
+/** Fewest characters of an API key: of 64 letters and digits, 128 bits take 22, and some are left to those who write hex or a prefix. */
+const MIN_KEY_CHARS = 16
+
+export type Kept<T> = { readonly kept: T } | { readonly problem: string }
+
+/** What API keys are compared with: the hash that is given, or that of the key that is. */
+export function keepApiKey(text: string): Kept<string> {
+  if (SHA256_FORM.test(text)) return { kept: text }
+  return text.length < MIN_KEY_CHARS
+    ? { problem: `is too short for an API key: ${MIN_KEY_CHARS} random characters at least` }
+    : { kept: sha256Form(text) }
+}
+
+export function keepPassword(text: string): Kept<string> {
+  if (SHA256_FORM.test(text)) return { kept: text }
+  if (!text.startsWith('$scrypt$')) return { kept: scryptForm(text) }
+  return parseScrypt(text) === null
+    ? { problem: 'is no $scrypt$ln=…,r=…,p=…$SALT$HASH, or one that takes more than 256 MiB' }
+    : { kept: text }
+}
+
+const RSA_BITS = 2048
+
+/** Public keys from a PEM block, a JWK or a JWK set. */
+export function keepPublicKeys(text: string): Kept<JsonWebKey[]> {
+  if (/PRIVATE KEY-----/.test(text)) return { problem: 'is a private key; the gateway wants the public one alone' }
+  try {
+    const jwks = text.trimStart().startsWith('{') ? jwksOf(JSON.parse(text)) : [{ key: text }]
+    const kept = jwks.map((jwk) => publicJwk(jwk))
+    return kept.length === 0 ? { problem: 'holds no key' } : { kept }
+  } catch (error) {
+    return {
+      problem: error instanceof KeyProblem ? error.message : 'is no PEM public key, certificate, JWK or JWK set',
+    }
+  }
+}
+
+class KeyProblem extends Error {}
+
+type Source = { readonly key: string } | { readonly jwk: JsonWebKey }
+
+function jwksOf(json: { keys?: JsonWebKey[] } & JsonWebKey): Source[] {
+  return (Array.isArray(json.keys) ? json.keys : [json]).map((jwk) => ({ jwk }))
+}
+
+function publicJwk(source: Source): JsonWebKey {
+  if ('jwk' in source && ('d' in source.jwk || source.jwk.kty === 'oct')) {
+    throw new KeyProblem('holds a private or secret key; the gateway wants public ones alone')
+  }
+  const object = 'jwk' in source ? createPublicKey({ key: source.jwk, format: 'jwk' }) : createPublicKey(source.key)
+  const { modulusLength } = object.asymmetricKeyDetails ?? {}
+  if (modulusLength !== undefined && modulusLength < RSA_BITS) {
+    throw new KeyProblem(`holds an RSA key of ${modulusLength} bits; ${RSA_BITS} is the least (RFC 7518, 3.3)`)
+  }
+  const { kid, alg, use } = ('jwk' in source ? source.jwk : {}) as JsonWebKey
+  const given = Object.entries({ kid, alg, use }).filter(([, value]) => typeof value === 'string')
+  return { ...object.export({ format: 'jwk' }), ...Object.fromEntries(given) }
+}

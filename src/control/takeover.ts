@@ -1,0 +1,189 @@
+// From one gateway to the next without a pause: both ends of what is said when `tidegate start --takeover` takes the listening socket and the
+// segment over from the gateway that runs. In the primaries; sees no request.
+//
+//   new                                    old, on STATE.sock, which only its own user can reach
+//    │ ◄── hello, with both descriptors ────│
+//    │  maps, starts its workers: from now on both accept from the one queue
+//    │ ─── admin ─────────────────────────► │  closes its admin listener
+//    │ ◄── admin ───────────────────────────│
+//    │  opens it
+//    │ ─── ready ─────────────────────────► │  drains: what it still has it finishes, and ends with 0
+//    │ ◄── leaving ─────────────────────────│
+//
+// A connection that ends before `ready` leaves the old one as it was.
+import { unlinkSync } from 'node:fs'
+import { createServer, Socket } from 'node:net'
+import { createInterface } from 'node:readline'
+import { native } from '../../native/index.js'
+import type { Logger } from '../telemetry/log.js'
+
+const PROTOCOL = 1
+/** One that says nothing for so long has died without telling: it starts workers meanwhile. */
+const PATIENCE_MS = 60_000
+
+interface Hello {
+  readonly protocol: number
+  readonly pid: number
+  readonly host: string
+  readonly port: number
+  /** A service manager has the socket too. */
+  readonly socketIsKept: boolean
+}
+
+/** Where the gateway with this state is found. */
+export function takeoverPath(state: string): string {
+  return `${state}.sock`
+}
+
+export interface OfferOptions {
+  readonly path: string
+  readonly host: string
+  readonly port: number
+  readonly socketIsKept: boolean
+  readonly listenFd: number
+  readonly segmentFd: number
+  readonly log: Logger
+  /** The successor needs the admin port; null: not now, we are leaving already. */
+  readonly releaseAdmin: () => Promise<void> | null
+  /** It could not begin after all. */
+  readonly restoreAdmin: () => void
+  /** It serves: finish what there is. */
+  readonly leave: () => void
+}
+
+export interface Offer {
+  /** A successor is about to take over. */
+  readonly isTaken: boolean
+  /** A successor that is not ready yet is sent away: it would share a socket that is about to be closed for everybody. */
+  close(): void
+}
+
+/** Where no socket can be made, the log says so, and the gateway runs without being taken over. */
+export function offerTakeover(options: OfferOptions): Offer {
+  const { path, host, port, socketIsKept, listenFd, segmentFd, log } = options
+  let successor: Socket | null = null
+  let left = false
+  const server = createServer((socket) => {
+    socket.on('error', () => {})
+    if (successor !== null) return void socket.destroy()
+    successor = socket
+    let adminIsOurs = true
+    const hello: Hello = { protocol: PROTOCOL, pid: process.pid, host, port, socketIsKept }
+    try {
+      // Node has no other way to tell.
+      const { fd } = (socket as unknown as { _handle: { fd: number } })._handle
+      native!.sendDescriptors(fd, [listenFd, segmentFd], `${JSON.stringify(hello)}\n`)
+    } catch (error) {
+      log.error({ err: error }, 'takeover refused')
+      socket.destroy()
+    }
+    log.warn('another gateway is about to take over')
+    socket.setTimeout(PATIENCE_MS, () => socket.destroy())
+    createInterface(socket).on('line', async (line) => {
+      if (line === 'admin' && adminIsOurs) {
+        const released = options.releaseAdmin()
+        if (released === null) return void socket.destroy()
+        adminIsOurs = false
+        await released
+        socket.write('admin\n')
+      }
+      if (line === 'ready' && !left && !socket.destroyed) {
+        left = true
+        // libuv takes the name away with the socket: before the successor makes its own.
+        server.close()
+        socket.end('leaving\n')
+        options.leave()
+      }
+    })
+    socket.on('close', () => {
+      if (left) return
+      successor = null
+      log.error('the other gateway did not take over')
+      if (!adminIsOurs) options.restoreAdmin()
+    })
+  })
+  server.on('error', (error) => log.warn({ err: error }, 'this gateway cannot be taken over'))
+  try {
+    // Ours, as the state's lock is: what a killed gateway has left.
+    unlinkSync(path)
+  } catch {
+    // Mostly there is none. One that is not ours is told of by listen().
+  }
+  // Nobody else's, from its first moment on: a pipe is bound before listen() returns.
+  const umask = process.umask(0o177)
+  server.listen(path)
+  process.umask(umask)
+  return {
+    get isTaken() {
+      return successor !== null
+    },
+    close() {
+      server.close()
+      if (!left) successor?.destroy()
+    },
+  }
+}
+
+/** The gateway that is taken over, as long as it waits for us. */
+export interface Former {
+  readonly listenFd: number
+  readonly segmentFd: number
+  readonly port: number
+  readonly pid: number
+  readonly socketIsKept: boolean
+  /** Resolves when the admin port is free. */
+  takeAdmin(): Promise<void>
+  /** Resolves when it has begun to leave. */
+  ready(): Promise<void>
+  /** It serves on. */
+  giveUp(): void
+}
+
+/** @throws Error that says why there is nothing to take over */
+export function takeOver(state: string, host: string, port: number): Former {
+  if (native === null) throw new Error('a takeover needs the native addon')
+  const path = takeoverPath(state)
+  let received: ReturnType<typeof native.receiveDescriptors>
+  try {
+    received = native.receiveDescriptors(path)
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    const nobody = code === 'ENOENT' || code === 'ECONNREFUSED'
+    throw new Error(nobody ? `no gateway runs that has the state in ${state}` : message, { cause: error })
+  }
+  const [listenFd, segmentFd] = received.descriptors as [number, number]
+  const hello = JSON.parse(received.text) as Hello
+  const socket = new Socket({ fd: received.fd, readable: true, writable: true })
+  socket.on('error', () => {})
+  const lines = createInterface(socket)
+  if (hello.protocol !== PROTOCOL) {
+    socket.destroy()
+    throw new Error(
+      `the gateway that runs hands over by protocol ${hello.protocol}, this is ${PROTOCOL}: restart instead`,
+    )
+  }
+  if (hello.host !== host || (port !== 0 && port !== hello.port)) {
+    socket.destroy()
+    throw new Error(`the gateway that runs listens on ${hello.host}:${hello.port}, and not on ${host}:${port}`)
+  }
+
+  function ask(word: string, answer: string): Promise<void> {
+    return new Promise((resolve, reject) => {
+      socket.once('close', () => reject(new Error('the gateway that was to be taken over has let go')))
+      lines.on('line', (line) => {
+        if (line === answer) resolve()
+      })
+      socket.write(`${word}\n`)
+    })
+  }
+  return {
+    listenFd,
+    segmentFd,
+    port: hello.port,
+    pid: hello.pid,
+    socketIsKept: hello.socketIsKept,
+    takeAdmin: () => ask('admin', 'admin'),
+    ready: () => ask('ready', 'leaving'),
+    giveUp: () => void socket.destroy(),
+  }
+}

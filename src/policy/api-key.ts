@@ -1,0 +1,65 @@
+// Callers known by an API key, in a header or in the query. Runs per request. A key is looked up by its SHA-256: how long that takes tells
+// nothing of the keys there are, since whoever tries one cannot choose how its hash begins.
+import { hash } from 'node:crypto'
+import type { Consumer, RouteTable } from '../config/compile.js'
+import { soleValue } from '../config/parameter.js'
+import type { Exchange } from '../ingress/exchange.js'
+import { Rejection } from '../outcome.js'
+import { type Strategy, soleHeader } from './strategy.js'
+
+const missing = new Rejection('unauthorized', 'API key missing')
+const several = new Rejection('unauthorized', 'several API keys')
+const unknown = new Rejection('unauthorized', 'API key unknown')
+
+export class KnownByApiKey implements Strategy {
+  private readonly header: string
+  private readonly parameter: string | null
+  /** By sha256:HEX. */
+  private readonly consumers: ReadonlyMap<string, Consumer>
+
+  constructor(table: Pick<RouteTable, 'consumers' | 'apiKeyHeader' | 'apiKeyParameter'>) {
+    this.header = table.apiKeyHeader
+    this.parameter = table.apiKeyParameter
+    this.consumers = new Map(table.consumers.flatMap((consumer) => consumer.apiKeys.map((key) => [key, consumer])))
+  }
+
+  presents(exchange: Exchange): boolean {
+    return this.keyOf(exchange) !== ''
+  }
+
+  identify(exchange: Exchange): Rejection | null {
+    const key = this.keyOf(exchange)
+    if (key === '') return missing
+    // Which of them the service would go by is not ours to guess.
+    if (key === null) return several
+    const consumer = this.consumers.get(`sha256:${hash('sha256', key, 'hex')}`)
+    if (consumer === undefined) return unknown
+    exchange.consumer = consumer
+    return null
+  }
+
+  needsBody(): boolean {
+    return false
+  }
+
+  takesTime(): boolean {
+    return false
+  }
+
+  verify(): Rejection | null {
+    return null
+  }
+
+  verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void {
+    done(exchange, null)
+  }
+
+  /** '' where there is none, null where there are several. */
+  private keyOf(exchange: Exchange): string | null {
+    const sent = soleHeader(exchange, this.header)
+    if (this.parameter === null || exchange.query === '') return sent
+    const asked = soleValue(exchange.query, this.parameter)
+    if (sent === '') return asked
+    return asked === '' ? sent : null
+  }
+}

@@ -1,0 +1,51 @@
+// Callers known by the certificate of their connection, which the handshake has verified (ingress/client-certificate.ts says what it calls
+// them). Runs per request.
+import type { Consumer, RouteTable } from '../config/compile.js'
+import type { Exchange } from '../ingress/exchange.js'
+import { Rejection } from '../outcome.js'
+import type { Strategy } from './strategy.js'
+
+const noCertificate = new Rejection('unauthorized', 'client certificate missing')
+const unknownName = new Rejection('unauthorized', 'client certificate names no consumer')
+
+export class KnownByCertificate implements Strategy {
+  private readonly consumers: ReadonlyMap<string, Consumer>
+
+  constructor(table: RouteTable) {
+    this.consumers = new Map(
+      table.consumers.flatMap((consumer) => consumer.certificateNames.map((name) => [name, consumer] as const)),
+    )
+  }
+
+  presents(exchange: Exchange): boolean {
+    return exchange.certificateNames !== null
+  }
+
+  identify(exchange: Exchange): Rejection | null {
+    const names = exchange.certificateNames
+    if (names === null) return noCertificate
+    for (let i = 0; i < names.length; i++) {
+      const consumer = this.consumers.get(names[i] as string)
+      if (consumer === undefined) continue
+      exchange.consumer = consumer
+      return null
+    }
+    return unknownName
+  }
+
+  needsBody(): boolean {
+    return false
+  }
+
+  takesTime(): boolean {
+    return false
+  }
+
+  verify(): Rejection | null {
+    return null
+  }
+
+  verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void {
+    done(exchange, null)
+  }
+}

@@ -1,0 +1,44 @@
+// RFC 9530: whether a body is the one that Content-Digest speaks of. Pure; used where a signature covers the field, on the event loop and
+// in the digest pool's threads. Runs per request with such a signature.
+import { hash } from 'node:crypto'
+import { parseDictionary } from 'structured-headers'
+
+/** RFC 9530, 7.2: the algorithms that are not deprecated, and how long what they give is. */
+const DIGEST_BYTES = { 'sha-256': 32, 'sha-512': 64 } as const
+type Digest = keyof typeof DIGEST_BYTES
+const DIGESTS = Object.keys(DIGEST_BYTES) as Digest[]
+
+export function isDigest(name: unknown): boolean {
+  return DIGESTS.includes(name as Digest)
+}
+
+/**
+ * All digests of the field that are not of deprecated or unknown algorithms must fit, and there must be one.
+ * @param field its values joined by commas, as sent
+ */
+export function digestFits(field: string, body: Uint8Array | null): boolean {
+  const digests = read(field)
+  return (
+    digests.length > 0 &&
+    digests.every(([name, bytes]) => bytes.equals(hash(name.replace('-', ''), body ?? '', 'buffer') as Buffer))
+  )
+}
+
+/** Whether there is any digest that digestFits would look at. */
+export function hasDigest(field: string): boolean {
+  return read(field).length > 0
+}
+
+function read(field: string): [Digest, Buffer][] {
+  try {
+    const members = parseDictionary(field)
+    return DIGESTS.flatMap((name): [Digest, Buffer][] => {
+      const value = members.get(name)?.[0]
+      if (value === undefined) return []
+      // Not a digest at all fits nothing.
+      return [[name, value instanceof ArrayBuffer ? Buffer.from(value) : Buffer.alloc(0)]]
+    })
+  } catch {
+    return []
+  }
+}

@@ -1,0 +1,51 @@
+// One key of RFC 9421, and whether a signature was made with it. Made at start, from keys that config/ has looked through. Runs per request
+// with such a signature.
+import {
+  constants,
+  createHmac,
+  createPublicKey,
+  createSecretKey,
+  type KeyObject,
+  timingSafeEqual,
+  verify,
+} from 'node:crypto'
+import type { Consumer } from '../config/compile.js'
+import type { HttpSignatureKey } from '../config/http-signature.js'
+
+const HMAC_BYTES = 32
+/** RFC 9421, 3.3.1. */
+const PSS_SALT_BYTES = 64
+
+export class VerificationKey {
+  readonly consumer: Consumer
+  /** The key's own: what a signature says of it may only agree. */
+  readonly algorithm: HttpSignatureKey['algorithm']
+  private readonly key: KeyObject
+
+  constructor(consumer: Consumer, { algorithm, material }: HttpSignatureKey) {
+    this.consumer = consumer
+    this.algorithm = algorithm
+    this.key =
+      algorithm === 'hmac-sha256' ? createSecretKey(Buffer.from(material, 'base64')) : createPublicKey(material)
+  }
+
+  /** @param base of which the UTF-8 bytes are signed: ASCII but for fields that are not */
+  verify(base: string, signature: Buffer): boolean {
+    const { key } = this
+    const data = Buffer.from(base, 'utf8')
+    switch (this.algorithm) {
+      case 'hmac-sha256':
+        return (
+          signature.length === HMAC_BYTES && timingSafeEqual(createHmac('sha256', key).update(data).digest(), signature)
+        )
+      case 'ed25519':
+        return verify(null, data, key, signature)
+      case 'ecdsa-p256-sha256':
+        return verify('sha256', data, { key, dsaEncoding: 'ieee-p1363' }, signature)
+      case 'rsa-pss-sha512': {
+        const padding = constants.RSA_PKCS1_PSS_PADDING
+        return verify('sha512', data, { key, padding, saltLength: PSS_SALT_BYTES }, signature)
+      }
+    }
+  }
+}

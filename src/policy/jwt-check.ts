@@ -1,0 +1,53 @@
+// Is a token good? Finds whose it claims to be, asks that issuer's keys, and puts what jose finds wrong into our words. Loaded only where there
+// are issuers. Knows neither requests nor consumers.
+import { decodeJwt, errors, type JWTPayload } from 'jose'
+import type { Issuer } from '../config/compile.js'
+import { Rejection } from '../outcome.js'
+import { IssuerKeys, NoKeysError } from './jwt-keys.js'
+
+export type Claims = JWTPayload
+
+const unknownIssuer = new Rejection('unauthorized', 'token of an unknown issuer')
+const malformed = new Rejection('unauthorized', 'token malformed')
+const badAlgorithm = new Rejection('unauthorized', 'token with an algorithm that is not allowed')
+const unknownKey = new Rejection('unauthorized', 'token names no known key')
+const badSignature = new Rejection('unauthorized', 'token signature does not match')
+const expired = new Rejection('unauthorized', 'token expired')
+const notYet = new Rejection('unauthorized', 'token not valid yet')
+const badAudience = new Rejection('unauthorized', 'token audience not accepted')
+const badClaim = new Rejection('unauthorized', 'token without a claim it must have')
+
+export class TokenCheck {
+  /** By the iss claim. */
+  private readonly issuers: ReadonlyMap<string, { readonly issuer: Issuer; readonly keys: IssuerKeys }>
+
+  constructor(issuers: readonly Issuer[]) {
+    this.issuers = new Map(issuers.map((issuer) => [issuer.issuer, { issuer, keys: new IssuerKeys(issuer) }] as const))
+  }
+
+  async check(token: string): Promise<{ readonly issuer: Issuer; readonly claims: Claims } | Rejection> {
+    try {
+      // Unverified: it only says whose keys to take.
+      const { iss } = decodeJwt(token)
+      const known = typeof iss === 'string' ? this.issuers.get(iss) : undefined
+      if (known === undefined) return unknownIssuer
+      return { issuer: known.issuer, claims: await known.keys.verify(token) }
+    } catch (error) {
+      return rejectionOf(error)
+    }
+  }
+}
+
+function rejectionOf(error: unknown): Rejection {
+  if (error instanceof NoKeysError) return new Rejection('keys_unavailable', error.message)
+  if (error instanceof errors.JWTExpired) return expired
+  if (error instanceof errors.JWTClaimValidationFailed) {
+    if (error.reason === 'missing') return badClaim
+    if (error.claim === 'nbf') return notYet
+    return error.claim === 'aud' ? badAudience : badClaim
+  }
+  if (error instanceof errors.JOSEAlgNotAllowed) return badAlgorithm
+  if (error instanceof errors.JWSSignatureVerificationFailed) return badSignature
+  if (error instanceof errors.JWKSNoMatchingKey) return unknownKey
+  return malformed
+}

@@ -1,0 +1,169 @@
+// Callers known by a JSON Web Token (RFC 7519, RFC 6750). Runs per request. A token is checked once, off this turn of the event loop; until it
+// expires it is then known by its SHA-256, so that a repeated one costs no signature. What a token says of itself is believed only after that.
+import { hash } from 'node:crypto'
+import type { Consumer, Issuer, RouteTable } from '../config/compile.js'
+import type { Exchange } from '../ingress/exchange.js'
+import { Rejection } from '../outcome.js'
+import type { Claims, TokenCheck } from './jwt-check.js'
+import { type Strategy, soleHeader } from './strategy.js'
+
+const missing = new Rejection('unauthorized', 'Authorization: Bearer missing')
+const several = new Rejection('unauthorized', 'several Authorization fields')
+const malformed = new Rejection('unauthorized', 'token malformed')
+const noConsumer = new Rejection('unauthorized', 'token names no consumer')
+const unlisted = new Rejection('unauthorized', 'token of an unknown consumer')
+const busy = new Rejection('overloaded', 'token queue full')
+
+/** Tokens remembered, per worker: 10,000 take some 5 MB. */
+const MOST_REMEMBERED = 10_000
+/** A key that an issuer has withdrawn is good no longer than this for tokens that were seen before. */
+const MOST_REMEMBERED_SECONDS = 600
+/** Checks under way, most of them while an issuer is slow with its keys. */
+const MOST_CHECKS = 1000
+
+type Done = (exchange: Exchange, rejection: Rejection | null) => void
+
+interface Known {
+  readonly consumer: Consumer
+  /** Unix seconds. */
+  readonly until: number
+}
+
+export class KnownByToken implements Strategy {
+  /** With it comes jose, which costs a worker 60 ms and some megabytes: only where there are issuers. */
+  private readonly tokens: Promise<TokenCheck> | null
+  private readonly remembered = new Map<string, Known>()
+  private checks = 0
+
+  constructor(table: Pick<RouteTable, 'issuers'>) {
+    const { issuers } = table
+    this.tokens =
+      issuers.length === 0 ? null : import('./jwt-check.js').then(({ TokenCheck }) => new TokenCheck(issuers))
+  }
+
+  presents(exchange: Exchange): boolean {
+    return /^bearer(?: |$)/i.test(exchange.header('authorization'))
+  }
+
+  identify(exchange: Exchange): Rejection | null {
+    const value = soleHeader(exchange, 'authorization')
+    if (value === null) return several
+    if (!/^bearer /i.test(value)) return missing
+    const token = tokenOf(value)
+    if (token === '') return malformed
+    const id = idOf(token)
+    const known = this.remembered.get(id)
+    if (known === undefined) return null
+    if (nowSeconds() < known.until) exchange.consumer = known.consumer
+    else this.remembered.delete(id)
+    return null
+  }
+
+  needsBody(): boolean {
+    return false
+  }
+
+  takesTime(exchange: Exchange): boolean {
+    return exchange.consumer === null
+  }
+
+  /** Only for what is remembered. */
+  verify(): Rejection | null {
+    return null
+  }
+
+  verifyLater(exchange: Exchange, done: Done): void {
+    if (this.checks >= MOST_CHECKS) return done(exchange, busy)
+    this.checks++
+    const settle = (outcome: Consumer | Rejection): void => {
+      this.checks--
+      if (exchange.concluded) return
+      if (outcome instanceof Rejection) return done(exchange, outcome)
+      exchange.consumer = outcome
+      done(exchange, null)
+    }
+    this.check(tokenOf(exchange.header('authorization'))).then(settle, (error: Error) =>
+      settle(new Rejection('internal_error', `token check: ${error.message}`)),
+    )
+  }
+
+  private async check(token: string): Promise<Consumer | Rejection> {
+    const checked = await (await (this.tokens as Promise<TokenCheck>)).check(token)
+    if (checked instanceof Rejection) return checked
+    const { issuer, claims } = checked
+    const consumer = consumerOf(issuer, claims)
+    if (!(consumer instanceof Rejection)) this.remember(token, consumer, issuer, claims)
+    return consumer
+  }
+
+  private remember(token: string, consumer: Consumer, issuer: Issuer, claims: Claims): void {
+    if (this.remembered.size >= MOST_REMEMBERED) {
+      for (const oldest of this.remembered.keys()) {
+        this.remembered.delete(oldest)
+        break
+      }
+    }
+    const until = Math.min((claims.exp as number) + issuer.leewaySeconds, nowSeconds() + MOST_REMEMBERED_SECONDS)
+    this.remembered.set(idOf(token), { consumer, until })
+  }
+}
+
+/** A JWS in compact form; '' for anything else. Encrypted tokens (five parts) are not for us. */
+function tokenOf(value: string): string {
+  return /^bearer +([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*) *$/i.exec(value)?.[1] ?? ''
+}
+
+/** Nobody can make a token whose hash begins as they like: a look-up tells nothing of the tokens that are remembered. */
+function idOf(token: string): string {
+  return hash('sha256', token, 'base64')
+}
+
+/** The wall clock: issuers know no other. */
+function nowSeconds(): number {
+  return Date.now() / 1000
+}
+
+/** Goes into a header and the log as it is. */
+const USABLE_NAME = /^[\x21-\x7e]{1,128}$/
+
+function consumerOf(issuer: Issuer, claims: Claims): Consumer | Rejection {
+  const claim = claimOf(claims, issuer.consumerClaim)
+  if (typeof claim !== 'string' || claim === '') return noConsumer
+  const groups = [...issuer.groups, ...claimedGroups(issuer, claims)]
+  const consumer = issuer.consumers.get(claim)
+  if (consumer !== undefined) {
+    return groups.length === 0 ? consumer : { ...consumer, groups: [...consumer.groups, ...groups] }
+  }
+  if (!issuer.admitsUnlisted) return unlisted
+  if (!USABLE_NAME.test(claim)) return noConsumer
+  const name = `${issuer.name}:${claim}`
+  return {
+    name,
+    index: -1,
+    secrets: [],
+    algorithm: 'sha256',
+    signs: 'request',
+    apiKeys: [],
+    password: null,
+    httpSignatureKeys: [],
+    certificateNames: [],
+    groups,
+  }
+}
+
+function claimedGroups({ groupsClaim }: Issuer, claims: Claims): string[] {
+  const claim = groupsClaim === null ? undefined : claimOf(claims, groupsClaim)
+  if (typeof claim === 'string') return claim.split(' ').filter((group) => group !== '')
+  return Array.isArray(claim) ? claim.filter((group) => typeof group === 'string') : []
+}
+
+/** By its name, which may be a URL with dots in it; else by a path into nested claims (`realm_access.roles`). */
+function claimOf(claims: Claims, name: string): unknown {
+  if (Object.hasOwn(claims, name)) return claims[name]
+  let value: unknown = claims
+  for (const part of name.split('.')) {
+    if (typeof value !== 'object' || value === null || !Object.hasOwn(value, part)) return undefined
+    value = (value as Record<string, unknown>)[part]
+  }
+  return value
+}

@@ -1,0 +1,40 @@
+// What every way of knowing a caller has in common: authenticate.ts picks one for a request and asks it in the order of the methods below.
+// One object per worker, made at start; each is a file in this folder.
+import type { Exchange } from '../ingress/exchange.js'
+import type { Rejection } from '../outcome.js'
+
+export interface Strategy {
+  /** The request carries credentials of this kind, good or bad. Asked only where a route allows several kinds. */
+  presents(exchange: Exchange): boolean
+
+  /**
+   * All that the head tells, before a byte of the body is read. Missing credentials are refused here. May set exchange.consumer, which
+   * counts for nothing until the check is over.
+   */
+  identify(exchange: Exchange): Rejection | null
+
+  /** Whether exchange.body must be here before the check. Asked after identify, as are the rest. */
+  needsBody(exchange: Exchange): boolean
+
+  /** Whether the check is left to verifyLater, because it waits for a thread or for the network. */
+  takesTime(exchange: Exchange): boolean
+
+  /** In this turn of the event loop. With null, exchange.consumer says who is calling. */
+  verify(exchange: Exchange): Rejection | null
+
+  /** The same, later; `done` is not called for an exchange that is concluded (the client left). It may be called at once. */
+  verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void
+}
+
+/** A header's value; '' where it is missing or empty, null where it comes twice: what reads the request next may go by the other one. */
+export function soleHeader(exchange: Exchange, name: string): string | null {
+  const { headers } = exchange
+  let value = ''
+  let found = 0
+  for (let i = 0; i < headers.length; i += 2) {
+    if (headers[i] !== name) continue
+    found++
+    value = headers[i + 1] as string
+  }
+  return found > 1 ? null : value
+}

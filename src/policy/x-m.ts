@@ -1,0 +1,91 @@
+// Callers known by x-source, x-time and x-m: identify() checks all that the head alone tells, before a body is read; verify() checks the
+// signature over the request. Runs per request. What exactly was wrong goes into the log and never to the caller.
+import type { RouteTable } from '../config/compile.js'
+import type { Exchange } from '../ingress/exchange.js'
+import { Rejection } from '../outcome.js'
+import type { DigestPool } from './digest-pool.js'
+import { signedBodyHash, Verifier } from './signature.js'
+import type { Strategy } from './strategy.js'
+
+const noSource = new Rejection('unauthorized', 'x-source missing')
+const noTime = new Rejection('unauthorized', 'x-time missing or not Unix seconds')
+const noMac = new Rejection('unauthorized', 'x-m missing')
+const unknownSource = new Rejection('unauthorized', 'x-source unknown')
+const stale = new Rejection('unauthorized', 'x-time outside the allowed skew')
+const badSignature = new Rejection('unauthorized', 'x-m does not match')
+
+export class SignedByXm implements Strategy {
+  private readonly table: RouteTable
+  private readonly verifiers: readonly Verifier[]
+  private readonly pool: DigestPool
+  private readonly offloadBytes: number
+
+  /** Bodies of `offloadBytes` and more are checked in the pool; with 0 every signature is. */
+  constructor(table: RouteTable, pool: DigestPool, offloadBytes: number) {
+    this.table = table
+    this.verifiers = table.consumers.map((consumer) => new Verifier(consumer))
+    this.pool = pool
+    this.offloadBytes = offloadBytes
+  }
+
+  presents(exchange: Exchange): boolean {
+    return exchange.header('x-m') !== '' || exchange.header('x-source') !== ''
+  }
+
+  /** Names the consumer; everything but the signature itself is checked. */
+  identify(exchange: Exchange): Rejection | null {
+    const source = exchange.header('x-source')
+    if (source === '') return noSource
+    const consumer = this.table.consumersByName.get(source)
+    if (consumer === undefined) return unknownSource
+    const time = exchange.header('x-time')
+    if (!/^[0-9]{1,12}$/.test(time)) return noTime
+    const mac = exchange.header('x-m')
+    if (mac === '') return noMac
+    // Against the wall clock: callers know no other. The segment's clock does not follow its steps.
+    if (Math.abs(Math.floor(Date.now() / 1000) - Number(time)) > exchange.route!.maxSkewSeconds) return stale
+    exchange.consumer = consumer
+    exchange.signature = mac
+    exchange.signatureUntilSeconds = Number(time) + exchange.route!.maxSkewSeconds + 1
+    return null
+  }
+
+  needsBody(exchange: Exchange): boolean {
+    return exchange.route!.signBody && exchange.contentLength !== 0
+  }
+
+  /** Whether this check is worth a thread. */
+  takesTime(exchange: Exchange): boolean {
+    return (exchange.body === null ? 0 : exchange.body.length) >= this.offloadBytes
+  }
+
+  verify(exchange: Exchange): Rejection | null {
+    const fits = this.verifiers[exchange.consumer!.index]!.verify(
+      exchange.header('x-time'),
+      exchange.method,
+      signedTarget(exchange),
+      signedBodyHash(exchange.route!.signBody, exchange.body),
+      exchange.header('x-m'),
+    )
+    return fits ? null : badSignature
+  }
+
+  /** The same in the digest pool. */
+  verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void {
+    const task = {
+      consumer: exchange.consumer!.index,
+      time: exchange.header('x-time'),
+      method: exchange.method,
+      target: signedTarget(exchange),
+      signBody: exchange.route!.signBody,
+      mac: exchange.header('x-m'),
+      body: exchange.body,
+    }
+    this.pool.check(exchange, task, badSignature, done)
+  }
+}
+
+/** Path and query as the caller sent them. `/path?` has a query, an empty one: it is signed as it was sent. */
+function signedTarget(exchange: Exchange): string {
+  return exchange.hasQuery ? `${exchange.path}?${exchange.query}` : exchange.path
+}

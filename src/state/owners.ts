@@ -1,0 +1,73 @@
+// Who has which index in the kept tables: the journal of its claims (claims.ts), the permits of a breaker's probes. Workers that outlive
+// their primary go on using theirs until they leave, so the next primary gives out others. Written by primaries alone, off the request's
+// way.
+//
+//   in each owner's record of the section `rates` (rate-slots.ts), at 320
+//     0 pid         Int32    0: nobody's; -1: being taken this moment
+//     8 startTicks  Float64  when that process started, in ticks since the boot: a pid alone is given out again
+import { readFileSync } from 'node:fs'
+import { OWNERS } from './claims.js'
+import { OWNER_BYTES } from './rate-slots.js'
+import type { Segment } from './segment.js'
+
+const IDENTITY_AT = 320
+const NOBODY = 0
+const BEING_TAKEN = -1
+
+export class Owners {
+  private readonly pids: Int32Array
+  private readonly startTicks: Float64Array
+
+  constructor(segment: Segment) {
+    const { buffer, offset } = segment.section('rates')
+    this.pids = new Int32Array(buffer, offset, (OWNERS * OWNER_BYTES) / 4)
+    this.startTicks = new Float64Array(buffer, offset, (OWNERS * OWNER_BYTES) / 8)
+  }
+
+  /** For a process that was just started. -1: all are taken. */
+  take(pid: number): number {
+    for (let owner = 0; owner < OWNERS; owner++) {
+      // While one gateway takes over from another there are two who give them out.
+      if (Atomics.compareExchange(this.pids, this.at(owner) / 4, NOBODY, BEING_TAKEN) !== NOBODY) continue
+      this.startTicks[this.at(owner) / 8 + 1] = startTicksOf(pid)
+      Atomics.store(this.pids, this.at(owner) / 4, pid)
+      return owner
+    }
+    return -1
+  }
+
+  /** Once the process is gone and what it held was given back. */
+  free(owner: number): void {
+    Atomics.store(this.pids, this.at(owner) / 4, NOBODY)
+  }
+
+  /** Those who hold an index: at start, workers of an earlier run that have not left yet, or whose index nobody has freed. */
+  taken(): number[] {
+    return Array.from({ length: OWNERS }, (_, owner) => owner).filter((owner) => this.pidOf(owner) !== NOBODY)
+  }
+
+  isAlive(owner: number): boolean {
+    const pid = this.pidOf(owner)
+    return pid === BEING_TAKEN || (pid !== NOBODY && startTicksOf(pid) === this.startTicks[this.at(owner) / 8 + 1])
+  }
+
+  private pidOf(owner: number): number {
+    return Atomics.load(this.pids, this.at(owner) / 4)
+  }
+
+  private at(owner: number): number {
+    return owner * OWNER_BYTES + IDENTITY_AT
+  }
+}
+
+/** proc(5): field 22 of stat, the 20th behind the name, which may hold anything. -1 where there is no such process, or none that runs. */
+function startTicksOf(pid: number): number {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+    // One that has ended and waits for its parent to hear of it touches nothing any more.
+    return fields[0] === 'Z' || fields[0] === 'X' ? -1 : Number(fields[19])
+  } catch {
+    return -1
+  }
+}

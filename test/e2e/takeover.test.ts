@@ -1,0 +1,104 @@
+// A gateway that is to take another one's place, and cannot: the other one serves on as if nothing had been. What happens where it can is in
+// support/chaos.ts.
+import { statSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import {
+  cleanEnvironment,
+  type Gateway,
+  runCommand,
+  startGateway,
+  temporaryFolder,
+  writeConfig,
+} from '../support/gateway.js'
+import { type Origin, startEcho } from '../support/origins.js'
+import { call } from '../support/raw-client.js'
+import { requireProcesses } from '../support/requirements.js'
+
+let origin: Origin
+let config: object
+
+beforeAll(async () => {
+  origin = await startEcho()
+  config = {
+    services: { origin: { endpoints: [origin.url] } },
+    routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
+  }
+})
+
+afterAll(() => origin.close())
+
+const state = (): string => join(temporaryFolder(), 'state')
+
+/** What `tidegate start --takeover` says when it ends, with its exit code. */
+async function attempt(env: Record<string, string>): Promise<[number | null, string]> {
+  const { code, stderr } = await runCommand(
+    ['start', '--takeover'],
+    cleanEnvironment({ TIDEGATE_CONFIG: writeConfig(config), TIDEGATE_WORKERS: '2', ...env }),
+  )
+  return [code, stderr.text.split('\n').at(-2) ?? '']
+}
+
+async function expectServing(gateway: Gateway): Promise<void> {
+  expect((await call(gateway.port)).status).toBe(200)
+  await expect
+    .poll(() =>
+      gateway.admin('/readyz').then(
+        ({ status }) => status,
+        () => 0,
+      ),
+    )
+    .toBe(200)
+}
+
+test('there must be a gateway to take over from', async (context) => {
+  const at = state()
+  expect(await attempt({ TIDEGATE_STATE: 'none' })).toEqual([
+    2,
+    expect.stringMatching(/--takeover: .*(TIDEGATE_STATE=none|threads)/),
+  ])
+  const gateway = await startGateway({ config })
+  try {
+    requireProcesses(context, gateway)
+    expect(await attempt({ TIDEGATE_STATE: at })).toEqual([
+      2,
+      expect.stringContaining(`--takeover: no gateway runs that has the state in ${at}`),
+    ])
+  } finally {
+    await gateway.close()
+  }
+})
+
+test('one that cannot serve leaves the other as it was', async (context) => {
+  const at = state()
+  const gateway = await startGateway({ config, env: { TIDEGATE_STATE: at } })
+  try {
+    requireProcesses(context, gateway)
+    expect(statSync(`${at}.sock`).mode & 0o777).toBe(0o600)
+    const where = { TIDEGATE_STATE: at, TIDEGATE_PORT: String(gateway.port) }
+    const other = { ...where, TIDEGATE_PORT: String(gateway.port === 1 ? 2 : 1) }
+    expect(await attempt(other)).toEqual([
+      2,
+      expect.stringContaining(`listens on 127.0.0.1:${gateway.port}, and not on`),
+    ])
+    await expectServing(gateway)
+    // No worker of it can start.
+    expect(await attempt({ ...where, TIDEGATE_ACCESS_LOG: '/nowhere/at/all' })).toEqual([
+      2,
+      expect.stringContaining('no worker can start'),
+    ])
+    await expectServing(gateway)
+    // Its workers serve beside the old ones by then.
+    const admin = { TIDEGATE_ADMIN_PORT: String(origin.port) }
+    expect(await attempt({ ...where, ...admin })).toEqual([2, expect.stringContaining('TIDEGATE_ADMIN_PORT')])
+    await gateway.log.take(3, ({ msg }) => msg === 'the other gateway did not take over', 'all of them')
+    await expectServing(gateway)
+
+    const next = await startGateway({ config, args: ['--takeover'], env: where })
+    expect(await gateway.command.ended).toEqual({ code: 0, signal: null })
+    await expectServing(next)
+    await next.close()
+  } finally {
+    if (gateway.command.child.exitCode === null) await gateway.close()
+  }
+}, 60_000)
