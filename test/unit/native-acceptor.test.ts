@@ -242,6 +242,7 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
       counts: new Int32Array(1),
       self: 0,
       onConnection: (connection) => void accepted.push(connection),
+      door: null,
       onError: ignore,
     })
     // Shaken hands, and nothing said yet: in nobody's queue, and reset by a socket that closes.
