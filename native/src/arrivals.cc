@@ -31,6 +31,7 @@ constexpr uint64_t kSweepMs = 250;
 constexpr size_t kMostHeadBytes = 16 * 1024;
 
 constexpr char kTooSlow[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+constexpr char kBadRequest[] = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 constexpr char kUnavailable[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 }  // namespace
@@ -315,7 +316,8 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
     const ProxyHeader forged = parseProxyHeader(buffer, n);
     if (forged.kind == ProxyHeader::kIncomplete && buffer[0] == '\r' && n < 16) return kWaits;
     if (forged.kind != ProxyHeader::kNone && (buffer[0] == '\r' || forged.kind != ProxyHeader::kIncomplete)) {
-      refuse(visitor, nullptr, kBadProxyHeader);
+      // Version 1 is a bad request line to those who know nothing of it; version 2 is no text.
+      refuse(visitor, kBadRequest, kBadProxyHeader);
       return kGone;
     }
     const Glance seen = glance(buffer, n);

@@ -37,7 +37,11 @@ inline Glance glance(const char* data, size_t n) {
     if (newline == nullptr) break;
     if (newline == line || newline[-1] != '\r') return {Glance::kOther};
     const size_t length = static_cast<size_t>(newline - 1 - line);
-    if (line == data) http10 = length > 9 && memcmp(newline - 10, " HTTP/1.0", 9) == 0;
+    if (line == data) {
+      http10 = length > 9 && memcmp(newline - 10, " HTTP/1.0", 9) == 0;
+      // Another protocol, or no request line: whoever sent it may wait for an answer before there is a head.
+      if (!http10 && !(length > 9 && memcmp(newline - 10, " HTTP/1.1", 9) == 0)) return {Glance::kOther};
+    }
     if (length == 0) return {http10 ? Glance::kHttp10 : Glance::kOther, static_cast<size_t>(newline + 1 - data)};
     line = newline + 1;
   }

@@ -15,7 +15,7 @@ import {
 } from '../support/origins.js'
 import { startHaproxy, startNginx } from '../support/other-proxies.js'
 import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
-import { requireAcceptor, requireTool } from '../support/requirements.js'
+import { requireAcceptor, requireGate, requireTool } from '../support/requirements.js'
 import { type Caller, signedHeaders } from '../support/signing.js'
 import { ConnectionCut } from '../support/wire.js'
 
@@ -322,6 +322,32 @@ describe('HTTP/1.0 with keep-alive', () => {
     expect((await connection.head()).status).toBe(505)
     connection.destroy()
   })
+})
+
+test('a target in absolute-form names the host, and no other than a Host does', async () => {
+  const ask = async (head: string): Promise<Answer> => {
+    const connection = await Connection.open(gateway.port)
+    await connection.write(`${head}\r\n\r\n`)
+    const answer = await connection.answer()
+    await connection.closedByPeer()
+    return answer
+  }
+  const without = await ask('GET http://only.test/host HTTP/1.0')
+  expect(headerOf(without.json<Seen>(), 'host')).toEqual(['only.test'])
+  expect((await ask('GET http://only.test/host HTTP/1.0\r\nHost: only.test')).status).toBe(200)
+  expect((await ask('GET http://only.test/host HTTP/1.0\r\nHost: other.test')).status).toBe(400)
+})
+
+test('what the gate refuses in HTTP/1.1, it refuses here', async (context) => {
+  requireGate(context, gateway)
+  const before = echo.requests.all.length
+  for (const head of ['GET /a\x01b HTTP/1.0', 'GET / HTTP/1.0\r\n: x', 'GET / HTTP/1.0\r\nHost: a\xff.test']) {
+    const connection = await Connection.open(gateway.port)
+    await connection.write(Buffer.from(`${head}\r\n\r\n`, 'latin1'))
+    expect((await connection.answer()).status).toBe(400)
+    await connection.closedByPeer()
+  }
+  expect(echo.requests.all.length).toBe(before)
 })
 
 test('a worker that drains sees an answer to HTTP/1.0 through', async () => {

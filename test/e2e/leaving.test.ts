@@ -67,6 +67,27 @@ describe('SIGTERM', () => {
     expect(await gateway.command.ended).toEqual({ code: 0, signal: null })
   })
 
+  test.each(['1.1', '1.0'])('lets who has begun a head of HTTP/%s finish it', async (version) => {
+    const gateway = await start()
+    const begun = await Connection.open(gateway.port)
+    await begun.write(`GET / HTTP/${version}\r\nHost: a.te`)
+    if (gateway.isolation === 'process') {
+      await expect
+        .poll(async () => (await gateway.status()).workers.some(({ connections }) => connections > 0))
+        .toBe(true)
+    }
+    gateway.signal('SIGTERM')
+    await gateway.log.find(({ msg }) => msg === 'draining', 'the drain')
+    await begun.write('st\r\n\r\n')
+    const answer = await begun.answer()
+    expect([answer.status, closes(answer)]).toEqual([
+      gateway.isolation === 'thread' && version === '1.0' ? 505 : 200,
+      true,
+    ])
+    await begun.closedByPeer()
+    expect(await gateway.command.ended).toEqual({ code: 0, signal: null })
+  })
+
   test('closes a connection on which nothing happens, and does not wait for it longer than that', async () => {
     const gateway = await start()
     const idle = await Connection.open(gateway.port)
