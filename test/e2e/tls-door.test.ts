@@ -72,6 +72,14 @@ test('a PROXY header before the handshake says who the client is', async () => {
   await gateway.close()
 })
 
+test.each(['1.1', '1.0'])('HTTP/%s in cleartext is neither served nor answered', async (version) => {
+  gateway = await start({})
+  const before = echo.requests.all.length
+  expect(await lastWords(await dial(`GET / HTTP/${version}\r\nHost: a.test\r\n\r\n`))).toBe('')
+  expect(echo.requests.all.length).toBe(before)
+  await gateway.close()
+})
+
 test('a handshake that does not begin in time is cut off without a word, and the head within it is not looked at', async () => {
   gateway = await start({ TIDEGATE_PROXY_PROTOCOL: 'on', TIDEGATE_HEADER_TIMEOUT_MS: '1000' })
   const connection = await Connection.open(gateway.port, '127.0.0.1', tls(await dial(HEADER)))
