@@ -23,13 +23,44 @@ export interface AcceptOptions {
   readonly counts: Int32Array
   /** This worker's index in counts. onConnection or whoever counts for it must raise it before returning. */
   readonly self: number
-  /**
-   * Gets a connected, non-blocking socket and owns it, and the address of its other end (RFC 5952; IPv4 where it is mapped). What it throws becomes an uncaughtException; the descriptor is then closed,
-   * unless something in this event loop already polls it.
-   */
-  readonly onConnection: (fd: number, address: string) => void
+  /** Gets a connected, non-blocking socket and owns it. What it throws becomes an uncaughtException; the descriptor is then closed, unless something in this event loop already polls it. */
+  readonly onConnection: OnConnection
+  /** Null: connections are handed over as they come. */
+  readonly door: Door | null
   /** EMFILE and the like, at most ten times a second: accepting pauses for 100 ms and goes on by itself. */
   readonly onError: (code: string) => void
+}
+
+/**
+ * `address` is that of the other end, or the one that a proxy has announced (RFC 5952; IPv4 where it is mapped). A `relayed` connection carries
+ * requests of HTTP/1.0, written as HTTP/1.1, each behind a PROXY header with its client's address; it is not in `counts`.
+ * `place` is where in `places` its address is counted: whoever gets the connection takes one off there when it ends. -1: nowhere.
+ */
+export type OnConnection = (fd: number, address: string, relayed: boolean, announced: boolean, place: number) => void
+
+/** What happens to connections before they are handed over: they are counted, and each waits until its first request's head is complete, or can be none. */
+export interface Door {
+  /** For that, from the moment it was accepted. After it, 408 and the end. */
+  readonly headTimeoutMs: number
+  /**
+   * Raised by one for each connection that is turned away. 0: its head came too slowly; 1: a PROXY header was wrong, missing or not asked for;
+   * 2: over maxConnections; 3: over maxPerAddress.
+   */
+  readonly tallies: Float64Array
+  /** Whether a proxy has this address that is believed about whom it speaks for. */
+  readonly isTrusted: (address: string) => boolean
+  /** Connections from trusted addresses must begin with a PROXY protocol header, which is taken off. From others one is always refused. */
+  readonly proxyProtocol: boolean
+  /** Over all workers; 0: any number. Who comes when it is reached is answered 503. */
+  readonly maxConnections: number
+  /** Over all workers, from one address (IPv6: one /64) that is not trusted; 0: any number. 503 as well. */
+  readonly maxPerAddress: number
+  /** A block for each worker, shared by all of them (src/address_counts.h); may be empty without maxPerAddress. */
+  readonly places: Int32Array
+  /** 53 random bits, the same in every worker. */
+  readonly addressSeed: number
+  /** First bytes are a handshake: nothing but a PROXY header is read, nobody is told why, and whoever has said anything is handed over. */
+  readonly tls: boolean
 }
 
 export interface Acceptor {
@@ -40,8 +71,15 @@ export interface Acceptor {
   refuseNew(): void
   /** Whatever is in the queue now, without leaving any to others. */
   takeAll(): void
-  /** Stops accepting and closes this process's copy of the listening descriptor. May be called twice, and from onConnection. */
-  close(): void
+  /**
+   * Stops accepting and closes this process's copy of the listening descriptor. May be called twice, and from onConnection. Who waits at the
+   * door has so long for the head, and is then sent away without a word; requests of HTTP/1.0 are seen through.
+   */
+  close(waitMs: number): void
+  /** Connections at the door that have not been handed over. */
+  waiting(): number
+  /** Requests of HTTP/1.0 whose answer has not left this process yet. */
+  relays(): number
 }
 
 /** Opaque; wiped when it is collected. */
@@ -95,8 +133,11 @@ export interface Native {
 }
 
 export interface Gate {
-  /** Connections of this app pass the gate. `descriptor` is what app.getDescriptor() returns; before the app has connections. */
-  guard(descriptor: number, tls: boolean): void
+  /**
+   * Connections of this app pass the gate. `descriptor` is what app.getDescriptor() returns; before the app has connections.
+   * `relayed`: they are the acceptor's, which puts a PROXY header before each request; in cleartext alone.
+   */
+  guard(descriptor: number, tls: boolean, relayed: boolean): void
   /**
    * From within a request's handler: so many bytes follow its head, -1 for chunks. False where that head did not come through the
    * gate: uWebSockets.js then reads the body by its own rules.
@@ -106,18 +147,22 @@ export interface Gate {
 
 interface Addon extends Omit<Native, 'accept' | 'openGate'> {
   openGate(onBadBody: (exchange: unknown) => void): void
-  guardApp(descriptor: number, tls: boolean): void
+  guardApp(descriptor: number, tls: boolean, relayed: boolean): void
   expectBody(bytes: number, exchange: unknown): boolean
   startAccepting(
     fd: number,
     counts: Int32Array,
     self: number,
-    onConnection: (fd: number, address: string) => void,
+    onConnection: OnConnection,
     onError: (code: string) => void,
+    headTimeoutMs: number,
+    ...door: unknown[]
   ): unknown
   refuseNew(handle: unknown): void
   takeAll(handle: unknown): void
-  stopAccepting(handle: unknown): void
+  stopAccepting(handle: unknown, waitMs: number): void
+  waitingAtDoor(handle: unknown): number
+  relaysUnderWay(handle: unknown): number
 }
 
 function load(): Native | string {
@@ -129,19 +174,53 @@ function load(): Native | string {
   if (!existsSync(file)) return 'the native addon is not built (npm rebuild builds it where there is a C++ compiler)'
   try {
     const addon = createRequire(import.meta.url)(file) as Addon
-    const { startAccepting, refuseNew, takeAll, stopAccepting, openGate, guardApp, expectBody, ...rest } = addon
+    const {
+      startAccepting,
+      refuseNew,
+      takeAll,
+      stopAccepting,
+      waitingAtDoor,
+      relaysUnderWay,
+      openGate,
+      guardApp,
+      ...rest
+    } = addon
     return {
       ...rest,
       openGate(onBadBody) {
         openGate(onBadBody)
-        return { guard: guardApp, expectBody }
+        return { guard: guardApp, expectBody: rest.expectBody }
       },
-      accept({ fd, counts, self, onConnection, onError }) {
-        const handle = startAccepting(fd, counts, self, onConnection, onError)
+      accept({ fd, counts, self, onConnection, onError, door }) {
+        const handle =
+          door === null
+            ? startAccepting(fd, counts, self, onConnection, onError, 0)
+            : startAccepting(
+                ...([
+                  fd,
+                  counts,
+                  self,
+                  onConnection,
+                  onError,
+                  door.headTimeoutMs,
+                  door.tallies,
+                  door.isTrusted,
+                ] as const),
+                ...[
+                  door.proxyProtocol,
+                  door.maxConnections,
+                  door.maxPerAddress,
+                  door.places,
+                  door.addressSeed,
+                  door.tls,
+                ],
+              )
         return {
           refuseNew: () => refuseNew(handle),
           takeAll: () => takeAll(handle),
-          close: () => stopAccepting(handle),
+          close: (waitMs) => stopAccepting(handle, waitMs),
+          waiting: () => waitingAtDoor(handle),
+          relays: () => relaysUnderWay(handle),
         }
       },
     }

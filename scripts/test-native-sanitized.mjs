@@ -1,5 +1,5 @@
-// Builds the addon with AddressSanitizer and UndefinedBehaviorSanitizer and walks through it (test/native/exercise.mjs). Any report
-// fails. Wants g++ or clang++ with the sanitizers' libraries, and headers, for which the ordinary build is asked.
+// Builds the addon with AddressSanitizer and UndefinedBehaviorSanitizer and walks through it (test/native/exercise.mjs), then its parsers under
+// random input (test/native/parsers.cc; its seed is printed, and can be given as an argument). Any report fails. Wants g++ or clang++ with the sanitizers' libraries, and headers, for which the ordinary build is asked.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, isAbsolute, join } from 'node:path'
@@ -43,16 +43,19 @@ function library(name) {
 const source = join(root, 'native', 'src')
 const sources = readdirSync(source).filter((name) => name.endsWith('.cc'))
 mkdirSync(folder, { recursive: true })
-const compiled = run(compiler, [
-  ...['-std=c++17', '-O1', '-g', '-fno-omit-frame-pointer', '-fno-exceptions', '-fno-rtti', '-shared', '-fPIC'],
+const sanitized = [
   ...[
+    '-std=c++17',
+    '-O1',
+    '-g',
+    '-fno-omit-frame-pointer',
     '-fsanitize=address,undefined',
     '-fno-sanitize-recover=all',
-    '-Wall',
-    '-Wextra',
-    '-Wno-cast-function-type',
-    '-Werror',
   ],
+  ...['-Wall', '-Wextra', '-Werror'],
+]
+const compiled = run(compiler, [
+  ...[...sanitized, '-Wno-cast-function-type', '-fno-exceptions', '-fno-rtti', '-shared', '-fPIC'],
   ...['-DNAPI_VERSION=8', `-isystem${headers()}`, '-o', addon],
   ...sources.map((name) => join(source, name)),
 ])
@@ -69,4 +72,13 @@ const result = run(process.execPath, ['--expose-gc', join(root, 'test', 'native'
 })
 if (result.failed || /runtime error:|Sanitizer/.test(result.output)) fail(`${result.how}\n${result.output}`)
 if (!result.output.includes('every function exercised')) fail(`it ended early\n${result.output}`)
+
+const ROUNDS = '300000'
+const seed = process.argv[2] ?? String(Date.now())
+const parsers = join(folder, 'parsers')
+const built = run(compiler, [...sanitized, '-o', parsers, join(root, 'test', 'native', 'parsers.cc')])
+if (built.failed) fail(built.output)
+const fuzzed = run(parsers, [ROUNDS, seed])
+if (fuzzed.failed) fail(`parsers, seed ${seed}: ${fuzzed.how}\n${fuzzed.output}`)
+console.log(`tidegate: ${fuzzed.output.trim()}, seed ${seed}`)
 console.log('tidegate: native addon clean under AddressSanitizer, LeakSanitizer and UndefinedBehaviorSanitizer')

@@ -108,8 +108,12 @@ export function createWorker(parts: WorkerParts): Worker {
 
   function serve(peer: Peer): TemplatedApp {
     const route = (one: TemplatedApp): TemplatedApp => one.any('/*', (res, req) => phases.begin(res, req, peer))
-    const app = tlsApps === null ? route(uWS.App()) : tlsApps.create(route)
-    guard(app, tlsApps !== null)
+    // The acceptor's relay speaks cleartext, and has nothing to do where the listener does not.
+    const speaksTls = tlsApps !== null && !peer.relayed
+    const app = speaksTls ? tlsApps!.create(route) : route(uWS.App())
+    guard(app, speaksTls, peer.relayed)
+    // Its connections are its own: the acceptor counts those of its clients.
+    if (peer.relayed) return app
     app.filter((_, change) => {
       if (Number(change) > 0) {
         connections++

@@ -23,6 +23,7 @@ import { Supervisor } from './control/supervisor.js'
 import { type Former, type Offer, offerTakeover, takeOver, takeoverPath } from './control/takeover.js'
 import { watchFile } from './control/watch.js'
 import { Breaker } from './proxy/breaker.js'
+import { AddressCounts } from './state/address-counts.js'
 import { BreakerTable } from './state/breaker-table.js'
 import { CountersReader, countersBytesPerWorker, WorkerTable } from './state/counters.js'
 import { HealthTable } from './state/health-table.js'
@@ -75,6 +76,16 @@ function chooseIsolation(settings: Settings): Isolation {
   return { kind: 'thread', why: nativeProblem }
 }
 
+/** What the native acceptor does, and uWS's own listener does not. */
+function requireAcceptor(settings: Settings, isolation: Isolation): void {
+  if (isolation.kind === 'process') return
+  if (settings.proxyProtocol === 'on') {
+    throw new StartError(
+      `TIDEGATE_PROXY_PROTOCOL: "on" needs workers that are processes; they are threads here: ${isolation.why}`,
+    )
+  }
+}
+
 /** Where threads listen by themselves, SO_REUSEPORT would let a second gateway share the port unnoticed: look before. */
 function probePort(host: string, port: number): Promise<number> {
   return new Promise((resolve, reject) => {
@@ -107,6 +118,7 @@ function segmentSpec(table: RouteTable, settings: Settings): SegmentSpec {
     endpoints: roomFor(table.endpoints.length),
     routes,
     countersBytesPerWorker: countersBytesPerWorker(routes),
+    countsAddresses: settings.maxConnectionsPerAddress > 0,
   }
 }
 
@@ -183,6 +195,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
   const { config, settings } = loaded
   const draft = compile(config, settings)
   const isolation = chooseIsolation(settings)
+  requireAcceptor(settings, isolation)
   const log = createLog({ level: settings.logLevel })
   const former = takesOver ? findFormer(settings, isolation) : null
   let listenFd: number | null = null
@@ -254,6 +267,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
   slots.reset(settings.workers)
   const health = new HealthTable(segment, spec.endpoints)
   const counters = new CountersReader(segment, spec.workers, spec.routes)
+  const addresses = new AddressCounts(segment)
   log.info(
     {
       workers: settings.workers,
@@ -343,7 +357,10 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
       log.info({ slot, port, uWebSockets: uwsVersion }, 'worker listens')
       if (supervisor.ready) allListen()
     },
-    onGone: giveBack,
+    onGone: (owner, slot) => {
+      addresses.release(slot)
+      giveBack(owner)
+    },
     onHopeless: (reason) => hopeless(new StartError(`no worker can start: ${reason}`)),
   })
 

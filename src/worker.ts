@@ -85,6 +85,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const upstreams = new Upstreams(table, shared.health, shared.clients, settings.upstreamConnections, owner)
   const context = { upstreams, deadlines, breakers, nowUs, conclude, refuse: reject }
 
+  const bodyRules = { deadlines, nowUs, minBytesPerSecond: settings.minBodyBytesPerSecond }
+
   let inFlight = 0
   let onIdle: (() => void) | null = null
 
@@ -94,6 +96,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     const exchange = accept(res, req, nowUs())
     inFlight++
     counters.begin()
+    if (peer.relayed) exchange.isHttp10 = true
     exchange.secure = shared.secure
     setAddresses(exchange, peer, table.trustedProxies)
     const refused = checkFraming(exchange, table) ?? clientCertificates?.read(exchange) ?? findRoute(exchange)
@@ -102,9 +105,9 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     const unwelcome = checkAddress(exchange) ?? authenticator.identify(exchange) ?? checkLength(exchange)
     if (unwelcome !== null) return reject(exchange, unwelcome)
     if (exchange.contentLength !== 0) watch(exchange)
-    if (authenticator.needsBody(exchange)) new WholeBody(exchange, deadlines, nowUs, authenticate)
+    if (authenticator.needsBody(exchange)) new WholeBody(exchange, bodyRules, authenticate)
     else {
-      if (exchange.contentLength !== 0) exchange.upload = new Upload(exchange)
+      if (exchange.contentLength !== 0) exchange.upload = new Upload(exchange, bodyRules)
       authenticate(exchange, null)
     }
   }

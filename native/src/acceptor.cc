@@ -1,5 +1,5 @@
 // The acceptor: the first step of a connection's way. The primary opens the listening socket (listener.cc), each worker accepts from
-// it and hands the descriptors to JavaScript. Reads nothing from a connection and never sees a request.
+// it and hands the descriptors to JavaScript, by way of arrivals.cc where what they say first is of interest. Reads nothing from a connection.
 //
 // Who takes a connection. Every worker's loop watches the socket, so each new connection wakes all that are idle. One that has more
 // connections open than the least loaded leaves it alone: it stays for that one, which was woken too. Keep-alive connections live
@@ -20,9 +20,8 @@
 // The socket lies edge-triggered in an epoll set of its own, which the loop watches. Declining then costs no epoll_ctl, and the
 // next connection wakes us again; with uv_poll directly on the socket a worker that declines has to stop polling, and for
 // that millisecond is missing when a connection comes that it should take.
-#include "addon.h"
+#include "arrivals.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <netinet/in.h>
@@ -50,6 +49,8 @@ struct Acceptor {
   napi_ref onError = nullptr;
   napi_async_context context = nullptr;
   napi_async_cleanup_hook_handle cleanup = nullptr;
+  ArrivalOptions arrivalOptions;
+  Arrivals* arrivals = nullptr;  // null where nobody looks at first bytes
   Descriptor listener;
   Descriptor edge;  // an epoll set that holds the listener alone
   uv_poll_t poll;
@@ -72,29 +73,46 @@ void drop(Acceptor* a) {
   if (--a->references == 0) delete a;
 }
 
-void onClosed(uv_handle_t* handle) {
-  auto* a = static_cast<Acceptor*>(handle->data);
+void onClosed(Acceptor* a) {
   if (--a->openHandles > 0) return;
   napi_delete_reference(a->env, a->counts);
   napi_delete_reference(a->env, a->onConnection);
+  const ArrivalOptions& options = a->arrivalOptions;
+  for (napi_ref reference : {options.isTrusted, options.tallies, options.places}) {
+    if (reference != nullptr) napi_delete_reference(a->env, reference);
+  }
   napi_delete_reference(a->env, a->onError);
   napi_async_destroy(a->env, a->context);
   napi_remove_async_cleanup_hook(a->cleanup);  // from here on the environment may go
   drop(a);
 }
 
-void stop(Acceptor* a) {
+void onHandleClosed(uv_handle_t* handle) { onClosed(static_cast<Acceptor*>(handle->data)); }
+
+void onArrivalsClosed(void* data) {
+  auto* a = static_cast<Acceptor*>(data);
+  a->arrivals = nullptr;
+  onClosed(a);
+}
+
+// Who waits at the door has `waitMs` left.
+void stop(Acceptor* a, uint64_t waitMs) {
   if (a->closing) return;
   a->closing = true;
   // Closing the handle takes the epoll set out of the loop's, so before the descriptors: other processes keep the socket open, and
   // what stays registered in a loop would go on waking it.
-  uv_close(reinterpret_cast<uv_handle_t*>(&a->poll), onClosed);
-  uv_close(reinterpret_cast<uv_handle_t*>(&a->timer), onClosed);
+  uv_close(reinterpret_cast<uv_handle_t*>(&a->poll), onHandleClosed);
+  uv_close(reinterpret_cast<uv_handle_t*>(&a->timer), onHandleClosed);
   a->edge = Descriptor();
   a->listener = Descriptor();
+  if (a->arrivals != nullptr) a->arrivals->stop(waitMs);
 }
 
-void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) { stop(static_cast<Acceptor*>(data)); }
+void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
+  auto* a = static_cast<Acceptor*>(data);
+  stop(a, 0);
+  if (a->arrivals != nullptr) a->arrivals->close();
+}
 
 // The counts as they are now. Read anew on each wake: whoever detaches the buffer leaves us with none, not with a dangling pointer.
 struct Counts {
@@ -167,51 +185,6 @@ bool declines(Acceptor* a, const Counts& counts, int32_t own) {
   return true;
 }
 
-// Ends a connection whose callback threw before it passed the descriptor on. It may have thrown after: uWS's filter runs inside
-// adoptSocket, and an exception there leaves the socket adopted. Then this loop polls it already, which libuv answers with EEXIST.
-// EBADF: the callback closed it itself.
-void closeUnlessAdopted(uv_loop_t* loop, int fd) {
-  auto* probe = new uv_poll_t;
-  if (uv_poll_init(loop, probe, fd) != 0) {
-    delete probe;
-    return;
-  }
-  uv_close(reinterpret_cast<uv_handle_t*>(probe), [](uv_handle_t* handle) { delete reinterpret_cast<uv_poll_t*>(handle); });
-  close(fd);
-}
-
-// The way into JavaScript for one wake, opened with the first call: ticks and microtasks run once, when it ends.
-class Calls {
- public:
-  explicit Calls(Acceptor* a) : a_(a) {}
-  ~Calls() {
-    if (open_) napi_close_callback_scope(a_->env, scope_);
-  }
-
-  // False when the callback did not return normally; the exception, if there is one, has become an uncaughtException.
-  bool operator()(napi_ref callback, const napi_value* arguments, size_t count, int fd) {
-    napi_value function, receiver, resource, error;
-    if (!open_) {
-      napi_create_object(a_->env, &resource);
-      open_ = napi_open_callback_scope(a_->env, resource, a_->context, &scope_) == napi_ok;
-    }
-    napi_get_reference_value(a_->env, callback, &function);
-    napi_get_undefined(a_->env, &receiver);
-    if (open_ && napi_call_function(a_->env, receiver, function, count, arguments, nullptr) == napi_ok) return true;
-    bool pending = false;
-    napi_is_exception_pending(a_->env, &pending);
-    if (pending) napi_get_and_clear_last_exception(a_->env, &error);
-    if (fd >= 0) closeUnlessAdopted(a_->timer.loop, fd);
-    if (pending) napi_fatal_exception(a_->env, error);
-    return false;
-  }
-
- private:
-  Acceptor* a_;
-  napi_callback_scope scope_ = nullptr;
-  bool open_ = false;
-};
-
 // accept4's errors that belong to the connection it would have returned (accept(2), "Error handling"), not to us.
 bool concernsConnection(int error) {
   switch (error) {
@@ -241,21 +214,6 @@ void rearm(Acceptor* a) {
   epoll_ctl(a->edge.get(), EPOLL_CTL_MOD, a->listener.get(), &event);
 }
 
-// As RFC 5952 writes it; an IPv4 client of a socket for both families as the IPv4 it is.
-napi_value addressText(napi_env env, const sockaddr_storage& peer) {
-  char text[INET6_ADDRSTRLEN] = "";
-  if (peer.ss_family == AF_INET) {
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in&>(peer).sin_addr, text, sizeof text);
-  } else if (peer.ss_family == AF_INET6) {
-    const in6_addr& address = reinterpret_cast<const sockaddr_in6&>(peer).sin6_addr;
-    if (IN6_IS_ADDR_V4MAPPED(&address)) inet_ntop(AF_INET, &address.s6_addr[12], text, sizeof text);
-    else inet_ntop(AF_INET6, &address, text, sizeof text);
-  }
-  napi_value value;
-  napi_create_string_latin1(env, text, NAPI_AUTO_LENGTH, &value);
-  return value;
-}
-
 // Takes up to `most` connections, if `patient` only those that no other worker should have. Returns how many.
 int take(Acceptor* a, int most, bool patient) {
   napi_handle_scope scope;
@@ -264,7 +222,7 @@ int take(Acceptor* a, int most, bool patient) {
   {
     const Counts counts(a);
     const int32_t before = counts.of(a->self);
-    Calls call(a);
+    Calls call(a->env, a->context);
     for (int n = 0; !a->closing; n++) {
       if (n == most) {
         rearm(a);
@@ -289,10 +247,8 @@ int take(Acceptor* a, int most, bool patient) {
       }
       taken++;
       if (a->state == Acceptor::kDeferring) watch(a);  // this was the one that waited
-      napi_value arguments[2];
-      napi_create_int32(a->env, fd, &arguments[0]);
-      arguments[1] = addressText(a->env, peer);
-      call(a->onConnection, arguments, 2, fd);
+      if (a->arrivals != nullptr) a->arrivals->arrive(fd, Address::of(peer), call);
+      else handOver(a->env, a->onConnection, {fd, Address::of(peer)}, fd, false, call);
     }
   }
   napi_close_handle_scope(a->env, scope);
@@ -342,10 +298,39 @@ void onTimer(uv_timer_t* timer) {
   napi_close_handle_scope(a->env, scope);
 }
 
-// startAccepting(fd, counts, self, onConnection, onError) -> handle for stopAccepting. Owns fd from success on.
+bool isTypedArray(napi_env env, napi_value value, napi_typedarray_type wanted) {
+  bool is = false;
+  napi_typedarray_type type;
+  napi_is_typedarray(env, value, &is);
+  return is && napi_get_typedarray_info(env, value, &type, nullptr, nullptr, nullptr, nullptr) == napi_ok && type == wanted;
+}
+
+// The arguments from `at` on: headTimeoutMs (0: nobody looks at first bytes, the rest is not read), tallies, isTrusted, proxyProtocol,
+// maxConnections, maxPerAddress, places, addressSeed, tls. False: an error has been thrown.
+bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
+  int64_t headTimeoutMs, maxConnections, maxPerAddress, seed;
+  if (!readInteger(env, at[0], "headTimeoutMs", 0, INT32_MAX, &headTimeoutMs)) return false;
+  if (headTimeoutMs == 0) return true;
+  if (!isTypedArray(env, at[1], napi_float64_array)) return throwArgument(env, "tallies", "a Float64Array") != nullptr;
+  if (!checkFunction(env, at[2], "isTrusted")) return false;
+  if (napi_get_value_bool(env, at[3], &options.proxyProtocol) != napi_ok) return throwArgument(env, "proxyProtocol", "a boolean") != nullptr;
+  if (!readInteger(env, at[4], "maxConnections", 0, INT32_MAX, &maxConnections)) return false;
+  if (!readInteger(env, at[5], "maxPerAddress", 0, INT32_MAX, &maxPerAddress)) return false;
+  if (!isTypedArray(env, at[6], napi_int32_array)) return throwArgument(env, "places", "an Int32Array") != nullptr;
+  if (!readInteger(env, at[7], "addressSeed", 0, int64_t{1} << 53, &seed)) return false;
+  if (napi_get_value_bool(env, at[8], &options.tls) != napi_ok) return throwArgument(env, "tls", "a boolean") != nullptr;
+  options.headTimeoutMs = static_cast<uint64_t>(headTimeoutMs);
+  options.maxConnections = static_cast<int32_t>(maxConnections);
+  options.maxPerAddress = static_cast<int32_t>(maxPerAddress);
+  options.addressSeed = static_cast<uint64_t>(seed);
+  return true;
+}
+
+// startAccepting(fd, counts, self, onConnection, onError, …readDoor) -> handle for stopAccepting. Owns fd from success on.
 napi_value startAccepting(napi_env env, napi_callback_info info) {
-  Arguments<5> args(env, info);
+  Arguments<14> args(env, info);
   int64_t fd, self;
+  ArrivalOptions options;
   if (!readInteger(env, args.at[0], "fd", 0, INT32_MAX, &fd)) return nullptr;
   bool isArray = false;
   napi_typedarray_type type;
@@ -357,6 +342,8 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   }
   if (!readInteger(env, args.at[2], "self", 0, static_cast<int64_t>(workers) - 1, &self)) return nullptr;
   if (!checkFunction(env, args.at[3], "onConnection") || !checkFunction(env, args.at[4], "onError")) return nullptr;
+
+  if (!readDoor(env, args.at + 5, options)) return nullptr;
 
   const int listener = static_cast<int>(fd);
   int listening = 0;
@@ -372,6 +359,9 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   epoll_event event = {};
   event.events = EPOLLIN | EPOLLET;
   if (epoll_ctl(edge.get(), EPOLL_CTL_ADD, listener, &event) != 0) return throwSystem(env, errno, "epoll_ctl", "");
+
+  Descriptor crowd(options.headTimeoutMs > 0 ? epoll_create1(EPOLL_CLOEXEC) : -1);
+  if (options.headTimeoutMs > 0 && !crowd.valid()) return throwSystem(env, errno, "epoll_create1", "");
 
   uv_loop_t* loop;
   if (napi_get_uv_event_loop(env, &loop) != napi_ok) return throwCoded(env, "ENOTSUP", "accept", "no event loop here", "");
@@ -396,6 +386,19 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   napi_create_reference(env, args.at[1], 1, &a->counts);
   napi_create_reference(env, args.at[3], 1, &a->onConnection);
   napi_create_reference(env, args.at[4], 1, &a->onError);
+  if (options.headTimeoutMs > 0) {
+    napi_create_reference(env, args.at[6], 1, &options.tallies);
+    napi_create_reference(env, args.at[7], 1, &options.isTrusted);
+    if (options.maxPerAddress > 0) napi_create_reference(env, args.at[11], 1, &options.places);
+    options.onConnection = a->onConnection;
+    options.counts = a->counts;
+    options.self = a->self;
+    options.onClosed = onArrivalsClosed;
+    options.onClosedData = a;
+    a->arrivalOptions = options;
+    a->arrivals = Arrivals::create(env, a->context, loop, std::move(crowd), options);
+    a->openHandles++;
+  }
   napi_add_async_cleanup_hook(env, onEnvironmentEnds, a, &a->cleanup);
   napi_create_external(env, a, [](napi_env, void* data, void*) { drop(static_cast<Acceptor*>(data)); }, nullptr, &out);
   napi_type_tag_object(env, out, &kAcceptorTag);
@@ -443,12 +446,30 @@ napi_value takeAll(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// stopAccepting(handle): closes this process's copy of the socket. Connections in its queue are for the others.
+// stopAccepting(handle, waitMs): closes this process's copy of the socket. Connections in its queue are for the others.
 napi_value stopAccepting(napi_env env, napi_callback_info info) {
+  Arguments<2> args(env, info);
+  int64_t waitMs;
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a == nullptr || !readInteger(env, args.at[1], "waitMs", 0, INT32_MAX, &waitMs)) return nullptr;
+  stop(a, static_cast<uint64_t>(waitMs));
+  return nullptr;
+}
+
+// waitingAtDoor(handle) -> connections that were accepted and not handed over yet.
+napi_value waitingAtDoor(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
   Acceptor* a = acceptorOf(env, args.at[0]);
-  if (a != nullptr) stop(a);
-  return nullptr;
+  if (a == nullptr) return nullptr;
+  return integer(env, a->arrivals == nullptr ? 0 : static_cast<int64_t>(a->arrivals->waiting()));
+}
+
+// relaysUnderWay(handle) -> exchanges of HTTP/1.0 that are not through to their client.
+napi_value relaysUnderWay(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a == nullptr) return nullptr;
+  return integer(env, a->arrivals == nullptr ? 0 : static_cast<int64_t>(a->arrivals->exchanges()));
 }
 
 }  // namespace
@@ -458,6 +479,8 @@ void registerAcceptor(napi_env env, napi_value exports) {
   setFunction(env, exports, "refuseNew", refuseNew);
   setFunction(env, exports, "takeAll", takeAll);
   setFunction(env, exports, "stopAccepting", stopAccepting);
+  setFunction(env, exports, "waitingAtDoor", waitingAtDoor);
+  setFunction(env, exports, "relaysUnderWay", relaysUnderWay);
 }
 
 }  // namespace tidegate

@@ -54,6 +54,7 @@ constexpr size_t kPadding = 32;
 
 // Where the next byte of a connection lies.
 enum class At : uint8_t {
+  kAnnounced,                              // a PROXY header before the head, where relay.cc is the client
   kBefore, kBeforeLf,                      // empty lines before a request (RFC 9112, 2.2): left out
   kMethod, kTargetStart, kAbsolute, kTarget, kLine, kLf, kLineStart, kEndLf,  // a head
   kBody,                                   // of declared length
@@ -70,6 +71,7 @@ struct Flow {
   uint8_t lineLength = 0;
   bool first = true;           // no chunk has been handed on yet
   uint64_t bytes = 0;          // of the body or the chunk, still to come
+  size_t announcedBytes = 0;   // of a PROXY header, in all
   size_t extensionBytes = 0;
   size_t trailerBytes = 0;
   napi_ref exchange = nullptr;  // of a chunked body
@@ -137,12 +139,26 @@ void keepTail(Flow& flow, const char* from, const char* to) {
 }
 
 // Moves *p over the head; *start is where what is handed on begins.
-Head passHead(Flow& flow, int tls, char** p, char** start, char* end, Insertion* insertion) {
+Head passHead(Flow& flow, int tls, bool relayed, char** p, char** start, char* end, Insertion* insertion) {
   char* target = *p;  // where that begins, in this part
   while (*p < end) {
     const char c = **p;
     switch (flow.at) {
+      case At::kAnnounced:
+        // Version 2, with fewer than 256 bytes behind the 16 of which the last says how many.
+        if (++flow.bytes == 16) flow.announcedBytes = 16 + static_cast<unsigned char>(c);
+        if (flow.bytes < 16 || flow.bytes < flow.announcedBytes) break;
+        ++*p;
+        flow.bytes = 0;
+        flow.at = At::kMethod;
+        *insertion = {*p, ""};
+        return Head::kInsert;
       case At::kBefore:
+        if (c == '\r' && relayed) {
+          *start = *p;
+          flow.at = At::kAnnounced;
+          continue;
+        }
         if (c == '\r') {
           flow.at = At::kBeforeLf;
           break;
@@ -396,7 +412,7 @@ void tellBadBody(Gate& g, int tls, us_socket_t* s, Flow& flow) {
   closeNow(g, tls, s);
 }
 
-template <int kTls>
+template <int kTls, bool kRelayed = false>
 us_socket_t* onData(us_socket_t* s, char* data, int length) {
   Gate& g = *gate;
   char* p = data;
@@ -415,8 +431,9 @@ us_socket_t* onData(us_socket_t* s, char* data, int length) {
     if (flow.at < At::kBody) {
       char* start = p;  // of what is handed on
       Insertion insertion;
-      const Head head = passHead(flow, kTls, &p, &start, end, &insertion);
-      if (head == Head::kBad || (isWide(start, p) && hasWideFraming(flow, start, p))) {
+      const bool announced = kRelayed && (flow.at == At::kAnnounced || (flow.at == At::kBefore && *p == '\r'));  // that is no text
+      const Head head = passHead(flow, kTls, kRelayed, &p, &start, end, &insertion);
+      if (head == Head::kBad || (!announced && isWide(start, p) && hasWideFraming(flow, start, p))) {
         g.us.write(kTls, s, kRefusal, sizeof kRefusal - 1, 0);
         closeNow(g, kTls, s);
         return s;
@@ -430,7 +447,7 @@ us_socket_t* onData(us_socket_t* s, char* data, int length) {
       char* to = p;
       if (head == Head::kIncomplete) {
         if (flow.at == At::kAbsolute) to = insertion.after;
-        keepLine(flow, start, to);
+        if (flow.at != At::kAnnounced) keepLine(flow, start, to);
       }
       g.current = head == Head::kComplete ? s : nullptr;
       g.next = Flow();
@@ -540,18 +557,20 @@ napi_value openGate(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// guardApp(descriptor, tls): from now on the app's connections pass the gate.
+// guardApp(descriptor, tls, relayed): from now on the app's connections pass the gate. `relayed`: they are relay.cc's, which puts a PROXY header before
+// each head.
 napi_value guardApp(napi_env env, napi_callback_info info) {
-  Arguments<2> args(env, info);
+  Arguments<3> args(env, info);
   double descriptor;
-  bool tls;
+  bool tls, relayed;
   if (gate == nullptr) return throwCoded(env, "EINVAL", "guardApp", "no gate is open", "");
   if (napi_get_value_double(env, args.at[0], &descriptor) != napi_ok) return throwArgument(env, "descriptor", "a number");
   if (napi_get_value_bool(env, args.at[1], &tls) != napi_ok) return throwArgument(env, "tls", "a boolean");
+  if (napi_get_value_bool(env, args.at[2], &relayed) != napi_ok) return throwArgument(env, "relayed", "a boolean");
   // A descriptor is the app's address in the bits of a double; an app begins with its context's.
   us_socket_context_t** app;
   memcpy(&app, &descriptor, sizeof app);
-  const auto data = exchange(tls, *app, gate->us.onData, tls ? onData<1> : onData<0>);
+  const auto data = exchange(tls, *app, gate->us.onData, tls ? onData<1> : relayed ? onData<0, true> : onData<0>);
   const auto close = exchange(tls, *app, gate->us.onClose, tls ? onClose<1> : onClose<0>);
   if (data == nullptr || close == nullptr) return throwCoded(env, "ENOTSUP", "guardApp", "the app has no handlers", "");
   gate->onData[tls] = data;

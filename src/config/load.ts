@@ -66,6 +66,11 @@ export function loadConfig(options: LoadOptions = {}): Loaded {
     if (problems.length === 0) throw error
     problems.push(...error.problems)
   }
+  if (settings.proxyProtocol === 'on' && config?.trustedProxies.length === 0) {
+    problems.push(
+      'TIDEGATE_PROXY_PROTOCOL: "on" needs trustedProxies in the configuration: a header is believed from those alone',
+    )
+  }
   if (config === null || problems.length > 0) throw new ConfigError(problems)
   return deepFreeze({ settings, config, origin })
 }

@@ -724,7 +724,9 @@ export const configSchema = z
     trustedProxies: z
       .array(address)
       .default([])
-      .describe('Addresses and CIDR ranges of the proxies in front: their X-Forwarded-For is believed.'),
+      .describe(
+        'Addresses and CIDR ranges of the proxies in front: their X-Forwarded-For is believed, and their PROXY header.',
+      ),
     paths: pathsSchema.prefault({}),
     underscoresInHeaders: z
       .enum(['drop', 'refuse', 'allow'])

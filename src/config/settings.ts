@@ -112,11 +112,43 @@ export const SETTINGS = {
     default: '16384',
     about: 'most bytes of a request head, 1 KiB to 1 MiB',
   },
+  TIDEGATE_HEADER_TIMEOUT_MS: {
+    key: 'headerTimeoutMs',
+    type: numberIn(100, 3_600_000),
+    default: '10000',
+    about: "time a new connection has for its first request's head; then it is answered 408 and closed",
+  },
+  TIDEGATE_MAX_CONNECTIONS: {
+    key: 'maxConnections',
+    type: numberIn(0, 2 ** 31 - 1),
+    default: '100000',
+    about: 'most client connections at a time, over all workers; more are answered 503; 0 sets no limit',
+  },
+  TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS: {
+    key: 'maxConnectionsPerAddress',
+    type: numberIn(0, 2 ** 31 - 1),
+    default: '0',
+    about: 'the same for one client address, or one /64 of IPv6; trusted proxies have none; 0 sets no limit',
+  },
+  TIDEGATE_PROXY_PROTOCOL: {
+    key: 'proxyProtocol',
+    type: z.enum(['off', 'on']),
+    default: 'off',
+    about:
+      '`on`: connections from `trustedProxies` must begin with a PROXY protocol header, version 1 or 2, and its address is the client',
+  },
   TIDEGATE_MAX_BODY_BYTES: {
     key: 'maxBodyBytes',
     type: bytesIn(0, 2 ** 40),
     default: '1048576',
     about: 'most bytes of a request body on routes without `maxBody`',
+  },
+  TIDEGATE_MIN_BODY_RATE: {
+    key: 'minBodyBytesPerSecond',
+    type: numberIn(0, 2 ** 30),
+    default: '240',
+    about:
+      'bytes per second that a request body must bring on average, after 5 s; slower ones are answered 408; 0 takes any',
   },
   TIDEGATE_RATE_LIMIT_KEYS: {
     key: 'rateLimitKeys',

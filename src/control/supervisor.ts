@@ -29,7 +29,7 @@ export interface SupervisorOptions {
   readonly startMessage: (slot: number, pid: number) => (ToWorker & { readonly type: 'start' }) | null
   readonly onListening: (slot: number, port: number, uwsVersion: string) => void
   /** A worker is gone, whatever it held with it: its breaker permits, for one. */
-  readonly onGone: (owner: number) => void
+  readonly onGone: (owner: number, slot: number) => void
   /** No worker can start; the reason is what the last one said. */
   readonly onHopeless: (reason: string) => void
 }
@@ -227,7 +227,7 @@ export class Supervisor {
     const { log } = this.options
     this.instances[slot] = null
     this.options.table.vacate(slot)
-    this.options.onGone(owner)
+    this.options.onGone(owner, slot)
     this.wake(instance)
     if (this.draining) return this.leaveWhenEmpty()
     const place = this.places.find((one) => one.instance === instance)

@@ -7,6 +7,7 @@ import { compile } from '../config/compile.js'
 import { createWorker } from '../generations.js'
 import { type Listener, listenInherited, listenShared } from '../ingress/listen.js'
 import { uwsVersion } from '../ingress/uws.js'
+import { AddressCounts } from '../state/address-counts.js'
 import { WorkerCounters, WorkerTable } from '../state/counters.js'
 import { attachSegment } from '../state/segment.js'
 import { createAccessLog } from '../telemetry/access-log.js'
@@ -19,6 +20,9 @@ const HEARTBEAT_MS = 200
 const MEMORY_BEATS = 5
 /** The next primary's workers are there for those who come back. */
 const ORPHAN_IDLE_MS = 1000
+
+/** How often a drain looks whether the last answers are through the acceptor's relay. */
+const SETTLE_MS = 20
 
 const send = (message: FromWorker): void => {
   if (parentPort !== null) parentPort.postMessage(message)
@@ -100,6 +104,10 @@ async function start(message: StartMessage): Promise<Started> {
           port: message.port,
           counts: slots.connections,
           self: slot,
+          tallies: slots.turnedAway(slot),
+          addresses: new AddressCounts(segment),
+          settings,
+          secure: message.certificates !== null,
           onError: (code) => log.error({ code }, 'cannot accept connections for the moment'),
         })
   send({ type: 'listening', port: listener.port, uwsVersion })
@@ -113,7 +121,7 @@ async function start(message: StartMessage): Promise<Started> {
       // uWS accepts by itself, for the app that was told to: the next one listens beside it, then alone.
       const former = listener
       listener = await listenShared(worker.peers.anyone, settings.host, former.port)
-      void former.close(false)
+      void former.close(false, 0)
     } catch (error) {
       log.error({ err: error }, 'certificates cannot be used: the former ones stay')
     }
@@ -133,7 +141,11 @@ async function start(message: StartMessage): Promise<Started> {
         log.warn('drain time over: cutting what is still in flight')
         done()
       }, settings.drainTimeoutMs)
-      void worker.drain(idleMs, listener.close(last && !message.socketIsKept)).then(done)
+      const noMoreCome = listener.close(last && !message.socketIsKept, idleMs)
+      void worker.drain(idleMs, noMoreCome).then(function settle(): void {
+        if (listener.onTheirWay() > 0) setTimeout(settle, SETTLE_MS)
+        else done()
+      })
       function done(): void {
         clearTimeout(late)
         worker.close()

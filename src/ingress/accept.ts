@@ -103,11 +103,18 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
   }
   if (codings > 0) {
     if (lengths > 0) return badLength
+    // RFC 9112, 6.1: HTTP/1.0 has none.
+    if (exchange.isHttp10) return badCoding
     exchange.contentLength = -1
   }
-  if (hosts !== 1 || exchange.host === '') return badHost
-  // RFC 9112, 3.2.2: of the two the target's counts. Somebody else may go by the other.
-  if (authority !== '' && authority.toLowerCase() !== hostField.toLowerCase()) return otherHost
+  // HTTP/1.0 has no Host; the relay writes an empty one for uWS. The target may name it all the same (RFC 9112, 3.2.2).
+  if (hosts === 1 && exchange.isHttp10 && hostField === '') {
+    if (authority !== '' && !takeHostOf(exchange, authority)) return badHost
+  } else {
+    if (hosts !== 1 || exchange.host === '') return badHost
+    // RFC 9112, 3.2.2: of the two the target's counts. Somebody else may go by the other.
+    if (authority !== '' && authority.toLowerCase() !== hostField.toLowerCase()) return otherHost
+  }
   const method = exchange.method
   if (method !== 'GET' && method !== 'POST') {
     if (method === 'CONNECT') return noTunnels
@@ -122,6 +129,13 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
   }
   if (exchange.contentLength !== 0) expectBody(exchange)
   return null
+}
+
+/** In the place of the empty Host that the relay has written. False: it is none. */
+function takeHostOf(exchange: Exchange, authority: string): boolean {
+  exchange.host = hostname(authority)
+  exchange.headers[exchange.headers.indexOf('host') + 1] = authority
+  return exchange.host !== ''
 }
 
 /** Host fields seen so far, for the few that most requests have. Capped: callers choose them. */

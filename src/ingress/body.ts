@@ -26,37 +26,80 @@ export function refuseBody(exchange: Exchange): void {
 /** A body that is read whole must arrive within a minute of its head, … */
 const WHOLE_BODY_US = 60e6
 /**
- * … and none may fall silent for this long. uWS cuts a connection 8 to 12 s after the last byte of a body that is not complete (its
- * timeout of 10 s, in ticks of 4): whoever is to be told why must be told before.
+ * … and none may fall silent for this long. uWS cuts a connection 8 to 12 s after it last set its clock (its timeout of 10 s, in ticks
+ * of 4): whoever is to be told why must be told before.
  */
 export const CLIENT_SILENCE_MS = 7_000
+
+/** What every reader of bodies needs. */
+export interface BodyRules {
+  readonly deadlines: Deadlines
+  readonly nowUs: () => number
+  /** Over the time since the head, but for the first seconds and what the client was held back; 0: any. */
+  readonly minBytesPerSecond: number
+}
+
+const PACE_US = 1e6
+const GRACE_US = 5e6
+
+/**
+ * Whether a body comes fast enough. uWS by itself sets its clock only with every 160 KiB, and so cuts whoever sends less than 16 KiB a second.
+ * Pausing and resuming sets it, too: once a second, so that silence is noticed here first.
+ */
+class Pace {
+  private readonly rules: BodyRules
+  private readonly startUs: number
+  private setUs: number
+  private heldSinceUs = 0
+  private heldUs = 0
+
+  constructor(startUs: number, rules: BodyRules) {
+    this.rules = rules
+    this.startUs = startUs
+    this.setUs = startUs
+  }
+
+  /** With each chunk, while the client is not held back. False: `bytes` so far are too few. */
+  holds(res: HttpResponse, bytes: number): boolean {
+    const nowUs = this.rules.nowUs()
+    if (nowUs - this.setUs < PACE_US) return true
+    this.setUs = nowUs
+    res.pause()
+    res.resume()
+    return bytes >= ((nowUs - this.startUs - this.heldUs - GRACE_US) / 1e6) * this.rules.minBytesPerSecond
+  }
+
+  pause(): void {
+    this.heldSinceUs = this.rules.nowUs()
+  }
+
+  resume(): void {
+    this.setUs = this.rules.nowUs()
+    this.heldUs += this.setUs - this.heldSinceUs
+  }
+}
 
 /** Reads the body into exchange.body, then calls done, with a rejection when it is too long or too slow. Never called when the client leaves. */
 export class WholeBody implements Holder, Deadline {
   deadlineUs: number
   slot = -1
   private readonly exchange: Exchange
-  private readonly deadlines: Deadlines
-  private readonly nowUs: () => number
+  private readonly rules: BodyRules
+  private readonly pace: Pace
   private readonly done: (exchange: Exchange, rejection: Rejection | null) => void
   private chunks: Buffer[] = []
   /** A declared length gets one buffer of its own, not a slice of Node's pool: the digest pool can take it over without a copy. */
   private whole: Buffer | null
   private bytes = 0
 
-  constructor(
-    exchange: Exchange,
-    deadlines: Deadlines,
-    nowUs: () => number,
-    done: (exchange: Exchange, rejection: Rejection | null) => void,
-  ) {
+  constructor(exchange: Exchange, rules: BodyRules, done: (exchange: Exchange, rejection: Rejection | null) => void) {
     this.exchange = exchange
-    this.deadlines = deadlines
-    this.nowUs = nowUs
+    this.rules = rules
+    this.pace = new Pace(exchange.startUs, rules)
     this.done = done
     this.whole = exchange.contentLength > 0 ? Buffer.allocUnsafeSlow(exchange.contentLength) : null
     this.deadlineUs = exchange.startUs + CLIENT_SILENCE_MS * 1000
-    deadlines.add(this)
+    rules.deadlines.add(this)
     exchange.holder = this
     ;(exchange.res as HttpResponse).onData((chunk, isLast) => this.receive(chunk, isLast))
   }
@@ -79,7 +122,8 @@ export class WholeBody implements Holder, Deadline {
     if (this.whole !== null) this.whole.set(new Uint8Array(chunk), offset)
     else if (chunk.byteLength > 0) this.chunks.push(Buffer.from(new Uint8Array(chunk)))
     if (!isLast) {
-      this.deadlineUs = Math.min(exchange.startUs + WHOLE_BODY_US, this.nowUs() + CLIENT_SILENCE_MS * 1000)
+      this.deadlineUs = Math.min(exchange.startUs + WHOLE_BODY_US, this.rules.nowUs() + CLIENT_SILENCE_MS * 1000)
+      if (!this.pace.holds(exchange.res as HttpResponse, this.bytes)) this.finish(tooSlow)
       return
     }
     exchange.body = this.whole ?? Buffer.concat(this.chunks)
@@ -92,7 +136,7 @@ export class WholeBody implements Holder, Deadline {
   }
 
   private release(): void {
-    this.deadlines.remove(this)
+    this.rules.deadlines.remove(this)
     this.exchange.holder = null
     this.chunks = []
     this.whole = null
@@ -104,7 +148,7 @@ const HELD_BYTES = 65_536
 
 /** Told what becomes of an upload, by whoever forwards it. */
 export interface UploadEvents {
-  /** More than the route allows, or malformed: it has been dropped. */
+  /** More than the route allows, too slow, or malformed: it has been dropped. */
   onRefused(rejection: Rejection): void
   /** Some of it came from the client, or the last of it did, or the client is waited for again. */
   onProgress(): void
@@ -126,11 +170,13 @@ export class Upload {
   private heldBytes = 0
   private dropped = false
   private refusal: Rejection | null = null
+  private readonly pace: Pace
   private events: UploadEvents | null = null
   private stream: UploadStream | null = null
 
-  constructor(exchange: Exchange) {
+  constructor(exchange: Exchange, rules: BodyRules) {
     this.exchange = exchange
+    this.pace = new Pace(exchange.startUs, rules)
     ;(exchange.res as HttpResponse).onData((chunk, isLast) => this.receive(chunk, isLast))
   }
 
@@ -184,6 +230,9 @@ export class Upload {
     if (this.dropped || exchange.concluded) return
     exchange.bytesIn += chunk.byteLength
     if (exchange.bytesIn > exchange.route!.maxBodyBytes) return this.refuse(tooLarge)
+    if (!isLast && !this.paused && !this.pace.holds(exchange.res as HttpResponse, exchange.bytesIn)) {
+      return this.refuse(tooSlow)
+    }
     if (chunk.byteLength > 0) {
       this.held.push(Buffer.from(new Uint8Array(chunk)))
       this.heldBytes += chunk.byteLength
@@ -192,6 +241,7 @@ export class Upload {
     if (this.stream !== null) this.deliver(this.stream)
     if (this.heldBytes >= HELD_BYTES && !isLast && !this.paused) {
       this.paused = true
+      this.pace.pause()
       exchange.res?.pause()
     }
     this.events?.onProgress()
@@ -200,6 +250,7 @@ export class Upload {
   private resume(): void {
     if (!this.paused) return
     this.paused = false
+    this.pace.resume()
     this.exchange.res?.resume()
     this.events?.onProgress()
   }

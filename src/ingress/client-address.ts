@@ -11,7 +11,7 @@ const decoder = new TextDecoder('latin1')
 
 export function setAddresses(exchange: Exchange, peer: Peer, ranges: readonly AddressRange[]): void {
   const known = peer.address !== ''
-  const address = known ? peer.address : peerAddress(exchange.res as HttpResponse)
+  const address = known ? peer.address : peerAddress(exchange.res as HttpResponse, peer.relayed)
   exchange.peerAddress = address
   exchange.clientAddress = address
   if (!(known ? peer.trusted : isTrusted(address, ranges))) return
@@ -20,8 +20,8 @@ export function setAddresses(exchange: Exchange, peer: Peer, ranges: readonly Ad
 }
 
 /** An IPv4-mapped IPv6 address comes out as the IPv4 it is; uWS writes IPv6 in full, it is shortened as RFC 5952 says. */
-function peerAddress(res: HttpResponse): string {
-  const text = decoder.decode(res.getRemoteAddressAsText())
+function peerAddress(res: HttpResponse, relayed: boolean): string {
+  const text = decoder.decode(relayed ? res.getProxiedRemoteAddressAsText() : res.getRemoteAddressAsText())
   return text.includes(':') ? ipaddr.process(text).toString() : text
 }
 

@@ -29,6 +29,8 @@ export class Exchange {
   readonly hasQuery: boolean
   /** Lower case, without the port; '' where there is none. */
   host = ''
+  /** The client speaks HTTP/1.0: the acceptor's relay has put it into HTTP/1.1. */
+  isHttp10 = false
   /** name, value, name, value … names in lower case, in order of arrival. */
   readonly headers: string[]
   /** Address of the socket's other end. */

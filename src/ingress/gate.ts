@@ -20,8 +20,8 @@ export function openGate(): string {
   }
 }
 
-export function guard(app: TemplatedApp, tls: boolean): void {
-  gate?.guard(app.getDescriptor(), tls)
+export function guard(app: TemplatedApp, tls: boolean, relayed: boolean): void {
+  gate?.guard(app.getDescriptor(), tls, relayed)
 }
 
 /** From within the request's handler, before uWS reads on. */

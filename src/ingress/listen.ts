@@ -2,6 +2,7 @@
 // where there is no addon, uWS's own listener (SO_REUSEPORT, so each worker has a queue that dies with it). Knows nothing of requests.
 import type { TemplatedApp } from 'uWebSockets.js'
 import { native } from '../../native/index.js'
+import type { Settings } from '../config/settings.js'
 import type { Peers } from './peers.js'
 import { uWS } from './uws.js'
 
@@ -10,12 +11,17 @@ export interface Listener {
   /**
    * No new connections; those that are open stay. Resolves when the last has come.
    * @param last nobody else accepts from the socket: whoever is in its queue, or about to be, is still let in
+   * @param waitMs for the first request of those who were accepted and have not sent it yet
    */
-  close(last: boolean): Promise<void>
+  close(last: boolean, waitMs: number): Promise<void>
+  /** Answers that have left uWS and not this process yet. */
+  onTheirWay(): number
 }
 
 /** Who has shaken hands sends the request within a round trip, and gets into the queue with it. */
 const LAST_COMERS_MS = 200
+/** How often a drain looks whether somebody is still at the acceptor's door. */
+const DOOR_LOOK_MS = 20
 
 export interface InheritedSocket {
   readonly fd: number
@@ -23,27 +29,58 @@ export interface InheritedSocket {
   /** Open connections of every worker, in the segment: the acceptor leaves a new one to whoever has fewest. */
   readonly counts: Int32Array
   readonly self: number
+  /** What it counts of connections that it turns away; in the segment, too. */
+  readonly tallies: Float64Array
+  /** Connections by client address, of every worker. */
+  readonly addresses: { readonly places: Int32Array; readonly seed: number }
+  readonly settings: Pick<Settings, 'headerTimeoutMs' | 'proxyProtocol' | 'maxConnections' | 'maxConnectionsPerAddress'>
+  /** The listener speaks TLS. */
+  readonly secure: boolean
   readonly onError: (code: string) => void
 }
 
+/** In `tallies`, as the acceptor has it: over maxConnections. */
+const NO_ROOM = 2
+
 export function listenInherited(peers: Peers, socket: InheritedSocket): Listener {
+  const { settings, addresses, tallies } = socket
+  peers.places = addresses.places
   const acceptor = native!.accept({
     fd: socket.fd,
     counts: socket.counts,
     self: socket.self,
-    onConnection: (fd, address) => peers.adopt(fd, address),
+    onConnection: (fd, address, relayed, announced, place) => {
+      if (relayed) peers.relayed.adoptSocket(fd)
+      else if (!peers.adopt(fd, address, announced, place)) {
+        native!.closeFd(fd)
+        tallies[NO_ROOM]!++
+      }
+    },
+    door: {
+      headTimeoutMs: settings.headerTimeoutMs,
+      tallies,
+      isTrusted: peers.isTrusted,
+      proxyProtocol: settings.proxyProtocol === 'on',
+      maxConnections: settings.maxConnections,
+      maxPerAddress: settings.maxConnectionsPerAddress,
+      places: addresses.places,
+      addressSeed: addresses.seed,
+      tls: socket.secure,
+    },
     onError: socket.onError,
   })
   return {
     port: socket.port,
-    async close(last) {
+    async close(last, waitMs) {
       if (last) {
         acceptor.refuseNew()
         await new Promise((resolve) => setTimeout(resolve, LAST_COMERS_MS))
         acceptor.takeAll()
       }
-      acceptor.close()
+      acceptor.close(waitMs)
+      while (acceptor.waiting() > 0) await new Promise((resolve) => setTimeout(resolve, DOOR_LOOK_MS))
     },
+    onTheirWay: () => acceptor.relays(),
   }
 }
 
@@ -51,8 +88,11 @@ export function listenShared(app: TemplatedApp, host: string, port: number): Pro
   return new Promise((resolve, reject) => {
     app.listen(host, port, (socket) => {
       if (socket === false) return reject(new Error(`cannot listen on ${host}:${port}`))
-      const close = async (): Promise<void> => uWS.us_listen_socket_close(socket)
-      resolve({ port: uWS.us_socket_local_port(socket as never), close })
+      resolve({
+        port: uWS.us_socket_local_port(socket as never),
+        close: async () => uWS.us_listen_socket_close(socket),
+        onTheirWay: () => 0,
+      })
     })
   })
 }

@@ -1,6 +1,7 @@
 // Whose connection is it? uWS tells the address of a request's other end by a system call and a buffer made for it, per request, and has no
 // place to keep anything per connection. The acceptor is told once, when it accepts. So each address gets a uWS app of its own as long as
-// it has connections, and the app's handlers know whom they serve. Where these run out, or uWS accepts by itself, uWS is asked.
+// it has connections, and the app's handlers know whom they serve. Where these run out, or uWS accepts by itself, uWS is asked. What the
+// acceptor relays (HTTP/1.0) is one app's for all: there each request stands behind a PROXY header, which uWS reads.
 import type { TemplatedApp } from 'uWebSockets.js'
 
 /** The other end of connections: whom an app serves. */
@@ -9,35 +10,49 @@ export interface Peer {
   address: string
   /** The address is one of a trusted proxy. */
   trusted: boolean
+  /** Connections come from the acceptor's relay: HTTP/1.0, and uWS was told the address by a PROXY header. */
+  readonly relayed: boolean
   connections: number
+  /** Where the address is counted (Peers.places), and how many of the connections are; -1: nowhere. */
+  place: number
+  counted: number
 }
+
+const NOBODY: Peer = { address: '', trusted: false, relayed: false, connections: 0, place: -1, counted: 0 }
 
 interface Slot extends Peer {
   readonly app: TemplatedApp
 }
 
-/** Addresses with connections at the same time that are remembered, per worker. An app takes some kilobytes. */
+/** Addresses that are remembered, per worker. An app takes some 30 KB. */
 const MAX_ADDRESSES = 128
+/** Where a proxy has announced them, uWS cannot be asked: so many may have connections at the same time. */
+const MAX_ANNOUNCED = 4096
 
 export class Peers {
   /** For anyone. */
   anyone: TemplatedApp
+  /** For the acceptor's relay. */
+  readonly relayed: TemplatedApp
   private readonly create: (peer: Peer) => TemplatedApp
-  private readonly isTrusted: (address: string) => boolean
+  readonly isTrusted: (address: string) => boolean
+  /** Connections by address, over all workers: the acceptor counts up, we count down. */
+  places: Int32Array | null = null
   private readonly slots: Slot[] = []
   private readonly byAddress = new Map<string, Slot>()
   /** Slots whose last connection is gone. They keep their address until another one needs a slot. */
   private readonly vacant = new Set<Slot>()
   /** Apps that get no more connections. uWS frees none, also when it is closed. */
   private readonly former: TemplatedApp[] = []
-  private mostAddresses: number
+  /** How many times the usual an app takes. */
+  private shares: number
 
-  /** `shares`: how many times the usual an app takes. */
   constructor(create: (peer: Peer) => TemplatedApp, isTrusted: (address: string) => boolean, shares = 1) {
     this.create = create
     this.isTrusted = isTrusted
-    this.anyone = create({ address: '', trusted: false, connections: 0 })
-    this.mostAddresses = Math.floor(MAX_ADDRESSES / shares)
+    this.anyone = create({ ...NOBODY })
+    this.relayed = create({ ...NOBODY, relayed: true })
+    this.shares = shares
   }
 
   /** Connections from now on get apps that are made anew. Those that are open keep theirs. */
@@ -46,14 +61,28 @@ export class Peers {
     this.slots.length = 0
     this.byAddress.clear()
     this.vacant.clear()
-    this.anyone = this.create({ address: '', trusted: false, connections: 0 })
-    this.mostAddresses = Math.floor(MAX_ADDRESSES / shares)
+    this.anyone = this.create({ ...NOBODY })
+    this.shares = shares
   }
 
-  adopt(fd: number, address: string): void {
-    const slot = this.byAddress.get(address) ?? this.take(address)
-    if (slot === null) this.anyone.adoptSocket(fd)
-    else slot.app.adoptSocket(fd)
+  /**
+   * `announced`: the address is not that of the socket. `place`: where it is counted. False: there is no room for one more announced address.
+   */
+  adopt(fd: number, address: string, announced: boolean, place: number): boolean {
+    const slot = this.byAddress.get(address) ?? this.take(address, announced ? MAX_ANNOUNCED : MAX_ADDRESSES)
+    if (slot === null) {
+      // Nobody would know whom to take off the count.
+      if (place >= 0) this.places![place]!--
+      if (announced) return false
+      this.anyone.adoptSocket(fd)
+      return true
+    }
+    if (place >= 0) {
+      slot.place = place
+      slot.counted++
+    }
+    slot.app.adoptSocket(fd)
+    return true
   }
 
   opened(peer: Peer): void {
@@ -61,6 +90,10 @@ export class Peers {
   }
 
   closed(peer: Peer): void {
+    if (peer.counted > 0) {
+      peer.counted--
+      this.places![peer.place]!--
+    }
     if (--peer.connections === 0 && this.byAddress.get(peer.address) === peer) this.vacant.add(peer as Slot)
   }
 
@@ -71,22 +104,24 @@ export class Peers {
 
   close(): void {
     this.anyone.close()
+    this.relayed.close()
     for (const { app } of this.slots) app.close()
     for (const app of this.former) app.close()
   }
 
-  private take(address: string): Slot | null {
+  private take(address: string, most: number): Slot | null {
     if (address === '') return null
     let slot: Slot
-    if (this.slots.length < this.mostAddresses) {
-      const peer: Peer = { address, trusted: false, connections: 0 }
+    const [free] = this.slots.length < Math.floor(MAX_ADDRESSES / this.shares) ? [] : this.vacant
+    if (free !== undefined) {
+      slot = free
+      this.byAddress.delete(slot.address)
+    } else if (this.slots.length < Math.floor(most / this.shares)) {
+      const peer: Peer = { ...NOBODY, address }
       slot = Object.assign(peer, { app: this.create(peer) })
       this.slots.push(slot)
     } else {
-      const [free] = this.vacant
-      if (free === undefined) return null
-      slot = free
-      this.byAddress.delete(slot.address)
+      return null
     }
     slot.address = address
     slot.trusted = this.isTrusted(address)

@@ -134,25 +134,27 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
   }
   if (!exchange.peerTrusted) forwarded = forwardedFor = forwardedProto = forwardedHost = ''
   const scheme = exchange.secure ? 'https' : 'http'
-  const element = `for=${forwardedNode(peer)};host="${host}";proto=${scheme}`
+  // Without a Host there is none to tell of: HTTP/1.0 need not have one.
+  const element = `for=${forwardedNode(peer)}${host === '' ? '' : `;host="${host}"`};proto=${scheme}`
+  // RFC 9110, 7.6.3: the version that the request came in.
+  const hop = exchange.isHttp10 ? '1.0 tidegate' : '1.1 tidegate'
   out.push(
     'host',
-    exchange.route?.preserveHost ? host : authority,
+    exchange.route?.preserveHost && host !== '' ? host : authority,
     'x-forwarded-for',
     forwardedFor === '' ? peer : `${forwardedFor}, ${peer}`,
     'x-forwarded-proto',
     forwardedProto === '' ? scheme : forwardedProto,
-    'x-forwarded-host',
-    forwardedHost === '' ? host : forwardedHost,
     'forwarded',
     forwarded === '' ? element : `${forwarded}, ${element}`,
     'via',
-    via === '' ? '1.1 tidegate' : `${via}, 1.1 tidegate`,
+    via === '' ? hop : `${via}, ${hop}`,
     'x-rid',
     exchange.rid,
     'traceparent',
     traceparent(trace, exchange.rid),
   )
+  if (forwardedHost !== '' || host !== '') out.push('x-forwarded-host', forwardedHost === '' ? host : forwardedHost)
   if (consumer !== null) out.push(CONSUMER_FIELD, consumer.name)
   // Trace context, 3.3: the state of a trace that is not continued goes nowhere.
   if (traceState !== '' && validTraceparent(trace)) out.push('tracestate', traceState)

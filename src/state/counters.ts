@@ -5,7 +5,7 @@
 //   section `workers`
 //     connections   Int32 × slots, contiguous: open client connections, -1 where there is no worker; less LEAVING where one accepts no
 //                   more. The native acceptor reads the whole array to even out the workers: who is below 0 gets none. Padded to 64 bytes.
-//     line          64 bytes a slot, so that two workers never write to one cache line:
+//     line          128 bytes a slot, so that two workers never write to one cache line:
 //                    0 pid          Int32    written by the primary
 //                    4 state        Int32    0 empty, 1 starting, 2 listening, 3 draining
 //                    8 inFlight     Int32    exchanges begun and not finished
@@ -15,7 +15,8 @@
 //                   32 loopDelayUs  Float64  longest event-loop delay between the last two heartbeats
 //                   40 logDropped   Float64  access lines lost, over all workers that had the slot
 //                   48 memoryBytes  Float64  resident, as the worker said with its last heartbeats
-//                   56 free
+//                   56 turnedAway   Float64 × 4, connections closed at the door, by reason (native/index.ts). Written by the acceptor
+//                   88 free
 //
 //   section `counters`
 //     block         one a slot and route, slot-major, by Route.slot; the last of each stands for `no route`. Float64 each:
@@ -29,7 +30,10 @@ import { OUTCOME_CODES, type OutcomeCode } from '../outcome.js'
 import { bucketOf, DURATION_BUCKETS, MAX_DURATION_US } from './durations.js'
 import type { Segment } from './segment.js'
 
-const LINE_BYTES = 64
+const CACHE_LINE_BYTES = 64
+const LINE_BYTES = 128
+const LINE_INTS = LINE_BYTES / 4
+const LINE_FLOATS = LINE_BYTES / 8
 const WORKER_STATES = ['empty', 'starting', 'listening', 'draining'] as const
 export type WorkerState = (typeof WORKER_STATES)[number]
 
@@ -43,15 +47,19 @@ const STARTED_US = 3
 const LOOP_DELAY_US = 4
 const LOG_DROPPED = 5
 const MEMORY_BYTES = 6
-/** Far below 0, whatever connections it still has. */
+const TURNED_AWAY_AT = 7
+/** Far below 0, whatever connections it still has: kLeaving of the addon. */
 const LEAVING = 2 ** 30
+
+/** Why the acceptor closed connections, in the order in which it counts them (native/index.ts). */
+export const TURNED_AWAY = ['slow_head', 'proxy_header', 'connections', 'address'] as const
 
 function upTo(multiple: number, n: number): number {
   return Math.ceil(n / multiple) * multiple
 }
 
 function connectionsBytes(workers: number): number {
-  return upTo(LINE_BYTES, workers * 4)
+  return upTo(CACHE_LINE_BYTES, workers * 4)
 }
 
 export function workersBytes(workers: number): number {
@@ -71,6 +79,8 @@ export interface WorkerStatus {
   readonly loopDelayUs: number
   readonly logDropped: number
   readonly memoryBytes: number
+  /** Connections closed before they had a request, by reason. */
+  readonly turnedAway: Readonly<Record<(typeof TURNED_AWAY)[number], number>>
 }
 
 export class WorkerTable {
@@ -98,13 +108,13 @@ export class WorkerTable {
    */
   reset(workers = this.slots): void {
     this.connections.fill(-1)
-    for (let slot = workers; slot < this.slots; slot++) Atomics.store(this.ints, slot * 16 + STARTS, 1)
+    for (let slot = workers; slot < this.slots; slot++) Atomics.store(this.ints, slot * LINE_INTS + STARTS, 1)
   }
 
   /** Primary, right after the fork. The first beat is due from here on, so that one that hangs while starting is noticed. */
   started(slot: number, pid: number, nowUs: number): void {
-    const int = slot * 16
-    const float = slot * 8
+    const int = slot * LINE_INTS
+    const float = slot * LINE_FLOATS
     this.vacate(slot)
     this.floats[float + HEARTBEAT_US] = nowUs
     this.floats[float + STARTED_US] = nowUs
@@ -117,7 +127,7 @@ export class WorkerTable {
 
   /** Primary, when a worker is gone: what it had open went with it. */
   vacate(slot: number): void {
-    const int = slot * 16
+    const int = slot * LINE_INTS
     Atomics.store(this.ints, int + STATE, WORKER_STATES.indexOf('empty'))
     Atomics.store(this.connections, slot, -1)
     Atomics.store(this.ints, int + PID, 0)
@@ -127,30 +137,30 @@ export class WorkerTable {
   /** Worker: it accepts from now on. */
   listening(slot: number): void {
     if (Atomics.load(this.connections, slot) < 0) Atomics.store(this.connections, slot, 0)
-    Atomics.store(this.ints, slot * 16 + STATE, WORKER_STATES.indexOf('listening'))
+    Atomics.store(this.ints, slot * LINE_INTS + STATE, WORKER_STATES.indexOf('listening'))
   }
 
   /** Worker: it finishes what it has. Its connections still count, so they are still shown; no new ones come. */
   draining(slot: number): void {
     Atomics.sub(this.connections, slot, LEAVING)
-    Atomics.store(this.ints, slot * 16 + STATE, WORKER_STATES.indexOf('draining'))
+    Atomics.store(this.ints, slot * LINE_INTS + STATE, WORKER_STATES.indexOf('draining'))
   }
 
   state(slot: number): WorkerState {
-    return WORKER_STATES[Atomics.load(this.ints, slot * 16 + STATE)] ?? 'empty'
+    return WORKER_STATES[Atomics.load(this.ints, slot * LINE_INTS + STATE)] ?? 'empty'
   }
 
   heartbeatUs(slot: number): number {
-    return this.floats[slot * 8 + HEARTBEAT_US] as number
+    return this.floats[slot * LINE_FLOATS + HEARTBEAT_US] as number
   }
 
   memoryBytes(slot: number): number {
-    return this.floats[slot * 8 + MEMORY_BYTES] as number
+    return this.floats[slot * LINE_FLOATS + MEMORY_BYTES] as number
   }
 
   read(slot: number): WorkerStatus {
-    const int = slot * 16
-    const float = slot * 8
+    const int = slot * LINE_INTS
+    const float = slot * LINE_FLOATS
     const connections = Atomics.load(this.connections, slot)
     return {
       slot,
@@ -164,6 +174,9 @@ export class WorkerTable {
       loopDelayUs: this.floats[float + LOOP_DELAY_US] as number,
       logDropped: this.floats[float + LOG_DROPPED] as number,
       memoryBytes: this.memoryBytes(slot),
+      turnedAway: Object.fromEntries(
+        TURNED_AWAY.map((reason, i) => [reason, this.floats[float + TURNED_AWAY_AT + i]]),
+      ) as WorkerStatus['turnedAway'],
     }
   }
 
@@ -171,9 +184,20 @@ export class WorkerTable {
     return Array.from({ length: this.slots }, (_, slot) => this.read(slot))
   }
 
+  /** For the acceptor of that worker: what it counts, in the order of TURNED_AWAY. */
+  turnedAway(slot: number): Float64Array {
+    const at = slot * LINE_FLOATS + TURNED_AWAY_AT
+    return this.floats.subarray(at, at + TURNED_AWAY.length)
+  }
+
   /** The views of one slot, for the worker that has it. */
   line(slot: number): { ints: Int32Array; floats: Float64Array } {
-    return { ints: this.ints.subarray(slot * 16, slot * 16 + 16), floats: this.floats.subarray(slot * 8, slot * 8 + 8) }
+    const int = slot * LINE_INTS
+    const float = slot * LINE_FLOATS
+    return {
+      ints: this.ints.subarray(int, int + LINE_INTS),
+      floats: this.floats.subarray(float, float + LINE_FLOATS),
+    }
   }
 }
 

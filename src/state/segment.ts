@@ -22,7 +22,7 @@
 // on counting there, and that workers, routes or endpoints change in number costs no bucket.
 //
 //   first page  where the sections are, in the order of LIVE
-//   health, workers, counters
+//   health, workers, counters, addresses
 //
 // The file grows or stays; what does not fit is replaced by a new file, never cut while somebody may have it mapped.
 import { createHash, randomBytes } from 'node:crypto'
@@ -30,6 +30,7 @@ import { lstatSync, openSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { isMainThread } from 'node:worker_threads'
 import { type Native, native, nativeProblem } from '../../native/index.js'
+import { addressCountsBytes } from './address-counts.js'
 import { adoptBreakers, breakerTableBytes } from './breaker-table.js'
 import { CLOCK_BYTES, type ClockSource, checksum, SegmentClock, systemClock } from './clock.js'
 import { workersBytes } from './counters.js'
@@ -48,10 +49,12 @@ export interface SegmentSpec {
   readonly endpoints: number
   readonly routes: number
   readonly countersBytesPerWorker: number
+  /** Connections are counted by client address; false where nothing is said. */
+  readonly countsAddresses?: boolean
 }
 
 const KEPT = ['breakers', 'rates', 'replays'] as const
-const LIVE = ['health', 'workers', 'counters'] as const
+const LIVE = ['health', 'workers', 'counters', 'addresses'] as const
 type KeptName = (typeof KEPT)[number]
 type LiveName = (typeof LIVE)[number]
 type SectionName = KeptName | LiveName
@@ -268,6 +271,7 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
     health: healthBytes(spec.endpoints),
     workers: workersBytes(spec.workers),
     counters: Math.max(64, spec.countersBytesPerWorker * spec.workers),
+    addresses: addressCountsBytes(spec.workers, spec.countsAddresses === true),
   })
   const source = options.clock ?? systemClock()
   const host = hostId(options.host)

@@ -2,7 +2,7 @@
 // worker is asked anything, so one that hangs or has died is still counted.
 import type { Route, Service } from '../config/compile.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-table.js'
-import type { CountersReader, RouteTotals, WorkerStatus } from '../state/counters.js'
+import { type CountersReader, type RouteTotals, TURNED_AWAY, type WorkerStatus } from '../state/counters.js'
 import { countUpTo } from '../state/durations.js'
 import type { HealthTable } from '../state/health-table.js'
 import { toHdr } from './quantiles.js'
@@ -284,6 +284,17 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
   }
   gauge('tidegate_requests_in_flight', 'Requests begun and not finished.', (worker) => worker.inFlight)
   gauge('tidegate_connections', 'Open client connections.', (worker) => Math.max(0, worker.connections))
+  out.family(
+    'tidegate_connections_refused_total',
+    'counter',
+    'Connections closed before they had a request, by reason.',
+  )
+  for (const reason of TURNED_AWAY) {
+    out.sample(
+      all.reduce((sum, worker) => sum + worker.turnedAway[reason], 0),
+      { reason },
+    )
+  }
   gauge(
     'tidegate_worker_heartbeat_age_seconds',
     "Since the worker's last sign of life.",

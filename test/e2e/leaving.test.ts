@@ -67,6 +67,27 @@ describe('SIGTERM', () => {
     expect(await gateway.command.ended).toEqual({ code: 0, signal: null })
   })
 
+  test.each(['1.1', '1.0'])('lets who has begun a head of HTTP/%s finish it', async (version) => {
+    const gateway = await start()
+    const begun = await Connection.open(gateway.port)
+    await begun.write(`GET / HTTP/${version}\r\nHost: a.te`)
+    if (gateway.isolation === 'process') {
+      await expect
+        .poll(async () => (await gateway.status()).workers.some(({ connections }) => connections > 0))
+        .toBe(true)
+    }
+    gateway.signal('SIGTERM')
+    await gateway.log.find(({ msg }) => msg === 'draining', 'the drain')
+    await begun.write('st\r\n\r\n')
+    const answer = await begun.answer()
+    expect([answer.status, closes(answer)]).toEqual([
+      gateway.isolation === 'thread' && version === '1.0' ? 505 : 200,
+      true,
+    ])
+    await begun.closedByPeer()
+    expect(await gateway.command.ended).toEqual({ code: 0, signal: null })
+  })
+
   test('closes a connection on which nothing happens, and does not wait for it longer than that', async () => {
     const gateway = await start()
     const idle = await Connection.open(gateway.port)
@@ -132,6 +153,25 @@ describe('a rolling restart', () => {
       await gateway.close()
     },
   )
+})
+
+test.each(['1.1', '1.0'])('a worker that is replaced waits for a head of HTTP/%s that has begun', async (version) => {
+  const gateway = await start({ workers: 1 })
+  if (gateway.isolation === 'thread') return gateway.close()
+  const begun = await Connection.open(gateway.port)
+  await begun.write(`GET / HTTP/${version}\r\nHost: a.te`)
+  const workers = async () => (await gateway.status()).workers
+  await expect.poll(async () => (await workers())[0]!.connections).toBe(1)
+  gateway.signal('SIGUSR2')
+  await expect.poll(async () => (await workers()).map(({ state }) => state), { timeout: 10_000 }).toContain('draining')
+  // The one that replaces it is at work already.
+  expect((await call(gateway.port)).status).toBe(200)
+  await begun.write('st\r\n\r\n')
+  const answer = await begun.answer()
+  expect([answer.status, closes(answer)]).toEqual([200, true])
+  await begun.closedByPeer()
+  await gateway.log.find(({ msg }) => msg === 'all workers were restarted', 'the end')
+  await gateway.close()
 })
 
 test('what a killed primary leaves behind serves who is connected, and the next start goes on with the limits', async (context) => {

@@ -44,6 +44,19 @@ describe('does not start, with exit code 2 and a reason', () => {
     }),
   )
 
+  test.each([
+    ['without trusted proxies', {}, /TIDEGATE_PROXY_PROTOCOL: "on" needs trustedProxies in the configuration/],
+    [
+      'with workers that are threads',
+      { TIDEGATE_ISOLATION: 'thread', TIDEGATE_CONFIG: writeConfig({ ...CONFIG, trustedProxies: ['127.0.0.1'] }) },
+      /TIDEGATE_PROXY_PROTOCOL: "on" needs workers that are processes; they are threads here: TIDEGATE_ISOLATION=thread/,
+    ],
+  ])('with the PROXY protocol, %s', async (_name, env: Record<string, string>, problem) => {
+    const { code, stderr } = await runCommand(['start'], environment({ TIDEGATE_PROXY_PROTOCOL: 'on', ...env }))
+    expect(code).toBe(2)
+    expect(stderr.text).toMatch(problem)
+  })
+
   test('without a configuration, and says how to get one', async () => {
     const missing = join(temporaryFolder(), 'missing.yaml')
     const { code, stderr } = await runCommand(['start'], environment({ TIDEGATE_CONFIG: missing }))

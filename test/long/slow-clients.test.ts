@@ -57,6 +57,40 @@ test.concurrent.each(['/signed', '/open'])('%s: 408, logged once, and the connec
   expect(await gateway.logged(answer)).toMatchObject({ status: 408, code: 'request_timeout', bytesIn: 3 })
 })
 
+/** A body, so many bytes at a time. */
+async function trickle(connection: Connection, target: string, bytesPerSecond: number, seconds: number): Promise<void> {
+  const body = 'x'.repeat(bytesPerSecond * seconds)
+  const headers = target === '/signed' ? signedHeaders(TEST, { method: 'POST', target, body }) : {}
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+  await connection.write(
+    `POST ${target} HTTP/1.1\r\nHost: demo.test\r\nContent-Length: ${body.length}\r\n${lines.join('')}\r\n`,
+  )
+  for (let sent = 0; sent < body.length && !connection.socket.readableEnded; sent += bytesPerSecond) {
+    await connection.write(body.slice(sent, sent + bytesPerSecond)).catch(() => {})
+    await pause(1000)
+  }
+}
+
+test.concurrent.each(['/signed', '/open'])('%s: a body that is slow but steady is waited for', async (target) => {
+  const connection = await Connection.open(gateway.port)
+  await trickle(connection, target, 500, 25)
+  const answer = await connection.answer()
+  expect(answer.status).toBe(200)
+  expect(answer.json<{ bodyBytes: number }>().bodyBytes).toBe(12_500)
+  connection.destroy()
+})
+
+test.concurrent.each(['/signed', '/open'])('%s: 408 for one slower than TIDEGATE_MIN_BODY_RATE', async (target) => {
+  const connection = await Connection.open(gateway.port)
+  connection.reader.silenceMs = 60_000
+  const sending = trickle(connection, target, 100, 25)
+  const answer = await connection.answer()
+  expect(answer.status).toBe(408)
+  expect(answer.json()).toMatchObject({ code: 'request_timeout' })
+  await connection.closedByPeer()
+  await sending
+})
+
 test.concurrent('a service that reads nothing for a quarter of a minute gets the whole body in the end', async () => {
   const connection = await Connection.open(gateway.port)
   connection.reader.silenceMs = 60_000

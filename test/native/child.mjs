@@ -54,7 +54,7 @@ const roles = {
         socket.on('error', () => {})
         socket.pipe(socket)
       }
-      native.startAccepting(fd, counts, index, onConnection, (code) => process.send(code))
+      native.startAccepting(fd, counts, index, onConnection, (code) => process.send(code), 0)
     }
     process.send('accepting')
   },

@@ -105,7 +105,7 @@ async function accepting() {
     socket.pipe(socket)
     if (calls === 4) throw new Error('passed on')
   }
-  const handle = native.startAccepting(fd, counts, 0, onConnection, ignore)
+  const handle = native.startAccepting(fd, counts, 0, onConnection, ignore, 0)
   const open = () => {
     const socket = connect(port, '127.0.0.1', () => socket.write('x')).on('error', ignore)
     return socket
@@ -117,10 +117,10 @@ async function accepting() {
   for (const each of clients) each.destroy()
   native.refuseNew(handle)
   native.takeAll(handle)
-  native.stopAccepting(handle)
-  native.stopAccepting(handle)
+  native.stopAccepting(handle, 0)
+  native.stopAccepting(handle, 0)
   await collect()
-  native.stopAccepting(handle)
+  native.stopAccepting(handle, 0)
 
   // A buffer that is taken away while the acceptor reads it.
   const plain = new Int32Array(2)
@@ -129,12 +129,97 @@ async function accepting() {
   const accepted = new Promise((resolve) => {
     got = resolve
   })
-  const other = native.startAccepting(second.fd, plain, 1, got, ignore)
+  const other = native.startAccepting(second.fd, plain, 1, got, ignore, 0)
   structuredClone(plain.buffer, { transfer: [plain.buffer] })
   const client = connect(second.port, '127.0.0.1', () => client.write('x')).on('error', ignore)
   native.closeFd(await accepted)
   await once(client, 'close').catch(ignore)
-  native.stopAccepting(other)
+  native.stopAccepting(other, 0)
+}
+
+const PAIRS = 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello'
+const CHUNKS = 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n'
+
+/** Connections that wait, are relayed, are refused, leave in the middle of each, and are there when it is over. */
+async function door() {
+  const { fd, port } = native.listen('127.0.0.1', 0, 256)
+  const counts = new Int32Array(native.attachSegment(native.openSegment(null, 4096).fd, 4096), 0, 2)
+  const places = new Int32Array(2 * 32_768)
+  const tallies = new Float64Array(4)
+  let served = 0
+  const large = 'x'.repeat(3_000_000)
+  const onConnection = (connection, _address, relayed, _announced, place) => {
+    if (!relayed) counts[0]++
+    const socket = new Socket({ fd: connection, readable: true, writable: true })
+    socket.on('error', ignore).on('close', () => {
+      if (!relayed) counts[0]--
+      if (place >= 0) places[place]--
+    })
+    socket.on('data', (data) => {
+      const text = String(data)
+      if (text.includes('/cut')) return socket.destroy()
+      if (text.includes('/nonsense')) return socket.end('nonsense\n\n\r\n')
+      if (text.includes('/half')) return socket.end(PAIRS.slice(0, -2))
+      if (text.includes('/large')) return socket.end(`HTTP/1.1 200 OK\r\n\r\n${large}`)
+      if (text.includes('/silent')) return
+      // One of three lines ends with its answer; the others serve on.
+      if (relayed && served++ % 3 > 0) socket.write(CHUNKS)
+      else socket.end(relayed ? CHUNKS : PAIRS)
+    })
+  }
+  const trusted = (address) => address === '127.0.0.2'
+  const handle = native.startAccepting(
+    ...[fd, counts, 0, onConnection, ignore, 300, tallies, trusted, true, 200, 40, places, 12345, false],
+  )
+  const say = (text, from = '127.0.0.1', pieces = 1) =>
+    new Promise((resolve) => {
+      const socket = connect({ port, host: '127.0.0.1', localAddress: from }, async () => {
+        const size = Math.ceil(text.length / pieces)
+        for (let at = 0; at < text.length; at += size) {
+          socket.write(text.slice(at, at + size), 'latin1')
+          if (pieces > 1) await turn()
+        }
+      })
+      socket.on('error', ignore).on('close', resolve).resume()
+      if (text.includes('/left')) setTimeout(() => socket.destroy(), 20)
+    })
+  const kept = 'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n'
+  const header = 'PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n'
+  const said = []
+  for (const target of ['/', '/cut', '/nonsense', '/half', '/large', '/silent/left']) {
+    for (const version of ['1.0', '1.1']) said.push(`GET ${target} HTTP/${version}\r\n\r\n`)
+    said.push(`POST ${target} HTTP/1.0\r\nContent-Length: 500000\r\n\r\n${'y'.repeat(500_000)}`)
+  }
+  said.push(
+    kept.repeat(3),
+    `${kept}GET / HTTP/1.1\r\n\r\n`,
+    'GET / HT',
+    `${kept}GET`,
+    '\x16\x03\x01',
+    '',
+    header,
+    'GET /left HTTP/1.0\r\nX',
+  )
+  for (const pieces of [1, 7]) await Promise.all(said.map((text) => say(text, '127.0.0.1', pieces)))
+  await Promise.all(said.map((text) => say(header + text, '127.0.0.2', 3)))
+  await Promise.all(said.map((text) => say(text, '127.0.0.2')))
+  await Promise.all(Array.from({ length: 60 }, () => say('GET / HTTP/1.1\r\nX', '127.0.0.3')))
+  assert.ok(
+    tallies.every((count, reason) => reason === 2 || count > 0),
+    String(tallies),
+  )
+  await collect()
+  assert.deepEqual([counts[0], [...new Set(places.filter((_, i) => i % 4 === 2))]], [0, [0]])
+
+  // Some of each when it ends: what waits is sent away, what is relayed is seen through.
+  const held = say('GET / HT')
+  const relayed = connect(port, '127.0.0.1', () => relayed.write('GET /silent HTTP/1.0\r\n\r\n')).on('error', ignore)
+  while (native.relaysUnderWay(handle) === 0) await turn()
+  native.stopAccepting(handle, 0)
+  await held
+  assert.equal(native.relaysUnderWay(handle), 1)
+  relayed.destroy()
+  while (native.relaysUnderWay(handle) > 0 || counts[0] > 0) await turn()
 }
 
 /** Descriptors from one end of a Unix socket to the other, both of them here. */
@@ -171,27 +256,31 @@ async function threads() {
     globalThis.segment = native.openSegment(null, 4096)
     const counts = new Int32Array(segment.buffer, 0, 2)
     const { fd, port } = native.listen('127.0.0.1', 0, 8)
+    const door = [workerData.door ? 5000 : 0, new Float64Array(4), () => false, false, 10, 10, new Int32Array(2 * 32768), 1, false]
     globalThis.handle = native.startAccepting(fd, counts, 0, (fd) => {
       native.closeFd(fd)
       if (workerData.end === 'exit') process.exit()
       if (workerData.end === 'throw') throw new Error('expected')
       parentPort.postMessage('took one')
-    }, () => {})
+    }, () => {}, ...door)
     native.closeFd(segment.fd)
     parentPort.postMessage(port)`
   for (const end of ['exit', 'throw', 'terminate']) {
-    for (let i = 0; i < 3; i++) {
-      const worker = new Worker(code, { eval: true, workerData: { addon, end } })
+    for (let i = 0; i < 4; i++) {
+      const worker = new Worker(code, { eval: true, workerData: { addon, end, door: i % 2 === 1 } })
       worker.on('error', (error) => assert.equal(error.message, 'expected'))
       const exited = new Promise((resolve) => worker.once('exit', resolve))
       const [port] = await once(worker, 'message')
-      const client = connect(port, '127.0.0.1', () => client.write('x')).on('error', ignore)
+      // With one that waits at the door; the other is handed over in both cases.
+      const held = connect(port, '127.0.0.1', () => held.write('GET / ')).on('error', ignore)
+      const client = connect(port, '127.0.0.1', () => client.write('\n')).on('error', ignore)
       if (end === 'terminate') {
         await once(worker, 'message')
         await worker.terminate()
       }
       await exited
       client.destroy()
+      held.destroy()
     }
   }
 }
@@ -230,13 +319,13 @@ async function gate() {
       uWS ??= require(name)
     } catch {}
   }
-  assert.throws(() => native.guardApp(0, false), { code: 'EINVAL' })
+  assert.throws(() => native.guardApp(0, false, false), { code: 'EINVAL' })
   const told = []
   native.openGate((exchange) => told.push(exchange))
   assert.throws(() => native.openGate(ignore), { code: 'EALREADY' })
   assert.equal(native.expectBody(-1, {}), false)
   const app = uWS.App()
-  native.guardApp(app.getDescriptor(), false)
+  native.guardApp(app.getDescriptor(), false, false)
   app.any('/*', (res, req) => {
     const bytes = req.getHeader('transfer-encoding') === '' ? Number(req.getHeader('content-length')) : -1
     res.onAborted(ignore)
@@ -276,6 +365,7 @@ failures()
 macs()
 await segments()
 await accepting()
+await door()
 await handover()
 await threads()
 await gate()

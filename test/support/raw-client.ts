@@ -5,6 +5,7 @@ import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'nod
 import { type Body, ByteReader, chunkOf, framingOf, Head, quote, readBody, readChunk, readHead, write } from './wire.js'
 
 export interface RequestParts {
+  readonly version?: '1.0' | '1.1'
   readonly method?: string
   /** As it stands in the request line. */
   readonly target?: string
@@ -20,6 +21,7 @@ export interface RequestParts {
 const DEFAULT_HOST = 'demo.test'
 
 function requestHead({
+  version = '1.1',
   method = 'GET',
   target = '/',
   host = DEFAULT_HOST,
@@ -27,7 +29,7 @@ function requestHead({
   body,
   chunks,
 }: RequestParts): string {
-  const lines = [`${method} ${target} HTTP/1.1`]
+  const lines = [`${method} ${target} HTTP/${version}`]
   if (host !== null) lines.push(`Host: ${host}`)
   for (const [name, value] of Object.entries(headers)) {
     for (const one of typeof value === 'string' ? [value] : value) lines.push(`${name}: ${one}`)
@@ -94,11 +96,14 @@ export class Connection {
     this.gone = new Promise((resolve) => socket.once('close', () => resolve()))
   }
 
-  /** `tls`: over TLS; rejects when the handshake fails. */
-  static open(port: number, host = '127.0.0.1', tls?: TlsOptions): Promise<Connection> {
+  /**
+   * @param tls over TLS; rejects when the handshake fails
+   * @param from another loopback address to come from
+   */
+  static open(port: number, host = '127.0.0.1', tls?: TlsOptions, from?: string): Promise<Connection> {
     return new Promise((resolve, reject) => {
-      const socket =
-        tls === undefined ? connect({ port, host, noDelay: true }) : connectTls({ port, host, noDelay: true, ...tls })
+      const to = { port, host, noDelay: true, ...(from === undefined ? {} : { localAddress: from }) }
+      const socket = tls === undefined ? connect(to) : connectTls({ ...to, ...tls })
       socket.once('error', reject)
       socket.once(tls === undefined ? 'connect' : 'secureConnect', () => {
         socket.off('error', reject)

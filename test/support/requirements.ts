@@ -1,8 +1,9 @@
 // What a test needs besides Node: a tool, or workers that are processes. Where it is missing the test is skipped and says so; with
 // TIDEGATE_TEST_REQUIRE=all, as in CI, a missing one is a failure, so that a suite cannot go green by not running.
-import { accessSync, constants } from 'node:fs'
+import { accessSync, constants, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import type { TestContext } from 'vitest'
+import { native, nativeProblem } from '../../native/index.js'
 
 const mustHaveAll = process.env.TIDEGATE_TEST_REQUIRE === 'all'
 const threadsWanted = process.env.TIDEGATE_ISOLATION === 'thread'
@@ -26,6 +27,19 @@ export function requireTool(context: TestContext, name: string): void {
   const path = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`
   const found = path.split(delimiter).some((folder) => folder !== '' && isExecutable(join(folder, name)))
   if (!found) missing(context, `${name} is not installed`)
+}
+
+/** @param count of descriptors that one process may have: Node raises its own limit to the hard one */
+export function requireDescriptors(context: TestContext, count: number): void {
+  const line = /^Max open files +\S+ +(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))
+  const hard = line?.[1] === 'unlimited' ? Number.POSITIVE_INFINITY : Number(line?.[1])
+  if (!(hard >= count)) missing(context, `ulimit -Hn is ${line?.[1]}, ${count} are needed`)
+}
+
+/** HTTP/1.0, the PROXY protocol and the limits on connections are the native acceptor's, which serves processes alone. */
+export function requireAcceptor(context: TestContext): void {
+  if (threadsWanted) context.skip('workers are threads here, and uWebSockets.js accepts by itself')
+  if (native === null) missing(context, `workers are threads: ${nativeProblem}`)
 }
 
 /** Some faults of framing are seen only by the native gate. */

@@ -21,7 +21,7 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
     acceptors = []
   })
   afterEach(() => {
-    for (const each of acceptors) each.close()
+    for (const each of acceptors) each.close(0)
     for (const each of sockets) each.destroy()
     for (const each of children) each.kill('SIGKILL')
   })
@@ -54,7 +54,9 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
   it('hands over a connected descriptor', async () => {
     const { fd, port } = listen('127.0.0.1', 0, 16)
     const accepted = new Promise<number>((resolve) => {
-      acceptors.push(accept({ fd, counts: new Int32Array(1), self: 0, onConnection: resolve, onError: ignore }))
+      acceptors.push(
+        accept({ fd, counts: new Int32Array(1), self: 0, onConnection: resolve, door: null, onError: ignore }),
+      )
     })
     const client = dial(port)
     const server = new Socket({ fd: await accepted })
@@ -96,7 +98,7 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
 
   it('names the argument that is wrong, and leaves the descriptor to the caller', () => {
     const { fd } = listen('127.0.0.1', 0, 16)
-    const good = { fd, counts: new Int32Array(2), self: 0, onConnection: ignore, onError: ignore }
+    const good = { fd, counts: new Int32Array(2), self: 0, onConnection: ignore, door: null, onError: ignore }
     const wrong = (change: object) => () => accept({ ...good, ...change })
     const before = openDescriptors()
     expect(wrong({ fd: 'x' })).toThrow(/^fd must be an integer/)
@@ -120,11 +122,11 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
     let acceptor: Acceptor
     const accepted = new Promise<number>((resolve) => {
       const onConnection = (connection: number) => {
-        acceptor.close()
-        acceptor.close()
+        acceptor.close(0)
+        acceptor.close(0)
         resolve(connection)
       }
-      acceptor = accept({ fd, counts: new Int32Array(1), self: 0, onConnection, onError: ignore })
+      acceptor = accept({ fd, counts: new Int32Array(1), self: 0, onConnection, door: null, onError: ignore })
     })
     const client = dial(port)
     closeFd(await accepted)
@@ -147,7 +149,7 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
           if (calls === 2) throw new Error('after it is polled by somebody else')
           resolve()
         }
-        acceptors.push(accept({ fd, counts: new Int32Array(1), self: 0, onConnection, onError: ignore }))
+        acceptors.push(accept({ fd, counts: new Int32Array(1), self: 0, onConnection, door: null, onError: ignore }))
       })
       const inUse = openDescriptors()
       expect(inUse).toBe(before + 1) // the acceptor's epoll set
@@ -240,6 +242,7 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
       counts: new Int32Array(1),
       self: 0,
       onConnection: (connection) => void accepted.push(connection),
+      door: null,
       onError: ignore,
     })
     // Shaken hands, and nothing said yet: in nobody's queue, and reset by a socket that closes.
@@ -257,7 +260,7 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
         return accepted.length
       })
       .toBe(1)
-    acceptor.close()
+    acceptor.close(0)
     acceptor.takeAll()
     acceptor.refuseNew()
     // A second later, when it tries again and there is no socket any more.

@@ -1,0 +1,41 @@
+// Calling back into JavaScript, and what becomes of a connection whose callback throws.
+#include "calls.h"
+
+namespace tidegate {
+namespace {
+
+// Ends a connection whose callback threw before it passed the descriptor on. It may have thrown after: uWS's filter runs inside
+// adoptSocket, and an exception there leaves the socket adopted. Then this loop polls it already, which libuv answers with EEXIST.
+// EBADF: the callback closed it itself.
+void closeUnlessAdopted(napi_env env, int fd) {
+  uv_loop_t* loop;
+  if (napi_get_uv_event_loop(env, &loop) != napi_ok) return;
+  auto* probe = new uv_poll_t;
+  if (uv_poll_init(loop, probe, fd) != 0) {
+    delete probe;
+    return;
+  }
+  uv_close(reinterpret_cast<uv_handle_t*>(probe), [](uv_handle_t* handle) { delete reinterpret_cast<uv_poll_t*>(handle); });
+  close(fd);
+}
+
+}  // namespace
+
+bool Calls::operator()(napi_ref callback, const napi_value* arguments, size_t count, int fd, napi_value* result) {
+  napi_value function, receiver, resource, error;
+  if (!open_) {
+    napi_create_object(env_, &resource);
+    open_ = napi_open_callback_scope(env_, resource, context_, &scope_) == napi_ok;
+  }
+  napi_get_reference_value(env_, callback, &function);
+  napi_get_undefined(env_, &receiver);
+  if (open_ && napi_call_function(env_, receiver, function, count, arguments, result) == napi_ok) return true;
+  bool pending = false;
+  napi_is_exception_pending(env_, &pending);
+  if (pending) napi_get_and_clear_last_exception(env_, &error);
+  if (fd >= 0) closeUnlessAdopted(env_, fd);
+  if (pending) napi_fatal_exception(env_, error);
+  return false;
+}
+
+}  // namespace tidegate

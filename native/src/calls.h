@@ -1,0 +1,30 @@
+// The way from an event of the loop into JavaScript, for acceptor.cc and what it hands connections to.
+#pragma once
+
+#include "addon.h"
+
+#include <uv.h>
+
+namespace tidegate {
+
+// For one wake, opened with the first call: ticks and microtasks run once, when it ends.
+class Calls {
+ public:
+  Calls(napi_env env, napi_async_context context) : env_(env), context_(context) {}
+  ~Calls() {
+    if (open_) napi_close_callback_scope(env_, scope_);
+  }
+  Calls(const Calls&) = delete;
+
+  // False when the callback did not return normally; the exception, if there is one, has become an uncaughtException, and `fd`, a
+  // connection that it should have taken over, is closed unless it has.
+  bool operator()(napi_ref callback, const napi_value* arguments, size_t count, int fd, napi_value* result = nullptr);
+
+ private:
+  napi_env env_;
+  napi_async_context context_;
+  napi_callback_scope scope_ = nullptr;
+  bool open_ = false;
+};
+
+}  // namespace tidegate

@@ -1,0 +1,85 @@
+// nginx and HAProxy in front of the gateway, as people have them, in the foreground of a folder of their own.
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { writeFileSync } from 'node:fs'
+import type { AddressInfo } from 'node:net'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { temporaryFolder } from './gateway.js'
+import { Connection } from './raw-client.js'
+
+export interface OtherProxy {
+  readonly port: number
+  readonly output: { text: string }
+  close(): Promise<void>
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+async function run(command: string, args: readonly string[], folder: string, port: number): Promise<OtherProxy> {
+  const path = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`
+  const child: ChildProcess = spawn(command, args, { cwd: folder, env: { ...process.env, PATH: path } })
+  const output = { text: '' }
+  for (const stream of [child.stdout, child.stderr]) stream?.on('data', (chunk) => (output.text += String(chunk)))
+  const ended = once(child, 'exit')
+  let gone = false
+  void ended.then(() => (gone = true))
+  for (;;) {
+    if (gone) throw new Error(`${command} ended:\n${output.text}`)
+    try {
+      ;(await Connection.open(port)).destroy()
+      break
+    } catch {
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+  }
+  const close = async () => {
+    child.kill('SIGTERM')
+    await ended
+  }
+  return { port, output, close }
+}
+
+/** @param location what stands in `location / { … }` */
+export async function startNginx(location: string, upstreamPort: number): Promise<OtherProxy> {
+  const folder = temporaryFolder()
+  const port = await freePort()
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map((name) => `${name}_temp_path ${folder};`)
+  writeFileSync(
+    join(folder, 'nginx.conf'),
+    `daemon off; worker_processes 1; pid ${folder}/pid; error_log stderr;
+     events {}
+     http { access_log off; ${temporary.join(' ')}
+       server { listen 127.0.0.1:${port}; location / { proxy_pass http://127.0.0.1:${upstreamPort}; ${location} } } }\n`,
+  )
+  return run('nginx', ['-e', 'stderr', '-p', folder, '-c', join(folder, 'nginx.conf')], folder, port)
+}
+
+/** @param backend lines of the backend, the server aside */
+export async function startHaproxy(backend: string, server: string): Promise<OtherProxy> {
+  const folder = temporaryFolder()
+  const port = await freePort()
+  writeFileSync(
+    join(folder, 'haproxy.cfg'),
+    `defaults
+       mode http
+       timeout connect 5s
+       timeout client 20s
+       timeout server 20s
+       timeout check 20s
+     frontend in
+       bind 127.0.0.1:${port}
+       default_backend out
+     backend out
+       ${backend}
+       server gateway ${server}\n`,
+  )
+  return run('haproxy', ['-db', '-f', join(folder, 'haproxy.cfg')], folder, port)
+}
