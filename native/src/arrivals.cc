@@ -7,6 +7,8 @@
 //                    │                               ├─ no request's beginning ─► uWS, which says so
 //                    └──────── not there ────────────┴─► waits; 408 after headTimeoutMs
 //
+// Where the listener speaks TLS, the first bytes behind the PROXY header are its handshake, and enough.
+//
 // uWS gives a head 10 s, which is not a setting, and keeps some kilobytes for each; a slow one costs us its socket and this record.
 #include "arrivals.h"
 
