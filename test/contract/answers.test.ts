@@ -95,4 +95,4 @@ test('every chunk arrives whole, whenever the reader stalls', async () => {
   for (let i = 0; i < CHUNKS; i++) expected += sizeOf(i)
   // Lost in one round of three, when it was.
   for (let round = 0; round < 8; round++) expect(await bytesOfBody()).toBe(expected)
-})
+}, 60_000)
