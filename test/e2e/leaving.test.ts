@@ -67,23 +67,22 @@ describe('SIGTERM', () => {
     expect(await gateway.command.ended).toEqual({ code: 0, signal: null })
   })
 
-  test.each(['1.1', '1.0'])('lets who has begun a head of HTTP/%s finish it', async (version) => {
+  test.for(['1.1', '1.0'])('lets who has begun a head of HTTP/%s finish it', async (version, context) => {
     const gateway = await start()
+    if (version === '1.0' && gateway.isolation === 'thread') {
+      await gateway.close()
+      context.skip('uWS listens by itself here, and answers HTTP/1.0 with 505 as soon as it has read the request line')
+    }
     const begun = await Connection.open(gateway.port)
     await begun.write(`GET / HTTP/${version}\r\nHost: a.te`)
-    if (gateway.isolation === 'process') {
-      await expect
-        .poll(async () => (await gateway.status()).workers.some(({ connections }) => connections > 0))
-        .toBe(true)
-    }
+    await expect
+      .poll(async () => (await gateway.status()).workers.some(({ connections }) => connections > 0))
+      .toBe(true)
     gateway.signal('SIGTERM')
     await gateway.log.find(({ msg }) => msg === 'draining', 'the drain')
     await begun.write('st\r\n\r\n')
     const answer = await begun.answer()
-    expect([answer.status, closes(answer)]).toEqual([
-      gateway.isolation === 'thread' && version === '1.0' ? 505 : 200,
-      true,
-    ])
+    expect([answer.status, closes(answer)]).toEqual([200, true])
     await begun.closedByPeer()
     expect(await gateway.command.ended).toEqual({ code: 0, signal: null })
   })
