@@ -165,7 +165,8 @@ describe.each(['cleartext', 'TLS'])('over %s,', (over) => {
       })
       // What is in flight lies in the kernel's buffers and a few of ours.
       expect(slow.sent - received).toBeLessThan(MOST_GROWTH)
-      expect(written - slow.read).toBeLessThan(MOST_GROWTH)
+      // Over TLS `written` is what Node's own TLS has taken of us, which is not always what has left: there memory alone is looked at.
+      if (over === 'cleartext') expect(written - slow.read).toBeLessThan(MOST_GROWTH)
       expect(received).toBeGreaterThanOrEqual(SLOW_SECONDS * MIB)
       download.destroy()
       upload.destroy()
