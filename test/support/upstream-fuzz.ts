@@ -53,7 +53,7 @@ export const differences: readonly Difference[] = [
   {
     why: 'RFC 9112, 7.1.1: a chunk extension has a name, and a value where it has an equals sign',
     refusedBy: 'lean',
-    bytes: /\r\n[0-9a-f]+;(?:[^\r\n]*;)?(?:=|[^\r\n]*=[;\r])/i,
+    bytes: /\r\n[0-9a-f]+;(?:[^\r\n]*;)?(?:[=;\r]|[^\r\n]*=[;\r])/i,
   },
   {
     why: 'RFC 9112, 6.3: 204 and 304 end with their head; the Content-Length of a 304 is that of the 200',
