@@ -346,7 +346,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
         segment: handle,
         spec,
         listenFd: listenFd === null ? null : WORKER_LISTEN_FD,
-        socketIsKept,
+        isSocketShared: socketIsKept || former !== null,
         port,
         stdoutFd: listenFd === null ? 1 : WORKER_STDOUT_FD,
         certificates: certificates?.current ?? null,
@@ -427,10 +427,17 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
   }
   const adminPort = admin!.port
   checks = startHealthChecks({ table: health, services: reloader.table.services, log })
+  /** The last thing that workers of a killed primary do is to shut the door for good. Where the socket was theirs and is ours, it is opened again. */
+  function openDoor(): void {
+    const isTheirs = former !== null || (socketIsKept && orphans.length > 0)
+    if (listenFd !== null && isTheirs && !leaving) native!.adoptListener(listenFd)
+  }
   const touch = setInterval(() => {
     segment.touch()
     buryOrphans()
+    openDoor()
   }, TOUCH_MS)
+  openDoor()
   const unwatch =
     settings.watchConfig === 'on' ? watchFile(settings.configFile, () => void reloader.reload('file')) : () => {}
 
@@ -486,7 +493,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
     checks?.stop()
     // The workers close theirs, once they have let in who is in its queue.
     if (listenFd !== null) native!.closeFd(listenFd)
-    await supervisor.drain(last)
+    await supervisor.drain(last && !socketIsKept)
     clearInterval(touch)
     segment.touch()
     await admin?.close()

@@ -29,7 +29,8 @@ bool configure(int fd) {
          setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &kDeferAcceptSeconds, sizeof kDeferAcceptSeconds) == 0;
 }
 
-// adoptListener(fd) -> { fd, port }. A socket that a service manager has opened and passed on; on error it stays as it is.
+// adoptListener(fd) -> { fd, port }. A socket that a service manager has opened and passed on; on error it stays as it is. Takes back what
+// refuseNew() has done to it.
 napi_value adoptListener(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
   int64_t given;
@@ -43,6 +44,11 @@ napi_value adoptListener(napi_env env, napi_callback_info info) {
   if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return throwSystem(env, errno, "getsockname", "");
   if (!listening || (address.ss_family != AF_INET && address.ss_family != AF_INET6)) {
     return throwCoded(env, "EINVAL", "listen", "not a listening TCP socket", "");
+  }
+  // What refuseNew() of somebody's acceptor has put on it. ENOENT: nobody's has.
+  const int none = 0;
+  if (setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &none, sizeof none) != 0 && errno != ENOENT) {
+    return throwSystem(env, errno, "setsockopt", "");
   }
   if (!configure(fd)) return throwSystem(env, errno, "setsockopt", "");
   if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) != 0) {

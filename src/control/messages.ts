@@ -24,8 +24,8 @@ export interface StartMessage {
   readonly spec: SegmentSpec
   /** The inherited listening socket's descriptor in the worker; null: the worker opens its own. */
   readonly listenFd: number | null
-  /** A service manager has the socket too, and keeps its queue for whoever it starts next. */
-  readonly socketIsKept: boolean
+  /** Somebody else accepts from the listening socket, or may: a service manager's next start, the gateway that is taken over. Orphans leave its queue to them. */
+  readonly isSocketShared: boolean
   readonly port: number
   /** Where access lines for stdout go. */
   readonly stdoutFd: number

@@ -10,7 +10,7 @@
 //    │ ─── ready ─────────────────────────► │  drains: what it still has it finishes, and ends with 0
 //    │ ◄── leaving ─────────────────────────│
 //
-// A connection that ends before `ready` leaves the old one as it was.
+// A connection that ends before `ready` leaves the old one as it was. The old one's end before it leaves the new one as what there is.
 import { unlinkSync } from 'node:fs'
 import { createServer, Socket } from 'node:net'
 import { createInterface } from 'node:readline'
@@ -58,6 +58,11 @@ export interface Offer {
   close(): void
 }
 
+/** A connection that ends without this word ends because its process did. */
+function refuse(successor: Socket): void {
+  successor.end('no\n', () => successor.destroy())
+}
+
 /** Where no socket can be made, the log says so, and the gateway runs without being taken over. */
 export function offerTakeover(options: OfferOptions): Offer {
   const { path, host, port, socketIsKept, listenFd, segmentFd, log } = options
@@ -78,11 +83,12 @@ export function offerTakeover(options: OfferOptions): Offer {
       socket.destroy()
     }
     log.warn('another gateway is about to take over')
-    socket.setTimeout(PATIENCE_MS, () => socket.destroy())
-    createInterface(socket).on('line', async (line) => {
+    socket.setTimeout(PATIENCE_MS, () => refuse(socket))
+    const lines = createInterface(socket).on('error', () => {})
+    lines.on('line', async (line) => {
       if (line === 'admin' && adminIsOurs) {
         const released = options.releaseAdmin()
-        if (released === null) return void socket.destroy()
+        if (released === null) return refuse(socket)
         adminIsOurs = false
         await released
         socket.write('admin\n')
@@ -119,7 +125,7 @@ export function offerTakeover(options: OfferOptions): Offer {
     },
     close() {
       server.close()
-      if (!left) successor?.destroy()
+      if (!left && successor !== null) refuse(successor)
     },
   }
 }
@@ -155,7 +161,8 @@ export function takeOver(state: string, host: string, port: number): Former {
   const hello = JSON.parse(received.text) as Hello
   const socket = new Socket({ fd: received.fd, readable: true, writable: true })
   socket.on('error', () => {})
-  const lines = createInterface(socket)
+  // It passes the socket's errors on, which 'close' tells of.
+  const lines = createInterface(socket).on('error', () => {})
   if (hello.protocol !== PROTOCOL) {
     socket.destroy()
     throw new Error(
@@ -167,9 +174,20 @@ export function takeOver(state: string, host: string, port: number): Former {
     throw new Error(`the gateway that runs listens on ${hello.host}:${hello.port}, and not on ${host}:${port}`)
   }
 
+  let refused = false
+  lines.on('line', (line) => {
+    if (line === 'no') refused = true
+  })
+
+  /** Of one that is dead everything is ours already. */
   function ask(word: string, answer: string): Promise<void> {
     return new Promise((resolve, reject) => {
-      socket.once('close', () => reject(new Error('the gateway that was to be taken over has let go')))
+      const gone = (): void => {
+        if (refused) reject(new Error('the gateway that was to be taken over has let go'))
+        else resolve()
+      }
+      if (socket.closed) return gone()
+      socket.once('close', gone)
       lines.on('line', (line) => {
         if (line === answer) resolve()
       })

@@ -42,6 +42,7 @@ function fail(message: string): void {
 }
 
 interface Started {
+  readonly isSocketShared: boolean
   reload(generation: Generation): void
   useCertificates(certificates: TlsMaterial): void
   drain(how: Pick<DrainMessage, 'last' | 'idleMs'>): void
@@ -128,6 +129,7 @@ async function start(message: StartMessage): Promise<Started> {
   }
 
   return {
+    isSocketShared: message.isSocketShared,
     useCertificates: (next) => void useCertificates(next),
     reload(generation) {
       use(generation)
@@ -141,7 +143,7 @@ async function start(message: StartMessage): Promise<Started> {
         log.warn('drain time over: cutting what is still in flight')
         done()
       }, settings.drainTimeoutMs)
-      const noMoreCome = listener.close(last && !message.socketIsKept, idleMs)
+      const noMoreCome = listener.close(last, idleMs)
       void worker.drain(idleMs, noMoreCome).then(function settle(): void {
         if (listener.onTheirWay() > 0) setTimeout(settle, SETTLE_MS)
         else done()
@@ -177,7 +179,7 @@ else {
   // The primary is gone, however it went: serve what is in flight, leave the port to a successor.
   process.on('disconnect', () => {
     if (started === null) leave(1)
-    else void started.then((worker) => worker?.drain({ last: true, idleMs: ORPHAN_IDLE_MS }))
+    else void started.then((worker) => worker?.drain({ last: !worker.isSocketShared, idleMs: ORPHAN_IDLE_MS }))
   })
   // A terminal's Ctrl-C and a service manager's SIGTERM reach the whole group: the primary decides when to drain.
   process.on('SIGINT', () => {})

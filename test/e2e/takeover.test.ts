@@ -2,8 +2,9 @@
 // support/chaos.ts.
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest'
 import {
+  Command,
   cleanEnvironment,
   type Gateway,
   runCommand,
@@ -102,3 +103,52 @@ test('one that cannot serve leaves the other as it was', async (context) => {
     if (gateway.command.child.exitCode === null) await gateway.close()
   }
 }, 60_000)
+
+describe('killed in the middle of it', () => {
+  /** Two gateways, the second of which has a worker that listens and is not ready: it shall have four. */
+  async function halfway(context: TestContext): Promise<{ old: Gateway; next: Command; port: number }> {
+    const at = state()
+    const old = await startGateway({ config, env: { TIDEGATE_STATE: at }, losesWorkers: true })
+    requireProcesses(context, old)
+    const next = new Command(
+      ['start', '--takeover'],
+      cleanEnvironment({
+        TIDEGATE_CONFIG: writeConfig(config),
+        TIDEGATE_STATE: at,
+        TIDEGATE_PORT: String(old.port),
+        TIDEGATE_WORKERS: '4',
+      }),
+    )
+    await next.log.find(({ msg }) => msg === 'worker listens', 'the first worker')
+    return { old, next, port: old.port }
+  }
+
+  test('the successor leaves the other serving', async (context) => {
+    const { old, next } = await halfway(context)
+    next.child.kill('SIGKILL')
+    await next.ended
+    for (let i = 0; i < 20; i++) expect((await call(old.port)).status).toBe(200)
+    await expectServing(old)
+    await old.close()
+  })
+
+  test('the old one leaves the successor serving, as soon as it sees what became of it', async (context) => {
+    const { old, next, port } = await halfway(context)
+    old.signal('SIGKILL')
+    await old.command.ended
+    await next.log.find(({ msg }) => msg === 'listening', 'the end of its start')
+    await expect
+      .poll(
+        () =>
+          call(port).then(
+            ({ status }) => status,
+            () => 0,
+          ),
+        { timeout: 10_000 },
+      )
+      .toBe(200)
+    for (let i = 0; i < 20; i++) expect((await call(port)).status).toBe(200)
+    next.child.kill('SIGTERM')
+    expect(await next.ended).toEqual({ code: 0, signal: null })
+  })
+})
