@@ -115,7 +115,7 @@ export interface Native {
    * `exchange` of a chunked body that is malformed, while it can still be answered: the connection is closed when it returns.
    * ENOTSUP: this build of uWebSockets.js has no place for it.
    */
-  openGate(onBadBody: (exchange: unknown) => void): Gate
+  openGate(onBadBody: (exchange: unknown) => void, names: readonly string[]): Gate
   /** The state of HMAC-SHA256 after its key, which is padded to a block of 64 bytes (RFC 2104, section 2). Absent without OpenSSL's headers. */
   hmacKey?(key: Uint8Array): HmacKey
   /** Whether `hex`, lower case, is the MAC of the message's UTF-8 bytes, of which there are less than 4092. In constant time. */
@@ -143,12 +143,20 @@ export interface Gate {
    * gate: uWebSockets.js then reads the body by its own rules.
    */
   expectBody(bytes: number, exchange: unknown): boolean
+  /**
+   * From within a request's handler: its head, a character a byte, names in lower case; null where it did not come through the gate in one
+   * piece. Where its parts are is then in `marks`, until the next call.
+   */
+  readHead(): string | null
+  /** As native/src/head_marks.h lays them out. A field whose name is among `names` has its position there, plus 1. */
+  readonly marks: Int32Array
 }
 
 interface Addon extends Omit<Native, 'accept' | 'openGate'> {
-  openGate(onBadBody: (exchange: unknown) => void): void
+  openGate(onBadBody: (exchange: unknown) => void, names: readonly string[]): Int32Array
   guardApp(descriptor: number, tls: boolean, relayed: boolean): void
   expectBody(bytes: number, exchange: unknown): boolean
+  readHead(): string | null
   startAccepting(
     fd: number,
     counts: Int32Array,
@@ -187,9 +195,9 @@ function load(): Native | string {
     } = addon
     return {
       ...rest,
-      openGate(onBadBody) {
-        openGate(onBadBody)
-        return { guard: guardApp, expectBody: rest.expectBody }
+      openGate(onBadBody, names) {
+        const marks = openGate(onBadBody, names)
+        return { guard: guardApp, expectBody: rest.expectBody, readHead: rest.readHead, marks }
       },
       accept({ fd, counts, self, onConnection, onError, door }) {
         const handle =

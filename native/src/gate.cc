@@ -17,6 +17,7 @@
 // Stands between uSockets and uWebSockets: a socket context's on_data and on_close are exchanged for ours by uSockets' own functions,
 // which the binary exports. Those that were there before are found by looking which word of the context changes.
 #include "addon.h"
+#include "head_marks.h"
 
 #include <dlfcn.h>
 #include <link.h>
@@ -51,6 +52,8 @@ constexpr size_t kTrailerBytes = 16384;
 constexpr uint64_t kMostChunkBytes = 1ull << 53;
 // uWebSockets marks the end of what it was given with two bytes behind it and looks up to 32 further.
 constexpr size_t kPadding = 32;
+// uWebSockets takes no more than 100 fields.
+constexpr size_t kMarks = kHeadMarks + 100 * kFieldMarks;
 
 // Where the next byte of a connection lies.
 enum class At : uint8_t {
@@ -85,7 +88,12 @@ struct Gate {
   OnData onData[2] = {};    // uWebSockets' own, by TLS or not
   OnClose onClose[2] = {};
   std::unordered_map<us_socket_t*, Flow> flows;  // connections that are within a head or a body
+  FieldNames names;
+  int32_t* marks = nullptr;                      // kMarks of them, in JavaScript's hands as well
+  napi_ref marksBuffer = nullptr;
   us_socket_t* current = nullptr;                // whose head is being handed on
+  const char* head = nullptr;                    // that head, where it came in one piece
+  const char* headEnd = nullptr;
   Flow next;                                     // what follows that head
 };
 
@@ -430,6 +438,7 @@ us_socket_t* onData(us_socket_t* s, char* data, int length) {
   while (p < end) {
     if (flow.at < At::kBody) {
       char* start = p;  // of what is handed on
+      const bool begins = !kRelayed && flow.at == At::kBefore;  // else uWebSockets has the rest of it elsewhere
       Insertion insertion;
       const bool announced = kRelayed && (flow.at == At::kAnnounced || (flow.at == At::kBefore && *p == '\r'));  // that is no text
       const Head head = passHead(flow, kTls, kRelayed, &p, &start, end, &insertion);
@@ -450,6 +459,8 @@ us_socket_t* onData(us_socket_t* s, char* data, int length) {
         if (flow.at != At::kAnnounced) keepLine(flow, start, to);
       }
       g.current = head == Head::kComplete ? s : nullptr;
+      g.head = begins ? start : nullptr;
+      g.headEnd = to;
       g.next = Flow();
       const bool open = start == to || feed(g, kTls, s, start, static_cast<size_t>(to - start));
       g.current = nullptr;
@@ -538,10 +549,12 @@ Handler exchange(int tls, us_socket_context_t* context, void (*set)(int, us_sock
   return nullptr;
 }
 
-// openGate(onBadBody): once in each thread.
+// openGate(onBadBody, names) -> marks, for readHead: once in each thread. `names` are the fields' that get numbers, from 1.
 napi_value openGate(napi_env env, napi_callback_info info) {
-  Arguments<1> args(env, info);
+  Arguments<2> args(env, info);
+  uint32_t names = 0;
   if (!checkFunction(env, args.at[0], "onBadBody")) return nullptr;
+  if (napi_get_array_length(env, args.at[1], &names) != napi_ok) return throwArgument(env, "names", "an array");
   if (gate != nullptr) return throwCoded(env, "EALREADY", "openGate", "this thread has one", "");
   auto* g = new Gate;
   if (dl_iterate_phdr(findUSockets, &g->us) == 0) {
@@ -553,8 +566,21 @@ napi_value openGate(napi_env env, napi_callback_info info) {
   napi_create_string_utf8(env, "tidegate.gate", NAPI_AUTO_LENGTH, &name);
   napi_async_init(env, nullptr, name, &g->context);
   napi_create_reference(env, args.at[0], 1, &g->onBadBody);
+  for (uint32_t i = 0; i < names; i++) {
+    napi_value one;
+    char text[64];
+    napi_get_element(env, args.at[1], i, &one);
+    if (!readString(env, one, "names", text, sizeof text)) return nullptr;
+    g->names.add(text);
+  }
+  napi_value buffer, marks;
+  void* data = nullptr;
+  napi_create_arraybuffer(env, kMarks * sizeof *g->marks, &data, &buffer);
+  napi_create_typedarray(env, napi_int32_array, kMarks, buffer, 0, &marks);
+  napi_create_reference(env, buffer, 1, &g->marksBuffer);
+  g->marks = static_cast<int32_t*>(data);
   gate = g;
-  return nullptr;
+  return marks;
 }
 
 // guardApp(descriptor, tls, relayed): from now on the app's connections pass the gate. `relayed`: they are relay.cc's, which puts a PROXY header before
@@ -598,12 +624,25 @@ napi_value expectBody(napi_env env, napi_callback_info info) {
   return out;
 }
 
+// readHead() -> the head that is being handled, a character a byte, and its marks. Null where no gate has seen it, or not in one piece.
+napi_value readHead(napi_env env, napi_callback_info) {
+  napi_value out;
+  const Gate* g = gate;
+  if (g == nullptr || g->current == nullptr || g->head == nullptr || !markHead(g->names, g->head, g->headEnd, g->marks, kMarks)) {
+    napi_get_null(env, &out);
+    return out;
+  }
+  napi_create_string_latin1(env, g->head, static_cast<size_t>(g->headEnd - g->head), &out);
+  return out;
+}
+
 }  // namespace
 
 void registerGate(napi_env env, napi_value exports) {
   setFunction(env, exports, "openGate", openGate);
   setFunction(env, exports, "guardApp", guardApp);
   setFunction(env, exports, "expectBody", expectBody);
+  setFunction(env, exports, "readHead", readHead);
 }
 
 }  // namespace tidegate

@@ -4,6 +4,7 @@ import type { HttpResponse } from 'uWebSockets.js'
 import type { Consumer, Endpoint, LimitPolicy, Route, Service } from '../config/compile.js'
 import type { OutcomeCode } from '../outcome.js'
 import type { Upload } from './body.js'
+import type { Fields } from './fields.js'
 
 /** Whoever holds the exchange between two events: the body reader, the digest pool, the forwarding. */
 export interface Holder {
@@ -31,8 +32,7 @@ export class Exchange {
   host = ''
   /** The client speaks HTTP/1.0: the acceptor's relay has put it into HTTP/1.1. */
   isHttp10 = false
-  /** name, value, name, value … names in lower case, in order of arrival. */
-  readonly headers: string[]
+  readonly fields: Fields
   /** Address of the socket's other end. */
   peerAddress = ''
   /** The peer is one of the configured trusted proxies. */
@@ -49,8 +49,6 @@ export class Exchange {
   declaresLength = false
   /** All Connection fields as one list; '' where there is none. */
   connection = ''
-  /** Some value is not ASCII: it stands here decoded from UTF-8, and leaves as the bytes it came as. */
-  isWide = false
   /** The client asked for `Connection: close`. */
   closeRequested = false
   /** The whole body where the signature covers it. */
@@ -113,7 +111,7 @@ export class Exchange {
     method: string,
     path: string,
     query: string | undefined,
-    headers: string[],
+    fields: Fields,
   ) {
     this.res = res
     this.startUs = startUs
@@ -122,13 +120,16 @@ export class Exchange {
     this.canonicalPath = path
     this.query = query ?? ''
     this.hasQuery = query !== undefined
-    this.headers = headers
+    this.fields = fields
   }
 
-  /** First value of a header, by its lower-case name; '' where it is missing. Headers are few: a scan beats building a map. */
+  /** First value of a field, by its lower-case name; '' where it is missing. */
   header(name: string): string {
-    const headers = this.headers
-    for (let i = 0; i < headers.length; i += 2) if (headers[i] === name) return headers[i + 1] as string
-    return ''
+    return this.fields.get(name)
+  }
+
+  /** name, value, name, value … names in lower case, in order of arrival. */
+  get headers(): readonly string[] {
+    return this.fields.pairs
   }
 }

@@ -5,6 +5,7 @@ import type { TemplatedApp } from 'uWebSockets.js'
 import { type Gate, native } from '../../native/index.js'
 import { refuseBody } from './body.js'
 import type { Exchange } from './exchange.js'
+import { NUMBERED } from './fields.js'
 
 let gate: Gate | null = null
 
@@ -13,7 +14,7 @@ export function openGate(): string {
   if (gate !== null) return ''
   if (native === null) return 'the native addon is not there'
   try {
-    gate = native.openGate((exchange) => refuseBody(exchange as Exchange))
+    gate = native.openGate((exchange) => refuseBody(exchange as Exchange), NUMBERED)
     return ''
   } catch (error) {
     return (error as Error).message
@@ -28,4 +29,16 @@ export function guard(app: TemplatedApp, tls: boolean, relayed: boolean): void {
 export function expectBody(exchange: Exchange): void {
   const guarded = gate?.expectBody(exchange.contentLength, exchange) ?? false
   if (!guarded && exchange.contentLength < 0) exchange.closeRequested = true
+}
+
+/**
+ * From within the request's handler: its head, when it came in one piece, as most do; null otherwise. Where the parts of the last one are
+ * is in headMarks().
+ */
+export function readHead(): string | null {
+  return gate === null ? null : gate.readHead()
+}
+
+export function headMarks(): Int32Array {
+  return gate!.marks
 }

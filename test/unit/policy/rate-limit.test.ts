@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { Consumer, LimitPolicy, Route } from '../../../src/config/compile.js'
 import { Exchange } from '../../../src/ingress/exchange.js'
+import { Fields } from '../../../src/ingress/fields.js'
 import type { Rejection } from '../../../src/outcome.js'
 import { createRateLimit, rateLimitHeader, rateLimitPolicyHeader } from '../../../src/policy/rate-limit.js'
 import { RateTable } from '../../../src/state/rate-table.js'
@@ -50,7 +51,7 @@ interface Request {
 }
 
 function ask(on: Route, { method = 'GET', consumer, address = '192.0.2.1', headers = [], body }: Request = {}) {
-  const exchange = new Exchange(null as never, nowUs, method, '/', undefined, headers)
+  const exchange = new Exchange(null as never, nowUs, method, '/', undefined, Fields.of(headers))
   exchange.route = on
   exchange.consumer = consumer === undefined ? null : ({ name: consumer } as Consumer)
   exchange.clientAddress = address

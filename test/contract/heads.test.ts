@@ -1,0 +1,110 @@
+// A request's head as the gate reads it for us, against what uWS makes of the same bytes: whatever uWS lets through, both must mean the
+// same by it, for uWS decides where the body is and we decide everything else.
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import fc from 'fast-check'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { native } from '../../native/index.js'
+import { accept } from '../../src/ingress/accept.js'
+import { Fields, NUMBERED } from '../../src/ingress/fields.js'
+import { guard, headMarks, openGate, readHead } from '../../src/ingress/gate.js'
+import { uWS } from '../../src/ingress/uws.js'
+
+interface Reading {
+  readonly method: string
+  readonly path: string
+  readonly query: string | undefined
+  readonly pairs: readonly string[]
+}
+
+let app: ReturnType<typeof uWS.App>
+let port = 0
+/** Of each request: uWS's reading, and ours; null where the head came in several pieces. */
+const seen: { readonly theirs: Reading; readonly ours: Reading | null }[] = []
+
+beforeAll(async () => {
+  expect(openGate()).toBe('')
+  app = uWS.App()
+  guard(app, false, false)
+  app.any('/*', (res, req) => {
+    const pairs: string[] = []
+    req.forEach((name, value) => pairs.push(name, value))
+    const theirs = { method: req.getCaseSensitiveMethod(), path: req.getUrl(), query: req.getQuery(), pairs }
+    const inOnePiece = readHead() !== null
+    const { method, path, query, hasQuery, headers } = accept(res, req, 0)
+    const ours = { method, path, query: hasQuery ? query : undefined, pairs: headers }
+    seen.push({ theirs, ours: inOnePiece ? ours : null })
+    res.end('', true)
+  })
+  port = await new Promise((resolve) => {
+    app.listen('127.0.0.1', 0, (socket) => resolve(socket ? uWS.us_socket_local_port(socket) : 0))
+  })
+})
+
+afterAll(() => app?.close())
+
+async function send(...parts: string[]): Promise<void> {
+  const socket = connect({ port, host: '127.0.0.1', noDelay: true })
+  socket.resume().on('error', () => {})
+  const closed = once(socket, 'close')
+  for (const part of parts) {
+    socket.write(part, 'latin1')
+    if (parts.length > 1) await new Promise(setImmediate)
+  }
+  await closed
+}
+
+const token = fc.stringMatching(/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,20}$/)
+const name = fc
+  .oneof(token, fc.constantFrom(...NUMBERED, 'Host', 'X-Source', 'x_m', 'USER-AGENT'))
+  .filter((one) => !/^(content-length|transfer-encoding|connection|tidegate-target)$/i.test(one))
+const value = fc
+  .array(fc.oneof(fc.stringMatching(/^[\x20-\x7e\t]{0,30}$/), fc.constantFrom('é', 'ß→', ':', '\x7f', ' ', '\t')))
+  .map((parts) => Buffer.from(parts.join('')).toString('latin1'))
+const blanks = fc.stringMatching(/^[ \t]{0,3}$/)
+const line = fc.tuple(name, blanks, value, blanks).map(([n, before, v, after]) => `${n}:${before}${v}${after}\r\n`)
+const target = fc.stringMatching(/^\/[!-~]{0,40}$/)
+const method = fc.constantFrom('GET', 'GETS', 'POST', 'DELETE', 'M-SEARCH')
+
+test.skipIf(native === null)('the gate reads in a head what uWS does', { timeout: 30_000 }, async () => {
+  let whole = 0
+  await fc.assert(
+    fc.asyncProperty(method, target, fc.array(line, { maxLength: 12 }), async (verb, path, lines) => {
+      seen.length = 0
+      await send(`${verb} ${path} HTTP/1.1\r\nHost: demo.test\r\n${lines.join('')}\r\n`)
+      for (const { theirs, ours } of seen) {
+        if (ours !== null) whole++
+        expect(ours).toEqual(theirs)
+      }
+    }),
+    { numRuns: 400 },
+  )
+  // Most of them are such as uWS takes.
+  expect(whole).toBeGreaterThan(200)
+})
+
+test.skipIf(native === null)('a head that comes in pieces is left to uWS', async () => {
+  const head = 'GET /a?b HTTP/1.1\r\nHost: demo.test\r\nX-A:  one \r\n\r\n'
+  for (let at = 1; at < head.length; at += 7) {
+    seen.length = 0
+    await send(head.slice(0, at), head.slice(at))
+    // Both writes may have been read at once.
+    const [{ theirs, ours } = { theirs: null, ours: null }] = seen
+    expect(theirs).toEqual({ method: 'GET', path: '/a', query: 'b', pairs: ['host', 'demo.test', 'x-a', 'one'] })
+    if (ours !== null) expect(ours).toEqual(theirs)
+  }
+})
+
+test.skipIf(native === null)('lines go on as the service gets them: one blank behind the colon', async () => {
+  let text = ''
+  const before = seen.length
+  app.get('/tidy', (res) => {
+    const fields = Fields.ofHead(readHead()!, headMarks())
+    for (let i = 0; i < fields.marks.length; i += 4)
+      text += fields.text.substring(fields.marks[i + 1]!, fields.marks[i + 3]!)
+    res.end('', true)
+  })
+  await send('GET /tidy HTTP/1.1\r\nHost:demo.test\r\nX-A: \t one\t\r\nX-B:\r\n\r\n')
+  expect(text).toBe('host: demo.testx-a: onex-b: ')
+  expect(seen.length).toBe(before)
+})
