@@ -144,8 +144,8 @@ export interface Gate {
    */
   expectBody(bytes: number, exchange: unknown): boolean
   /**
-   * From within a request's handler: its head, a character a byte, names in lower case; null where it did not come through the gate in one
-   * piece. Where its parts are is then in `marks`, until the next call.
+   * From within a request's handler: its head, a character a byte, names in lower case; null where it did not come through the gate. Where
+   * its parts are is then in `marks`, until the next call.
    */
   readHead(): string | null
   /** As native/src/head_marks.h lays them out. A field whose name is among `names` has its position there, plus 1. */

@@ -46,6 +46,15 @@ class FieldNames {
   int32_t count_ = 0;
 };
 
+// As uWebSockets does it in place.
+inline void lowerNames(std::string& head) {
+  for (size_t line = head.find('\n') + 1; line < head.size() && head[line] != '\r'; line = head.find('\n', line) + 1) {
+    for (size_t i = line; i < head.size() && head[i] != ':'; i++) {
+      if (head[i] >= 'A' && head[i] <= 'Z') head[i] |= 0x20;
+    }
+  }
+}
+
 // False: `marks`, of `capacity` numbers, has no room for all of them, or this is no such head.
 inline bool markHead(const FieldNames& names, const char* head, const char* end, int32_t* marks, size_t capacity) {
   const auto at = [head](const char* p) { return static_cast<int32_t>(p - head); };

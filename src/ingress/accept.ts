@@ -40,7 +40,7 @@ export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exch
   return new Exchange(res, nowUs, method, head.substring(methodEnd + 1, pathEnd), query, Fields.ofHead(head, marks))
 }
 
-/** What came in several pieces, or past no gate. */
+/** What came past no gate. */
 function acceptFromParser(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
   const pairs: string[] = []
   req.forEach((name, value) => pairs.push(name, value))
@@ -153,7 +153,7 @@ function checkUnusual(fields: Fields, table: FramingRules): Rejection | null {
       const value = fields.valueAt(i)
       // The gate's own begins with one.
       if (value.includes('\x7f') && marks[i] !== TARGET) return badHeader
-      // Where the head came in pieces uWS has decoded it, and what is no UTF-8 is lost.
+      // Where there is no gate uWS has decoded it, and what is no UTF-8 is lost: refused with one as well, so that it does not depend on that.
       if ((looks & LOOKS.wide) !== 0 && fields.textAt(i).includes('\ufffd')) return badHeader
     }
   }

@@ -31,10 +31,7 @@ export function expectBody(exchange: Exchange): void {
   if (!guarded && exchange.contentLength < 0) exchange.closeRequested = true
 }
 
-/**
- * From within the request's handler: its head, when it came in one piece, as most do; null otherwise. Where the parts of the last one are
- * is in headMarks().
- */
+/** From within the request's handler: its head, null without a gate. Where the parts of the last one are is in headMarks(). */
 export function readHead(): string | null {
   return gate === null ? null : gate.readHead()
 }

@@ -19,7 +19,7 @@ interface Reading {
 
 let app: ReturnType<typeof uWS.App>
 let port = 0
-/** Of each request: uWS's reading, and ours; null where the head came in several pieces. */
+/** Of each request: uWS's reading, and ours; null where no gate read it. */
 const seen: { readonly theirs: Reading; readonly ours: Reading | null }[] = []
 
 beforeAll(async () => {
@@ -30,10 +30,10 @@ beforeAll(async () => {
     const pairs: string[] = []
     req.forEach((name, value) => pairs.push(name, value))
     const theirs = { method: req.getCaseSensitiveMethod(), path: req.getUrl(), query: req.getQuery(), pairs }
-    const inOnePiece = readHead() !== null
+    const readByGate = readHead() !== null
     const { method, path, query, hasQuery, headers } = accept(res, req, 0)
     const ours = { method, path, query: hasQuery ? query : undefined, pairs: headers }
-    seen.push({ theirs, ours: inOnePiece ? ours : null })
+    seen.push({ theirs, ours: readByGate ? ours : null })
     res.end('', true)
   })
   port = await new Promise((resolve) => {
@@ -42,6 +42,11 @@ beforeAll(async () => {
 })
 
 afterAll(() => app?.close())
+
+/** uWS takes bytes over 127 at either end of a value for blanks. */
+function asUwsDoes(pairs: readonly string[]): string[] {
+  return pairs.map((text) => text.replace(/^[^!-\x7f]+|[^!-\x7f]+$/g, ''))
+}
 
 async function send(...parts: string[]): Promise<void> {
   const socket = connect({ port, host: '127.0.0.1', noDelay: true })
@@ -66,33 +71,23 @@ const line = fc.tuple(name, blanks, value, blanks).map(([n, before, v, after]) =
 const target = fc.stringMatching(/^\/[!-~]{0,40}$/)
 const method = fc.constantFrom('GET', 'GETS', 'POST', 'DELETE', 'M-SEARCH')
 
-test.skipIf(native === null)('the gate reads in a head what uWS does', { timeout: 30_000 }, async () => {
-  let whole = 0
+test.skipIf(native === null)('the gate reads in a head what uWS does, in any split', { timeout: 60_000 }, async () => {
+  let read = 0
   await fc.assert(
-    fc.asyncProperty(method, target, fc.array(line, { maxLength: 12 }), async (verb, path, lines) => {
+    fc.asyncProperty(method, target, fc.array(line, { maxLength: 12 }), fc.nat(400), async (verb, path, lines, at) => {
       seen.length = 0
-      await send(`${verb} ${path} HTTP/1.1\r\nHost: demo.test\r\n${lines.join('')}\r\n`)
+      const head = `${verb} ${path} HTTP/1.1\r\nHost: demo.test\r\n${lines.join('')}\r\n`
+      await (at < head.length ? send(head.slice(0, at), head.slice(at)) : send(head))
       for (const { theirs, ours } of seen) {
-        if (ours !== null) whole++
-        expect(ours).toEqual(theirs)
+        expect(ours).toEqual({ ...theirs, pairs: expect.anything() })
+        expect(asUwsDoes(ours!.pairs)).toEqual(asUwsDoes(theirs.pairs))
+        read++
       }
     }),
     { numRuns: 400 },
   )
   // Most of them are such as uWS takes.
-  expect(whole).toBeGreaterThan(200)
-})
-
-test.skipIf(native === null)('a head that comes in pieces is left to uWS', async () => {
-  const head = 'GET /a?b HTTP/1.1\r\nHost: demo.test\r\nX-A:  one \r\n\r\n'
-  for (let at = 1; at < head.length; at += 7) {
-    seen.length = 0
-    await send(head.slice(0, at), head.slice(at))
-    // Both writes may have been read at once.
-    const [{ theirs, ours } = { theirs: null, ours: null }] = seen
-    expect(theirs).toEqual({ method: 'GET', path: '/a', query: 'b', pairs: ['host', 'demo.test', 'x-a', 'one'] })
-    if (ours !== null) expect(ours).toEqual(theirs)
-  }
+  expect(read).toBeGreaterThan(200)
 })
 
 test.skipIf(native === null)('lines go on as the service gets them: one blank behind the colon', async () => {

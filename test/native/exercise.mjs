@@ -48,7 +48,7 @@ function failures() {
   ]
   for (const name of Object.keys(native)) {
     // Says no where there is no gate, whatever it is asked.
-    if (name === 'closeFd' || name === 'expectBody') continue
+    if (name === 'closeFd' || name === 'expectBody' || name === 'readHead') continue
     for (const first of values) {
       for (const second of values) {
         if (name === 'listen' && first === '') continue
@@ -321,14 +321,15 @@ async function gate() {
   }
   assert.throws(() => native.guardApp(0, false, false), { code: 'EINVAL' })
   const told = []
-  native.openGate((exchange) => told.push(exchange))
-  assert.throws(() => native.openGate(ignore), { code: 'EALREADY' })
+  native.openGate((exchange) => told.push(exchange), ['host', 'connection'])
+  assert.throws(() => native.openGate(ignore, []), { code: 'EALREADY' })
   assert.equal(native.expectBody(-1, {}), false)
   const app = uWS.App()
   native.guardApp(app.getDescriptor(), false, false)
   app.any('/*', (res, req) => {
     const bytes = req.getHeader('transfer-encoding') === '' ? Number(req.getHeader('content-length')) : -1
     res.onAborted(ignore)
+    assert.ok(native.readHead().startsWith(`${req.getCaseSensitiveMethod()} /`))
     if (bytes !== 0 && Number.isSafeInteger(bytes)) assert.equal(native.expectBody(bytes, { bytes }), true)
     res.onData((_, isLast) => {
       if (isLast) res.end('ok')
