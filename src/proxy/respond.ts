@@ -153,8 +153,8 @@ function linesOf(headers: Headers): string {
 }
 
 /**
- * Status line and header fields of the upstream's answer, and then, in the same cork, what `write` writes. The fields go to uWS as one:
- * it writes a value as it is, and a call costs more than the bytes do.
+ * Status line and header fields of the upstream's answer, and then, in the same cork, what `write` writes. All of it goes to uWS as one
+ * status: it writes that as it is, and a call costs more than the bytes do.
  */
 function writeHead(
   exchange: Exchange,
@@ -169,10 +169,9 @@ function writeHead(
   if (isLong) writeLongHead(exchange, res, phrase, lines)
   res.cork(() => {
     if (!isLong) {
-      res.writeStatus(statusLine(exchange.status, phrase))
+      const head = `${statusLine(exchange.status, phrase)}\r\nx-rid: ${exchange.rid}${lines}`
       // uWS encodes strings as UTF-8 while header values are bytes: clients hand them over as latin1, and they must leave as they came.
-      const value = exchange.rid + lines
-      res.writeHeader('x-rid', (headers as Headers)[WIDE] ? Buffer.from(value, 'latin1') : value)
+      res.writeStatus((headers as Headers)[WIDE] ? Buffer.from(head, 'latin1') : head)
     }
     if (exchange.fallback !== '') res.writeHeader('x-tidegate-fallback', exchange.fallback)
     if (exchange.limit !== null) writeLimitHeaders(exchange, res)
