@@ -39,11 +39,14 @@ export function endConnections(): void {
   leaving = true
 }
 
-function writeLimitHeaders(exchange: Exchange, res: HttpResponse): void {
-  const limit = exchange.limit
-  if (limit === null || (!limit.headers && exchange.code !== 'rate_limited')) return
-  res.writeHeader('ratelimit-policy', rateLimitPolicyHeader(limit))
-  res.writeHeader('ratelimit', rateLimitHeader(exchange))
+/** The gateway's own fields, each behind a CRLF. */
+function ownLines(exchange: Exchange): string {
+  const { limit, fallback } = exchange
+  let lines = `\r\nx-rid: ${exchange.rid}`
+  if (fallback !== '') lines += `\r\nx-tidegate-fallback: ${fallback}`
+  if (limit !== null && (limit.headers || exchange.code === 'rate_limited'))
+    lines += `\r\nratelimit-policy: ${rateLimitPolicyHeader(limit)}\r\nratelimit: ${rateLimitHeader(exchange)}`
+  return lines
 }
 
 /** Sends a problem (RFC 9457) for what a phase refused. */
@@ -63,11 +66,9 @@ function writeProblem(exchange: Exchange, res: HttpResponse, rejection: Rejectio
   const body = `${rejection.bodyHead}${exchange.rid}"}`
   const head = exchange.method === 'HEAD'
   exchange.bytesOut = head ? 0 : body.length
-  res.writeStatus(rejection.statusLine)
   const challenge = rejection.status === 401 ? exchange.route!.challenge : ''
-  res.writeHeader('x-rid', exchange.rid + challenge + rejection.fields)
-  if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
-  writeLimitHeaders(exchange, res)
+  const retry = retryAfterSeconds > 0 ? `\r\nretry-after: ${retryAfterSeconds}` : ''
+  res.writeStatus(rejection.head + challenge + retry + ownLines(exchange))
   if (rejection.closesConnection || leaving) exchange.closeRequested = true
   writeClose(exchange, res)
   if (!head) res.end(body, exchange.closeRequested)
@@ -89,11 +90,8 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
   const bodiless = exchange.method === 'HEAD' || status === 204 || status === 304
   exchange.bytesOut = bodiless ? 0 : body.length
   res.cork(() => {
-    res.writeStatus(statusLine(status, phrase))
+    res.writeStatus(statusLine(status, phrase) + ownLines(exchange))
     for (let i = 0; i < headers.length; i += 2) res.writeHeader(headers[i] as string, headers[i + 1] as string)
-    res.writeHeader('x-rid', exchange.rid)
-    res.writeHeader('x-tidegate-fallback', exchange.fallback)
-    writeLimitHeaders(exchange, res)
     if (bodiless) {
       if (exchange.closeRequested) res.writeHeader('connection', 'close')
       endWithLength(res, status === 204 ? -1 : body.length)
@@ -169,12 +167,10 @@ function writeHead(
   if (isLong) writeLongHead(exchange, res, phrase, lines)
   res.cork(() => {
     if (!isLong) {
-      const head = `${statusLine(exchange.status, phrase)}\r\nx-rid: ${exchange.rid}${lines}`
+      const head = statusLine(exchange.status, phrase) + lines + ownLines(exchange)
       // uWS encodes strings as UTF-8 while header values are bytes: clients hand them over as latin1, and they must leave as they came.
       res.writeStatus((headers as Headers)[WIDE] ? Buffer.from(head, 'latin1') : head)
     }
-    if (exchange.fallback !== '') res.writeHeader('x-tidegate-fallback', exchange.fallback)
-    if (exchange.limit !== null) writeLimitHeaders(exchange, res)
     write()
   })
 }
@@ -184,7 +180,7 @@ function writeLongHead(exchange: Exchange, res: HttpResponse, phrase: string, li
   res.cork(() => {
     res.writeStatus(statusLine(exchange.status, phrase))
   })
-  for (const line of `x-rid: ${exchange.rid}${lines}`.split('\r\n')) {
+  for (const line of (lines + ownLines(exchange)).slice(2).split('\r\n')) {
     const colon = line.indexOf(': ')
     res.cork(() => {
       res.writeHeader(line.slice(0, colon), Buffer.from(line.slice(colon + 2), 'latin1'))
