@@ -84,7 +84,7 @@ export class Exchange {
   /** What breaker.admit gave; breaker.report wants it back. -1: none is held. */
   breakerPermit = -1
 
-  /** uWS tells us when the client leaves. */
+  /** uWS tells us when the client leaves: from before anything is waited for. */
   watched = false
   /** Told when the client leaves. */
   holder: Holder | null = null
