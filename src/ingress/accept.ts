@@ -7,7 +7,7 @@ import { canonicalPath } from '../config/patterns.js'
 import { Rejection } from '../outcome.js'
 import { hasToken } from '../proxy/headers.js'
 import { Exchange } from './exchange.js'
-import { Fields, HEAD, LOOKS, MARKS, numberOf } from './fields.js'
+import { Fields, HEAD, inOnePiece, LOOKS, MARKS, numberOf } from './fields.js'
 import { expectBody, headMarks, readHead } from './gate.js'
 
 const HOST = numberOf('host')
@@ -182,6 +182,6 @@ function hostname(value: string): string {
   const [, ipv6, port] = match ?? []
   const isHost = match !== null && (ipv6 === undefined || isIPv6(ipv6)) && !(Number(port) > 65_535)
   const host = isHost ? value.replace(/:[0-9]*$/, '').toLowerCase() : ''
-  if (hostnames.size < MAX_HOSTNAMES) hostnames.set(value, host)
+  if (hostnames.size < MAX_HOSTNAMES) hostnames.set(inOnePiece(value), inOnePiece(host))
   return host
 }

@@ -65,6 +65,11 @@ export const LOOKS = { blanks: 1, underscore: 2, wide: 4, del: 8 } as const
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
 const NOT_ASCII = /[^\x00-\x7f]/
 
+/** V8 keeps a joined string as a tree, to be walked whenever it is written, and a cut one as a view that holds all of the other. Latin1. */
+export function inOnePiece(text: string): string {
+  return Buffer.from(text, 'latin1').latin1Slice()
+}
+
 export class Fields {
   /** Holds a line `name: value CRLF` for each field, names in lower case, a character a byte. May hold more than what is marked. */
   text: string

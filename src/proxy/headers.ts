@@ -1,7 +1,7 @@
 // Which header fields cross the gateway, and the ones it writes itself. Pure; runs per request.
 import type { Route } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
-import { END, LINE, LOOKS, MARKS, NUMBERED, type NumberedName, numberOf } from '../ingress/fields.js'
+import { END, inOnePiece, LINE, LOOKS, MARKS, NUMBERED, type NumberedName, numberOf } from '../ingress/fields.js'
 import { traceparent, validTraceparent } from '../telemetry/trace.js'
 import { FieldLines } from './field-lines.js'
 
@@ -119,13 +119,8 @@ function provenanceOf(peer: string, host: string, authority: string, secure: boo
   }
   const lines = inOnePiece(forwardingLines(peer, host, authority, schemeOf(secure), hopOf(isHttp10), '', '', '', ''))
   if (provenances.size >= MAX_PROVENANCES) provenances.clear()
-  provenances.set(peer, { host, authority, secure, isHttp10, lines })
+  provenances.set(peer, { host: inOnePiece(host), authority: inOnePiece(authority), secure, isHttp10, lines })
   return lines
-}
-
-/** V8 keeps a joined string as a tree, and would walk it again with every request. */
-function inOnePiece(text: string): string {
-  return Buffer.from(text, 'latin1').latin1Slice()
 }
 
 function schemeOf(secure: boolean): string {
