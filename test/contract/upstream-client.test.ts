@@ -1,4 +1,4 @@
-// One suite for both upstream clients: undici's Pool and the lean one. What the forwarder is told must be the same, whoever tells it; the
+// One suite for both upstream clients: undici's Pool and the lean one, over each of its transports. What the forwarder is told must be the same, whoever tells it; the
 // few cases where they differ say so and why.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -8,7 +8,7 @@ import { Readable } from 'node:stream'
 import { type Dispatcher, errors } from 'undici'
 import { afterEach, describe, expect, test } from 'vitest'
 import { type Origin, type RawExchange, refusingPort, type Script, startScripted } from '../support/origins.js'
-import { type ClientOptions, clients, lean, type UpstreamClient } from '../support/upstream-clients.js'
+import { type ClientOptions, clients, leans, type UpstreamClient } from '../support/upstream-clients.js'
 import { ask, send, type Verdict } from '../support/upstream-verdict.js'
 
 const cleanup: (() => unknown)[] = []
@@ -668,7 +668,7 @@ describe.each(clients)('connections, as $name keeps them', (client) => {
   })
 })
 
-describe('what the lean client does beyond undici', () => {
+describe.each(leans)('what $name does beyond undici', (lean) => {
   /** Answers the first request of the first connection, and what comes after it with `then`. */
   async function stale(then: (exchange: RawExchange) => void): Promise<Origin> {
     let served = 0
