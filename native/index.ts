@@ -95,6 +95,8 @@ export interface NativeWire {
   send(text: string, count: number): void
   /** The three of them together. False: some of it waits, and a record tells when it has left; `body` must not change until then. */
   write(id: number, before: string, body: Uint8Array, after: string): boolean
+  /** The mark that records of reads have from now on that begin with the text. It forgets what was remembered before, whose mark may still come. */
+  remember(id: number, text: string): number
   pause(id: number): void
   resume(id: number): void
   /** Nothing more is told of it. What waits to be written is lost. */

@@ -8,10 +8,13 @@
 //             into the arena       or prepare, for what other phases have left
 //
 //   memory, which JavaScript sees as well:
-//     │ arena: what was read │ wanted │ records: id, at, length │ … │ sends: id, length │ … │
+//     │ arena: what was read │ wanted │ records: id, at, length, mark │ … │ sends: id, length │ … │
+//
+// A mark says that a read begins with what its connection was told to remember: a head like the last one need not become a string.
 #include "calls.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -22,7 +25,7 @@ constexpr size_t kReadBytes = 65536;  // at most, of one connection at a time: t
 constexpr size_t kRecords = 1024;     // told of in one call
 constexpr size_t kSends = 1024;
 constexpr size_t kRecordsAt = 1;  // in words after the arena
-constexpr size_t kSendsAt = kRecordsAt + 3 * kRecords;
+constexpr size_t kSendsAt = kRecordsAt + 4 * kRecords;
 constexpr size_t kWords = kSendsAt + 2 * kSends;
 constexpr unsigned kKeepAliveSeconds = 60;
 
@@ -30,7 +33,7 @@ constexpr unsigned kKeepAliveSeconds = 60;
 enum : int32_t { kConnected = -1, kDrained = -2, kEnded = -3, kConnectFailed = -4, kReadFailed = -5, kWriteFailed = -6 };
 
 struct Record {
-  int32_t id, at, length;
+  int32_t id, at, length, mark;
 };
 
 struct Wire;
@@ -41,6 +44,8 @@ struct Connection {
   Wire* wire;
   int32_t id;
   size_t queued = 0;  // writes under way
+  std::string remembered;
+  int32_t mark = 0;  // of that
   bool closing = false;
 };
 
@@ -144,8 +149,8 @@ void onPrepare(uv_prepare_t* prepare) {
   else uv_idle_stop(&w->idle);
 }
 
-void tell(Connection* c, int32_t at, int32_t length) {
-  if (!c->closing) c->wire->records.push_back({c->id, at, length});
+void tell(Connection* c, int32_t at, int32_t length, int32_t mark = 0) {
+  if (!c->closing) c->wire->records.push_back({c->id, at, length, mark});
 }
 
 void onRoom(uv_handle_t* handle, size_t, uv_buf_t* out) {
@@ -158,7 +163,9 @@ void onRead(uv_stream_t* stream, ssize_t bytes, const uv_buf_t* into) {
   Wire* w = c->wire;
   if (bytes < 0) return tell(c, bytes == UV_EOF ? kEnded : kReadFailed, static_cast<int32_t>(bytes));
   if (bytes == 0) return;
-  tell(c, static_cast<int32_t>(w->used), static_cast<int32_t>(bytes));
+  const std::string& known = c->remembered;
+  const bool same = !known.empty() && known.size() <= static_cast<size_t>(bytes) && memcmp(into->base, known.data(), known.size()) == 0;
+  tell(c, static_cast<int32_t>(w->used), static_cast<int32_t>(bytes), same ? c->mark : 0);
   w->used += static_cast<size_t>(bytes);
   // A full read: there is more where that came from, and libuv reads on.
   if (static_cast<size_t>(bytes) == into->len || w->arenaBytes - w->used < kReadBytes) turn(w);
@@ -323,6 +330,19 @@ napi_value writeNow(napi_env env, napi_callback_info info) {
   return out;
 }
 
+// remember(id, text) -> the mark of reads that begin with it. It takes the place of what was remembered before, whose marks may still come.
+napi_value remember(napi_env env, napi_callback_info info) {
+  napi_value at[2];
+  Wire* w = wireOf(env, info, at, 2);
+  size_t bytes;
+  if (!readText(env, w, at[1], 0, &bytes)) return throwArgument(env, "text", "a string");
+  Connection* c = find(env, w, at[0]);
+  if (c == nullptr) return integer(env, 0);
+  c->remembered.assign(w->scratch.data(), bytes);
+  c->mark = c->mark == INT32_MAX ? 1 : c->mark + 1;
+  return integer(env, c->mark);
+}
+
 // pause(id)
 napi_value pause(napi_env env, napi_callback_info info) {
   napi_value at[1];
@@ -347,7 +367,7 @@ napi_value closeById(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// openWire(arenaBytes, onTurn) -> { memory, connect, send, write, pause, resume, close }. Lasts as long as the environment.
+// openWire(arenaBytes, onTurn) -> { memory, connect, send, write, remember, pause, resume, close }. Lasts as long as the environment.
 napi_value openWire(napi_env env, napi_callback_info info) {
   Arguments<2> args(env, info);
   int64_t arenaBytes;
@@ -387,7 +407,8 @@ napi_value openWire(napi_env env, napi_callback_info info) {
   const struct {
     const char* name;
     napi_callback function;
-  } functions[] = {{"connect", connectTo}, {"send", sendAll}, {"write", writeNow}, {"pause", pause}, {"resume", resume}, {"close", closeById}};
+  } functions[] = {{"connect", connectTo}, {"send", sendAll}, {"write", writeNow},   {"remember", remember},
+                   {"pause", pause},       {"resume", resume}, {"close", closeById}};
   for (const auto& each : functions) {
     napi_value function;
     napi_create_function(env, each.name, NAPI_AUTO_LENGTH, each.function, w, &function);

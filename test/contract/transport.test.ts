@@ -33,6 +33,7 @@ class Recorder implements Listener {
   readonly wire: Wire
   readonly told: string[] = []
   text = ''
+  readonly marks: number[] = []
   closed = false
   error: NodeJS.ErrnoException | null = null
   outgoing: string[] = []
@@ -70,7 +71,8 @@ class Recorder implements Listener {
   onConnect(): void {
     this.tell('connect')
   }
-  onBytes(bytes: Buffer, at: number, end: number): void {
+  onBytes(bytes: Buffer, at: number, end: number, mark: number): void {
+    this.marks.push(mark)
     this.text += bytes.latin1Slice(at, end)
     this.tell('bytes')
   }
@@ -262,6 +264,24 @@ describe.each(transports)('a connection over $name', ({ transport }) => {
     await Promise.all(many.map((one) => one.heard(/eof/)))
     expect(caught).toEqual(Array(4).fill('expected'))
     expect(many.every((one) => one.text === 'answer')).toBe(true)
+  })
+
+  test('what begins with the text last remembered is marked so, where that is looked at', async () => {
+    const one = open(await listen(echo))
+    await one.heard(/connect/)
+    const say = async (text: string): Promise<number> => {
+      one.send(text)
+      await one.heard(new RegExp(`(bytes ?){${one.marks.length + 1}}`))
+      return one.marks.at(-1)!
+    }
+    const unmarked = await say('hello')
+    const first = one.wire.remember('hello')
+    const marks = [await say('hello'), await say('hello world'), await say('hell'), await say('Hello')]
+    const second = one.wire.remember('world\xff')
+    marks.push(await say('hello'), await say('world'), await say('world\xff'))
+    const looked = first > 0
+    expect([unmarked, ...marks]).toEqual(looked ? [0, first, first, 0, 0, 0, 0, second] : Array(8).fill(0))
+    expect(first === second).toBe(!looked)
   })
 
   test('refused: an error as Node has it', async () => {

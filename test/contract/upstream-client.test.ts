@@ -453,6 +453,39 @@ describe.each(clients)('a request, as $name sends it', (client) => {
 })
 
 describe.each(clients)('connections, as $name keeps them', (client) => {
+  test('the same head again and again is told each time; bytes of a body that look like it are not', async () => {
+    const head = (length: number, name: string): string =>
+      `HTTP/1.1 200 OK\r\nX: ${name}\r\nContent-Length: ${length}\r\n\r\n`
+    const one = head(70, 'one')
+    const bodies = [...'abcdef'].map((letter) => letter.repeat(70))
+    const looksLikeIt = `${one}${'-'.repeat(70 - one.length)}`
+    const answers = [
+      ...bodies.map((body) => [one + body]),
+      // In a write of its own, so that it is read like an answer.
+      [one, looksLikeIt],
+      [one, looksLikeIt],
+      [one.slice(0, 20), one.slice(20), bodies[0]!],
+      ...bodies.map((body, i) => [head(70, i % 2 === 0 ? 'one' : 'two') + body]),
+      ...bodies.map((body) => [one + body]),
+      ...bodies.map((body) => [head(70, 'two') + body]),
+    ]
+    let asked = 0
+    const origin = await serve(async (exchange) => {
+      for (const part of answers[asked++]!) {
+        await exchange.send(part)
+        await turn()
+      }
+    })
+    const pool = open(client, origin.url)
+    for (const parts of answers) {
+      const text = parts.join('')
+      const { headers, body } = await ask(pool)
+      expect(`${headers.x} ${body}`).toBe(`${text.includes('X: one') ? 'one' : 'two'} ${text.slice(-70)}`)
+      await turn()
+    }
+    expect(origin.connections).toBe(1)
+  })
+
   test('one serves request after request', async () => {
     const origin = await serve((exchange) => exchange.send(OK))
     const pool = open(client, origin.url)

@@ -120,15 +120,15 @@ export class LeanConnection implements ResponseSink, Carrier, Listener {
 
   // From the upstream.
 
-  onBytes(bytes: Buffer, at: number, end: number): void {
-    this.parse(bytes, at, end, false)
+  onBytes(bytes: Buffer, at: number, end: number, mark: number): void {
+    this.parse(bytes, at, end, mark, false)
     if (this.parser.stopped && !this.closed) this.wire.pause()
   }
 
-  private parse(bytes: Buffer, from: number, end: number, owned: boolean): void {
+  private parse(bytes: Buffer, from: number, end: number, mark: number, owned: boolean): void {
     this.parsing = true
     try {
-      const at = this.parser.execute(bytes, from, end)
+      const at = this.parser.execute(bytes, from, end, mark)
       if (at < end && !this.closed) this.rest = owned ? bytes.subarray(at) : Buffer.from(bytes.subarray(at, end))
     } catch (error) {
       this.lose(error as Error)
@@ -147,6 +147,10 @@ export class LeanConnection implements ResponseSink, Carrier, Listener {
     } catch (error) {
       this.lose(error as Error)
     }
+  }
+
+  onRepeated(text: string): number {
+    return this.wire.remember(text)
   }
 
   expects(): boolean {
@@ -205,7 +209,7 @@ export class LeanConnection implements ResponseSink, Carrier, Listener {
     const rest = this.rest ?? nothing
     this.rest = null
     // Also without a rest: the end of the response may be what was held back.
-    this.parse(rest, 0, rest.length, true)
+    this.parse(rest, 0, rest.length, 0, true)
     if (!this.parser.stopped) this.wire.resume()
   }
 

@@ -13,7 +13,7 @@ const ARENA_BYTES = 262_144
 const WANTED = 0
 const RECORDS = 1
 const MOST_SENDS = 1024
-const SENDS = RECORDS + 3 * 1024
+const SENDS = RECORDS + 4 * 1024
 const CONNECTED = -1
 const DRAINED = -2
 const ENDED = -3
@@ -56,13 +56,13 @@ export class NativeTransport implements Transport {
 
   private turn(records: number): void {
     const { words, connections } = this
-    for (let i = 0, at = RECORDS; i < records; i++, at += 3) {
+    for (let i = 0, at = RECORDS; i < records; i++, at += 4) {
       // One that was closed meanwhile is gone from here.
       const connection = connections[words[at]!]
       if (connection === undefined) continue
       try {
         const what = words[at + 1]!
-        if (what >= 0) connection.read(this.arena, what, what + words[at + 2]!)
+        if (what >= 0) connection.read(this.arena, what, what + words[at + 2]!, words[at + 3]!)
         else connection.happened(what, words[at + 2]!)
       } catch (error) {
         // As if each had come in a call of its own: the others are served.
@@ -121,6 +121,10 @@ export class NativeTransport implements Transport {
     return this.wire!.write(id, before, body, after)
   }
 
+  remember(id: number, text: string): number {
+    return this.wire!.remember(id, text)
+  }
+
   pause(id: number): void {
     this.wire!.pause(id)
   }
@@ -171,9 +175,9 @@ class Connection implements Wire {
     this.attemptTimer = setTimeout(() => this.fail('connect', -constants.errno.ETIMEDOUT), ATTEMPT_MS)
   }
 
-  read(bytes: Buffer, at: number, end: number): void {
+  read(bytes: Buffer, at: number, end: number, mark: number): void {
     if (this.paused) this.held.push(Buffer.from(bytes.subarray(at, end)))
-    else this.listener.onBytes(bytes, at, end)
+    else this.listener.onBytes(bytes, at, end, mark)
   }
 
   happened(what: number, error: number): void {
@@ -190,7 +194,7 @@ class Connection implements Wire {
     if (this.paused) this.held.push(what)
     else if (what === null) this.listener.onEof()
     else if (what instanceof Error) this.listener.onError(what)
-    else this.listener.onBytes(what, 0, what.length)
+    else this.listener.onBytes(what, 0, what.length, 0)
   }
 
   private fail(syscall: string, code: number): void {
@@ -212,6 +216,10 @@ class Connection implements Wire {
 
   write(before: string, body: Uint8Array, after: string): boolean {
     return this.transport.write(this.id, before, body, after)
+  }
+
+  remember(text: string): number {
+    return this.transport.remember(this.id, text)
   }
 
   pause(): void {

@@ -37,7 +37,7 @@ class NodeWire implements Wire {
 
   /** Returns whether to go on reading. */
   private read(bytes: number): boolean {
-    this.listener.onBytes(readBuffer, 0, bytes)
+    this.listener.onBytes(readBuffer, 0, bytes, 0)
     return !this.paused
   }
 
@@ -61,6 +61,10 @@ class NodeWire implements Wire {
     if (after !== '') room = socket.write(after, 'latin1')
     socket.uncork()
     return room
+  }
+
+  remember(): number {
+    return -1
   }
 
   pause(): void {

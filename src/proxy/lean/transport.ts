@@ -7,8 +7,11 @@ import { NodeTransport } from './node-transport.js'
 /** Whoever has a connection. Told nothing after close(), and nothing of what comes in while it is paused. */
 export interface Listener {
   onConnect(): void
-  /** What came is bytes[at, end), there until this returns: all connections read into the same memory. */
-  onBytes(bytes: Buffer, at: number, end: number): void
+  /**
+   * What came is bytes[at, end), there until this returns: all connections read into the same memory. It begins with what remember() has
+   * given this mark; 0: or not, that was not looked at.
+   */
+  onBytes(bytes: Buffer, at: number, end: number, mark: number): void
   /** The other side has closed its end. */
   onEof(): void
   /** As Node's own: with `code` and `syscall`. */
@@ -26,6 +29,8 @@ export interface Wire {
   send(text: string): void
   /** At once, and together. The body must not change until it has left. False: some waits, and onDrain tells when it has left. */
   write(before: string, body: Uint8Array, after: string): boolean
+  /** Text that what comes is likely to begin with, instead of the one before; returns its mark, -1 where that is not looked at. */
+  remember(text: string): number
   pause(): void
   /** What was held back may come before this returns. */
   resume(): void
