@@ -82,6 +82,27 @@ export interface Acceptor {
   relays(): number
 }
 
+/**
+ * Sockets of this thread, told apart by numbers. What happens in a turn of the event loop is told in one call, and what is to be written
+ * comes in one; `memory` is where both find what it is about (src/wire.cc draws it). A number that is closed, or none, does nothing.
+ */
+export interface NativeWire {
+  /** The arena, and behind it 32-bit words. Bytes there last until onTurn returns. */
+  readonly memory: ArrayBuffer
+  /** With TCP_NODELAY and keep-alive. What can be wrong but the arguments is told of later. A number is used again a turn after close() at the earliest. */
+  connect(address: string, port: number): number
+  /** A character a byte, for `count` connections, 1024 at most; words[SENDS + 2i] is whom the next words[SENDS + 2i + 1] of them are for. */
+  send(text: string, count: number): void
+  /** The three of them together. False: some of it waits, and a record tells when it has left; `body` must not change until then. */
+  write(id: number, before: string, body: Uint8Array, after: string): boolean
+  /** The mark that records of reads have from now on that begin with the text. It forgets what was remembered before, whose mark may still come. */
+  remember(id: number, text: string): number
+  pause(id: number): void
+  resume(id: number): void
+  /** Nothing more is told of it. What waits to be written is lost. */
+  close(id: number): void
+}
+
 /** Opaque; wiped when it is collected. */
 export type HmacKey = { readonly __hmacKey: never }
 
@@ -116,6 +137,12 @@ export interface Native {
    * ENOTSUP: this build of uWebSockets.js has no place for it.
    */
   openGate(onBadBody: (exchange: unknown) => void, names: readonly string[]): Gate
+  /**
+   * Once in each thread; lasts as long as that. `onTurn` is called when the poll phase is over, and before the next one, if there are
+   * records or JavaScript has set the first word behind the arena, which it takes back itself; within the poll phase when the arena is
+   * full. @param arenaBytes a multiple of 8, 64 KiB at least
+   */
+  openWire(arenaBytes: number, onTurn: (records: number) => void): NativeWire
   /** The state of HMAC-SHA256 after its key, which is padded to a block of 64 bytes (RFC 2104, section 2). Absent without OpenSSL's headers. */
   hmacKey?(key: Uint8Array): HmacKey
   /** Whether `hex`, lower case, is the MAC of the message's UTF-8 bytes, of which there are less than 4092. In constant time. */

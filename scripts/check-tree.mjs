@@ -35,6 +35,9 @@ const ALSO = {
   // Descriptors from primary to primary, and a word to systemd.
   'src/control/takeover.ts': ['native/index'],
   'src/control/service-manager.ts': ['native/index'],
+  // Upstream sockets.
+  'src/proxy/lean/transport.ts': ['native/index'],
+  'src/proxy/lean/native-transport.ts': ['native/index'],
   // One reader of Connection's list for both directions.
   'src/ingress/accept.ts': ['src/proxy/headers'],
 }
@@ -112,6 +115,8 @@ const OWNED = [
       'src/policy/signature.ts',
       'src/control/service-manager.ts',
       'src/control/takeover.ts',
+      'src/proxy/lean/transport.ts',
+      'src/proxy/lean/native-transport.ts',
     ],
   },
 ]
