@@ -115,7 +115,7 @@ export interface Native {
    * `exchange` of a chunked body that is malformed, while it can still be answered: the connection is closed when it returns.
    * ENOTSUP: this build of uWebSockets.js has no place for it.
    */
-  openGate(onBadBody: (exchange: unknown) => void): Gate
+  openGate(options: GateOptions): Gate
   /** The state of HMAC-SHA256 after its key, which is padded to a block of 64 bytes (RFC 2104, section 2). Absent without OpenSSL's headers. */
   hmacKey?(key: Uint8Array): HmacKey
   /** Whether `hex`, lower case, is the MAC of the message's UTF-8 bytes, of which there are less than 4092. In constant time. */
@@ -132,7 +132,29 @@ export interface Native {
   closeFd(fd: number): void
 }
 
+export interface GateOptions {
+  readonly onBadBody: (exchange: unknown) => void
+  /**
+   * Raised by one for each head that is refused: 0: its request line; 1: the end of a line; 2: an empty field name; 3: the value of a field
+   * that decides on framing; 4: by uWebSockets.js' parser. And for each connection that had a request and is closed: 5: for nothing came;
+   * 6: as its next head came too slowly.
+   */
+  readonly tallies: Float64Array
+  /** For a head, from its first byte on. Both in steps of 4 s. */
+  readonly headTimeoutMs: number
+  /** From an answer to the next head; less than 10 s is 10 s. */
+  readonly idleTimeoutMs: number
+}
+
 export interface Gate {
+  /**
+   * A word for each connection. [0] says whose request is being handled, -1 for one without a word, and is set to 0 by who has read it. That word
+   * is 1 until the answer is complete and JavaScript sets it to 0; 2 where more has come meanwhile: then resume is called for. 3: the
+   * connection ends with that answer.
+   */
+  readonly states: Int32Array
+  /** Not from within an event of uWebSockets.js. */
+  resume(state: number): void
   /**
    * Connections of this app pass the gate. `descriptor` is what app.getDescriptor() returns; before the app has connections.
    * `relayed`: they are the acceptor's, which puts a PROXY header before each request; in cleartext alone.
@@ -146,7 +168,8 @@ export interface Gate {
 }
 
 interface Addon extends Omit<Native, 'accept' | 'openGate'> {
-  openGate(onBadBody: (exchange: unknown) => void): void
+  openGate(onBadBody: GateOptions['onBadBody'], tallies: Float64Array, headMs: number, idleMs: number): Int32Array
+  resumeConnection(state: number): void
   guardApp(descriptor: number, tls: boolean, relayed: boolean): void
   expectBody(bytes: number, exchange: unknown): boolean
   startAccepting(
@@ -183,13 +206,14 @@ function load(): Native | string {
       relaysUnderWay,
       openGate,
       guardApp,
+      resumeConnection,
       ...rest
     } = addon
     return {
       ...rest,
-      openGate(onBadBody) {
-        openGate(onBadBody)
-        return { guard: guardApp, expectBody: rest.expectBody }
+      openGate({ onBadBody, tallies, headTimeoutMs, idleTimeoutMs }) {
+        const states = openGate(onBadBody, tallies, headTimeoutMs, idleTimeoutMs)
+        return { guard: guardApp, expectBody: rest.expectBody, states, resume: resumeConnection }
       },
       accept({ fd, counts, self, onConnection, onError, door }) {
         const handle =

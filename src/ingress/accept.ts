@@ -7,7 +7,7 @@ import { canonicalPath } from '../config/patterns.js'
 import { Rejection } from '../outcome.js'
 import { hasToken } from '../proxy/headers.js'
 import { Exchange } from './exchange.js'
-import { expectBody } from './gate.js'
+import { expectBody, takeConnection } from './gate.js'
 
 // All of these close the connection: where its next request begins cannot be trusted (RFC 9112, 6.3).
 const badLength = new Rejection('bad_request', 'bad content-length', true)
@@ -30,7 +30,9 @@ const collect = (name: string, value: string): void => {
 export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
   collected = []
   req.forEach(collect)
-  return new Exchange(res, nowUs, req.getCaseSensitiveMethod(), req.getUrl(), req.getQuery(), collected)
+  const exchange = new Exchange(res, nowUs, req.getCaseSensitiveMethod(), req.getUrl(), req.getQuery(), collected)
+  exchange.gated = takeConnection()
+  return exchange
 }
 
 /** DEL is the one control character that uWS lets through. */
