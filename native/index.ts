@@ -153,7 +153,7 @@ export interface Gate {
    * connection ends with that answer.
    */
   readonly states: Int32Array
-  /** Not from within an event of uWebSockets.js. */
+  /** With the next turn of the loop. */
   resume(state: number): void
   /**
    * Connections of this app pass the gate. `descriptor` is what app.getDescriptor() returns; before the app has connections.

@@ -22,6 +22,7 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <uv.h>
 
 #include <cstring>
 #include <string>
@@ -104,6 +105,9 @@ struct Gate {
   size_t heldBytes = 0;                        // of all connections
   std::vector<us_socket_t*> sockets{nullptr};  // by state
   std::vector<int32_t> vacant;                 // states
+  std::vector<int32_t> answered;               // states of those that hold something, with the next turn
+  uv_idle_t turn;
+  napi_async_cleanup_hook_handle cleanup = nullptr;
   std::unordered_map<us_socket_t*, Connection> connections;  // that have sent something
   Connection* current = nullptr;                             // whose head is being handed on
   Flow* next = nullptr;                                      // what follows that head
@@ -288,6 +292,19 @@ void resume(Gate& g, us_socket_t* s, Connection& connection) {
   pass(g, s, connection, &held[kPadding], held.size() - 2 * kPadding);
 }
 
+// Of the loop, and before it polls: uSockets frees what is closed after that, and leaks what was closed later in a turn (us_poll_free takes a
+// handle that is closed for one that is closing).
+void onTurn(uv_idle_t* turn) {
+  Gate& g = *static_cast<Gate*>(turn->data);
+  std::vector<int32_t> answered;
+  answered.swap(g.answered);
+  for (const int32_t state : answered) {
+    us_socket_t* s = g.sockets[static_cast<size_t>(state)];
+    if (s != nullptr) resume(g, s, g.connections.at(s));
+  }
+  if (g.answered.empty()) uv_idle_stop(turn);
+}
+
 template <int kTls, bool kRelayed = false>
 us_socket_t* onData(us_socket_t* s, char* data, int length) {
   Gate& g = *gate;
@@ -395,6 +412,14 @@ Handler exchange(int tls, us_socket_context_t* context, void (*set)(int, us_sock
   return nullptr;
 }
 
+// The gate itself stays: connections may still be closed.
+void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
+  auto* g = static_cast<Gate*>(data);
+  uv_close(reinterpret_cast<uv_handle_t*>(&g->turn), [](uv_handle_t* handle) {
+    napi_remove_async_cleanup_hook(static_cast<Gate*>(handle->data)->cleanup);
+  });
+}
+
 // openGate(onBadBody, tallies, headTimeoutMs, idleTimeoutMs) -> states: once in each thread.
 napi_value openGate(napi_env env, napi_callback_info info) {
   Arguments<4> args(env, info);
@@ -429,18 +454,24 @@ napi_value openGate(napi_env env, napi_callback_info info) {
   napi_create_reference(env, args.at[0], 1, &g->onBadBody);
   napi_create_reference(env, args.at[1], 1, &g->tallies);
   napi_create_reference(env, states, 1, &g->states);
+  uv_loop_t* loop;
+  napi_get_uv_event_loop(env, &loop);
+  uv_idle_init(loop, &g->turn);
+  uv_unref(reinterpret_cast<uv_handle_t*>(&g->turn));
+  g->turn.data = g;
+  napi_add_async_cleanup_hook(env, onEnvironmentEnds, g, &g->cleanup);
   gate = g;
   return states;
 }
 
-// resumeConnection(state): what it has held is handed on, as JavaScript has made that word kIdle.
+// resumeConnection(state): what it has held is handed on in the next turn of the loop, as JavaScript has made that word kIdle.
 napi_value resumeConnection(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
-  int32_t state = 0;
-  if (gate == nullptr || napi_get_value_int32(env, args.at[0], &state) != napi_ok) return nullptr;
-  if (state <= 0 || static_cast<size_t>(state) >= gate->sockets.size()) return nullptr;
-  us_socket_t* s = gate->sockets[static_cast<size_t>(state)];
-  if (s != nullptr) resume(*gate, s, gate->connections.at(s));
+  int64_t state;
+  if (!readInteger(env, args.at[0], "state", 1, kStates - 1, &state)) return nullptr;
+  if (gate == nullptr || static_cast<size_t>(state) >= gate->sockets.size()) return nullptr;
+  gate->answered.push_back(static_cast<int32_t>(state));
+  uv_idle_start(&gate->turn, onTurn);
   return nullptr;
 }
 

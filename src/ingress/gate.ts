@@ -49,13 +49,10 @@ export function takeConnection(): number {
   return connection
 }
 
-const resume = (connection: number): void => gate!.resume(connection)
-
 /** Exactly once for each answer, when the last of it is given to uWS. `ends`: uWS closes the connection behind it. */
 export function answered(connection: number, ends: boolean): void {
   if (connection <= 0) return
   const more = states[connection] === HELD
   states[connection] = ends ? ENDS : IDLE
-  // We are within uWS' writing of this answer.
-  if (more && !ends) setImmediate(resume, connection)
+  if (more && !ends) gate!.resume(connection)
 }

@@ -34,6 +34,7 @@ test.concurrent('silence ends after TIDEGATE_IDLE_TIMEOUT_MS, and is counted', a
   const connection = await Connection.open(gateway.port)
   await connection.exchange({})
   const fromMs = performance.now()
+  connection.reader.silenceMs = 60_000
   await connection.closedByPeer()
   expect(performance.now() - fromMs).toBeGreaterThan(UWS_MOST_MS)
   expect(await expired('idle')).toBeGreaterThanOrEqual(1)
@@ -63,8 +64,9 @@ test.concurrent('a later head that does not end is answered 408, whatever comes 
 test.concurrent('empty lines are no sign of life', async () => {
   const connection = await Connection.open(gateway.port)
   await connection.exchange({})
-  connection.socket.on('error', () => {})
+  const gone = new Promise((resolve) => connection.socket.on('error', () => {}).once('close', resolve))
+  connection.socket.resume()
   const dripping = setInterval(() => connection.socket.write('\r\n'), 1000)
-  await connection.closedByPeer()
+  await gone
   clearInterval(dripping)
 })

@@ -329,11 +329,18 @@ async function gate() {
   assert.throws(() => native.openGate(ignore, tallies, 1000, 'x'), TypeError)
   const states = native.openGate((exchange) => told.push(exchange), tallies, 1000, 1000)
   assert.throws(() => native.openGate(ignore, tallies, 1000, 1000), { code: 'EALREADY' })
-  for (const nobody of [-1, 0, 1, 2 ** 17, 2 ** 31, 'x', undefined]) native.resumeConnection(nobody)
+  for (const nobody of [-1, 0, 2 ** 17, 2 ** 31, 'x', undefined]) {
+    assert.throws(() => native.resumeConnection(nobody), TypeError)
+  }
+  native.resumeConnection(1)
   assert.equal(native.expectBody(-1, {}), false)
   const app = uWS.App()
   native.guardApp(app.getDescriptor(), false, false)
   let held = 0
+  let open = 0
+  app.filter((_, change) => {
+    open += Number(change)
+  })
   app.any('/*', (res, req) => {
     const connection = states[0]
     states[0] = 0
@@ -341,7 +348,7 @@ async function gate() {
       res.end('ok')
       if (states[connection] === 2) {
         held++
-        setImmediate(() => native.resumeConnection(connection))
+        native.resumeConnection(connection)
       }
       states[connection] = 0
     }
@@ -352,7 +359,8 @@ async function gate() {
     })
     if (bytes !== 0 && Number.isSafeInteger(bytes)) assert.equal(native.expectBody(bytes, { bytes }), true)
     res.onData((_, isLast) => {
-      if (isLast) setImmediate(() => !left && res.cork(answer))
+      // Not with setImmediate: uSockets leaks what is closed behind a turn's poll.
+      if (isLast) setTimeout(() => !left && res.cork(answer))
     })
   })
   const listener = await new Promise((resolve) => app.listen('127.0.0.1', 0, resolve))
@@ -382,7 +390,9 @@ async function gate() {
   const batch = 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab'.repeat(400)
   for (const bytewise of [false, true]) await send(bytewise ? batch.slice(0, 400) : batch, bytewise)
   await send(`${batch.slice(0, 53)}${'x'.repeat(300_000)}`, false)
-  assert.ok(held > 100)
+  assert.ok(held > 10)
+  for (let i = 0; open > 0 && i < 1000; i++) await new Promise((resolve) => setTimeout(resolve, 10))
+  assert.equal(open, 0)
   uWS.us_listen_socket_close(listener)
   app.close()
 }
