@@ -317,7 +317,7 @@ Chunks passChunks(Sink& sink, Flow& flow, char** p, char* end) {
   return Chunks::kMore;
 }
 
-// kHeld: what is left is not to be handed on before the sink has its answer to what was. kBad…: what is wrong with a head, or a chunked body.
+// kHeld: what is left is not to be handed on before the sink has answered what was. kBad…: what is wrong with a head, or a chunked body.
 enum class Passed { kOpen, kClosed, kHeld, kBadLine, kBadLineEnd, kBadFieldName, kBadFieldValue, kBadBody };
 
 inline Passed faultAt(At at) {
@@ -328,7 +328,8 @@ inline Passed faultAt(At at) {
   }
 }
 
-// Moves p over bytes that have come. A sink takes what is handed on, each call false where that has ended the connection, and then `flow` is not touched:
+// Moves p over bytes that have come. A sink takes what is handed on, each call false where that has ended the connection, and then `flow` is not
+// touched:
 //   feed(data, length)            lies in the bytes that have come; may change up to 32 behind it, and puts them back
 //   feedText(text, length)        what was not in them
 //   feedHeadPart(data, length)    of a head that goes on

@@ -15,13 +15,11 @@
 // A request that comes while another's answer is not complete would end the connection there (both answers are lost), so what lies behind a
 // request is held here until JavaScript says that its answer is through.
 //
-// Stands between uSockets and uWebSockets: a socket context's on_data, on_close and on_timeout are exchanged for ours by uSockets' own functions,
-// which the binary exports. Those that were there before are found by looking which word of the context changes.
+// Stands between uSockets and uWebSockets: a socket context's on_data, on_close and on_timeout are exchanged for ours (usockets.h).
 #include "addon.h"
 #include "framing.h"
+#include "usockets.h"
 
-#include <dlfcn.h>
-#include <link.h>
 #include <uv.h>
 
 #include <cstring>
@@ -31,31 +29,6 @@
 
 namespace tidegate {
 namespace {
-
-struct us_socket_t;
-struct us_socket_context_t;
-using OnData = us_socket_t* (*)(us_socket_t*, char*, int);
-using OnClose = us_socket_t* (*)(us_socket_t*, int, void*);
-using OnTimeout = us_socket_t* (*)(us_socket_t*);
-
-struct USockets {
-  void (*onData)(int, us_socket_context_t*, OnData) = nullptr;
-  void (*onClose)(int, us_socket_context_t*, OnClose) = nullptr;
-  int (*isClosed)(int, us_socket_t*) = nullptr;
-  int (*isShutDown)(int, us_socket_t*) = nullptr;
-  int (*write)(int, us_socket_t*, const char*, int, int) = nullptr;
-  void (*shutdown)(int, us_socket_t*) = nullptr;
-  us_socket_t* (*close)(int, us_socket_t*, int, void*) = nullptr;
-  void (*onTimeout)(int, us_socket_context_t*, OnTimeout) = nullptr;
-  void (*timeout)(int, us_socket_t*, unsigned) = nullptr;  // in seconds
-  us_socket_context_t* (*context)(int, us_socket_t*) = nullptr;
-  void* (*loop)(int, us_socket_context_t*) = nullptr;
-  int (*events)(us_socket_t*) = nullptr;  // a socket begins with its poll
-  void (*watch)(us_socket_t*, void*, int) = nullptr;
-  bool complete() const {
-    return onData && onClose && isClosed && isShutDown && write && shutdown && close && onTimeout && timeout && context && loop && events && watch;
-  }
-};
 
 // uWebSockets marks the end of what it was given with two bytes behind it and looks up to 32 further.
 constexpr size_t kPadding = 32;
@@ -67,7 +40,7 @@ enum State : int32_t { kIdle, kBusy, kHeld, kEnds };
 constexpr int32_t kNowhere = -1;
 constexpr size_t kStates = 1 << 17;  // connections of one worker that have one; the others cannot pipeline
 
-// Of requests behind the one that is being answered. Reading stops at the first; the other ends the connection, as for all of them in uWebSockets.
+// Of requests behind the one that is being answered: where reading stops, and what ends the connection, as anything does in uWebSockets.
 constexpr size_t kHeldEnough = 16 * 1024;
 constexpr size_t kHeldMost = 128 * 1024;
 constexpr size_t kHeldOfAll = 64 * 1024 * 1024;
@@ -245,9 +218,13 @@ void setReading(Gate& g, us_socket_t* s, Connection& connection, bool reading) {
   g.us.watch(s, g.us.loop(connection.tls, g.us.context(connection.tls, s)), reading ? events | kReadable : events);
 }
 
-// What came behind a request whose answer is not complete. Nobody is to ask more behind one that ends the connection.
+// What came behind a request whose answer is not complete. Who asks behind an answer that ends the connection is told so by its end, once the
+// answer is out.
 void hold(Gate& g, us_socket_t* s, Connection& connection, const char* data, size_t length) {
-  if (g.state[connection.state] == kEnds) return;
+  if (g.state[connection.state] == kEnds) {
+    if (!(g.us.events(s) & kWritable)) closeNow(g, connection.tls, s);
+    return;
+  }
   if (connection.held.size() + length > kHeldMost || g.heldBytes + length > kHeldOfAll) return closeNow(g, connection.tls, s);
   connection.held.append(data, length);
   g.heldBytes += length;
@@ -365,53 +342,6 @@ us_socket_t* onTimeout(us_socket_t* s) {
   return g.onTimeout[kTls](s);
 }
 
-// The library that has uSockets' functions: that of the uWebSockets.js that is loaded.
-int findUSockets(dl_phdr_info* info, size_t, void* out) {
-  const size_t length = strlen(info->dlpi_name);
-  if (length < 5 || strcmp(info->dlpi_name + length - 5, ".node") != 0) return 0;
-  void* library = dlopen(info->dlpi_name, RTLD_NOW | RTLD_NOLOAD);
-  if (library == nullptr) return 0;
-  USockets us;
-  const auto find = [library](auto& function, const char* name) {
-    function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
-  };
-  find(us.onData, "us_socket_context_on_data");
-  find(us.onClose, "us_socket_context_on_close");
-  find(us.isClosed, "us_socket_is_closed");
-  find(us.isShutDown, "us_socket_is_shut_down");
-  find(us.write, "us_socket_write");
-  find(us.shutdown, "us_socket_shutdown");
-  find(us.close, "us_socket_close");
-  find(us.onTimeout, "us_socket_context_on_timeout");
-  find(us.timeout, "us_socket_timeout");
-  find(us.context, "us_socket_context");
-  find(us.loop, "us_socket_context_loop");
-  find(us.events, "us_poll_events");
-  find(us.watch, "us_poll_change");
-  dlclose(library);
-  if (!us.complete()) return 0;
-  *static_cast<USockets*>(out) = us;
-  return 1;
-}
-
-// uSockets counts in ticks of 4 s, and up to 240 of them.
-unsigned seconds(int64_t ms) { return static_cast<unsigned>(ms > 900'000 ? 900 : (ms + 999) / 1000); }
-
-// Exchanges a handler of the context; what was there before, or null where it did not show.
-template <typename Handler>
-Handler exchange(int tls, us_socket_context_t* context, void (*set)(int, us_socket_context_t*, Handler), Handler ours) {
-  constexpr size_t kWords = 48;  // the context, with TLS's part; behind it lies uWebSockets' own data, of kilobytes
-  void* before[kWords];
-  memcpy(before, context, sizeof before);
-  set(tls, context, ours);
-  void* after[kWords];
-  memcpy(after, context, sizeof after);
-  for (size_t i = 0; i < kWords; i++) {
-    if (after[i] == reinterpret_cast<void*>(ours) && before[i] != after[i]) return reinterpret_cast<Handler>(before[i]);
-  }
-  return nullptr;
-}
-
 // The gate itself stays: connections may still be closed.
 void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
   auto* g = static_cast<Gate*>(data);
@@ -434,7 +364,7 @@ napi_value openGate(napi_env env, napi_callback_info info) {
   if (!readInteger(env, args.at[3], "idleTimeoutMs", 1, INT32_MAX, &idleMs)) return nullptr;
   if (gate != nullptr) return throwCoded(env, "EALREADY", "openGate", "this thread has one", "");
   auto* g = new Gate;
-  if (dl_iterate_phdr(findUSockets, &g->us) == 0) {
+  if (!findUSockets(&g->us)) {
     delete g;
     return throwCoded(env, "ENOTSUP", "openGate", "uWebSockets.js exports no uSockets", "");
   }
