@@ -136,7 +136,7 @@ export interface Native {
    * `exchange` of a chunked body that is malformed, while it can still be answered: the connection is closed when it returns.
    * ENOTSUP: this build of uWebSockets.js has no place for it.
    */
-  openGate(onBadBody: (exchange: unknown) => void, names: readonly string[]): Gate
+  openGate(options: GateOptions): Gate
   /**
    * Once in each thread; lasts as long as that. `onTurn` is called when the poll phase is over, and before the next one, if there are
    * records or JavaScript has set the first word behind the arena, which it takes back itself; within the poll phase when the arena is
@@ -159,7 +159,31 @@ export interface Native {
   closeFd(fd: number): void
 }
 
+export interface GateOptions {
+  readonly onBadBody: (exchange: unknown) => void
+  /** Of fields: one of them has its position, plus 1, in `marks`. */
+  readonly names: readonly string[]
+  /**
+   * Raised by one for each head that is refused: 0: its request line; 1: the end of a line; 2: an empty field name; 3: the value of a field
+   * that decides on framing; 4: by uWebSockets.js' parser. And for each connection that had a request and is closed: 5: for nothing came;
+   * 6: as its next head came too slowly.
+   */
+  readonly tallies: Float64Array
+  /** For a head, from its first byte on. Both in steps of 4 s. */
+  readonly headTimeoutMs: number
+  /** From an answer to the next head; less than 10 s is 10 s. */
+  readonly idleTimeoutMs: number
+}
+
 export interface Gate {
+  /**
+   * A word for each connection. [0] says whose request is being handled, -1 for one without a word, and is set to 0 by who has read it. That word
+   * is 1 until the answer is complete and JavaScript sets it to 0; 2 where more has come meanwhile: then resume is called for. 3: the
+   * connection ends with that answer.
+   */
+  readonly states: Int32Array
+  /** With the next turn of the loop. */
+  resume(state: number): void
   /**
    * Connections of this app pass the gate. `descriptor` is what app.getDescriptor() returns; before the app has connections.
    * `relayed`: they are the acceptor's, which puts a PROXY header before each request; in cleartext alone.
@@ -180,7 +204,14 @@ export interface Gate {
 }
 
 interface Addon extends Omit<Native, 'accept' | 'openGate'> {
-  openGate(onBadBody: (exchange: unknown) => void, names: readonly string[]): Int32Array
+  openGate(
+    onBadBody: GateOptions['onBadBody'],
+    names: readonly string[],
+    tallies: Float64Array,
+    headMs: number,
+    idleMs: number,
+  ): { states: Int32Array; marks: Int32Array }
+  resumeConnection(state: number): void
   guardApp(descriptor: number, tls: boolean, relayed: boolean): void
   expectBody(bytes: number, exchange: unknown): boolean
   readHead(): string | null
@@ -218,13 +249,20 @@ function load(): Native | string {
       relaysUnderWay,
       openGate,
       guardApp,
+      resumeConnection,
       ...rest
     } = addon
     return {
       ...rest,
-      openGate(onBadBody, names) {
-        const marks = openGate(onBadBody, names)
-        return { guard: guardApp, expectBody: rest.expectBody, readHead: rest.readHead, marks }
+      openGate({ onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs }) {
+        const memory = openGate(onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs)
+        return {
+          ...memory,
+          guard: guardApp,
+          expectBody: rest.expectBody,
+          readHead: rest.readHead,
+          resume: resumeConnection,
+        }
       },
       accept({ fd, counts, self, onConnection, onError, door }) {
         const handle =

@@ -303,25 +303,39 @@ Chunks passChunks(Sink& sink, Flow& flow, char** p, char* end) {
   return Chunks::kMore;
 }
 
-enum class Passed { kOpen, kClosed, kBadHead, kBadBody };
+// kHeld: what is left is not to be handed on before the sink has answered what was. kBad…: what is wrong with a head, or a chunked body.
+enum class Passed { kOpen, kClosed, kHeld, kBadLine, kBadLineEnd, kBadFieldName, kBadFieldValue, kBadBody };
 
-// Bytes that have come. A sink takes what is handed on, each call false where that has ended the connection, and then `flow` is not touched:
+inline Passed faultAt(At at) {
+  switch (at) {
+    case At::kBeforeLf: case At::kLf: case At::kEndLf: return Passed::kBadLineEnd;
+    case At::kLineStart: return Passed::kBadFieldName;
+    default: return Passed::kBadLine;
+  }
+}
+
+// Moves p over bytes that have come. A sink takes what is handed on, each call false where that has ended the connection, and then `flow` is not
+// touched:
 //   feed(data, length)            lies in the bytes that have come; may change up to 32 behind it, and puts them back
 //   feedText(text, length)        what was not in them
+//   feedHeadPart(data, length)    of a head that goes on
 //   feedHead(data, length, next)  the end of a head, that begins with flow.head. `next` is for the sink to say what follows it
+//   isBusy()                      no further request is to be handed on now
 //   endBody()                     a chunked body was sound to its end, which comes next
 template <typename Sink>
-Passed passBytes(Sink& sink, Flow& flow, int tls, bool relayed, char* p, char* const end) {
+Passed passBytes(Sink& sink, Flow& flow, int tls, bool relayed, char*& p, char* const end) {
   while (p < end) {
+    if (flow.at == At::kBefore && sink.isBusy()) return Passed::kHeld;
     if (flow.at < At::kBody) {
       char* start = p;  // of what is handed on
       Insertion insertion;
       const bool announced = relayed && (flow.at == At::kAnnounced || (flow.at == At::kBefore && *p == '\r'));  // that is no text
       const Head head = passHead(flow, tls, relayed, &p, &start, end, &insertion);
-      if (head == Head::kBad || (!announced && isWide(start, p) && hasWideFraming(flow.head + std::string(start, p)))) return Passed::kBadHead;
+      if (head == Head::kBad) return faultAt(flow.at);
+      if (!announced && isWide(start, p) && hasWideFraming(flow.head + std::string(start, p))) return Passed::kBadFieldValue;
       if (head == Head::kInsert) {
         if (!announced) flow.head.append(start, insertion.after).append(insertion.text);
-        if (start < insertion.after && !sink.feed(start, static_cast<size_t>(insertion.after - start))) return Passed::kClosed;
+        if (start < insertion.after && !sink.feedHeadPart(start, static_cast<size_t>(insertion.after - start))) return Passed::kClosed;
         if (!insertion.text.empty() && !sink.feedText(insertion.text.data(), insertion.text.size())) return Passed::kClosed;
         continue;
       }
@@ -333,7 +347,7 @@ Passed passBytes(Sink& sink, Flow& flow, int tls, bool relayed, char* p, char* c
       }
       char* const to = flow.at == At::kAbsolute ? insertion.after : p;
       if (flow.at != At::kAnnounced) flow.head.append(start, to);
-      if (start < to && !sink.feed(start, static_cast<size_t>(to - start))) return Passed::kClosed;
+      if (start < to && !sink.feedHeadPart(start, static_cast<size_t>(to - start))) return Passed::kClosed;
     } else if (flow.at == At::kBody) {
       char* const data = p;
       size_t part = static_cast<size_t>(end - p);

@@ -8,7 +8,7 @@ import { Rejection } from '../outcome.js'
 import { hasToken } from '../proxy/headers.js'
 import { Exchange } from './exchange.js'
 import { Fields, HEAD, inOnePiece, LOOKS, MARKS, numberOf } from './fields.js'
-import { expectBody, headMarks, readHead } from './gate.js'
+import { expectBody, headMarks, readHead, takeConnection } from './gate.js'
 
 const HOST = numberOf('host')
 const TARGET = numberOf('tidegate-target')
@@ -29,8 +29,14 @@ const badMethod = new Rejection('bad_request', 'bad method', true)
 const noTunnels = new Rejection('bad_request', 'CONNECT is not served', true)
 
 export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
+  const exchange = read(res, req, nowUs)
+  exchange.gated = takeConnection()
+  return exchange
+}
+
+function read(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
   const head = readHead()
-  if (head === null) return acceptFromParser(res, req, nowUs)
+  if (head === null) return readFromParser(res, req, nowUs)
   const marks = headMarks()
   const methodEnd = marks[HEAD.methodEnd]!
   const pathEnd = marks[HEAD.pathEnd]!
@@ -41,7 +47,7 @@ export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exch
 }
 
 /** What came past no gate. */
-function acceptFromParser(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
+function readFromParser(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
   const pairs: string[] = []
   req.forEach((name, value) => pairs.push(name, value))
   return new Exchange(res, nowUs, req.getCaseSensitiveMethod(), req.getUrl(), req.getQuery(), Fields.of(pairs))

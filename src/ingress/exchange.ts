@@ -39,6 +39,8 @@ export class Exchange {
   peerTrusted = false
   /** The caller's address: the peer's, or the one that trusted proxies vouch for. */
   clientAddress = ''
+  /** The client's connection, as the gate knows it (gate.ts). */
+  gated = 0
   /** The client's connection is TLS. */
   secure = false
   /** What the client's certificate calls it, of the kind that tls.clientName says; null where it has shown none. */

@@ -8,6 +8,7 @@ import type { HttpResponse } from 'uWebSockets.js'
 import { type IncomingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { StaticAnswer } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
+import { answered } from '../ingress/gate.js'
 import type { Rejection } from '../outcome.js'
 import { rateLimitHeader, rateLimitPolicyHeader } from '../policy/rate-limit.js'
 import { isHopByHop } from './headers.js'
@@ -60,6 +61,7 @@ export function refuse(exchange: Exchange, rejection: Rejection, retryAfterSecon
   // Before it is watched an exchange is in uWS's own handler, which is a cork.
   if (exchange.watched) res.cork(() => writeProblem(exchange, res, rejection, retryAfterSeconds))
   else writeProblem(exchange, res, rejection, retryAfterSeconds)
+  answered(exchange.gated, exchange.closeRequested)
 }
 
 function writeProblem(exchange: Exchange, res: HttpResponse, rejection: Rejection, retryAfterSeconds: number): void {
@@ -97,15 +99,22 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
       endWithLength(res, status === 204 ? -1 : body.length)
     } else {
       writeClose(exchange, res)
-      if (body.length <= MOST_WHOLE_BYTES) res.end(body, exchange.closeRequested)
-      else endInParts(res, body)
+      if (body.length > MOST_WHOLE_BYTES) return endInParts(exchange.gated, res, body)
+      res.end(body, exchange.closeRequested)
     }
+    answered(exchange.gated, exchange.closeRequested)
   })
 }
 
-function endInParts(res: HttpResponse, body: Buffer): void {
-  const [ok] = res.tryEnd(body, body.length)
-  if (!ok) res.onWritable((offset) => res.tryEnd(body.subarray(offset), body.length)[0])
+function endInParts(gated: number, res: HttpResponse, body: Buffer): void {
+  const [ok, done] = res.tryEnd(body, body.length)
+  if (done) answered(gated, false)
+  if (ok) return
+  res.onWritable((offset) => {
+    const [ok, done] = res.tryEnd(body.subarray(offset), body.length)
+    if (done) answered(gated, false)
+    return ok
+  })
 }
 
 /**
@@ -209,6 +218,7 @@ export function answerWhole(
       endWithLength(res, declaredLength)
     }
   })
+  answered(exchange.gated, exchange.closeRequested)
 }
 
 /**
@@ -269,7 +279,7 @@ export class StreamedAnswer {
     this.write((res) => {
       const offset = res.getWriteOffset()
       const [ok, done] = res.tryEnd(chunk, this.length)
-      if (done) this.exchange.res = null
+      if (done) this.complete()
       else if (!ok) {
         // The chunk is its owner's again when this returns: what uWS did not take is copied.
         this.pendingOffset = res.getWriteOffset()
@@ -306,7 +316,12 @@ export class StreamedAnswer {
     const res = this.exchange.res
     if (res === null || this.length >= 0) return
     this.write(() => res.end())
+    this.complete()
+  }
+
+  private complete(): void {
     this.exchange.res = null
+    answered(this.exchange.gated, false)
   }
 
   private drain(offset: number): boolean {
@@ -314,7 +329,7 @@ export class StreamedAnswer {
     if (res === null || !this.waiting) return true
     if (this.pending !== null) {
       const [ok, done] = res.tryEnd(this.pending.subarray(offset - this.pendingOffset), this.length)
-      if (done) this.exchange.res = null
+      if (done) this.complete()
       else if (!ok) return false
       this.pending = null
     }
