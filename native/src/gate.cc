@@ -48,6 +48,9 @@ constexpr size_t kHeldEnough = 16 * 1024;
 constexpr size_t kHeldMost = 128 * 1024;
 constexpr size_t kHeldOfAll = 64 * 1024 * 1024;
 
+// Those that fell silent together come to their time in one tick of 4 s. Ending one takes tens of microseconds: others are served in between.
+constexpr int kExpiriesPerTurn = 16;
+
 // Positions in `tallies` (src/state/counters.ts).
 enum Tally { kRequestLine, kLineEnd, kFieldName, kFieldValue, kParser, kIdleOver, kSlowHead, kTallies };
 
@@ -63,6 +66,7 @@ struct Connection {
   bool paused = false;
   bool headTimed = false;       // the clock runs for the head that has begun
   bool idleExtended = false;    // uWebSockets' own time is over, the rest of ours runs
+  bool expired = false;         // so is ours, or that of the head that has begun
 };
 
 struct Gate {
@@ -82,6 +86,7 @@ struct Gate {
   std::vector<us_socket_t*> sockets{nullptr};  // by state
   std::vector<int32_t> vacant;                 // states
   std::vector<int32_t> answered;               // states of those that hold something, with the next turn
+  std::vector<int32_t> expired;                // … and of those whose time is over, a few a turn
   uv_idle_t turn;
   napi_async_cleanup_hook_handle cleanup = nullptr;
   std::unordered_map<us_socket_t*, Connection> connections;  // that have sent something
@@ -207,7 +212,7 @@ struct Parser {
     g.next = &next;
     g.state[0] = connection.state;
     if (connection.state != kNowhere) g.state[connection.state] = kBusy;
-    connection.headTimed = connection.idleExtended = false;
+    connection.headTimed = connection.idleExtended = connection.expired = false;
     const bool open = feed(data, length);
     if (!open && g.state[0] != 0) tally(g, kParser);  // no handler has seen it
     g.state[0] = 0;
@@ -281,6 +286,19 @@ void resume(Gate& g, us_socket_t* s, Connection& connection) {
   pass(g, s, connection, &held[kPadding], held.size() - 2 * kPadding);
 }
 
+// Nothing has come in time, or not the rest of a head.
+void expire(Gate& g, us_socket_t* s, Connection& connection) {
+  if (!connection.expired) return;
+  const bool isHead = connection.flow.at > At::kBefore;
+  tally(g, isHead ? kSlowHead : kIdleOver);
+  if (!isHead) {
+    g.onTimeout[connection.tls](s);
+    return;
+  }
+  g.us.write(connection.tls, s, kTooSlow, sizeof kTooSlow - 1, 0);
+  closeNow(g, connection.tls, s);
+}
+
 // Of the loop, and before it polls: uSockets frees what is closed after that, and leaks what was closed later in a turn (us_poll_free takes a
 // handle that is closed for one that is closing).
 void onTurn(uv_idle_t* turn) {
@@ -291,7 +309,17 @@ void onTurn(uv_idle_t* turn) {
     us_socket_t* s = g.sockets[static_cast<size_t>(state)];
     if (s != nullptr) resume(g, s, g.connections.at(s));
   }
-  if (g.answered.empty()) uv_idle_stop(turn);
+  for (int n = 0; n < kExpiriesPerTurn && !g.expired.empty(); n++) {
+    us_socket_t* s = g.sockets[static_cast<size_t>(g.expired.back())];
+    g.expired.pop_back();
+    if (s != nullptr) expire(g, s, g.connections.at(s));
+  }
+  if (g.answered.empty() && g.expired.empty()) uv_idle_stop(turn);
+}
+
+void withNextTurn(Gate& g, std::vector<int32_t>& states, int32_t state) {
+  states.push_back(state);
+  uv_idle_start(&g.turn, onTurn);
 }
 
 template <int kTls, bool kRelayed = false>
@@ -339,19 +367,15 @@ us_socket_t* onTimeout(us_socket_t* s) {
   const At at = connection.flow.at;
   const bool busy = connection.state != kNowhere && g.state[connection.state] != kIdle;
   if (at >= At::kBody || busy || (g.us.events(s) & kWritable)) return g.onTimeout[kTls](s);
-  if (at > At::kBefore) {
-    tally(g, kSlowHead);
-    g.us.write(kTls, s, kTooSlow, sizeof kTooSlow - 1, 0);
-    closeNow(g, kTls, s);
-    return s;
-  }
-  if (!connection.idleExtended && g.idleSeconds > kUwsIdleSeconds) {
+  if (at == At::kBefore && !connection.idleExtended && g.idleSeconds > kUwsIdleSeconds) {
     connection.idleExtended = true;
     g.us.timeout(kTls, s, g.idleSeconds - kUwsIdleSeconds);
     return s;
   }
-  tally(g, kIdleOver);
-  return g.onTimeout[kTls](s);
+  connection.expired = true;
+  if (connection.state == kNowhere) expire(g, s, connection);
+  else withNextTurn(g, g.expired, connection.state);
+  return s;
 }
 
 // The gate itself stays: connections may still be closed.
@@ -434,8 +458,7 @@ napi_value resumeConnection(napi_env env, napi_callback_info info) {
   int64_t state;
   if (!readInteger(env, args.at[0], "state", 1, kStates - 1, &state)) return nullptr;
   if (gate == nullptr || static_cast<size_t>(state) >= gate->sockets.size()) return nullptr;
-  gate->answered.push_back(static_cast<int32_t>(state));
-  uv_idle_start(&gate->turn, onTurn);
+  withNextTurn(*gate, gate->answered, static_cast<int32_t>(state));
   return nullptr;
 }
 
