@@ -33,7 +33,9 @@ const ALSO = {
   // The record of a request, for its types: what is counted and logged is read from it.
   'src/state/counters.ts': ['src/ingress/exchange'],
   'src/telemetry/access-log.ts': ['src/ingress/exchange'],
-  // Descriptors from primary to primary, and a word to systemd.
+  // Descriptors from primary to primary, the listening socket, a word to systemd, and whether there is an addon at all.
+  'src/control/isolation.ts': ['native/index'],
+  'src/control/listening-socket.ts': ['native/index'],
   'src/control/takeover.ts': ['native/index'],
   'src/control/service-manager.ts': ['native/index'],
   // One reader of Connection's list for both directions.
@@ -117,11 +119,12 @@ const OWNED = [
   {
     what: 'native/index',
     by: [
-      'src/primary.ts',
       'src/state/segment.ts',
       'src/ingress/gate.ts',
       'src/ingress/listen.ts',
       'src/policy/signature.ts',
+      'src/control/isolation.ts',
+      'src/control/listening-socket.ts',
       'src/control/service-manager.ts',
       'src/control/takeover.ts',
     ],

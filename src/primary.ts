@@ -1,13 +1,13 @@
 // The primary: opens the segment and the listening socket, starts the workers over them, checks the endpoints' health and answers the
 // admin listener. It sees no request.
-import { type AddressInfo, createServer } from 'node:net'
-import { native, nativeProblem } from '../native/index.js'
 import { compile, type RouteTable } from './config/compile.js'
 import { type Loaded, serviceEnvironment } from './config/load.js'
 import type { Settings } from './config/settings.js'
 import { type Admin, startAdmin } from './control/admin.js'
 import { CertificateWatch } from './control/certificate-watch.js'
 import { type HealthChecks, startHealthChecks } from './control/health-checks.js'
+import { chooseIsolation, type Isolation } from './control/isolation.js'
+import { closeSocket, listenOnceOrphansLeave, openDoorAgain, openSocket } from './control/listening-socket.js'
 import { Reloader, type ReloaderOptions, type ReloadResult, roomFor } from './control/reload.js'
 import { serviceManager } from './control/service-manager.js'
 import {
@@ -18,9 +18,10 @@ import {
   WORKER_SEGMENT_FD,
   WORKER_STDOUT_FD,
 } from './control/spawn.js'
+import { StartError } from './control/start-error.js'
 import { createStatus } from './control/status.js'
 import { Supervisor } from './control/supervisor.js'
-import { type Former, type Offer, offerTakeover, takeOver, takeoverPath } from './control/takeover.js'
+import { type Offer, offerTakeover, takeOver, takeoverPath } from './control/takeover.js'
 import { watchFile } from './control/watch.js'
 import { Breaker } from './proxy/breaker.js'
 import { AddressCounts } from './state/address-counts.js'
@@ -33,17 +34,8 @@ import { ReplayTable } from './state/replay-table.js'
 import { openSegment, type Segment, type SegmentHandle, type SegmentSpec, segmentHandle } from './state/segment.js'
 import { createLog } from './telemetry/log.js'
 
-/** Connections the kernel queues while workers are busy or being replaced; capped by net.core.somaxconn. */
-const BACKLOG = 4096
-
 /** How often the segment's clock is written into it, for a start after the machine's next boot. */
 const TOUCH_MS = 1000
-
-export interface Isolation {
-  readonly kind: 'process' | 'thread'
-  /** Why, for the log and /status. */
-  readonly why: string
-}
 
 export interface Running {
   readonly port: number
@@ -59,52 +51,6 @@ export interface Running {
   drain(): void
   /** Ends the workers at once, with what they have in flight. */
   kill(): void
-}
-
-/** A start that cannot be: the message says why and what to do. */
-export class StartError extends Error {}
-
-function chooseIsolation(settings: Settings): Isolation {
-  if (settings.isolation === 'thread') return { kind: 'thread', why: 'TIDEGATE_ISOLATION=thread' }
-  if (native !== null) {
-    return {
-      kind: 'process',
-      why: settings.isolation === 'process' ? 'TIDEGATE_ISOLATION=process' : 'native addon loaded',
-    }
-  }
-  if (settings.isolation === 'process') throw new StartError(`TIDEGATE_ISOLATION=process: ${nativeProblem}`)
-  return { kind: 'thread', why: nativeProblem }
-}
-
-/** What the native acceptor does, and uWS's own listener does not. */
-function requireAcceptor(settings: Settings, isolation: Isolation): void {
-  if (isolation.kind === 'process') return
-  if (settings.proxyProtocol === 'on') {
-    throw new StartError(
-      `TIDEGATE_PROXY_PROTOCOL: "on" needs workers that are processes; they are threads here: ${isolation.why}`,
-    )
-  }
-}
-
-/** Where threads listen by themselves, SO_REUSEPORT would let a second gateway share the port unnoticed: look before. */
-function probePort(host: string, port: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer()
-    probe.once('error', reject)
-    probe.listen({ host, port, exclusive: true }, () => {
-      const free = (probe.address() as AddressInfo).port
-      probe.close(() => resolve(free))
-    })
-  })
-}
-
-function portProblem(error: unknown, settings: Settings): StartError {
-  const code = (error as NodeJS.ErrnoException).code
-  const where = `${settings.host}:${settings.port}`
-  if (code === 'EADDRINUSE') return new StartError(`TIDEGATE_PORT: ${where} is in use by another program`)
-  if (code === 'EACCES')
-    return new StartError(`TIDEGATE_PORT: not allowed to listen on ${where}; ports below 1024 need a privilege`)
-  return new StartError(`TIDEGATE_HOST, TIDEGATE_PORT: cannot listen on ${where}: ${(error as Error).message}`)
 }
 
 function segmentSpec(table: RouteTable, settings: Settings): SegmentSpec {
@@ -134,54 +80,12 @@ function openState(spec: SegmentSpec, settings: Settings, isolation: Isolation, 
   }
 }
 
-function findFormer(settings: Settings, isolation: Isolation): Former {
-  if (isolation.kind === 'thread')
-    throw new StartError('--takeover: workers are threads, which have no socket to hand over')
-  if (settings.state === 'none')
-    throw new StartError('--takeover: TIDEGATE_STATE=none keeps nothing that could be found')
-  try {
-    return takeOver(settings.state, settings.host, settings.port)
-  } catch (error) {
-    throw new StartError(`--takeover: ${(error as Error).message}`)
-  }
-}
-
 function firstGeneration(options: ReloaderOptions): Reloader {
   try {
     return new Reloader(options)
   } catch (error) {
     // Workers of an earlier start have records that cannot be taken from them; they leave within moments.
     throw new StartError((error as Error).message)
-  }
-}
-
-/** The first that a service manager passes on: sd_listen_fds(3). */
-const FIRST_INHERITED_FD = 3
-
-function inheritSocket(count: number, isolation: Isolation): { fd: number; port: number } {
-  if (isolation.kind === 'thread')
-    throw new StartError(`LISTEN_FDS: workers are threads, which open sockets of their own`)
-  if (count > 1) throw new StartError(`LISTEN_FDS: ${count} sockets were passed on, and one is served`)
-  try {
-    return native!.adoptListener(FIRST_INHERITED_FD)
-  } catch (error) {
-    throw new StartError(`LISTEN_FDS: ${(error as Error).message}`)
-  }
-}
-
-/** Workers that a killed primary has left behind let go of the socket within moments. */
-const ORPHANS_LEAVE_MS = 3000
-const RETRY_MS = 50
-
-async function bind(settings: Settings, hasOrphans: () => boolean): Promise<{ fd: number; port: number }> {
-  for (const untilMs = performance.now() + ORPHANS_LEAVE_MS; ; ) {
-    try {
-      return native!.listen(settings.host, settings.port, BACKLOG)
-    } catch (error) {
-      const taken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
-      if (!taken || performance.now() > untilMs || !hasOrphans()) throw portProblem(error, settings)
-    }
-    await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
   }
 }
 
@@ -195,41 +99,18 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
   const { config, settings } = loaded
   const draft = compile(config, settings)
   const isolation = chooseIsolation(settings)
-  requireAcceptor(settings, isolation)
   const log = createLog({ level: settings.logLevel })
-  const former = takesOver ? findFormer(settings, isolation) : null
-  let listenFd: number | null = null
-  let port = settings.port
-  let portTaken: StartError | null = null
+  const former = takesOver ? takeOver(settings, isolation) : null
   const environment = serviceEnvironment()
   const service = serviceManager(environment, log)
-  const socketIsKept = former?.socketIsKept ?? environment.listenFds > 0
-  if (former !== null) {
-    listenFd = former.listenFd
-    port = former.port
-  } else if (environment.listenFds > 0) {
-    ;({ fd: listenFd, port } = inheritSocket(environment.listenFds, isolation))
-  } else if (isolation.kind === 'process') {
-    try {
-      const socket = native!.listen(settings.host, settings.port, BACKLOG)
-      listenFd = socket.fd
-      port = socket.port
-    } catch (error) {
-      portTaken = portProblem(error, settings)
-      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw portTaken
-    }
-  } else {
-    port = await probePort(settings.host, port).catch((error: unknown) => {
-      throw portProblem(error, settings)
-    })
-  }
-
+  const opened = await openSocket(settings, isolation, former, environment.listenFds)
   const spec = segmentSpec(draft, settings)
   let segment: Segment
   try {
     segment = openState(spec, settings, isolation, former?.segmentFd)
   } catch (error) {
-    throw portTaken ?? error
+    // Where another gateway has both, its port is what to tell of.
+    throw opened instanceof StartError ? opened : error
   }
   const nowUs = (): number => segment.nowUs()
   const owners = new Owners(segment)
@@ -257,11 +138,8 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
     return orphans.length > 0 || offer?.isTaken === true
   }
   let offer: Offer | null = null
-  if (portTaken !== null) {
-    const socket = await bind(settings, hasOrphans)
-    listenFd = socket.fd
-    port = socket.port
-  }
+  const socket = opened instanceof StartError ? await listenOnceOrphansLeave(settings, hasOrphans) : opened
+  const { fd: listenFd, port } = socket
 
   const slots = new WorkerTable(segment, spec.workers)
   slots.reset(settings.workers)
@@ -346,15 +224,14 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
         segment: handle,
         spec,
         listenFd: listenFd === null ? null : WORKER_LISTEN_FD,
-        isSocketShared: socketIsKept || former !== null,
+        isSocketShared: socket.isKept || socket.isFormers,
         port,
         stdoutFd: listenFd === null ? 1 : WORKER_STDOUT_FD,
         certificates: certificates?.current ?? null,
       }
     },
     onListening: (slot, workerPort, uwsVersion) => {
-      port = workerPort
-      log.info({ slot, port, uWebSockets: uwsVersion }, 'worker listens')
+      log.info({ slot, port: workerPort, uWebSockets: uwsVersion }, 'worker listens')
       if (supervisor.ready) allListen()
     },
     onGone: (owner, slot) => {
@@ -427,10 +304,10 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
   }
   const adminPort = admin!.port
   checks = startHealthChecks({ table: health, services: reloader.table.services, log })
-  /** The last thing that workers of a killed primary do is to shut the door for good. Where the socket was theirs and is ours, it is opened again. */
+  /** Orphans whose socket is ours now shut its door when they leave. */
   function openDoor(): void {
-    const isTheirs = former !== null || (socketIsKept && orphans.length > 0)
-    if (listenFd !== null && isTheirs && !leaving) native!.adoptListener(listenFd)
+    const isTheirs = socket.isFormers || (socket.isKept && orphans.length > 0)
+    if (isTheirs && !leaving) openDoorAgain(socket)
   }
   const touch = setInterval(() => {
     segment.touch()
@@ -446,7 +323,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
       path: takeoverPath(settings.state),
       host: settings.host,
       port,
-      socketIsKept,
+      socketIsKept: socket.isKept,
       listenFd: listenFd!,
       segmentFd: segment.fd,
       log,
@@ -491,9 +368,8 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
     log.info('draining')
     certificates?.stop()
     checks?.stop()
-    // The workers close theirs, once they have let in who is in its queue.
-    if (listenFd !== null) native!.closeFd(listenFd)
-    await supervisor.drain(last && !socketIsKept)
+    closeSocket(socket)
+    await supervisor.drain(last && !socket.isKept)
     clearInterval(touch)
     segment.touch()
     await admin?.close()

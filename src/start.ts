@@ -1,8 +1,9 @@
 // `tidegate start`: runs the primary until it ends, and tells a person at a terminal where it listens. The demo's origin lives in this
 // process, next to a primary that sees no request.
 import { type Loaded, loadConfig } from './config/load.js'
+import { StartError } from './control/start-error.js'
 import { demoConfig, demoCurl, startDemoOrigin } from './demo.js'
-import { type Running, runPrimary, StartError } from './primary.js'
+import { type Running, runPrimary } from './primary.js'
 
 export { StartError }
 
