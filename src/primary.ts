@@ -7,9 +7,16 @@ import { type Admin, startAdmin } from './control/admin.js'
 import { CertificateWatch } from './control/certificate-watch.js'
 import { type HealthChecks, startHealthChecks } from './control/health-checks.js'
 import { chooseIsolation, type Isolation } from './control/isolation.js'
-import { closeSocket, listenOnceOrphansLeave, openDoorAgain, openSocket } from './control/listening-socket.js'
-import { Reloader, type ReloaderOptions, type ReloadResult, roomFor } from './control/reload.js'
+import {
+  closeSocket,
+  type ListeningSocket,
+  listenOnceOrphansLeave,
+  openDoorAgain,
+  openSocket,
+} from './control/listening-socket.js'
+import { Reloader, type ReloaderOptions, type ReloadResult } from './control/reload.js'
 import { serviceManager } from './control/service-manager.js'
+import { SharedState } from './control/shared-state.js'
 import {
   spawnProcess,
   spawnThread,
@@ -21,17 +28,10 @@ import {
 import { StartError } from './control/start-error.js'
 import { createStatus } from './control/status.js'
 import { Supervisor } from './control/supervisor.js'
-import { type Offer, offerTakeover, takeOver, takeoverPath } from './control/takeover.js'
+import { type Former, type Offer, offerTakeover, takeOver, takeoverPath } from './control/takeover.js'
 import { watchFile } from './control/watch.js'
 import { Breaker } from './proxy/breaker.js'
-import { AddressCounts } from './state/address-counts.js'
-import { BreakerTable } from './state/breaker-table.js'
-import { CountersReader, countersBytesPerWorker, WorkerTable } from './state/counters.js'
-import { HealthTable } from './state/health-table.js'
-import { Owners } from './state/owners.js'
-import { RateTable } from './state/rate-table.js'
-import { ReplayTable } from './state/replay-table.js'
-import { openSegment, type Segment, type SegmentHandle, type SegmentSpec, segmentHandle } from './state/segment.js'
+import { type SegmentHandle, segmentHandle } from './state/segment.js'
 import { createLog } from './telemetry/log.js'
 
 /** How often the segment's clock is written into it, for a start after the machine's next boot. */
@@ -53,31 +53,24 @@ export interface Running {
   kill(): void
 }
 
-function segmentSpec(table: RouteTable, settings: Settings): SegmentSpec {
-  const routes = roomFor(table.routes.length)
-  return {
-    // One more: a worker that leaves and the one that replaces it are there at the same time.
-    workers: settings.workers + 1,
-    rateLimitKeys: settings.rateLimitKeys,
-    replayKeys: table.routes.some((route) => route.replayOnce) ? settings.replayKeys : 0,
-    services: table.services.length,
-    endpoints: roomFor(table.endpoints.length),
-    routes,
-    countersBytesPerWorker: countersBytesPerWorker(routes),
-    countsAddresses: settings.maxConnectionsPerAddress > 0,
-  }
-}
-
-function openState(spec: SegmentSpec, settings: Settings, isolation: Isolation, held?: number): Segment {
+/** The socket before the state: where another gateway has both, its port is what to tell of. */
+async function openSocketAndState(
+  table: RouteTable,
+  settings: Settings,
+  isolation: Isolation,
+  former: Former | null,
+  listenFds: number,
+): Promise<{ socket: ListeningSocket; state: SharedState }> {
+  const openState = (): SharedState => new SharedState(table, settings, isolation, former?.segmentFd)
+  const socket = await openSocket(settings, isolation, former, listenFds)
+  if (!(socket instanceof StartError)) return { socket, state: openState() }
+  let state: SharedState
   try {
-    return openSegment(spec, {
-      path: settings.state === 'none' ? null : settings.state,
-      isolation: isolation.kind,
-      held,
-    })
-  } catch (error) {
-    throw new StartError(`TIDEGATE_STATE: ${(error as Error).message}`)
+    state = openState()
+  } catch {
+    throw socket
   }
+  return { socket: await listenOnceOrphansLeave(settings, () => state.hasOrphans()), state }
 }
 
 function firstGeneration(options: ReloaderOptions): Reloader {
@@ -103,49 +96,9 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
   const former = takesOver ? takeOver(settings, isolation) : null
   const environment = serviceEnvironment()
   const service = serviceManager(environment, log)
-  const opened = await openSocket(settings, isolation, former, environment.listenFds)
-  const spec = segmentSpec(draft, settings)
-  let segment: Segment
-  try {
-    segment = openState(spec, settings, isolation, former?.segmentFd)
-  } catch (error) {
-    // Where another gateway has both, its port is what to tell of.
-    throw opened instanceof StartError ? opened : error
-  }
-  const nowUs = (): number => segment.nowUs()
-  const owners = new Owners(segment)
-  const breakers = new BreakerTable(segment)
-  // To read, and to release what a dead worker held: the primary takes no charge, so its owner index does not matter.
-  const rates = new RateTable(segment, 0)
-  const replays = new ReplayTable(segment, 0)
-  /** Workers of an earlier primary that have not left yet. */
-  let orphans = owners.taken()
-  const buryOrphans = (): void => {
-    orphans = orphans.filter((owner) => {
-      if (owners.isAlive(owner)) return true
-      giveBack(owner)
-      return false
-    })
-  }
-  const giveBack = (owner: number): void => {
-    breakers.releaseWorker(owner)
-    rates.release(owner)
-    replays.release(owner)
-    owners.free(owner)
-  }
-  const hasOrphans = (): boolean => {
-    buryOrphans()
-    return orphans.length > 0 || offer?.isTaken === true
-  }
-  let offer: Offer | null = null
-  const socket = opened instanceof StartError ? await listenOnceOrphansLeave(settings, hasOrphans) : opened
+  const { socket, state } = await openSocketAndState(draft, settings, isolation, former, environment.listenFds)
+  const { segment } = state
   const { fd: listenFd, port } = socket
-
-  const slots = new WorkerTable(segment, spec.workers)
-  slots.reset(settings.workers)
-  const health = new HealthTable(segment, spec.endpoints)
-  const counters = new CountersReader(segment, spec.workers, spec.routes)
-  const addresses = new AddressCounts(segment)
   log.info(
     {
       workers: settings.workers,
@@ -154,7 +107,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
       state: segment.notice,
       node: process.versions.node,
       ...(former === null ? {} : { takesOverFrom: former.pid }),
-      ...(orphans.length > 0 ? { orphans: orphans.length } : {}),
+      ...(state.orphanCount > 0 ? { orphans: state.orphanCount } : {}),
     },
     'starting',
   )
@@ -170,14 +123,12 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
     hopeless = reject
   })
   let checks: HealthChecks | null = null
+  let offer: Offer | null = null
   const reloader = firstGeneration({
     loaded,
     load,
-    spec,
-    breakers,
-    counters,
-    health,
-    hasOrphans,
+    state,
+    isChangingHands: () => offer?.isTaken === true,
     log,
     oldest: () => supervisor.oldestGeneration,
     onBegin: () => service.reloading(),
@@ -200,8 +151,8 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
   const certificates = watchCertificates()
   const supervisor: Supervisor = new Supervisor({
     workers: settings.workers,
-    table: slots,
-    nowUs,
+    table: state.workers,
+    nowUs: () => segment.nowUs(),
     log,
     memoryMaxBytes: isolation.kind === 'process' ? settings.workerMemoryMaxBytes : 0,
     drainTimeoutMs: settings.drainTimeoutMs,
@@ -210,7 +161,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
         ? spawnThread(settings.maxHeaderBytes)
         : spawnProcess(segment, listenFd, settings.maxHeaderBytes),
     startMessage: (slot, pid) => {
-      const owner = owners.take(pid)
+      const owner = state.takeOwner(pid)
       if (owner < 0) {
         log.error('no owner index is free for another worker: waiting for workers of an earlier start to leave')
         return null
@@ -222,7 +173,7 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
         generation: reloader.generation,
         settings,
         segment: handle,
-        spec,
+        spec: state.spec,
         listenFd: listenFd === null ? null : WORKER_LISTEN_FD,
         isSocketShared: socket.isKept || socket.isFormers,
         port,
@@ -234,25 +185,16 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
       log.info({ slot, port: workerPort, uWebSockets: uwsVersion }, 'worker listens')
       if (supervisor.ready) allListen()
     },
-    onGone: (owner, slot) => {
-      addresses.release(slot)
-      giveBack(owner)
-    },
+    onGone: (owner, slot) => state.workerGone(owner, slot),
     onHopeless: (reason) => hopeless(new StartError(`no worker can start: ${reason}`)),
   })
 
   let leaving = false
   const status = createStatus({
     reloader,
-    segment,
+    state,
     isolation,
-    slots,
-    health,
-    breakers,
-    rates,
     certificates,
-    replays,
-    counters,
     supervisor,
     workers: settings.workers,
     isLeaving: () => leaving,
@@ -273,9 +215,9 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
         const service = reloader.table.services.find((one) => one.name === name && one.breaker !== null)
         if (service === undefined) return false
         // The primary makes no calls, so the index of the worker whose permits these would be does not matter.
-        const breaker = new Breaker(breakers, service, 0)
+        const breaker = new Breaker(state.breakers, service, 0)
         breaker.onChange = (change) => log.warn({ service: name, ...change }, 'breaker changed state')
-        breaker.hold(as, nowUs())
+        breaker.hold(as, segment.nowUs())
         return true
       },
       reload: () => reloader.reload('admin'),
@@ -303,15 +245,15 @@ export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver
     throw error instanceof StartError ? error : new StartError((error as Error).message)
   }
   const adminPort = admin!.port
-  checks = startHealthChecks({ table: health, services: reloader.table.services, log })
+  checks = startHealthChecks({ table: state.health, services: reloader.table.services, log })
   /** Orphans whose socket is ours now shut its door when they leave. */
   function openDoor(): void {
-    const isTheirs = socket.isFormers || (socket.isKept && orphans.length > 0)
+    const isTheirs = socket.isFormers || (socket.isKept && state.orphanCount > 0)
     if (isTheirs && !leaving) openDoorAgain(socket)
   }
   const touch = setInterval(() => {
     segment.touch()
-    buryOrphans()
+    state.buryOrphans()
     openDoor()
   }, TOUCH_MS)
   openDoor()
