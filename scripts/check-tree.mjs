@@ -111,6 +111,7 @@ const OWNED = [
     what: 'ipaddr.js',
     by: [
       'src/config/compile.ts',
+      'src/config/route-table.ts',
       'src/config/schema/values.ts',
       'src/ingress/client-address.ts',
       'src/policy/addresses.ts',
