@@ -1,7 +1,7 @@
 // The numbers as Prometheus text (exposition format 0.0.4), put together when somebody asks, in the primary, from the segment alone: no
 // worker is asked anything, so one that hangs or has died is still counted.
 import type { Route, Service } from '../config/compile.js'
-import { type BreakerState, STATE_NAMES } from '../state/breaker-table.js'
+import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
 import {
   type CountersReader,
   EXPIRED,

@@ -37,8 +37,10 @@ function decide(
   strategy.presents(exchange)
   const outcome = (refused: boolean) => ({ consumer: refused ? null : (exchange.consumer?.name ?? null), refused })
   if (strategy.identify(exchange) !== null) return Promise.resolve(outcome(true))
-  if (!strategy.takesTime(exchange)) return Promise.resolve(outcome(strategy.verify(exchange) !== null))
-  return new Promise((resolve) => strategy.verifyLater(exchange, (_, refused) => resolve(outcome(refused !== null))))
+  if (strategy.takesTime?.(exchange) !== true) {
+    return Promise.resolve(outcome((strategy.verify?.(exchange) ?? null) !== null))
+  }
+  return new Promise((resolve) => strategy.verifyLater!(exchange, (_, refused) => resolve(outcome(refused !== null))))
 }
 
 const base64 = (text: string) => Buffer.from(text).toString('base64')
