@@ -232,8 +232,9 @@ export class Primary {
     const { state } = this.foundation
     this.touch = setInterval(() => {
       state.segment.touch()
-      state.buryOrphans()
+      // First: whoever is buried may have shut it just before.
       this.openDoor()
+      state.buryOrphans()
     }, TOUCH_MS)
     this.openDoor()
     if (settings.watchConfig === 'on') {

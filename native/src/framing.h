@@ -4,7 +4,8 @@
 //
 //           ┌─ head ──► as it is, up to its CRLFCRLF ──► sink.feedHead, which says what follows: a length, or chunks
 //   bytes ──┼─ body ──► as it is, as many bytes as were declared
-//           └─ chunks ► written anew: `size CRLF data CRLF`, without extensions and trailers. The last one goes in when all is well
+//           └─ chunks ► written anew: `size CRLF data CRLF`, all that came at once as one, without extensions and trailers. The last one goes in
+//                       when all is well
 #pragma once
 
 #include <strings.h>
@@ -207,8 +208,10 @@ inline bool hasWideFraming(const std::string& head) {
 
 enum class Chunks { kMore, kDone, kBad, kClosed };
 
-template <typename Sink>
-Chunks passChunks(Sink& sink, Flow& flow, char** p, char* end) {
+// Moves *p over chunks. Their data is gathered in front of what is left, [*data, *dataEnd): many small chunks cost whoever gets them as much as
+// one large one.
+inline Chunks readChunks(Flow& flow, char** p, char* end, char** data, char** dataEnd) {
+  *data = *dataEnd = *p;
   while (*p < end) {
     const unsigned char c = static_cast<unsigned char>(**p);
     switch (flow.at) {
@@ -247,15 +250,10 @@ Chunks passChunks(Sink& sink, Flow& flow, char** p, char* end) {
           flow.at = At::kTrailer;
           continue;
         }
-        char line[32];
-        const int length =
-            snprintf(line, sizeof line, "%s%llx\r\n", flow.first ? "" : "\r\n", static_cast<unsigned long long>(flow.bytes));
-        flow.first = false;
         flow.at = At::kData;
         // What a chunk carries pays for what is said of it, as in Go's net/http: only extensions for their own sake run into the limit.
         const uint64_t paid = 16 + 2 * flow.bytes;
         flow.extensionBytes = flow.extensionBytes > paid ? flow.extensionBytes - static_cast<size_t>(paid) : 0;
-        if (!sink.feedText(line, static_cast<size_t>(length))) return Chunks::kClosed;
         continue;
       }
       case At::kData: {
@@ -263,9 +261,9 @@ Chunks passChunks(Sink& sink, Flow& flow, char** p, char* end) {
         if (length > flow.bytes) length = static_cast<size_t>(flow.bytes);
         flow.bytes -= length;
         if (flow.bytes == 0) flow.at = At::kDataCr;
-        char* data = *p;
+        memmove(*dataEnd, *p, length);
+        *dataEnd += length;
         *p += length;
-        if (!sink.feed(data, length)) return Chunks::kClosed;
         continue;
       }
       case At::kDataCr:
@@ -301,6 +299,18 @@ Chunks passChunks(Sink& sink, Flow& flow, char** p, char* end) {
     ++*p;
   }
   return Chunks::kMore;
+}
+
+template <typename Sink>
+Chunks passChunks(Sink& sink, Flow& flow, char** p, char* end) {
+  char *data, *dataEnd;
+  const Chunks passed = readChunks(flow, p, end, &data, &dataEnd);
+  if (data == dataEnd) return passed;
+  char line[32];
+  const size_t bytes = static_cast<size_t>(dataEnd - data);
+  const int length = snprintf(line, sizeof line, "%s%zx\r\n", flow.first ? "" : "\r\n", bytes);
+  flow.first = false;
+  return sink.feedText(line, static_cast<size_t>(length)) && sink.feed(data, bytes) ? passed : Chunks::kClosed;
 }
 
 // kHeld: what is left is not to be handed on before the sink has answered what was. kBad…: what is wrong with a head, or a chunked body.

@@ -300,7 +300,7 @@ describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
     opened(100, 800)
     const each = await rivals(2)
     const [keys, secondUs, startUs] = [70, 100_000, segment.nowUs()]
-    const seconds = long ? 100 : 26
+    const seconds = long ? 100 : 40
     const answers = await Promise.all(
       each.map((one) =>
         one.ask('onceEach', {
