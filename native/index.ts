@@ -116,6 +116,11 @@ export interface Native {
    * ENOTSUP: this build of uWebSockets.js has no place for it.
    */
   openGate(onBadBody: (exchange: unknown) => void): Gate
+  /**
+   * Watches the connections of the uWebSockets.js that is loaded without libuv (src/polls.cc); before there is one. False where that build
+   * gives no place for it: nothing has changed then.
+   */
+  watchConnections(): boolean
   /** The state of HMAC-SHA256 after its key, which is padded to a block of 64 bytes (RFC 2104, section 2). Absent without OpenSSL's headers. */
   hmacKey?(key: Uint8Array): HmacKey
   /** Whether `hex`, lower case, is the MAC of the message's UTF-8 bytes, of which there are less than 4092. In constant time. */

@@ -45,6 +45,7 @@ const NO_ROOM = 2
 export function listenInherited(peers: Peers, socket: InheritedSocket): Listener {
   const { settings, addresses, tallies } = socket
   peers.places = addresses.places
+  native!.watchConnections()
   const acceptor = native!.accept({
     fd: socket.fd,
     counts: socket.counts,
