@@ -1,0 +1,379 @@
+// Where heads and bodies of a connection's requests end, byte by byte and in any split; what is refused, and what is handed on. Pure: a
+// sink gets the bytes. gate.cc puts it before uWebSockets.js' parser and says what that one takes or waits on for ever; fuzzed in
+// native/fuzz.
+//
+//           ┌─ head ──► as it is, up to its CRLFCRLF ──► sink.feedHead, which says what follows: a length, or chunks
+//   bytes ──┼─ body ──► as it is, as many bytes as were declared
+//           └─ chunks ► written anew: `size CRLF data CRLF`, without extensions and trailers. The last one goes in when all is well
+#pragma once
+
+#include <strings.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <utility>
+
+namespace tidegate {
+
+constexpr size_t kExtensionBytes = 8192;  // that no data has paid for
+constexpr size_t kTrailerBytes = 16384;
+constexpr uint64_t kMostChunkBytes = 1ull << 53;
+
+// Where the next byte of a connection lies.
+enum class At : uint8_t {
+  kAnnounced,                              // a PROXY header before the head, where relay.cc is the client
+  kBefore, kBeforeLf,                      // empty lines before a request (RFC 9112, 2.2): left out
+  kMethod, kTargetStart, kAbsolute, kTarget, kLine, kLf, kLineStart, kEndLf,  // a head
+  kBody,                                   // of declared length
+  kSize, kDigits, kBlanks, kExtension, kSizeLf, kData, kDataCr, kDataLf,  // RFC 9112, 7.1
+  kTrailer, kTrailerName, kTrailerValue, kTrailerLf, kLastLf,
+};
+
+struct Flow {
+  At at = At::kBefore;
+  char tail[9] = {'-', '-', '-', '-', '-', '-', '-', '-', '-'};  // the end of what has come of target and version
+  bool blank = false;          // there was one before that
+  std::string absolute;        // scheme and authority of a target in absolute-form, until they are handed on as a field
+  char line[20] = {};          // the beginning of the line that a part of a head ended in
+  uint8_t lineLength = 0;
+  bool first = true;           // no chunk has been handed on yet
+  uint64_t bytes = 0;          // of the body or the chunk, still to come
+  size_t announcedBytes = 0;   // of a PROXY header, in all
+  size_t extensionBytes = 0;
+  size_t trailerBytes = 0;
+};
+
+inline bool isControl(unsigned char c) { return (c < 0x20 && c != '\t') || c == 0x7f; }
+
+inline bool isToken(unsigned char c) {
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c != 0 && strchr("!#$%&'*+-.^_`|~", c));
+}
+
+inline int hexDigit(unsigned char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  c |= 0x20;
+  return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+// kInsert: what is before *p is handed on, then the text.
+enum class Head { kIncomplete, kComplete, kBad, kInsert };
+
+struct Insertion {
+  char* after;
+  std::string text;
+};
+
+inline constexpr const char* kSchemes[2] = {"http://", "https://"};
+constexpr size_t kAuthorityBytes = 262;  // a name of 255, a colon, a port
+constexpr size_t kInsertionBytes = kAuthorityBytes + 32;
+
+// Whether a byte is below `least`. Without a branch, so that the compiler looks at many at once.
+inline bool hasBelow(const char* from, const char* to, unsigned char least) {
+  bool found = false;
+  for (; from < to; from++) found |= static_cast<unsigned char>(*from) < least;
+  return found;
+}
+
+// Keeps the last bytes of target and version, however they are split, and looks at those that these push out.
+inline void keepTail(Flow& flow, const char* from, const char* to) {
+  const size_t length = static_cast<size_t>(to - from);
+  constexpr size_t kKept = sizeof flow.tail;
+  flow.blank |= hasBelow(flow.tail, flow.tail + (length < kKept ? length : kKept), '!');
+  if (length > kKept) flow.blank |= hasBelow(from, to - kKept, '!');
+  if (length >= kKept) {
+    memcpy(flow.tail, to - kKept, kKept);
+    return;
+  }
+  memmove(flow.tail, flow.tail + length, kKept - length);
+  memcpy(flow.tail + kKept - length, from, length);
+}
+
+// Moves *p over the head; *start is where what is handed on begins.
+inline Head passHead(Flow& flow, int tls, bool relayed, char** p, char** start, char* end, Insertion* insertion) {
+  char* target = *p;  // where that begins, in this part
+  while (*p < end) {
+    const char c = **p;
+    switch (flow.at) {
+      case At::kAnnounced:
+        // Version 2, with fewer than 256 bytes behind the 16 of which the last says how many.
+        if (++flow.bytes == 16) flow.announcedBytes = 16 + static_cast<unsigned char>(c);
+        if (flow.bytes < 16 || flow.bytes < flow.announcedBytes) break;
+        ++*p;
+        flow.bytes = 0;
+        flow.at = At::kMethod;
+        *insertion = {*p, ""};
+        return Head::kInsert;
+      case At::kBefore:
+        if (c == '\r' && relayed) {
+          *start = *p;
+          flow.at = At::kAnnounced;
+          continue;
+        }
+        if (c == '\r') {
+          flow.at = At::kBeforeLf;
+          break;
+        }
+        *start = *p;
+        flow.at = At::kMethod;
+        continue;
+      case At::kBeforeLf:
+        if (c != '\n') return Head::kBad;
+        flow.at = At::kBefore;
+        break;
+      case At::kMethod:
+        if (c == ' ') flow.at = At::kTargetStart;
+        else if (c < '!' || c > '~') return Head::kBad;
+        break;
+      case At::kTargetStart:
+        // `*` and an authority alone are none of a gateway's (RFC 9112, 3.2).
+        target = *p;
+        flow.at = c == '/' ? At::kTarget : At::kAbsolute;
+        continue;
+      case At::kAbsolute: {
+        // RFC 9112, 3.2.2. uWebSockets gets the path alone, and the authority in a field that nobody else can send.
+        const size_t schemeLength = strlen(kSchemes[tls]);
+        const size_t length = flow.absolute.size();
+        if (length < schemeLength) {
+          if ((c | 0x20) != (kSchemes[tls][length] | 0x20)) return Head::kBad;
+        } else if (c == '/' || c == '?' || c == ' ') {
+          if (length == schemeLength) return Head::kBad;
+          flow.at = At::kTarget;
+          *insertion = {target, c == '/' ? "" : "/"};
+          return Head::kInsert;
+        } else if (c < '!' || c > '~' || c == '@' || length == schemeLength + kAuthorityBytes) {
+          return Head::kBad;
+        }
+        flow.absolute += c;
+        break;
+      }
+      case At::kTarget:
+      case At::kLine: {
+        char* cr = static_cast<char*>(memchr(*p, '\r', static_cast<size_t>(end - *p)));
+        char* to = cr == nullptr ? end : cr;
+        if (flow.at == At::kTarget) {
+          if (hasBelow(*p, to, ' ')) return Head::kBad;
+          keepTail(flow, *p, to);
+        }
+        *p = to;
+        if (cr == nullptr) return Head::kIncomplete;
+        if (flow.at == At::kTarget && (flow.blank || memcmp(flow.tail, " HTTP/", 6) != 0)) return Head::kBad;
+        flow.at = At::kLf;
+        break;
+      }
+      case At::kLf:
+        if (c != '\n') return Head::kBad;
+        flow.at = At::kLineStart;
+        if (flow.absolute.empty()) break;
+        ++*p;
+        *insertion = {*p, "Tidegate-Target:\x7f" + flow.absolute.substr(strlen(kSchemes[tls])) + "\r\n"};
+        flow.absolute.clear();
+        flow.lineLength = 0;
+        return Head::kInsert;
+      case At::kLineStart:
+        if (c == ':') return Head::kBad;
+        flow.at = c == '\r' ? At::kEndLf : At::kLine;
+        break;
+      default:
+        if (c != '\n') return Head::kBad;
+        ++*p;
+        return Head::kComplete;
+    }
+    ++*p;
+  }
+  if (flow.at == At::kBefore || flow.at == At::kBeforeLf) *start = end;
+  insertion->after = target;
+  return Head::kIncomplete;
+}
+
+inline bool isWide(const char* from, const char* to) {
+  unsigned char all = 0;
+  for (; from < to; from++) all |= static_cast<unsigned char>(*from);
+  return all >= 0x80;
+}
+
+// The line that [from, to) ends in may go on in the next part.
+inline void keepLine(Flow& flow, const char* from, const char* to) {
+  const auto* lf = static_cast<const char*>(memrchr(from, '\n', static_cast<size_t>(to - from)));
+  if (lf != nullptr) {
+    flow.lineLength = 0;
+    from = lf + 1;
+  }
+  while (from < to && flow.lineLength < sizeof flow.line) flow.line[flow.lineLength++] = *from++;
+}
+
+// Whether a field that decides where the request goes or ends has bytes over 127 in this part of the head.
+inline bool hasWideFraming(Flow flow, const char* from, const char* to) {
+  while (from < to) {
+    const auto* lf = static_cast<const char*>(memchr(from, '\n', static_cast<size_t>(to - from)));
+    const char* next = lf == nullptr ? to : lf + 1;
+    for (const char* c = from; c < next && flow.lineLength < sizeof flow.line;) flow.line[flow.lineLength++] = *c++;
+    for (const char* name : {"host:", "content-length:", "transfer-encoding:"}) {
+      const size_t length = strlen(name);
+      if (flow.lineLength >= length && strncasecmp(flow.line, name, length) == 0 && isWide(from, next)) return true;
+    }
+    flow.lineLength = 0;
+    from = next;
+  }
+  return false;
+}
+
+enum class Chunks { kMore, kDone, kBad, kClosed };
+
+template <typename Sink>
+Chunks passChunks(Sink& sink, Flow& flow, char** p, char* end) {
+  while (*p < end) {
+    const unsigned char c = static_cast<unsigned char>(**p);
+    switch (flow.at) {
+      case At::kSize:
+        if (hexDigit(c) < 0) return Chunks::kBad;
+        flow.bytes = 0;
+        flow.at = At::kDigits;
+        continue;
+      case At::kDigits: {
+        const int digit = hexDigit(c);
+        if (digit >= 0) {
+          // Zeros in front are as good as an extension.
+          if (flow.bytes == 0 && digit == 0 && ++flow.extensionBytes > kExtensionBytes) return Chunks::kBad;
+          flow.bytes = flow.bytes * 16 + static_cast<uint64_t>(digit);
+          if (flow.bytes > kMostChunkBytes) return Chunks::kBad;
+          break;
+        }
+        if (c == '\r') flow.at = At::kSizeLf;
+        else if (c == ';') flow.at = At::kExtension;
+        else if (c == ' ' || c == '\t') flow.at = At::kBlanks;
+        else return Chunks::kBad;
+        break;
+      }
+      case At::kBlanks:
+        if (c == ';') flow.at = At::kExtension;
+        else if ((c != ' ' && c != '\t') || ++flow.extensionBytes > kExtensionBytes) return Chunks::kBad;
+        break;
+      case At::kExtension:
+        if (c == '\r') flow.at = At::kSizeLf;
+        else if (isControl(c) || ++flow.extensionBytes > kExtensionBytes) return Chunks::kBad;
+        break;
+      case At::kSizeLf: {
+        if (c != '\n') return Chunks::kBad;
+        ++*p;
+        if (flow.bytes == 0) {
+          flow.at = At::kTrailer;
+          continue;
+        }
+        char line[32];
+        const int length =
+            snprintf(line, sizeof line, "%s%llx\r\n", flow.first ? "" : "\r\n", static_cast<unsigned long long>(flow.bytes));
+        flow.first = false;
+        flow.at = At::kData;
+        // What a chunk carries pays for what is said of it, as in Go's net/http: only extensions for their own sake run into the limit.
+        const uint64_t paid = 16 + 2 * flow.bytes;
+        flow.extensionBytes = flow.extensionBytes > paid ? flow.extensionBytes - static_cast<size_t>(paid) : 0;
+        if (!sink.feedText(line, static_cast<size_t>(length))) return Chunks::kClosed;
+        continue;
+      }
+      case At::kData: {
+        size_t length = static_cast<size_t>(end - *p);
+        if (length > flow.bytes) length = static_cast<size_t>(flow.bytes);
+        flow.bytes -= length;
+        if (flow.bytes == 0) flow.at = At::kDataCr;
+        char* data = *p;
+        *p += length;
+        if (!sink.feed(data, length)) return Chunks::kClosed;
+        continue;
+      }
+      case At::kDataCr:
+        if (c != '\r') return Chunks::kBad;
+        flow.at = At::kDataLf;
+        break;
+      case At::kDataLf:
+        if (c != '\n') return Chunks::kBad;
+        flow.at = At::kSize;
+        break;
+      case At::kTrailer:
+        if (c == '\r') flow.at = At::kLastLf;
+        else if (!isToken(c)) return Chunks::kBad;
+        else flow.at = At::kTrailerName;
+        break;
+      case At::kTrailerName:
+        if (c == ':') flow.at = At::kTrailerValue;
+        else if (!isToken(c) || ++flow.trailerBytes > kTrailerBytes) return Chunks::kBad;
+        break;
+      case At::kTrailerValue:
+        if (c == '\r') flow.at = At::kTrailerLf;
+        else if (isControl(c) || ++flow.trailerBytes > kTrailerBytes) return Chunks::kBad;
+        break;
+      case At::kTrailerLf:
+        if (c != '\n') return Chunks::kBad;
+        flow.at = At::kTrailer;
+        break;
+      default:  // kLastLf
+        if (c != '\n') return Chunks::kBad;
+        ++*p;
+        return Chunks::kDone;
+    }
+    ++*p;
+  }
+  return Chunks::kMore;
+}
+
+enum class Passed { kOpen, kClosed, kBadHead, kBadBody };
+
+// Bytes that have come. A sink takes what is handed on, each call false where that has ended the connection, and then `flow` is not touched:
+//   feed(data, length)            lies in the bytes that have come; may change up to 32 behind it, and puts them back
+//   feedText(text, length)        what was not in them
+//   feedHead(data, length, next)  the end of a head. `next` is for the sink to say what follows it
+//   endBody()                     a chunked body was sound to its end, which comes next
+template <typename Sink>
+Passed passBytes(Sink& sink, Flow& flow, int tls, bool relayed, char* p, char* const end) {
+  while (p < end) {
+    if (flow.at < At::kBody) {
+      char* start = p;  // of what is handed on
+      Insertion insertion;
+      const bool announced = relayed && (flow.at == At::kAnnounced || (flow.at == At::kBefore && *p == '\r'));  // that is no text
+      const Head head = passHead(flow, tls, relayed, &p, &start, end, &insertion);
+      if (head == Head::kBad || (!announced && isWide(start, p) && hasWideFraming(flow, start, p))) return Passed::kBadHead;
+      if (head == Head::kInsert) {
+        if (start < insertion.after && !sink.feed(start, static_cast<size_t>(insertion.after - start))) return Passed::kClosed;
+        if (!insertion.text.empty() && !sink.feedText(insertion.text.data(), insertion.text.size())) return Passed::kClosed;
+        continue;
+      }
+      if (head == Head::kComplete) {
+        Flow next;
+        if (!sink.feedHead(start, static_cast<size_t>(p - start), next)) return Passed::kClosed;
+        flow = std::move(next);
+        continue;
+      }
+      char* const to = flow.at == At::kAbsolute ? insertion.after : p;
+      if (flow.at != At::kAnnounced) keepLine(flow, start, to);
+      if (start < to && !sink.feed(start, static_cast<size_t>(to - start))) return Passed::kClosed;
+    } else if (flow.at == At::kBody) {
+      char* const data = p;
+      size_t part = static_cast<size_t>(end - p);
+      if (part > flow.bytes) part = static_cast<size_t>(flow.bytes);
+      flow.bytes -= part;
+      if (flow.bytes == 0) flow = Flow();
+      p += part;
+      if (!sink.feed(data, part)) return Passed::kClosed;
+    } else {
+      switch (passChunks(sink, flow, &p, end)) {
+        case Chunks::kClosed:
+          return Passed::kClosed;
+        case Chunks::kBad:
+          return Passed::kBadBody;
+        case Chunks::kDone: {
+          const bool first = flow.first;
+          sink.endBody();
+          flow = Flow();
+          if (!sink.feedText(first ? "0\r\n\r\n" : "\r\n0\r\n\r\n", first ? 5 : 7)) return Passed::kClosed;
+          break;
+        }
+        case Chunks::kMore:
+          break;
+      }
+    }
+  }
+  return Passed::kOpen;
+}
+
+}  // namespace tidegate
