@@ -3,6 +3,7 @@
 
 #include "address_counts.h"
 #include "calls.h"
+#include "gate.h"
 
 #include <string>
 #include <vector>
@@ -62,6 +63,7 @@ struct Visitor {
   bool kept = false;          // it had an answer before
   bool watched = false;       // it is in the epoll set
   int32_t place = kNotCounted;  // where its address is counted
+  std::string said = {};        // what was received of it and is not handed on yet
 };
 
 // To JavaScript: `fd` is the visitor's own or, `relayed`, uWS's end of its relay. False: the callback threw, and `fd` is closed unless it was adopted.
@@ -100,7 +102,7 @@ class Arrivals {
   void handOver(const Visitor& visitor, int fd, bool relayed, Calls& call);
 
   static constexpr size_t kBufferBytes = 64 * 1024;
-  char buffer[kBufferBytes];
+  char* const buffer = room_ + kPadding;
   std::string scratch;
 
   size_t exchanges_ = 0;          // relays under way
@@ -117,6 +119,7 @@ class Arrivals {
   void admit(Visitor visitor, Calls& call);
   void waitOrNot(Visitor& visitor, Calls& call);
   Look look(Visitor& visitor, Calls& call);
+  void settle(Visitor& visitor, size_t bytes, Calls& call);
   bool isTrusted(const Visitor& visitor, Calls& call);
   bool isFull();
   bool enter(Visitor& visitor);
@@ -126,6 +129,7 @@ class Arrivals {
   static void onReadable(uv_poll_t* poll, int status, int events);
   static void onSweep(uv_timer_t* timer);
 
+  char room_[kPadding + kBufferBytes + kPadding];
   napi_env env_;
   napi_async_context context_;
   ArrivalOptions options_;

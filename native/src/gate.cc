@@ -14,6 +14,8 @@
 //
 // Stands between uSockets and uWebSockets: a socket context's on_data and on_close are exchanged for ours by uSockets' own functions,
 // which the binary exports. Those that were there before are found by looking which word of the context changes.
+#include "gate.h"
+
 #include "addon.h"
 #include "framing.h"
 
@@ -22,16 +24,18 @@
 
 #include <cstring>
 #include <unordered_map>
+#include <utility>
 
 namespace tidegate {
 namespace {
 
-struct us_socket_t;
 struct us_socket_context_t;
+using OnOpen = us_socket_t* (*)(us_socket_t*, int, char*, int);
 using OnData = us_socket_t* (*)(us_socket_t*, char*, int);
 using OnClose = us_socket_t* (*)(us_socket_t*, int, void*);
 
 struct USockets {
+  void (*onOpen)(int, us_socket_context_t*, OnOpen) = nullptr;
   void (*onData)(int, us_socket_context_t*, OnData) = nullptr;
   void (*onClose)(int, us_socket_context_t*, OnClose) = nullptr;
   int (*isClosed)(int, us_socket_t*) = nullptr;
@@ -39,11 +43,11 @@ struct USockets {
   int (*write)(int, us_socket_t*, const char*, int, int) = nullptr;
   void (*shutdown)(int, us_socket_t*) = nullptr;
   us_socket_t* (*close)(int, us_socket_t*, int, void*) = nullptr;
-  bool complete() const { return onData && onClose && isClosed && isShutDown && write && shutdown && close; }
+  bool complete() const { return onOpen && onData && onClose && isClosed && isShutDown && write && shutdown && close; }
 };
 
 // uWebSockets marks the end of what it was given with two bytes behind it and looks up to 32 further.
-constexpr size_t kPadding = 32;
+static_assert(kPadding >= 32);
 
 struct Connection {
   Flow flow;
@@ -57,9 +61,11 @@ struct Gate {
   napi_ref onBadBody = nullptr;
   napi_async_context context = nullptr;
   USockets us;
-  OnData onData[2] = {};    // uWebSockets' own, by TLS or not
+  OnOpen onOpen = nullptr;  // uWebSockets' own, in cleartext
+  OnData onData[2] = {};    // … by TLS or not
   OnClose onClose[2] = {};
   std::unordered_map<us_socket_t*, Connection> connections;  // that have sent something
+  us_socket_t* adopted = nullptr;
   Connection* current = nullptr;                             // whose head is being handed on
   Flow* next = nullptr;                                      // what follows that head
 };
@@ -153,6 +159,11 @@ us_socket_t* onData(us_socket_t* s, char* data, int length) {
   return s;
 }
 
+us_socket_t* onOpen(us_socket_t* s, int isClient, char* address, int addressLength) {
+  gate->adopted = s;
+  return gate->onOpen(s, isClient, address, addressLength);
+}
+
 template <int kTls>
 us_socket_t* onClose(us_socket_t* s, int code, void* reason) {
   Gate& g = *gate;
@@ -175,6 +186,7 @@ int findUSockets(dl_phdr_info* info, size_t, void* out) {
   const auto find = [library](auto& function, const char* name) {
     function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
   };
+  find(us.onOpen, "us_socket_context_on_open");
   find(us.onData, "us_socket_context_on_data");
   find(us.onClose, "us_socket_context_on_close");
   find(us.isClosed, "us_socket_is_closed");
@@ -238,6 +250,11 @@ napi_value guardApp(napi_env env, napi_callback_info info) {
   const auto data = exchange(tls, *app, gate->us.onData, tls ? onData<1> : relayed ? onData<0, true> : onData<0>);
   const auto close = exchange(tls, *app, gate->us.onClose, tls ? onClose<1> : onClose<0>);
   if (data == nullptr || close == nullptr) return throwCoded(env, "ENOTSUP", "guardApp", "the app has no handlers", "");
+  if (!tls && !relayed) {
+    const auto open = exchange(0, *app, gate->us.onOpen, onOpen);
+    if (open == nullptr) return throwCoded(env, "ENOTSUP", "guardApp", "the app has no handlers", "");
+    gate->onOpen = open;
+  }
   gate->onData[tls] = data;
   gate->onClose[tls] = close;
   return nullptr;
@@ -265,6 +282,14 @@ napi_value expectBody(napi_env env, napi_callback_info info) {
 }
 
 }  // namespace
+
+bool canDeliver() { return gate != nullptr; }
+
+us_socket_t* takeAdopted() { return gate == nullptr ? nullptr : std::exchange(gate->adopted, nullptr); }
+
+void deliver(us_socket_t* connection, char* data, size_t bytes) {
+  if (!gate->us.isClosed(0, connection)) onData<0>(connection, data, static_cast<int>(bytes));
+}
 
 void registerGate(napi_env env, napi_value exports) {
   setFunction(env, exports, "openGate", openGate);

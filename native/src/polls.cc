@@ -6,6 +6,8 @@
 // by its type whose it is: all that is no connection's goes to libuv as before. Knows nothing of what is read or written.
 //
 //   loop's epoll ─► set ─► onReadable ─► epoll_wait ─► poll_cb of each, as uv__poll_io (libuv's src/unix/poll.c) would call it
+#include "polls.h"
+
 #include "addon.h"
 
 #include <dlfcn.h>
@@ -13,6 +15,7 @@
 #include <sys/epoll.h>
 #include <uv.h>
 
+#include <cerrno>
 #include <cstring>
 
 namespace tidegate {
@@ -192,6 +195,14 @@ napi_value watchConnections(napi_env env, napi_callback_info) {
 }
 
 }  // namespace
+
+bool isWatched(int fd) {
+  if (set == nullptr) return false;
+  epoll_event event = {};
+  if (epoll_ctl(set->epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0) return errno == EEXIST;
+  epoll_ctl(set->epoll.get(), EPOLL_CTL_DEL, fd, &event);
+  return false;
+}
 
 void registerPolls(napi_env env, napi_value exports) { setFunction(env, exports, "watchConnections", watchConnections); }
 
