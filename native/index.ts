@@ -117,10 +117,11 @@ export interface Native {
    */
   openGate(onBadBody: (exchange: unknown) => void): Gate
   /**
-   * Watches the connections of the uWebSockets.js that is loaded without libuv (src/polls.cc); before there is one. False where that build
-   * gives no place for it: nothing has changed then.
+   * Connections of the uWebSockets.js that is loaded cost fewer system calls from here on (src/syscalls.cc); before there is one. False where that
+   * build gives no place for it: nothing has changed then.
+   * @param isLastWrite one element: not 0 while the end of an answer is written whose connection ends with it
    */
-  watchConnections(): boolean
+  spareSyscalls(isLastWrite: Uint8Array): boolean
   /** The state of HMAC-SHA256 after its key, which is padded to a block of 64 bytes (RFC 2104, section 2). Absent without OpenSSL's headers. */
   hmacKey?(key: Uint8Array): HmacKey
   /** Whether `hex`, lower case, is the MAC of the message's UTF-8 bytes, of which there are less than 4092. In constant time. */

@@ -1,7 +1,7 @@
 // Calling back into JavaScript, and what becomes of a connection whose callback throws.
 #include "calls.h"
 
-#include "polls.h"
+#include "syscalls.h"
 
 namespace tidegate {
 namespace {

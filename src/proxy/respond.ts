@@ -39,6 +39,9 @@ export function endConnections(): void {
   leaving = true
 }
 
+/** For the addon: the connection ends with what is written now, so that it may leave in one packet with its end. */
+export const isLastWrite = new Uint8Array(1)
+
 function writeLimitHeaders(exchange: Exchange, res: HttpResponse): void {
   const limit = exchange.limit
   if (limit === null || (!limit.headers && exchange.code !== 'rate_limited')) return
@@ -206,6 +209,7 @@ export function answerWhole(
   exchange.res = null
   writeHead(exchange, res, phrase, headers, () => {
     if (body !== null) {
+      isLastWrite[0] = Number(exchange.closeRequested)
       exchange.bytesOut = body.length
       writeClose(exchange, res)
       res.end(body, exchange.closeRequested)
@@ -214,6 +218,7 @@ export function answerWhole(
       endWithLength(res, declaredLength)
     }
   })
+  isLastWrite[0] = 0
 }
 
 /**

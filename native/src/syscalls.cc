@@ -1,18 +1,22 @@
-// What uWebSockets.js watches its connections with. Through libuv each costs, in its life, six epoll_ctl and an ioctl, some 8 % of a request that comes
-// on a connection of its own: uv_poll_init tries the descriptor out (in and out again), every uv_poll_start and uv_poll_stop takes it out first, uv_close
-// once more. Here it is one epoll_ctl, for a set of our own that lies in the loop's; closing the descriptor takes it out.
+// What uWebSockets.js asks of libuv and the kernel for each connection, with fewer system calls and packets. It calls others' functions through its
+// table of imports, where these are exchanged for ours; what they are not meant for goes the way it did.
 //
-// uWebSockets.js calls libuv's functions through its table of imports, where these five are exchanged for ours. A handle's memory is its own, and says
-// by its type whose it is: all that is no connection's goes to libuv as before. Knows nothing of what is read or written.
+//   uv_poll_…, uv_close  Through libuv a connection costs six epoll_ctl and an ioctl in its life: uv_poll_init tries the descriptor out (in and out
+//                        again), uv_poll_start and uv_poll_stop take it out first, uv_close once more. Here it is one epoll_ctl, for a set of our own that
+//                        lies in the loop's; closing the descriptor takes it out. A handle's memory is uSockets' own, and its type says whose it is.
+//   send                 The last write of a connection waits for its FIN (MSG_MORE), which follows at once: one packet for both, and one ACK.
+//   setsockopt           TCP_NODELAY is inherited from the listening socket.
 //
 //   loop's epoll ─► set ─► onReadable ─► epoll_wait ─► poll_cb of each, as uv__poll_io (libuv's src/unix/poll.c) would call it
-#include "polls.h"
+#include "syscalls.h"
 
 #include "addon.h"
 
 #include <dlfcn.h>
 #include <link.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <uv.h>
 
 #include <cerrno>
@@ -30,6 +34,7 @@ struct Set {
   uv_poll_t poll;  // of the set, in the loop
   epoll_event events[kEventsPerWake];
   int at = 0, count = 0;  // of those that are being gone through
+  uint8_t* isLastWrite = nullptr;  // JavaScript's: not 0 while it writes the end of an answer whose connection ends with it
 };
 
 // uSockets' calls get no pointer of ours. An environment has one set, a thread one environment.
@@ -85,6 +90,14 @@ void closeHandle(uv_handle_t* handle, uv_close_cb callback) {
 
 int isClosing(const uv_handle_t* handle) { return isOurs(handle) ? 0 : uv_is_closing(handle); }
 
+ssize_t sendOnce(int fd, const void* data, size_t bytes, int flags) {
+  return send(fd, data, bytes, set != nullptr && *set->isLastWrite != 0 ? flags | MSG_MORE : flags);
+}
+
+int setOption(int fd, int level, int name, const void* value, socklen_t bytes) {
+  return set != nullptr && level == IPPROTO_TCP && name == TCP_NODELAY ? 0 : setsockopt(fd, level, name, value, bytes);
+}
+
 void onReadable(uv_poll_t*, int, int) {
   set->count = epoll_wait(set->epoll.get(), set->events, kEventsPerWake, 0);
   for (set->at = 0; set->at < set->count;) {
@@ -108,10 +121,11 @@ struct Exchange {
 };
 
 struct Imports {
-  Exchange all[5] = {
+  Exchange all[7] = {
       {"uv_poll_init_socket", reinterpret_cast<void*>(pollInit)}, {"uv_poll_start", reinterpret_cast<void*>(pollStart)},
       {"uv_poll_stop", reinterpret_cast<void*>(pollStop)},        {"uv_close", reinterpret_cast<void*>(closeHandle)},
-      {"uv_is_closing", reinterpret_cast<void*>(isClosing)},
+      {"uv_is_closing", reinterpret_cast<void*>(isClosing)},      {"send", reinterpret_cast<void*>(sendOnce)},
+      {"setsockopt", reinterpret_cast<void*>(setOption)},
   };
   bool complete() const {
     for (const Exchange& one : all) {
@@ -175,16 +189,26 @@ int findImports(dl_phdr_info* info, size_t, void* out) {
   return 1;
 }
 
-// watchConnections() -> whether uWebSockets.js' connections of this thread are watched here, from now on.
-napi_value watchConnections(napi_env env, napi_callback_info) {
+// spareSyscalls(isLastWrite) -> whether uWebSockets.js' connections of this thread are watched here, from now on.
+napi_value spareSyscalls(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
   napi_value out;
+  napi_ref kept;
+  napi_typedarray_type type;
+  size_t bytes = 0;
+  void* isLastWrite = nullptr;
+  if (napi_get_typedarray_info(env, args.at[0], &type, &bytes, &isLastWrite, nullptr, nullptr) != napi_ok || type != napi_uint8_array ||
+      bytes < 1) {
+    return throwArgument(env, "isLastWrite", "a Uint8Array of one");
+  }
   uv_loop_t* loop;
   Imports imports;
   const bool possible = set == nullptr && napi_get_uv_event_loop(env, &loop) == napi_ok && dl_iterate_phdr(findImports, &imports) != 0;
   if (possible) {
     auto* made = new Set;
     made->epoll = Descriptor(epoll_create1(EPOLL_CLOEXEC));
-    if (made->epoll.valid() && uv_poll_init(loop, &made->poll, made->epoll.get()) == 0) {
+    made->isLastWrite = static_cast<uint8_t*>(isLastWrite);
+    if (made->epoll.valid() && napi_create_reference(env, args.at[0], 1, &kept) == napi_ok && uv_poll_init(loop, &made->poll, made->epoll.get()) == 0) {
       uv_poll_start(&made->poll, UV_READABLE, onReadable);
       set = made;
       for (const Exchange& one : imports.all) *one.place = one.ours;
@@ -204,6 +228,6 @@ bool isWatched(int fd) {
   return false;
 }
 
-void registerPolls(napi_env env, napi_value exports) { setFunction(env, exports, "watchConnections", watchConnections); }
+void registerSyscalls(napi_env env, napi_value exports) { setFunction(env, exports, "spareSyscalls", spareSyscalls); }
 
 }  // namespace tidegate

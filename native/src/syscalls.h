@@ -1,4 +1,4 @@
-// What calls.cc asks of polls.cc.
+// What calls.cc asks of syscalls.cc.
 #pragma once
 
 namespace tidegate {
