@@ -105,6 +105,7 @@ void Arrivals::close() {
     auto* arrivals = static_cast<Arrivals*>(handle->data);
     if (--arrivals->openHandles_ > 0) return;
     arrivals->bury();
+    arrivals->forgetApp(Address());
     const ArrivalOptions options = arrivals->options_;
     delete arrivals;
     options.onClosed(options.onClosedData);
@@ -216,7 +217,8 @@ void Arrivals::refuse(const Visitor& visitor, const char* answer, Tally reason) 
   ::close(visitor.fd);
 }
 
-bool handOver(napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call) {
+bool handOver(
+    napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call, napi_value* result) {
   char text[kAddressTextBytes];
   napi_value arguments[5];
   addressText(visitor.address, text);
@@ -226,11 +228,50 @@ bool handOver(napi_env env, napi_ref onConnection, const Visitor& visitor, int f
   napi_get_boolean(env, visitor.announced, &arguments[3]);
   // Who relays goes on counting.
   napi_create_int32(env, relayed ? kNotCounted : visitor.place, &arguments[4]);
-  return call(onConnection, arguments, 5, fd);
+  return call(onConnection, arguments, 5, fd, result);
 }
 
+// JavaScript says whose app it is once for each address; where connections are counted by address, each time.
 void Arrivals::handOver(const Visitor& visitor, int fd, bool relayed, Calls& call) {
-  tidegate::handOver(env_, options_.onConnection, visitor, fd, relayed, call);
+  napi_value result;
+  if (relayed || visitor.place != kNotCounted) {
+    tidegate::handOver(env_, options_.onConnection, visitor, fd, relayed, call);
+    return;
+  }
+  const KnownApp& known = knownApp(visitor.address);
+  if (known.app != nullptr && known.address == visitor.address) {
+    napi_create_int32(env_, fd, &result);
+    call(known.adoptSocket, &result, 1, fd, nullptr, known.app);
+    return;
+  }
+  if (tidegate::handOver(env_, options_.onConnection, visitor, fd, false, call, &result)) remember(visitor.address, result);
+}
+
+void Arrivals::remember(const Address& address, napi_value app) {
+  napi_valuetype type;
+  napi_value adoptSocket;
+  if (napi_typeof(env_, app, &type) != napi_ok || type != napi_object || closing_) return;
+  if (napi_get_named_property(env_, app, "adoptSocket", &adoptSocket) != napi_ok) return;
+  KnownApp& known = knownApp(address);
+  forget(known);
+  known.address = address;
+  napi_create_reference(env_, app, 1, &known.app);
+  napi_create_reference(env_, adoptSocket, 1, &known.adoptSocket);
+}
+
+void Arrivals::forget(KnownApp& known) {
+  if (known.app == nullptr) return;
+  napi_delete_reference(env_, known.app);
+  napi_delete_reference(env_, known.adoptSocket);
+  known.app = nullptr;
+}
+
+void Arrivals::forgetApp(const Address& address) {
+  if (!address.known()) {
+    for (KnownApp& known : known_) forget(known);
+  } else if (knownApp(address).address == address) {
+    forget(knownApp(address));
+  }
 }
 
 bool Arrivals::isTrusted(const Visitor& visitor, Calls& call) {

@@ -24,14 +24,16 @@ void closeUnlessAdopted(napi_env env, int fd) {
 
 }  // namespace
 
-bool Calls::operator()(napi_ref callback, const napi_value* arguments, size_t count, int fd, napi_value* result) {
+bool Calls::operator()(
+    napi_ref callback, const napi_value* arguments, size_t count, int fd, napi_value* result, napi_ref receiverReference) {
   napi_value function, receiver, resource, error;
   if (!open_) {
     napi_create_object(env_, &resource);
     open_ = napi_open_callback_scope(env_, resource, context_, &scope_) == napi_ok;
   }
   napi_get_reference_value(env_, callback, &function);
-  napi_get_undefined(env_, &receiver);
+  if (receiverReference == nullptr) napi_get_undefined(env_, &receiver);
+  else napi_get_reference_value(env_, receiverReference, &receiver);
   if (open_ && napi_call_function(env_, receiver, function, count, arguments, result) == napi_ok) return true;
   bool pending = false;
   napi_is_exception_pending(env_, &pending);

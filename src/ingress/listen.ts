@@ -52,11 +52,16 @@ export function listenInherited(peers: Peers, socket: InheritedSocket): Listener
     counts: socket.counts,
     self: socket.self,
     onConnection: (fd, address, relayed, announced, place) => {
-      if (relayed) peers.relayed.adoptSocket(fd)
-      else if (!peers.adopt(fd, address, announced, place)) {
+      if (relayed) {
+        peers.relayed.adoptSocket(fd)
+        return undefined
+      }
+      const app = peers.adopt(fd, address, announced, place)
+      if (app === null) {
         native!.closeFd(fd)
         tallies[NO_ROOM]!++
       }
+      return app === null || app === peers.anyone ? undefined : app
     },
     door: {
       headTimeoutMs: settings.headerTimeoutMs,
@@ -71,6 +76,7 @@ export function listenInherited(peers: Peers, socket: InheritedSocket): Listener
     },
     onError: socket.onError,
   })
+  peers.forget = acceptor.forget
   return {
     port: socket.port,
     async close(last, waitMs) {
