@@ -3,7 +3,7 @@
 import type { TemplatedApp } from 'uWebSockets.js'
 import { native } from '../../native/index.js'
 import type { Settings } from '../config/settings.js'
-import { isLastWrite } from '../proxy/respond.js'
+import { spareSyscalls } from './gate.js'
 import type { Peers } from './peers.js'
 import { uWS } from './uws.js'
 
@@ -46,7 +46,7 @@ const NO_ROOM = 2
 export function listenInherited(peers: Peers, socket: InheritedSocket): Listener {
   const { settings, addresses, tallies } = socket
   peers.places = addresses.places
-  native!.spareSyscalls(isLastWrite)
+  spareSyscalls()
   const acceptor = native!.accept({
     fd: socket.fd,
     counts: socket.counts,

@@ -8,6 +8,7 @@ import type { HttpResponse } from 'uWebSockets.js'
 import { type IncomingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { StaticAnswer } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
+import { isLastWrite } from '../ingress/gate.js'
 import type { Rejection } from '../outcome.js'
 import { rateLimitHeader, rateLimitPolicyHeader } from '../policy/rate-limit.js'
 import { isHopByHop } from './headers.js'
@@ -38,9 +39,6 @@ let leaving = false
 export function endConnections(): void {
   leaving = true
 }
-
-/** For the addon: the connection ends with what is written now, so that it may leave in one packet with its end. */
-export const isLastWrite = new Uint8Array(1)
 
 function writeLimitHeaders(exchange: Exchange, res: HttpResponse): void {
   const limit = exchange.limit
