@@ -34,6 +34,7 @@ export interface AcceptOptions {
 /**
  * `address` is that of the other end, or the one that a proxy has announced (RFC 5952; IPv4 where it is mapped). A `relayed` connection carries
  * requests of HTTP/1.0, written as HTTP/1.1, each behind a PROXY header with its client's address; it is not in `counts`.
+ * Where this thread has a gate, what was received goes in with the connection: an app that the gate guards has to adopt it before this returns.
  * `place` is where in `places` its address is counted: whoever gets the connection takes one off there when it ends. -1: nowhere.
  *
  * An app that it returns gets the address's next connections by its adoptSocket(fd), without a call of this, until Acceptor.forget; those that
@@ -128,8 +129,8 @@ export interface Native {
    */
   openGate(onBadBody: (exchange: unknown) => void): Gate
   /**
-   * Connections of the uWebSockets.js that is loaded cost fewer system calls from here on (src/syscalls.cc); before there is one. False where that
-   * build gives no place for it: nothing has changed then.
+   * Connections of the uWebSockets.js that is loaded cost fewer system calls from here on (src/syscalls.cc); before there is one, and on a process's
+   * main thread. False where that build gives no place for it: nothing has changed then. They do not keep the process.
    * @param isLastWrite one element: not 0 while the end of an answer is written whose connection ends with it
    */
   spareSyscalls(isLastWrite: Uint8Array): boolean

@@ -42,7 +42,10 @@ thread_local Set* set = nullptr;
 
 bool isOurs(const uv_handle_t* handle) { return handle->type == kOurs; }
 
-uint32_t epollEvents(int events) { return (events & UV_READABLE ? EPOLLIN : 0) | (events & UV_WRITABLE ? EPOLLOUT : 0); }
+uint32_t epollEvents(int events) {
+  const uint32_t in = EPOLLIN, out = EPOLLOUT;
+  return (events & UV_READABLE ? in : 0) | (events & UV_WRITABLE ? out : 0);
+}
 
 void takeOut(uv_poll_t* poll) {
   poll->io_watcher.events = 0;
@@ -210,6 +213,7 @@ napi_value spareSyscalls(napi_env env, napi_callback_info info) {
     made->isLastWrite = static_cast<uint8_t*>(isLastWrite);
     if (made->epoll.valid() && napi_create_reference(env, args.at[0], 1, &kept) == napi_ok && uv_poll_init(loop, &made->poll, made->epoll.get()) == 0) {
       uv_poll_start(&made->poll, UV_READABLE, onReadable);
+      uv_unref(reinterpret_cast<uv_handle_t*>(&made->poll));  // connections alone keep no process
       set = made;
       for (const Exchange& one : imports.all) *one.place = one.ours;
     } else delete made;

@@ -324,8 +324,15 @@ async function gate() {
   native.openGate((exchange) => told.push(exchange))
   assert.throws(() => native.openGate(ignore), { code: 'EALREADY' })
   assert.equal(native.expectBody(-1, {}), false)
+  assert.equal(native.spareSyscalls(new Uint8Array([1])), true)
   const app = uWS.App()
+  const relayed = uWS.App().any('/*', (res) => res.end('ok'))
   native.guardApp(app.getDescriptor(), false, false)
+  native.guardApp(relayed.getDescriptor(), false, true)
+  const counts = new Int32Array(1)
+  app.filter((_, change) => {
+    counts[0] += change
+  })
   app.any('/*', (res, req) => {
     const bytes = req.getHeader('transfer-encoding') === '' ? Number(req.getHeader('content-length')) : -1
     res.onAborted(ignore)
@@ -337,7 +344,16 @@ async function gate() {
   const listener = await new Promise((resolve) => app.listen('127.0.0.1', 0, resolve))
   const port = uWS.us_socket_local_port(listener)
   const requests = [...CLASSES.flatMap(({ requests }) => requests), ...SERVED.map(({ request }) => request)]
-  const send = (request, bytewise) =>
+  // By uWebSockets.js's own listener, and by the acceptor, which hands over what it has received.
+  const { fd, port: doorPort } = native.listen('127.0.0.1', 0, 256)
+  const onConnection = (connection, _address, isRelayed) => {
+    const whose = isRelayed ? relayed : app
+    whose.adoptSocket(connection)
+    return isRelayed ? undefined : app
+  }
+  const door = [5000, new Float64Array(4), () => false, false, 0, 0, new Int32Array(0), 1, false]
+  const handle = native.startAccepting(fd, counts, 0, onConnection, ignore, ...door)
+  const send = (request, bytewise, port) =>
     new Promise((resolve) => {
       const bytes = Buffer.from(request, 'latin1')
       const socket = connect({ port, host: '127.0.0.1', noDelay: true }, async () => {
@@ -353,12 +369,17 @@ async function gate() {
   for (let i = 0; i < requests.length; i += 32) {
     const some = requests.slice(i, i + 32)
     await Promise.all(
-      some.flatMap((request) => [send(request, false), ...(request.length < 500 ? [send(request, true)] : [])]),
+      [port, doorPort].flatMap((at) =>
+        some.flatMap((request) => [send(request, false, at), ...(request.length < 500 ? [send(request, true, at)] : [])]),
+      ),
     )
+    native.forgetApp(handle, i % 64 === 0 ? '' : '127.0.0.1')
   }
+  native.stopAccepting(handle, 0)
   assert.ok(told.length > 50 && told.every(({ bytes }) => bytes === -1))
   uWS.us_listen_socket_close(listener)
   app.close()
+  relayed.close()
 }
 
 failures()
