@@ -370,7 +370,10 @@ async function gate() {
     const some = requests.slice(i, i + 32)
     await Promise.all(
       [port, doorPort].flatMap((at) =>
-        some.flatMap((request) => [send(request, false, at), ...(request.length < 500 ? [send(request, true, at)] : [])]),
+        some.flatMap((request) => [
+          send(request, false, at),
+          ...(request.length < 500 ? [send(request, true, at)] : []),
+        ]),
       ),
     )
     native.forgetApp(handle, i % 64 === 0 ? '' : '127.0.0.1')
