@@ -1,5 +1,6 @@
 // npm run soak -- --minutes N: half of what the gateway can do, for long, with what goes wrong in real life mixed in. Watches what must not
-// grow: memory, descriptors, the event loop's delay, latency. Ends with 1 where it does, or where a request failed.
+// grow: memory, descriptors, the event loop's delay, latency. Ends with 1 where it does, or where a request failed. Requests that could not be
+// sent in time tell of too high a rate, or a busy machine, and are counted apart.
 import { mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { connect } from 'node:net'
@@ -23,6 +24,8 @@ const SLICE_SECONDS = 10
 const MOST_MIB_PER_MINUTE = 1
 /** Of the whole time: caches fill, code is compiled, the heap finds its size. */
 const WARM_UP = 0.2
+/** Above this share of requests that could not be sent it was not the rate that was asked for. */
+const MOST_UNSENT = 0.01
 
 export interface Sample {
   readonly minute: number
@@ -33,6 +36,7 @@ export interface Sample {
   readonly p999Ms: number
   readonly requests: number
   readonly failed: number
+  readonly unsent: number
 }
 
 const { values } = parseArgs({
@@ -154,13 +158,14 @@ while (Date.now() - startedMs < minutes * 60_000) {
     p99Ms: percentileMs(result.latencyUs, 99),
     p999Ms: percentileMs(result.latencyUs, 99.9),
     requests: result.requests,
-    failed: failed + result.errors + result.non2xx,
+    failed: failed + result.errors - result.unsent + result.non2xx,
+    unsent: result.unsent,
   }
   samples.push(sample)
   truncateSync(started.accessLog!)
   console.log(
     `${sample.minute.toFixed(1).padStart(5)} min  ${sample.workers.map((one) => `${one.rssMiB.toFixed(1)} MiB ${one.descriptors} fds`).join('  ')}` +
-      `  p50 ${sample.p50Ms.toFixed(2)} p99 ${sample.p99Ms.toFixed(2)} p99.9 ${sample.p999Ms.toFixed(2)} ms  loop ${sample.loopDelayMs.toFixed(0)} ms  failed ${sample.failed}`,
+      `  p50 ${sample.p50Ms.toFixed(2)} p99 ${sample.p99Ms.toFixed(2)} p99.9 ${sample.p999Ms.toFixed(2)} ms  loop ${sample.loopDelayMs.toFixed(0)} ms  failed ${sample.failed} unsent ${sample.unsent}`,
   )
 }
 await stop(started.process)
@@ -175,6 +180,7 @@ const verdicts = samples[0]!.workers.map(({ pid }, i) => {
 })
 const requests = samples.reduce((sum, one) => sum + one.requests, 0)
 const failed = samples.reduce((sum, one) => sum + one.failed, 0)
+const unsent = samples.reduce((sum, one) => sum + one.unsent, 0)
 const replaced = samples.some(
   (one) => one.workers.map(({ pid }) => pid).join() !== samples[0]!.workers.map(({ pid }) => pid).join(),
 )
@@ -182,7 +188,7 @@ const folder = path.join(ROOT, 'bench/results')
 mkdirSync(folder, { recursive: true })
 writeFileSync(
   path.join(folder, 'soak.json'),
-  `${JSON.stringify({ rate, connections, requests, failed, verdicts, samples }, null, 1)}\n`,
+  `${JSON.stringify({ rate, connections, requests, failed, unsent, verdicts, samples }, null, 1)}\n`,
 )
 writeFileSync(path.join(folder, 'soak.html'), soakCharts(samples))
 for (const { pid, mibPerMinute, descriptorsPerMinute } of verdicts) {
@@ -191,7 +197,14 @@ for (const { pid, mibPerMinute, descriptorsPerMinute } of verdicts) {
   )
 }
 console.log(
-  `${requests} requests, ${failed} failed${replaced ? ', a worker was replaced' : ''}; bench/results/soak.html`,
+  `${requests} requests, ${failed} failed, ${unsent} unsent${replaced ? ', a worker was replaced' : ''}; bench/results/soak.html`,
 )
+const unsentShare = unsent / (requests + unsent)
+if (unsentShare > MOST_UNSENT) {
+  const percent = (unsentShare * 100).toFixed(1)
+  console.log(
+    `${percent} % of the requests could not be sent in time: ask for less with --rate, or let the machine rest`,
+  )
+}
 const grows = verdicts.some((one) => one.mibPerMinute > MOST_MIB_PER_MINUTE || one.descriptorsPerMinute > 0.5)
 process.exit(grows || failed > 0 || replaced ? 1 : 0)

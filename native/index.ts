@@ -94,6 +94,27 @@ export interface Acceptor {
   relays(): number
 }
 
+/**
+ * Sockets of this thread, told apart by numbers. What happens in a turn of the event loop is told in one call, and what is to be written
+ * comes in one; `memory` is where both find what it is about (src/wire.cc draws it). A number that is closed, or none, does nothing.
+ */
+export interface NativeWire {
+  /** The arena, and behind it 32-bit words. Bytes there last until onTurn returns. */
+  readonly memory: ArrayBuffer
+  /** With TCP_NODELAY and keep-alive. What can be wrong but the arguments is told of later. A number is used again a turn after close() at the earliest. */
+  connect(address: string, port: number): number
+  /** A character a byte, for `count` connections, 1024 at most; words[SENDS + 2i] is whom the next words[SENDS + 2i + 1] of them are for. */
+  send(text: string, count: number): void
+  /** The three of them together. False: some of it waits, and a record tells when it has left; `body` must not change until then. */
+  write(id: number, before: string, body: Uint8Array, after: string): boolean
+  /** The mark that records of reads have from now on that begin with the text. It forgets what was remembered before, whose mark may still come. */
+  remember(id: number, text: string): number
+  pause(id: number): void
+  resume(id: number): void
+  /** Nothing more is told of it. What waits to be written is lost. */
+  close(id: number): void
+}
+
 /** Opaque; wiped when it is collected. */
 export type HmacKey = { readonly __hmacKey: never }
 
@@ -127,13 +148,19 @@ export interface Native {
    * `exchange` of a chunked body that is malformed, while it can still be answered: the connection is closed when it returns.
    * ENOTSUP: this build of uWebSockets.js has no place for it.
    */
-  openGate(onBadBody: (exchange: unknown) => void): Gate
+  openGate(options: GateOptions): Gate
   /**
    * Connections of the uWebSockets.js that is loaded cost fewer system calls from here on (src/syscalls.cc); before there is one, and on a process's
    * main thread. False where that build gives no place for it: nothing has changed then. They do not keep the process.
    * @param isLastWrite one element: not 0 while the end of an answer is written whose connection ends with it
    */
   spareSyscalls(isLastWrite: Uint8Array): boolean
+  /**
+   * Once in each thread; lasts as long as that. `onTurn` is called when the poll phase is over, and before the next one, if there are
+   * records or JavaScript has set the first word behind the arena, which it takes back itself; within the poll phase when the arena is
+   * full. @param arenaBytes a multiple of 8, 64 KiB at least
+   */
+  openWire(arenaBytes: number, onTurn: (records: number) => void): NativeWire
   /** The state of HMAC-SHA256 after its key, which is padded to a block of 64 bytes (RFC 2104, section 2). Absent without OpenSSL's headers. */
   hmacKey?(key: Uint8Array): HmacKey
   /** Whether `hex`, lower case, is the MAC of the message's UTF-8 bytes, of which there are less than 4092. In constant time. */
@@ -150,7 +177,31 @@ export interface Native {
   closeFd(fd: number): void
 }
 
+export interface GateOptions {
+  readonly onBadBody: (exchange: unknown) => void
+  /** Of fields: one of them has its position, plus 1, in `marks`. */
+  readonly names: readonly string[]
+  /**
+   * Raised by one for each head that is refused: 0: its request line; 1: the end of a line; 2: an empty field name; 3: the value of a field
+   * that decides on framing; 4: by uWebSockets.js' parser. And for each connection that had a request and is closed: 5: for nothing came;
+   * 6: as its next head came too slowly.
+   */
+  readonly tallies: Float64Array
+  /** For a head, from its first byte on. Both in steps of 4 s. */
+  readonly headTimeoutMs: number
+  /** From an answer to the next head; less than 10 s is 10 s. */
+  readonly idleTimeoutMs: number
+}
+
 export interface Gate {
+  /**
+   * A word for each connection. [0] says whose request is being handled, -1 for one without a word, and is set to 0 by who has read it. That word
+   * is 1 until the answer is complete and JavaScript sets it to 0; 2 where more has come meanwhile: then resume is called for. 3: the
+   * connection ends with that answer.
+   */
+  readonly states: Int32Array
+  /** With the next turn of the loop. */
+  resume(state: number): void
   /**
    * Connections of this app pass the gate. `descriptor` is what app.getDescriptor() returns; before the app has connections.
    * `relayed`: they are the acceptor's, which puts a PROXY header before each request; in cleartext alone.
@@ -161,12 +212,27 @@ export interface Gate {
    * gate: uWebSockets.js then reads the body by its own rules.
    */
   expectBody(bytes: number, exchange: unknown): boolean
+  /**
+   * From within a request's handler: its head, a character a byte, names in lower case; null where it did not come through the gate. Where
+   * its parts are is then in `marks`, until the next call.
+   */
+  readHead(): string | null
+  /** As native/src/head_marks.h lays them out. A field whose name is among `names` has its position there, plus 1. */
+  readonly marks: Int32Array
 }
 
 interface Addon extends Omit<Native, 'accept' | 'openGate'> {
-  openGate(onBadBody: (exchange: unknown) => void): void
+  openGate(
+    onBadBody: GateOptions['onBadBody'],
+    names: readonly string[],
+    tallies: Float64Array,
+    headMs: number,
+    idleMs: number,
+  ): { states: Int32Array; marks: Int32Array }
+  resumeConnection(state: number): void
   guardApp(descriptor: number, tls: boolean, relayed: boolean): void
   expectBody(bytes: number, exchange: unknown): boolean
+  readHead(): string | null
   startAccepting(
     fd: number,
     counts: Int32Array,
@@ -203,13 +269,20 @@ function load(): Native | string {
       forgetApp,
       openGate,
       guardApp,
+      resumeConnection,
       ...rest
     } = addon
     return {
       ...rest,
-      openGate(onBadBody) {
-        openGate(onBadBody)
-        return { guard: guardApp, expectBody: rest.expectBody }
+      openGate({ onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs }) {
+        const memory = openGate(onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs)
+        return {
+          ...memory,
+          guard: guardApp,
+          expectBody: rest.expectBody,
+          readHead: rest.readHead,
+          resume: resumeConnection,
+        }
       },
       accept({ fd, counts, self, onConnection, onError, door }) {
         const handle =

@@ -8,7 +8,8 @@ const root = fileURLToPath(new URL('../', import.meta.url))
 
 /** What each folder may import besides itself; files directly in src/ by name. The order is the request's way. */
 const LAYERS = {
-  'src/config': [],
+  'src/config': ['src/config/schema'],
+  'src/config/schema': ['src/config'],
   'src/state': ['native/index', 'src/outcome'],
   'src/telemetry': ['src/config', 'src/state'],
   'src/ingress': ['src/config', 'src/outcome', 'src/deadlines', 'native/index'],
@@ -32,9 +33,14 @@ const ALSO = {
   // The record of a request, for its types: what is counted and logged is read from it.
   'src/state/counters.ts': ['src/ingress/exchange'],
   'src/telemetry/access-log.ts': ['src/ingress/exchange'],
-  // Descriptors from primary to primary, and a word to systemd.
+  // Descriptors from primary to primary, the listening socket, a word to systemd, and whether there is an addon at all.
+  'src/control/isolation.ts': ['native/index'],
+  'src/control/listening-socket.ts': ['native/index'],
   'src/control/takeover.ts': ['native/index'],
   'src/control/service-manager.ts': ['native/index'],
+  // Upstream sockets.
+  'src/proxy/lean/transport.ts': ['native/index'],
+  'src/proxy/lean/native-transport.ts': ['native/index'],
   // One reader of Connection's list for both directions.
   'src/ingress/accept.ts': ['src/proxy/headers'],
 }
@@ -93,25 +99,40 @@ const OWNED = [
   { what: 'yaml', by: ['src/config/load.ts'] },
   {
     what: 'zod',
-    by: ['src/config/load.ts', 'src/config/schema.ts', 'src/config/settings.ts', 'src/config/zod-problems.ts'],
+    by: [
+      'src/config/load.ts',
+      'src/config/schema.ts',
+      'src/config/schema/',
+      'src/config/settings.ts',
+      'src/config/zod-problems.ts',
+    ],
   },
   { what: 'pino', by: ['src/telemetry/log.ts'] },
   { what: 'sonic-boom', by: ['src/telemetry/log.ts', 'src/telemetry/line-writer.ts'] },
   { what: 'hdr-histogram-js', by: ['src/telemetry/quantiles.ts'] },
   {
     what: 'ipaddr.js',
-    by: ['src/config/compile.ts', 'src/config/schema.ts', 'src/ingress/client-address.ts', 'src/policy/addresses.ts'],
+    by: [
+      'src/config/compile.ts',
+      'src/config/route-table.ts',
+      'src/config/schema/values.ts',
+      'src/ingress/client-address.ts',
+      'src/policy/addresses.ts',
+    ],
   },
   {
     what: 'native/index',
     by: [
-      'src/primary.ts',
       'src/state/segment.ts',
       'src/ingress/gate.ts',
       'src/ingress/listen.ts',
       'src/policy/signature.ts',
+      'src/control/isolation.ts',
+      'src/control/listening-socket.ts',
       'src/control/service-manager.ts',
       'src/control/takeover.ts',
+      'src/proxy/lean/transport.ts',
+      'src/proxy/lean/native-transport.ts',
     ],
   },
 ]

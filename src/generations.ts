@@ -89,7 +89,7 @@ export function createWorker(parts: WorkerParts): Worker {
   let connections = 0
   let onQuiet: (() => void) | null = null
 
-  const gateProblem = openGate()
+  const gateProblem = openGate(counters.gate, settings)
   if (gateProblem !== '')
     log.warn({ reason: gateProblem }, 'chunked requests end their connection: no gate before the parser')
   let tlsApps = parts.certificates === null ? null : new TlsApps(parts.certificates, parts.minTlsVersion)

@@ -33,11 +33,9 @@ export const OUTCOME_CODES = Object.keys(OUTCOMES) as OutcomeCode[]
 export class Rejection {
   readonly code: OutcomeCode
   readonly status: number
-  /** As uWS wants it: `404 Not Found`. */
-  readonly statusLine: string
   readonly reason: string
-  /** Header fields after the request id, each behind a CRLF: uWS takes them as part of one value. A 401 has the route's challenge besides. */
-  readonly fields: string
+  /** Status and the fields that all of its answers have, a CRLF between them: uWS takes them as one status. A 401 has the route's challenge besides. */
+  readonly head: string
   /** The problem body up to the request id, and after it. */
   readonly bodyHead: string
   /** The connection cannot carry another request: its framing is in doubt or its body was left unread. */
@@ -47,10 +45,9 @@ export class Rejection {
     const { status, title } = OUTCOMES[code]
     this.code = code
     this.status = status
-    this.statusLine = `${status} ${title}`
+    this.head = `${status} ${title}\r\ncontent-type: application/problem+json`
     this.reason = reason
     this.closesConnection = closesConnection
-    this.fields = '\r\ncontent-type: application/problem+json'
     this.bodyHead = `{"type":"about:blank","title":"${title}","status":${status},"code":"${code}","rid":"`
   }
 }

@@ -1,189 +1,23 @@
-// The primary: opens the segment and the listening socket, starts the workers over them, checks the endpoints' health and answers the
-// admin listener. It sees no request.
-import { type AddressInfo, createServer } from 'node:net'
-import { native, nativeProblem } from '../native/index.js'
-import { compile, type RouteTable } from './config/compile.js'
-import { type Loaded, serviceEnvironment } from './config/load.js'
+// The primary: over a foundation (socket, segment) it starts the workers, checks the endpoints' health and answers the admin listener. A table
+// of contents, from the start to the end: what each thing does is in control/. It sees no request.
+import type { Loaded } from './config/load.js'
 import type { Settings } from './config/settings.js'
 import { type Admin, startAdmin } from './control/admin.js'
 import { CertificateWatch } from './control/certificate-watch.js'
+import { type Foundation, layFoundation } from './control/foundation.js'
 import { type HealthChecks, startHealthChecks } from './control/health-checks.js'
-import { Reloader, type ReloaderOptions, type ReloadResult, roomFor } from './control/reload.js'
-import { serviceManager } from './control/service-manager.js'
-import {
-  spawnProcess,
-  spawnThread,
-  WORKER_LISTEN_FD,
-  WORKER_LIVE_FD,
-  WORKER_SEGMENT_FD,
-  WORKER_STDOUT_FD,
-} from './control/spawn.js'
+import { closeSocket, openDoorAgain } from './control/listening-socket.js'
+import { Reloader, type ReloadResult } from './control/reload.js'
+import { workerKind } from './control/spawn.js'
+import { StartError } from './control/start-error.js'
 import { createStatus } from './control/status.js'
 import { Supervisor } from './control/supervisor.js'
-import { type Former, type Offer, offerTakeover, takeOver, takeoverPath } from './control/takeover.js'
+import { type Offer, offerTakeover, takeoverPath } from './control/takeover.js'
 import { watchFile } from './control/watch.js'
 import { Breaker } from './proxy/breaker.js'
-import { AddressCounts } from './state/address-counts.js'
-import { BreakerTable } from './state/breaker-table.js'
-import { CountersReader, countersBytesPerWorker, WorkerTable } from './state/counters.js'
-import { HealthTable } from './state/health-table.js'
-import { Owners } from './state/owners.js'
-import { RateTable } from './state/rate-table.js'
-import { ReplayTable } from './state/replay-table.js'
-import { openSegment, type Segment, type SegmentHandle, type SegmentSpec, segmentHandle } from './state/segment.js'
-import { createLog } from './telemetry/log.js'
-
-/** Connections the kernel queues while workers are busy or being replaced; capped by net.core.somaxconn. */
-const BACKLOG = 4096
 
 /** How often the segment's clock is written into it, for a start after the machine's next boot. */
 const TOUCH_MS = 1000
-
-export interface Isolation {
-  readonly kind: 'process' | 'thread'
-  /** Why, for the log and /status. */
-  readonly why: string
-}
-
-export interface Running {
-  readonly port: number
-  readonly adminPort: number
-  readonly isolation: Isolation
-  /** Settles when the gateway has ended: with its exit code. */
-  readonly ended: Promise<number>
-  /** SIGHUP: reads the configuration again. */
-  reload(by: ReloadResult['by']): Promise<ReloadResult>
-  /** SIGUSR2: begins to replace the workers one by one. '', or why it does not. */
-  restart(): string
-  /** SIGTERM's way out. */
-  drain(): void
-  /** Ends the workers at once, with what they have in flight. */
-  kill(): void
-}
-
-/** A start that cannot be: the message says why and what to do. */
-export class StartError extends Error {}
-
-function chooseIsolation(settings: Settings): Isolation {
-  if (settings.isolation === 'thread') return { kind: 'thread', why: 'TIDEGATE_ISOLATION=thread' }
-  if (native !== null) {
-    return {
-      kind: 'process',
-      why: settings.isolation === 'process' ? 'TIDEGATE_ISOLATION=process' : 'native addon loaded',
-    }
-  }
-  if (settings.isolation === 'process') throw new StartError(`TIDEGATE_ISOLATION=process: ${nativeProblem}`)
-  return { kind: 'thread', why: nativeProblem }
-}
-
-/** What the native acceptor does, and uWS's own listener does not. */
-function requireAcceptor(settings: Settings, isolation: Isolation): void {
-  if (isolation.kind === 'process') return
-  if (settings.proxyProtocol === 'on') {
-    throw new StartError(
-      `TIDEGATE_PROXY_PROTOCOL: "on" needs workers that are processes; they are threads here: ${isolation.why}`,
-    )
-  }
-}
-
-/** Where threads listen by themselves, SO_REUSEPORT would let a second gateway share the port unnoticed: look before. */
-function probePort(host: string, port: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer()
-    probe.once('error', reject)
-    probe.listen({ host, port, exclusive: true }, () => {
-      const free = (probe.address() as AddressInfo).port
-      probe.close(() => resolve(free))
-    })
-  })
-}
-
-function portProblem(error: unknown, settings: Settings): StartError {
-  const code = (error as NodeJS.ErrnoException).code
-  const where = `${settings.host}:${settings.port}`
-  if (code === 'EADDRINUSE') return new StartError(`TIDEGATE_PORT: ${where} is in use by another program`)
-  if (code === 'EACCES')
-    return new StartError(`TIDEGATE_PORT: not allowed to listen on ${where}; ports below 1024 need a privilege`)
-  return new StartError(`TIDEGATE_HOST, TIDEGATE_PORT: cannot listen on ${where}: ${(error as Error).message}`)
-}
-
-function segmentSpec(table: RouteTable, settings: Settings): SegmentSpec {
-  const routes = roomFor(table.routes.length)
-  return {
-    // One more: a worker that leaves and the one that replaces it are there at the same time.
-    workers: settings.workers + 1,
-    rateLimitKeys: settings.rateLimitKeys,
-    replayKeys: table.routes.some((route) => route.replayOnce) ? settings.replayKeys : 0,
-    services: table.services.length,
-    endpoints: roomFor(table.endpoints.length),
-    routes,
-    countersBytesPerWorker: countersBytesPerWorker(routes),
-    countsAddresses: settings.maxConnectionsPerAddress > 0,
-  }
-}
-
-function openState(spec: SegmentSpec, settings: Settings, isolation: Isolation, held?: number): Segment {
-  try {
-    return openSegment(spec, {
-      path: settings.state === 'none' ? null : settings.state,
-      isolation: isolation.kind,
-      held,
-    })
-  } catch (error) {
-    throw new StartError(`TIDEGATE_STATE: ${(error as Error).message}`)
-  }
-}
-
-function findFormer(settings: Settings, isolation: Isolation): Former {
-  if (isolation.kind === 'thread')
-    throw new StartError('--takeover: workers are threads, which have no socket to hand over')
-  if (settings.state === 'none')
-    throw new StartError('--takeover: TIDEGATE_STATE=none keeps nothing that could be found')
-  try {
-    return takeOver(settings.state, settings.host, settings.port)
-  } catch (error) {
-    throw new StartError(`--takeover: ${(error as Error).message}`)
-  }
-}
-
-function firstGeneration(options: ReloaderOptions): Reloader {
-  try {
-    return new Reloader(options)
-  } catch (error) {
-    // Workers of an earlier start have records that cannot be taken from them; they leave within moments.
-    throw new StartError((error as Error).message)
-  }
-}
-
-/** The first that a service manager passes on: sd_listen_fds(3). */
-const FIRST_INHERITED_FD = 3
-
-function inheritSocket(count: number, isolation: Isolation): { fd: number; port: number } {
-  if (isolation.kind === 'thread')
-    throw new StartError(`LISTEN_FDS: workers are threads, which open sockets of their own`)
-  if (count > 1) throw new StartError(`LISTEN_FDS: ${count} sockets were passed on, and one is served`)
-  try {
-    return native!.adoptListener(FIRST_INHERITED_FD)
-  } catch (error) {
-    throw new StartError(`LISTEN_FDS: ${(error as Error).message}`)
-  }
-}
-
-/** Workers that a killed primary has left behind let go of the socket within moments. */
-const ORPHANS_LEAVE_MS = 3000
-const RETRY_MS = 50
-
-async function bind(settings: Settings, hasOrphans: () => boolean): Promise<{ fd: number; port: number }> {
-  for (const untilMs = performance.now() + ORPHANS_LEAVE_MS; ; ) {
-    try {
-      return native!.listen(settings.host, settings.port, BACKLOG)
-    } catch (error) {
-      const taken = (error as NodeJS.ErrnoException).code === 'EADDRINUSE'
-      if (!taken || performance.now() > untilMs || !hasOrphans()) throw portProblem(error, settings)
-    }
-    await new Promise((resolve) => setTimeout(resolve, RETRY_MS))
-  }
-}
 
 /**
  * Starts the gateway and resolves when every worker listens.
@@ -191,357 +25,274 @@ async function bind(settings: Settings, hasOrphans: () => boolean): Promise<{ fd
  * @param takesOver from a gateway that runs
  * @throws StartError when it cannot: nothing is left running then, and one that runs goes on
  */
-export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver = false): Promise<Running> {
-  const { config, settings } = loaded
-  const draft = compile(config, settings)
-  const isolation = chooseIsolation(settings)
-  requireAcceptor(settings, isolation)
-  const log = createLog({ level: settings.logLevel })
-  const former = takesOver ? findFormer(settings, isolation) : null
-  let listenFd: number | null = null
-  let port = settings.port
-  let portTaken: StartError | null = null
-  const environment = serviceEnvironment()
-  const service = serviceManager(environment, log)
-  const socketIsKept = former?.socketIsKept ?? environment.listenFds > 0
-  if (former !== null) {
-    listenFd = former.listenFd
-    port = former.port
-  } else if (environment.listenFds > 0) {
-    ;({ fd: listenFd, port } = inheritSocket(environment.listenFds, isolation))
-  } else if (isolation.kind === 'process') {
-    try {
-      const socket = native!.listen(settings.host, settings.port, BACKLOG)
-      listenFd = socket.fd
-      port = socket.port
-    } catch (error) {
-      portTaken = portProblem(error, settings)
-      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw portTaken
-    }
-  } else {
-    port = await probePort(settings.host, port).catch((error: unknown) => {
-      throw portProblem(error, settings)
+export async function startPrimary(loaded: Loaded, load: () => Loaded, takesOver = false): Promise<Primary> {
+  const primary = new Primary(await layFoundation(loaded, takesOver), load)
+  await primary.start()
+  return primary
+}
+
+export class Primary {
+  readonly port: number
+  /** As soon as it has started. */
+  adminPort = 0
+  /** Settles when the gateway has ended: with its exit code. */
+  readonly ended: Promise<number>
+  private readonly foundation: Foundation
+  private readonly settings: Settings
+  private readonly isolation: 'process' | 'thread'
+  private readonly reloader: Reloader
+  private readonly certificates: CertificateWatch | null
+  private readonly supervisor: Supervisor
+  private admin: Admin | null = null
+  private checks: HealthChecks | null = null
+  private offer: Offer | null = null
+  private touch: NodeJS.Timeout | undefined
+  private unwatch: () => void = () => {}
+  private leaving = false
+  private end: (code: number) => void = () => {}
+
+  /** @throws StartError before anything runs */
+  constructor(foundation: Foundation, load: () => Loaded) {
+    this.foundation = foundation
+    this.settings = foundation.loaded.settings
+    this.isolation = foundation.isolation.kind
+    this.port = foundation.socket.port
+    this.ended = new Promise((resolve) => {
+      this.end = resolve
     })
+    this.reloader = this.prepareConfiguration(load)
+    this.certificates = this.watchCertificates()
+    this.supervisor = this.prepareWorkers()
   }
 
-  const spec = segmentSpec(draft, settings)
-  let segment: Segment
-  try {
-    segment = openState(spec, settings, isolation, former?.segmentFd)
-  } catch (error) {
-    throw portTaken ?? error
-  }
-  const nowUs = (): number => segment.nowUs()
-  const owners = new Owners(segment)
-  const breakers = new BreakerTable(segment)
-  // To read, and to release what a dead worker held: the primary takes no charge, so its owner index does not matter.
-  const rates = new RateTable(segment, 0)
-  const replays = new ReplayTable(segment, 0)
-  /** Workers of an earlier primary that have not left yet. */
-  let orphans = owners.taken()
-  const buryOrphans = (): void => {
-    orphans = orphans.filter((owner) => {
-      if (owners.isAlive(owner)) return true
-      giveBack(owner)
-      return false
-    })
-  }
-  const giveBack = (owner: number): void => {
-    breakers.releaseWorker(owner)
-    rates.release(owner)
-    replays.release(owner)
-    owners.free(owner)
-  }
-  const hasOrphans = (): boolean => {
-    buryOrphans()
-    return orphans.length > 0 || offer?.isTaken === true
-  }
-  let offer: Offer | null = null
-  if (portTaken !== null) {
-    const socket = await bind(settings, hasOrphans)
-    listenFd = socket.fd
-    port = socket.port
+  /** @throws StartError once what was begun is ended */
+  async start(): Promise<void> {
+    const { log, service, state } = this.foundation
+    await this.startServing()
+    this.checks = startHealthChecks({ table: state.health, services: this.reloader.table.services, log })
+    this.keepHouse()
+    if (this.isolation === 'process' && this.settings.state !== 'none') this.offer = this.offerTakeover()
+    const { host, adminHost } = this.settings
+    log.info({ host, port: this.port, adminHost, adminPort: this.adminPort }, 'listening')
+    service.ready()
   }
 
-  const slots = new WorkerTable(segment, spec.workers)
-  slots.reset(settings.workers)
-  const health = new HealthTable(segment, spec.endpoints)
-  const counters = new CountersReader(segment, spec.workers, spec.routes)
-  const addresses = new AddressCounts(segment)
-  log.info(
-    {
-      workers: settings.workers,
-      isolation: isolation.kind,
-      why: isolation.why,
-      state: segment.notice,
-      node: process.versions.node,
-      ...(former === null ? {} : { takesOverFrom: former.pid }),
-      ...(orphans.length > 0 ? { orphans: orphans.length } : {}),
-    },
-    'starting',
-  )
+  /** SIGHUP: reads the configuration again. */
+  reload(by: ReloadResult['by']): Promise<ReloadResult> {
+    return this.reloader.reload(by)
+  }
 
-  let end: (code: number) => void
-  const ended = new Promise<number>((resolve) => {
-    end = resolve
-  })
-  let allListen: () => void
-  let hopeless: (error: StartError) => void
-  const listening = new Promise<void>((resolve, reject) => {
-    allListen = resolve
-    hopeless = reject
-  })
-  let checks: HealthChecks | null = null
-  const reloader = firstGeneration({
-    loaded,
-    load,
-    spec,
-    breakers,
-    counters,
-    health,
-    hasOrphans,
-    log,
-    oldest: () => supervisor.oldestGeneration,
-    onBegin: () => service.reloading(),
-    onEnd: () => service.ready(),
-    publish: async (generation, table) => {
-      await supervisor.reload(generation)
-      checks?.update(table.services)
-    },
-  })
-  const handle: SegmentHandle =
-    listenFd === null
-      ? segmentHandle(segment)
-      : {
-          kind: 'mapped',
-          fd: WORKER_SEGMENT_FD,
-          bytes: segment.bytes,
-          liveFd: WORKER_LIVE_FD,
-          liveBytes: segment.live.byteLength,
-        }
-  const certificates = watchCertificates()
-  const supervisor: Supervisor = new Supervisor({
-    workers: settings.workers,
-    table: slots,
-    nowUs,
-    log,
-    memoryMaxBytes: isolation.kind === 'process' ? settings.workerMemoryMaxBytes : 0,
-    drainTimeoutMs: settings.drainTimeoutMs,
-    spawn: () =>
-      listenFd === null
-        ? spawnThread(settings.maxHeaderBytes)
-        : spawnProcess(segment, listenFd, settings.maxHeaderBytes),
-    startMessage: (slot, pid) => {
-      const owner = owners.take(pid)
-      if (owner < 0) {
-        log.error('no owner index is free for another worker: waiting for workers of an earlier start to leave')
-        return null
-      }
-      return {
-        type: 'start',
-        slot,
-        owner,
-        generation: reloader.generation,
-        settings,
-        segment: handle,
-        spec,
-        listenFd: listenFd === null ? null : WORKER_LISTEN_FD,
-        isSocketShared: socketIsKept || former !== null,
-        port,
-        stdoutFd: listenFd === null ? 1 : WORKER_STDOUT_FD,
-        certificates: certificates?.current ?? null,
-      }
-    },
-    onListening: (slot, workerPort, uwsVersion) => {
-      port = workerPort
-      log.info({ slot, port, uWebSockets: uwsVersion }, 'worker listens')
-      if (supervisor.ready) allListen()
-    },
-    onGone: (owner, slot) => {
-      addresses.release(slot)
-      giveBack(owner)
-    },
-    onHopeless: (reason) => hopeless(new StartError(`no worker can start: ${reason}`)),
-  })
-
-  let leaving = false
-  const status = createStatus({
-    reloader,
-    segment,
-    isolation,
-    slots,
-    health,
-    breakers,
-    rates,
-    certificates,
-    replays,
-    counters,
-    supervisor,
-    workers: settings.workers,
-    isLeaving: () => leaving,
-  })
-  const restart = (): string => {
-    if (isolation.kind === 'thread') return 'workers are threads, and those cannot be replaced one by one'
-    if (leaving) return 'the gateway is draining'
-    void supervisor.restart()
+  /** SIGUSR2: begins to replace the workers one by one. '', or why it does not. */
+  restart(): string {
+    if (this.isolation === 'thread') return 'workers are threads, and those cannot be replaced one by one'
+    if (this.leaving) return 'the gateway is draining'
+    void this.supervisor.restart()
     return ''
   }
-  const openAdmin = (adminPort: number): Promise<Admin> =>
-    startAdmin({
-      host: settings.adminHost,
-      port: adminPort,
-      log,
-      ...status,
-      holdBreaker: (name, as) => {
-        const service = reloader.table.services.find((one) => one.name === name && one.breaker !== null)
-        if (service === undefined) return false
-        // The primary makes no calls, so the index of the worker whose permits these would be does not matter.
-        const breaker = new Breaker(breakers, service, 0)
-        breaker.onChange = (change) => log.warn({ service: name, ...change }, 'breaker changed state')
-        breaker.hold(as, nowUs())
-        return true
-      },
-      reload: () => reloader.reload('admin'),
-      restart,
-    }).catch((error: Error) => {
-      throw new StartError(error.message)
-    })
-  // A gateway that is taken over has the port until we are sure of ourselves.
-  let admin: Admin | null = former === null ? await openAdmin(settings.adminPort) : null
-  supervisor.start()
-  try {
-    await listening
-    if (former !== null) {
-      await former.takeAdmin()
-      admin = await openAdmin(settings.adminPort)
-      await former.ready()
-    }
-  } catch (error) {
-    // Connections that ours have accepted beside its own are answered yet.
-    if (former === null) supervisor.killAll()
-    else await supervisor.drain(false)
-    certificates?.stop()
-    await admin?.close()
-    former?.giveUp()
-    throw error instanceof StartError ? error : new StartError((error as Error).message)
-  }
-  const adminPort = admin!.port
-  checks = startHealthChecks({ table: health, services: reloader.table.services, log })
-  /** The last thing that workers of a killed primary do is to shut the door for good. Where the socket was theirs and is ours, it is opened again. */
-  function openDoor(): void {
-    const isTheirs = former !== null || (socketIsKept && orphans.length > 0)
-    if (listenFd !== null && isTheirs && !leaving) native!.adoptListener(listenFd)
-  }
-  const touch = setInterval(() => {
-    segment.touch()
-    buryOrphans()
-    openDoor()
-  }, TOUCH_MS)
-  openDoor()
-  const unwatch =
-    settings.watchConfig === 'on' ? watchFile(settings.configFile, () => void reloader.reload('file')) : () => {}
 
-  if (isolation.kind === 'process' && settings.state !== 'none') {
-    offer = offerTakeover({
+  /** SIGTERM's way out. */
+  drain(): void {
+    void this.leave(true)
+  }
+
+  /** Ends the workers at once, with what they have in flight. */
+  kill(): void {
+    if (this.isolation === 'process') this.supervisor.killAll()
+    // Ended under their uWS, threads abort the process: a core dump for nothing.
+    else process.kill(process.pid, 'SIGKILL')
+  }
+
+  // What it is made of.
+
+  private prepareConfiguration(load: () => Loaded): Reloader {
+    const { loaded, state, log, service } = this.foundation
+    try {
+      return new Reloader({
+        loaded,
+        load,
+        state,
+        isChangingHands: () => this.offer?.isTaken === true,
+        log,
+        oldest: () => this.supervisor.oldestGeneration,
+        onBegin: () => service.reloading(),
+        onEnd: () => service.ready(),
+        publish: async (generation, table) => {
+          await this.supervisor.reload(generation)
+          this.checks?.update(table.services)
+        },
+      })
+    } catch (error) {
+      // Workers of an earlier start have records that cannot be taken from them; they leave within moments.
+      throw new StartError((error as Error).message)
+    }
+  }
+
+  private watchCertificates(): CertificateWatch | null {
+    const { tls } = this.foundation.loaded.config
+    if (tls === undefined) return null
+    return new CertificateWatch(tls, this.foundation.log, (changed) =>
+      this.supervisor.tell({ type: 'certificates', certificates: changed }),
+    )
+  }
+
+  private prepareWorkers(): Supervisor {
+    const { settings } = this
+    const { socket, state, log } = this.foundation
+    const kind = workerKind(state.segment, socket.fd, settings.maxHeaderBytes)
+    return new Supervisor({
+      workers: settings.workers,
+      table: state.workers,
+      nowUs: () => state.segment.nowUs(),
+      log,
+      memoryMaxBytes: this.isolation === 'process' ? settings.workerMemoryMaxBytes : 0,
+      drainTimeoutMs: settings.drainTimeoutMs,
+      spawn: kind.spawn,
+      startMessage: (slot, pid) => {
+        const owner = state.takeOwner(pid)
+        if (owner < 0) {
+          log.error('no owner index is free for another worker: waiting for workers of an earlier start to leave')
+          return null
+        }
+        return {
+          type: 'start',
+          slot,
+          owner,
+          generation: this.reloader.generation,
+          settings,
+          ...kind.shares,
+          spec: state.spec,
+          isSocketShared: socket.isKept || socket.isFormers,
+          port: socket.port,
+          certificates: this.certificates?.current ?? null,
+        }
+      },
+      onGone: (owner, slot) => state.workerGone(owner, slot),
+    })
+  }
+
+  private async openAdmin(port: number): Promise<Admin> {
+    const { settings, reloader, certificates, supervisor } = this
+    const { isolation, state, log } = this.foundation
+    const isLeaving = (): boolean => this.leaving
+    const { workers } = settings
+    try {
+      return await startAdmin({
+        host: settings.adminHost,
+        port,
+        log,
+        ...createStatus({ reloader, state, isolation, certificates, supervisor, workers, isLeaving }),
+        holdBreaker: (name, as) => this.holdBreaker(name, as),
+        reload: () => reloader.reload('admin'),
+        restart: () => this.restart(),
+      })
+    } catch (error) {
+      throw new StartError((error as Error).message)
+    }
+  }
+
+  private holdBreaker(name: string, as: 'open' | 'closed' | null): boolean {
+    const { state, log } = this.foundation
+    const service = this.reloader.table.services.find((one) => one.name === name && one.breaker !== null)
+    if (service === undefined) return false
+    // The primary makes no calls, so the index of the worker whose permits these would be does not matter.
+    const breaker = new Breaker(state.breakers, service, 0)
+    breaker.onChange = (change) => log.warn({ service: name, ...change }, 'breaker changed state')
+    breaker.hold(as, state.segment.nowUs())
+    return true
+  }
+
+  // From the start to the end.
+
+  private async startServing(): Promise<void> {
+    const { settings, supervisor } = this
+    const { former } = this.foundation
+    // A gateway that is taken over has the port until we are sure of ourselves.
+    if (former === null) this.admin = await this.openAdmin(settings.adminPort)
+    try {
+      await supervisor.start()
+      if (former !== null) {
+        await former.takeAdmin()
+        this.admin = await this.openAdmin(settings.adminPort)
+        await former.ready()
+      }
+    } catch (error) {
+      // Connections that ours have accepted beside its own are answered yet.
+      if (former === null) supervisor.killAll()
+      else await supervisor.drain(false)
+      this.certificates?.stop()
+      await this.admin?.close()
+      former?.giveUp()
+      throw error instanceof StartError ? error : new StartError((error as Error).message)
+    }
+    this.adminPort = this.admin!.port
+  }
+
+  private keepHouse(): void {
+    const { settings, reloader } = this
+    const { state } = this.foundation
+    this.touch = setInterval(() => {
+      state.segment.touch()
+      state.buryOrphans()
+      this.openDoor()
+    }, TOUCH_MS)
+    this.openDoor()
+    if (settings.watchConfig === 'on') {
+      this.unwatch = watchFile(settings.configFile, () => void reloader.reload('file'))
+    }
+  }
+
+  /** Orphans whose socket is ours now shut its door when they leave. */
+  private openDoor(): void {
+    const { socket, state } = this.foundation
+    const isTheirs = socket.isFormers || (socket.isKept && state.orphanCount > 0)
+    if (isTheirs && !this.leaving) openDoorAgain(socket)
+  }
+
+  private offerTakeover(): Offer {
+    const { settings, port } = this
+    const { socket, state, log } = this.foundation
+    return offerTakeover({
       path: takeoverPath(settings.state),
       host: settings.host,
       port,
-      socketIsKept,
-      listenFd: listenFd!,
-      segmentFd: segment.fd,
+      socketIsKept: socket.isKept,
+      listenFd: socket.fd!,
+      segmentFd: state.segment.fd,
       log,
-      releaseAdmin: () => (leaving ? null : admin!.close()),
+      releaseAdmin: () => (this.leaving ? null : this.admin!.close()),
       restoreAdmin: () =>
-        void openAdmin(adminPort).then(
+        void this.openAdmin(this.adminPort).then(
           (again) => {
-            admin = again
+            this.admin = again
           },
           (error: Error) => log.error({ err: error }, 'the admin listener cannot be opened again'),
         ),
-      leave: () => void drain(false),
+      leave: () => void this.leave(false),
     })
   }
 
-  log.info({ host: settings.host, port, adminHost: settings.adminHost, adminPort }, 'listening')
-  service.ready()
-
-  function watchCertificates(): CertificateWatch | null {
-    if (config.tls === undefined) return null
-    try {
-      return new CertificateWatch(config.tls, log, (changed) =>
-        supervisor.tell({ type: 'certificates', certificates: changed }),
-      )
-    } catch (error) {
-      throw new StartError(`tls: ${(error as Error).message}`)
-    }
-  }
-
   /** @param last nobody else accepts from the listening socket */
-  async function drain(last: boolean): Promise<void> {
-    if (leaving) return
-    leaving = true
+  private async leave(last: boolean): Promise<void> {
+    if (this.leaving) return
+    this.leaving = true
+    const { log, service, socket, state } = this.foundation
     service.stopping()
-    unwatch()
-    offer?.close()
-    const { shutdownDelayMs } = settings
+    this.unwatch()
+    this.offer?.close()
+    const { shutdownDelayMs } = this.settings
     if (shutdownDelayMs > 0 && last) {
       log.info({ shutdownDelayMs }, 'not ready any more, serving on')
       await new Promise((resolve) => setTimeout(resolve, shutdownDelayMs))
     }
     log.info('draining')
-    certificates?.stop()
-    checks?.stop()
-    // The workers close theirs, once they have let in who is in its queue.
-    if (listenFd !== null) native!.closeFd(listenFd)
-    await supervisor.drain(last && !socketIsKept)
-    clearInterval(touch)
-    segment.touch()
-    await admin?.close()
+    this.certificates?.stop()
+    this.checks?.stop()
+    closeSocket(socket)
+    await this.supervisor.drain(last && !socket.isKept)
+    clearInterval(this.touch)
+    state.segment.touch()
+    await this.admin?.close()
     log.info('ended')
-    end(0)
+    this.end(0)
   }
-  return {
-    port,
-    adminPort,
-    isolation,
-    ended,
-    reload: (by) => reloader.reload(by),
-    restart,
-    drain: () => void drain(true),
-    kill: () => {
-      if (listenFd !== null) supervisor.killAll()
-      // Ended under their uWS, threads abort the process: a core dump for nothing.
-      else process.kill(process.pid, 'SIGKILL')
-    },
-  }
-}
-
-/** `tidegate start`: runs until a signal ends it. A second signal does not wait for what is in flight. */
-export async function runPrimary(
-  loaded: Loaded,
-  load: () => Loaded,
-  onListening: (running: Running) => void,
-  takesOver = false,
-): Promise<number> {
-  let running: Running | null = null
-  let signals = 0
-  const stop = (): void => {
-    // Nothing is served yet; workers leave with the primary.
-    if (running === null) process.exit(0)
-    if (signals++ === 0) return running.drain()
-    running.kill()
-    process.exit(1)
-  }
-  // Before the start: a signal that comes while it lasts, or right behind the line that says it is over, has its default action else.
-  process.on('SIGTERM', stop)
-  process.on('SIGINT', stop)
-  // Their default action is to end the process, and what they ask for is not worth that while it starts.
-  process.on('SIGHUP', () => void running?.reload('signal'))
-  process.on('SIGUSR2', () => {
-    const problem = running?.restart() ?? ''
-    if (problem !== '') process.emitWarning(problem)
-  })
-  running = await startPrimary(loaded, load, takesOver)
-  onListening(running)
-  return running.ended
 }

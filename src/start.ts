@@ -1,8 +1,9 @@
-// `tidegate start`: runs the primary until it ends, and tells a person at a terminal where it listens. The demo's origin lives in this
-// process, next to a primary that sees no request.
+// `tidegate start`: runs the primary until it ends, asks of it what signals ask, and tells a person at a terminal where it listens. The demo's
+// origin lives in this process, next to a primary that sees no request.
 import { type Loaded, loadConfig } from './config/load.js'
+import { StartError } from './control/start-error.js'
 import { demoConfig, demoCurl, startDemoOrigin } from './demo.js'
-import { type Running, runPrimary, StartError } from './primary.js'
+import { type Primary, startPrimary } from './primary.js'
 
 export { StartError }
 
@@ -10,7 +11,7 @@ export { StartError }
 export function startGateway(loaded: Loaded, takesOver: boolean): Promise<number> {
   // The same file, whatever the environment says by then: settings are read once.
   const load = (): Loaded => loadConfig({ file: loaded.settings.configFile })
-  const onListening = (running: Running): void => {
+  const onListening = (running: Primary): void => {
     if (process.stdout.isTTY) process.stdout.write(banner(loaded, running))
   }
   return runPrimary(loaded, load, onListening, takesOver)
@@ -29,7 +30,37 @@ export async function startDemo(): Promise<number> {
   }
 }
 
-function banner({ settings, config, origin }: Loaded, running: Running): string {
+/** Runs until a signal ends it. A second signal does not wait for what is in flight. */
+async function runPrimary(
+  loaded: Loaded,
+  load: () => Loaded,
+  onListening: (running: Primary) => void,
+  takesOver = false,
+): Promise<number> {
+  let running: Primary | null = null
+  let signals = 0
+  const stop = (): void => {
+    // Nothing is served yet; workers leave with the primary.
+    if (running === null) process.exit(0)
+    if (signals++ === 0) return running.drain()
+    running.kill()
+    process.exit(1)
+  }
+  // Before the start: a signal that comes while it lasts, or right behind the line that says it is over, has its default action else.
+  process.on('SIGTERM', stop)
+  process.on('SIGINT', stop)
+  // Their default action is to end the process, and what they ask for is not worth that while it starts.
+  process.on('SIGHUP', () => void running?.reload('signal'))
+  process.on('SIGUSR2', () => {
+    const problem = running?.restart() ?? ''
+    if (problem !== '') process.emitWarning(problem)
+  })
+  running = await startPrimary(loaded, load, takesOver)
+  onListening(running)
+  return running.ended
+}
+
+function banner({ settings, config, origin }: Loaded, running: Primary): string {
   const workers = `${settings.workers} ${settings.workers === 1 ? 'worker' : 'workers'}`
   return `
 tidegate listens on ${url(settings.host, running.port, config.tls === undefined ? 'http' : 'https')} (${workers}, ${origin})

@@ -142,7 +142,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
 
   /** The exchange's service: the route's own, or the one that stands in for it. */
   function call(exchange: Exchange): void {
-    exchange.upstreamStartUs = nowUs()
+    // Who has waited for something is watched; all else is still in the loop turn it came in.
+    exchange.upstreamStartUs = exchange.watched ? nowUs() : exchange.startUs
     const refused = upstreams.pick(exchange) ?? askBreaker(exchange)
     if (refused !== null) return reject(exchange, refused)
     watch(exchange)

@@ -9,13 +9,14 @@ import type { Load, LoadResult } from './load.js'
 export interface ChildResult extends Omit<LoadResult, 'latencyUs'> {
   readonly latencyUs: string
   readonly lagUs?: string
+  readonly unsent?: number
 }
 
 export async function runChild(
   script: string,
   load: Load,
   extra: object = {},
-): Promise<LoadResult & { lagUs?: string }> {
+): Promise<LoadResult & { lagUs?: string; unsent?: number }> {
   const file = fileURLToPath(new URL(script, import.meta.url))
   const child = start(process.execPath, [file, JSON.stringify({ ...load, ...extra })], load.cpus)
   let text = ''

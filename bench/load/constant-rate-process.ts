@@ -12,6 +12,8 @@ import type { ChildResult } from './child-load.js'
 import type { Load } from './load.js'
 
 const NAP_MS = 0.1
+/** Once the last is due: for those that no connection was free for yet, and then for the answers to all that were sent. */
+const LAST_SENT_MS = 2000
 const LAST_ANSWERS_MS = 2000
 
 const load = JSON.parse(process.argv[2]!) as Load & { requestsPerSecond: number }
@@ -91,19 +93,21 @@ class Connection {
 function turn(): void {
   const nowMs = performance.now()
   const waited = free.length === 0
-  while (sent < total && free.length > 0) {
+  const overMs = t0 + load.durationMs + LAST_SENT_MS
+  const isOver = nowMs > overMs
+  while (!isOver && sent < total && free.length > 0) {
     const dueMs = t0 + sent * everyMs
     if (dueMs > nowMs) break
     if (!waited) record(lagUs, (nowMs - dueMs) * 1000)
     free.shift()!.send(dueMs)
     sent++
   }
-  if (answered === total || nowMs > t0 + load.durationMs + LAST_ANSWERS_MS) {
+  if (answered === (isOver ? sent : total) || nowMs > overMs + LAST_ANSWERS_MS) {
     finish(nowMs)
     return
   }
   const untilDueMs = t0 + sent * everyMs - nowMs
-  if (untilDueMs > 0 || free.length === 0)
+  if (untilDueMs > 0 || free.length === 0 || isOver)
     Atomics.wait(nap, 0, 0, Math.min(NAP_MS, untilDueMs > 0 ? untilDueMs : NAP_MS))
   setImmediate(turn)
 }
@@ -116,6 +120,7 @@ function finish(nowMs: number): void {
     requests: answered,
     durationMs: nowMs - t0,
     errors: errors + total - answered,
+    unsent: total - sent,
     non2xx,
     latencyUs: encode(latencyUs),
     lagUs: encode(lagUs),

@@ -9,9 +9,11 @@ export const CONSTANT_RATE = 'constant-rate'
 export interface RateResult extends LoadResult {
   /** How late the generator itself was although a connection was free. */
   readonly generatorLagUs: Histogram
+  /** Those of the errors that are requests which never left: no connection was free until the end. */
+  readonly unsent: number
 }
 
 export async function constantRate(load: Load, requestsPerSecond: number): Promise<RateResult> {
-  const { lagUs, ...result } = await runChild('./constant-rate-process.js', load, { requestsPerSecond })
-  return { ...result, generatorLagUs: decode(lagUs!) }
+  const { lagUs, unsent, ...result } = await runChild('./constant-rate-process.js', load, { requestsPerSecond })
+  return { ...result, generatorLagUs: decode(lagUs!), unsent: unsent! }
 }

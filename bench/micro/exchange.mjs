@@ -2,6 +2,7 @@
 import { compile } from '../../dist/src/config/compile.js'
 import { loadConfig } from '../../dist/src/config/load.js'
 import { Exchange } from '../../dist/src/ingress/exchange.js'
+import { Fields } from '../../dist/src/ingress/fields.js'
 
 export const HEADERS = [
   ['host', 'demo.i.com'],
@@ -21,7 +22,7 @@ export function table(yaml) {
 
 /** As it is when the answer has been sent. */
 export function finished(routes) {
-  const exchange = new Exchange(null, 1_700_000_000_000_000, 'GET', '/orders/12345', '', HEADERS)
+  const exchange = new Exchange(null, 1_700_000_000_000_000, 'GET', '/orders/12345', '', Fields.of(HEADERS))
   exchange.host = 'demo.i.com'
   exchange.peerAddress = '192.0.2.17'
   exchange.clientAddress = '192.0.2.17'

@@ -1,5 +1,5 @@
 // proxy/headers.ts: the upstream request's header fields from the caller's.
-import { upstreamHeaders } from '../../dist/src/proxy/headers.js'
+import { upstreamFields } from '../../dist/src/proxy/headers.js'
 import { finished, table } from './exchange.mjs'
 import { measure } from './measure.mjs'
 
@@ -8,4 +8,4 @@ const routes = table(
 )
 const exchange = finished(routes)
 
-measure('upstreamHeaders, 8 fields of a caller', () => upstreamHeaders(exchange, '127.0.0.1:9000'))
+measure('upstreamFields, 8 fields of a caller', () => upstreamFields(exchange, '127.0.0.1:9000'))

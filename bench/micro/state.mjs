@@ -3,6 +3,7 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { Exchange } from '../../dist/src/ingress/exchange.js'
+import { Fields } from '../../dist/src/ingress/fields.js'
 import { createRateLimit } from '../../dist/src/policy/rate-limit.js'
 import { Breaker, OUTCOME } from '../../dist/src/proxy/breaker.js'
 import { BreakerTable } from '../../dist/src/state/breaker-table.js'
@@ -80,7 +81,7 @@ async function main() {
     return decide(`new-${i}`, nowUs) + 1
   })
 
-  const exchange = new Exchange(null, nowUs, 'GET', '/', undefined, ['x-key', 'abcdef'])
+  const exchange = new Exchange(null, nowUs, 'GET', '/', undefined, Fields.of(['x-key', 'abcdef']))
   exchange.clientAddress = '192.0.2.17'
   const limit = (name, kind) => ({
     name,
@@ -160,8 +161,10 @@ function byFill(fills) {
 }
 
 async function against(segment, what, keys, decide) {
-  const child = fork(import.meta.filename, ['rival'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc', segment.fd] })
-  child.send({ bytes: segment.bytes, keys })
+  const child = fork(import.meta.filename, ['rival'], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc', segment.fd, segment.liveFd],
+  })
+  child.send({ bytes: segment.bytes, liveBytes: segment.live.byteLength, keys })
   await once(child, 'message')
   const names = Array.from({ length: keys }, (_, i) => `rival-${i}`)
   const nowUs = segment.nowUs()
@@ -171,8 +174,8 @@ async function against(segment, what, keys, decide) {
 }
 
 async function rival() {
-  const [{ bytes, keys }] = await once(process, 'message')
-  const segment = attachSegment({ kind: 'mapped', fd: 4, bytes })
+  const [{ bytes, liveBytes, keys }] = await once(process, 'message')
+  const segment = attachSegment({ kind: 'mapped', fd: 4, bytes, liveFd: 5, liveBytes })
   const { decide } = tables(segment, 1)
   const names = Array.from({ length: keys }, (_, i) => `rival-${i}`)
   const nowUs = segment.nowUs()

@@ -1,5 +1,6 @@
 // tidegate as its users start it: a config file, a few variables, `tidegate start`. `root` is the checkout it is built in, so that two
 // revisions can be compared.
+import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { get } from 'node:http'
 import path from 'node:path'
@@ -19,7 +20,7 @@ export function tidegate(name: string, root: string, variant: Variant = {}): Tar
     jobs: ['bare', 'whole'],
     async available() {
       if (!existsSync(cli)) return { missing: 'a build of tidegate', install: 'npm run build' }
-      if (variant.pipelining !== undefined && !understandsPipelining(root)) {
+      if (variant.pipelining !== undefined && !understandsPipelining(cli)) {
         return { missing: 'pipelining in this build', install: 'nothing to install: a later revision has it' }
       }
       return {
@@ -84,9 +85,9 @@ function environment(): NodeJS.ProcessEnv {
 }
 
 /** The option is in the schema of the builds that have it. */
-function understandsPipelining(root: string): boolean {
-  const schema = path.join(root, 'dist/src/config/schema.js')
-  return existsSync(schema) && readFileSync(schema, 'utf8').includes('pipelining')
+function understandsPipelining(cli: string): boolean {
+  const { stdout } = spawnSync(process.execPath, [cli, 'schema'], { encoding: 'utf8' })
+  return stdout.includes('"pipelining"')
 }
 
 function answers200(port: number, target: string): Promise<boolean> {

@@ -65,5 +65,6 @@ void registerHmac(napi_env env, napi_value exports);
 void registerHandover(napi_env env, napi_value exports);
 void registerGate(napi_env env, napi_value exports);
 void registerSyscalls(napi_env env, napi_value exports);
+void registerWire(napi_env env, napi_value exports);
 
 }  // namespace tidegate

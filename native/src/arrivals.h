@@ -19,7 +19,14 @@ class Watched {
   ~Watched() = default;
 };
 
-// A connection that is in our hands: in the list of all of them, since most have a deadline.
+class Member;
+
+struct Members {
+  Member* first = nullptr;
+  Member* last = nullptr;
+};
+
+// A connection that is in our hands: in a list of all of its kind, since most have a deadline.
 class Member {
  public:
   virtual ~Member() = default;
@@ -29,6 +36,7 @@ class Member {
   // Closes what it has, without a word.
   virtual void abandon() = 0;
 
+  Members* of = nullptr;
   Member* before = nullptr;
   Member* after = nullptr;
   uint64_t deadlineMs = 0;  // of the loop's clock; 0: none
@@ -151,7 +159,8 @@ class Arrivals {
   Descriptor set_;
   uv_poll_t poll_;
   uv_timer_t sweep_;
-  Member* first_ = nullptr;
+  Members waiters_;  // with one timeout for all, so that who came first is due first
+  Members relays_;   // and their lines, whose deadlines come and go
   std::vector<Member*> dead_;
   bool stopping_ = false;
   uint64_t patientUntilMs_ = 0;  // with those who wait, when it stops

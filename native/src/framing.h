@@ -36,8 +36,7 @@ struct Flow {
   char tail[9] = {'-', '-', '-', '-', '-', '-', '-', '-', '-'};  // the end of what has come of target and version
   bool blank = false;          // there was one before that
   std::string absolute;        // scheme and authority of a target in absolute-form, until they are handed on as a field
-  char line[20] = {};          // the beginning of the line that a part of a head ended in
-  uint8_t lineLength = 0;
+  std::string head;            // what has been handed on of a head, where it comes in pieces
   bool first = true;           // no chunk has been handed on yet
   uint64_t bytes = 0;          // of the body or the chunk, still to come
   size_t announcedBytes = 0;   // of a PROXY header, in all
@@ -169,7 +168,6 @@ inline Head passHead(Flow& flow, int tls, bool relayed, char** p, char** start, 
         ++*p;
         *insertion = {*p, "Tidegate-Target:\x7f" + flow.absolute.substr(strlen(kSchemes[tls])) + "\r\n"};
         flow.absolute.clear();
-        flow.lineLength = 0;
         return Head::kInsert;
       case At::kLineStart:
         if (c == ':') return Head::kBad;
@@ -193,28 +191,16 @@ inline bool isWide(const char* from, const char* to) {
   return all >= 0x80;
 }
 
-// The line that [from, to) ends in may go on in the next part.
-inline void keepLine(Flow& flow, const char* from, const char* to) {
-  const auto* lf = static_cast<const char*>(memrchr(from, '\n', static_cast<size_t>(to - from)));
-  if (lf != nullptr) {
-    flow.lineLength = 0;
-    from = lf + 1;
-  }
-  while (from < to && flow.lineLength < sizeof flow.line) flow.line[flow.lineLength++] = *from++;
-}
-
-// Whether a field that decides where the request goes or ends has bytes over 127 in this part of the head.
-inline bool hasWideFraming(Flow flow, const char* from, const char* to) {
-  while (from < to) {
-    const auto* lf = static_cast<const char*>(memchr(from, '\n', static_cast<size_t>(to - from)));
-    const char* next = lf == nullptr ? to : lf + 1;
-    for (const char* c = from; c < next && flow.lineLength < sizeof flow.line;) flow.line[flow.lineLength++] = *c++;
+// Whether a field that decides where the request goes or ends has bytes over 127.
+inline bool hasWideFraming(const std::string& head) {
+  for (size_t line = 0; line < head.size();) {
+    const size_t lf = head.find('\n', line);
+    const size_t next = lf == std::string::npos ? head.size() : lf + 1;
     for (const char* name : {"host:", "content-length:", "transfer-encoding:"}) {
       const size_t length = strlen(name);
-      if (flow.lineLength >= length && strncasecmp(flow.line, name, length) == 0 && isWide(from, next)) return true;
+      if (next - line >= length && strncasecmp(&head[line], name, length) == 0 && isWide(&head[line], &head[next])) return true;
     }
-    flow.lineLength = 0;
-    from = next;
+    line = next;
   }
   return false;
 }
@@ -317,24 +303,39 @@ Chunks passChunks(Sink& sink, Flow& flow, char** p, char* end) {
   return Chunks::kMore;
 }
 
-enum class Passed { kOpen, kClosed, kBadHead, kBadBody };
+// kHeld: what is left is not to be handed on before the sink has answered what was. kBad…: what is wrong with a head, or a chunked body.
+enum class Passed { kOpen, kClosed, kHeld, kBadLine, kBadLineEnd, kBadFieldName, kBadFieldValue, kBadBody };
 
-// Bytes that have come. A sink takes what is handed on, each call false where that has ended the connection, and then `flow` is not touched:
+inline Passed faultAt(At at) {
+  switch (at) {
+    case At::kBeforeLf: case At::kLf: case At::kEndLf: return Passed::kBadLineEnd;
+    case At::kLineStart: return Passed::kBadFieldName;
+    default: return Passed::kBadLine;
+  }
+}
+
+// Moves p over bytes that have come. A sink takes what is handed on, each call false where that has ended the connection, and then `flow` is not
+// touched:
 //   feed(data, length)            lies in the bytes that have come; may change up to 32 behind it, and puts them back
 //   feedText(text, length)        what was not in them
-//   feedHead(data, length, next)  the end of a head. `next` is for the sink to say what follows it
+//   feedHeadPart(data, length)    of a head that goes on
+//   feedHead(data, length, next)  the end of a head, that begins with flow.head. `next` is for the sink to say what follows it
+//   isBusy()                      no further request is to be handed on now
 //   endBody()                     a chunked body was sound to its end, which comes next
 template <typename Sink>
-Passed passBytes(Sink& sink, Flow& flow, int tls, bool relayed, char* p, char* const end) {
+Passed passBytes(Sink& sink, Flow& flow, int tls, bool relayed, char*& p, char* const end) {
   while (p < end) {
+    if (flow.at == At::kBefore && sink.isBusy()) return Passed::kHeld;
     if (flow.at < At::kBody) {
       char* start = p;  // of what is handed on
       Insertion insertion;
       const bool announced = relayed && (flow.at == At::kAnnounced || (flow.at == At::kBefore && *p == '\r'));  // that is no text
       const Head head = passHead(flow, tls, relayed, &p, &start, end, &insertion);
-      if (head == Head::kBad || (!announced && isWide(start, p) && hasWideFraming(flow, start, p))) return Passed::kBadHead;
+      if (head == Head::kBad) return faultAt(flow.at);
+      if (!announced && isWide(start, p) && hasWideFraming(flow.head + std::string(start, p))) return Passed::kBadFieldValue;
       if (head == Head::kInsert) {
-        if (start < insertion.after && !sink.feed(start, static_cast<size_t>(insertion.after - start))) return Passed::kClosed;
+        if (!announced) flow.head.append(start, insertion.after).append(insertion.text);
+        if (start < insertion.after && !sink.feedHeadPart(start, static_cast<size_t>(insertion.after - start))) return Passed::kClosed;
         if (!insertion.text.empty() && !sink.feedText(insertion.text.data(), insertion.text.size())) return Passed::kClosed;
         continue;
       }
@@ -345,8 +346,8 @@ Passed passBytes(Sink& sink, Flow& flow, int tls, bool relayed, char* p, char* c
         continue;
       }
       char* const to = flow.at == At::kAbsolute ? insertion.after : p;
-      if (flow.at != At::kAnnounced) keepLine(flow, start, to);
-      if (start < to && !sink.feed(start, static_cast<size_t>(to - start))) return Passed::kClosed;
+      if (flow.at != At::kAnnounced) flow.head.append(start, to);
+      if (start < to && !sink.feedHeadPart(start, static_cast<size_t>(to - start))) return Passed::kClosed;
     } else if (flow.at == At::kBody) {
       char* const data = p;
       size_t part = static_cast<size_t>(end - p);

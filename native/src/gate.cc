@@ -12,48 +12,64 @@
 //
 //   on_data ──► framing.h ──► uWebSockets' on_data ──► handler ──► expectBody(length | chunked), in time for what is behind the head
 //
-// Stands between uSockets and uWebSockets: a socket context's on_data and on_close are exchanged for ours by uSockets' own functions,
-// which the binary exports. Those that were there before are found by looking which word of the context changes.
+// A request that comes while another's answer is not complete would end the connection there (both answers are lost), so what lies behind a
+// request is held here until JavaScript says that its answer is through.
+//
+// Stands between uSockets and uWebSockets: a socket context's on_open, on_data, on_close and on_timeout are exchanged for ours (usockets.h).
 #include "gate.h"
 
 #include "addon.h"
 #include "framing.h"
+#include "head_marks.h"
+#include "usockets.h"
 
-#include <dlfcn.h>
-#include <link.h>
+#include <uv.h>
 
 #include <cstring>
+#include <string>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 namespace tidegate {
 namespace {
 
-struct us_socket_context_t;
-using OnOpen = us_socket_t* (*)(us_socket_t*, int, char*, int);
-using OnData = us_socket_t* (*)(us_socket_t*, char*, int);
-using OnClose = us_socket_t* (*)(us_socket_t*, int, void*);
-
-struct USockets {
-  void (*onOpen)(int, us_socket_context_t*, OnOpen) = nullptr;
-  void (*onData)(int, us_socket_context_t*, OnData) = nullptr;
-  void (*onClose)(int, us_socket_context_t*, OnClose) = nullptr;
-  int (*isClosed)(int, us_socket_t*) = nullptr;
-  int (*isShutDown)(int, us_socket_t*) = nullptr;
-  int (*write)(int, us_socket_t*, const char*, int, int) = nullptr;
-  void (*shutdown)(int, us_socket_t*) = nullptr;
-  us_socket_t* (*close)(int, us_socket_t*, int, void*) = nullptr;
-  bool complete() const { return onOpen && onData && onClose && isClosed && isShutDown && write && shutdown && close; }
-};
-
 // uWebSockets marks the end of what it was given with two bytes behind it and looks up to 32 further.
 static_assert(kPadding >= 32);
+// uWebSockets takes no more than 100 fields.
+constexpr size_t kMarks = kHeadMarks + 100 * kFieldMarks;
+
+constexpr int kReadable = 1, kWritable = 2;  // UV_READABLE, UV_WRITABLE
+
+// What a connection's word in `states` says. JavaScript takes kBusy and kHeld back when the answer is complete.
+enum State : int32_t { kIdle, kBusy, kHeld, kEnds };
+constexpr int32_t kNowhere = -1;
+constexpr size_t kStates = 1 << 17;  // connections of one worker that have one; the others cannot pipeline
+
+// Of requests behind the one that is being answered: where reading stops, and what ends the connection, as anything does in uWebSockets.
+constexpr size_t kHeldEnough = 16 * 1024;
+constexpr size_t kHeldMost = 128 * 1024;
+constexpr size_t kHeldOfAll = 64 * 1024 * 1024;
+
+// Those that fell silent together come to their time in one tick of 4 s. Ending one takes tens of microseconds: others are served in between.
+constexpr int kExpiriesPerTurn = 16;
+
+// Positions in `tallies` (src/state/counters.ts).
+enum Tally { kRequestLine, kLineEnd, kFieldName, kFieldValue, kParser, kIdleOver, kSlowHead, kTallies };
 
 struct Connection {
   Flow flow;
   napi_ref exchange = nullptr;  // of the chunked body that flows
+  std::string held;             // what came after the request that is being answered
+  int32_t state = kNowhere;     // position of its word
+  bool tls = false;
+  bool relayed = false;
   bool within = false;          // its bytes are being handed on: it is erased afterwards
   bool closed = false;
+  bool paused = false;
+  bool headTimed = false;       // the clock runs for the head that has begun
+  bool idleExtended = false;    // uWebSockets' own time is over, the rest of ours runs
+  bool expired = false;         // so is ours, or that of the head that has begun
 };
 
 struct Gate {
@@ -64,15 +80,38 @@ struct Gate {
   OnOpen onOpen = nullptr;  // uWebSockets' own, in cleartext
   OnData onData[2] = {};    // … by TLS or not
   OnClose onClose[2] = {};
+  OnTimeout onTimeout[2] = {};
+  unsigned headSeconds = 0;
+  unsigned idleSeconds = 0;
+  napi_ref tallies = nullptr;      // Float64Array
+  napi_ref states = nullptr;       // the next one's memory
+  int32_t* state = nullptr;        // by connection; [0]: whose request is being handed on, 0 once JavaScript has taken it
+  size_t heldBytes = 0;                        // of all connections
+  std::vector<us_socket_t*> sockets{nullptr};  // by state
+  std::vector<int32_t> vacant;                 // states
+  std::vector<int32_t> answered;               // states of those that hold something, with the next turn
+  std::vector<int32_t> expired;                // … and of those whose time is over, a few a turn
+  uv_idle_t turn;
+  napi_async_cleanup_hook_handle cleanup = nullptr;
   std::unordered_map<us_socket_t*, Connection> connections;  // that have sent something
   us_socket_t* adopted = nullptr;
+  FieldNames names;
+  int32_t* marks = nullptr;                                  // kMarks of them, in JavaScript's hands as well
+  napi_ref marksKept = nullptr;
   Connection* current = nullptr;                             // whose head is being handed on
+  bool headIsRead = false;                                   // uWebSockets has read it where it lies: names are in lower case
+  const char* headEnding = nullptr;                          // of that head, behind its flow.head
+  size_t headEndingBytes = 0;
   Flow* next = nullptr;                                      // what follows that head
 };
 
 // uSockets' handlers get no pointer of ours. An environment has one gate, a thread one environment.
 thread_local Gate* gate = nullptr;
 
+// uWebSockets' own, of 10 s, which it sets when an answer is complete.
+constexpr unsigned kUwsIdleSeconds = 10;
+
+constexpr char kTooSlow[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 constexpr char kRefusal[] = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 // What is behind the part handed on lies in the same buffer, where uWebSockets sets its marks.
@@ -82,6 +121,44 @@ bool feed(Gate& g, int tls, us_socket_t* s, char* data, size_t length) {
   g.onData[tls](s, data, static_cast<int>(length));
   memcpy(data + length, behind, sizeof behind);
   return !g.us.isClosed(tls, s) && !g.us.isShutDown(tls, s);
+}
+
+// Looked up each time, as the buffer may be gone.
+void tally(Gate& g, Tally which) {
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(g.env, &scope) != napi_ok) return;
+  napi_value value;
+  void* data = nullptr;
+  size_t n = 0;
+  if (napi_get_reference_value(g.env, g.tallies, &value) == napi_ok &&
+      napi_get_typedarray_info(g.env, value, nullptr, &n, &data, nullptr, nullptr) == napi_ok && data != nullptr && n >= kTallies) {
+    static_cast<double*>(data)[which] += 1;
+  }
+  napi_close_handle_scope(g.env, scope);
+}
+
+void enter(Gate& g, us_socket_t* s, Connection& connection) {
+  if (!g.vacant.empty()) {
+    connection.state = g.vacant.back();
+    g.vacant.pop_back();
+  } else if (g.sockets.size() < kStates) {
+    connection.state = static_cast<int32_t>(g.sockets.size());
+    g.sockets.push_back(nullptr);
+  } else {
+    return;
+  }
+  g.sockets[static_cast<size_t>(connection.state)] = s;
+  g.state[connection.state] = kIdle;
+}
+
+void leave(Gate& g, us_socket_t* s, Connection& connection) {
+  if (connection.exchange != nullptr) napi_delete_reference(g.env, connection.exchange);
+  if (connection.state != kNowhere) {
+    g.sockets[static_cast<size_t>(connection.state)] = nullptr;
+    g.vacant.push_back(connection.state);
+  }
+  g.heldBytes -= connection.held.size();
+  g.connections.erase(s);
 }
 
 void letGo(Gate& g, Connection& connection) {
@@ -127,34 +204,149 @@ struct Parser {
     memcpy(padded + kPadding, text, length);
     return feed(padded + kPadding, length);
   }
+  bool feedHeadPart(char* data, size_t length) {
+    if (feed(data, length)) return true;
+    tally(g, kParser);
+    return false;
+  }
   bool feedHead(char* data, size_t length, Flow& next) {
     g.current = &connection;
+    g.headIsRead = !connection.relayed && connection.flow.head.empty();
+    g.headEnding = data;
+    g.headEndingBytes = length;
     g.next = &next;
+    g.state[0] = connection.state;
+    if (connection.state != kNowhere) g.state[connection.state] = kBusy;
+    connection.headTimed = connection.idleExtended = connection.expired = false;
     const bool open = feed(data, length);
+    if (!open && g.state[0] != 0) tally(g, kParser);  // no handler has seen it
+    g.state[0] = 0;
     g.current = nullptr;
     return open;
   }
   void endBody() { letGo(g, connection); }
+  bool isBusy() const { return connection.state != kNowhere && g.state[connection.state] != kIdle; }
 };
+
+void refuse(Gate& g, int tls, us_socket_t* s, Tally why) {
+  tally(g, why);
+  g.us.write(tls, s, kRefusal, sizeof kRefusal - 1, 0);
+  closeNow(g, tls, s);
+}
+
+void setReading(Gate& g, us_socket_t* s, Connection& connection, bool reading) {
+  connection.paused = !reading;
+  const int events = g.us.events(s) & kWritable;
+  g.us.watch(s, g.us.loop(connection.tls, g.us.context(connection.tls, s)), reading ? events | kReadable : events);
+}
+
+// What came behind a request whose answer is not complete. Who asks behind an answer that ends the connection is told so by its end, once the
+// answer is out.
+void hold(Gate& g, us_socket_t* s, Connection& connection, const char* data, size_t length) {
+  if (g.state[connection.state] == kEnds) {
+    if (!(g.us.events(s) & kWritable)) closeNow(g, connection.tls, s);
+    return;
+  }
+  if (connection.held.size() + length > kHeldMost || g.heldBytes + length > kHeldOfAll) return closeNow(g, connection.tls, s);
+  connection.held.append(data, length);
+  g.heldBytes += length;
+  g.state[connection.state] = kHeld;
+  if (connection.held.size() > kHeldEnough) setReading(g, s, connection, false);
+}
+
+// Behind what is handed on there is room for uWebSockets' marks.
+void pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t length) {
+  const int tls = connection.tls;
+  char* const end = data + length;
+  Parser parser{g, tls, s, connection};
+  connection.within = true;
+  switch (passBytes(parser, connection.flow, tls, connection.relayed, data, end)) {
+    case Passed::kOpen:
+      if (connection.flow.at > At::kBefore && connection.flow.at < At::kBody && !connection.headTimed && !connection.relayed) {
+        connection.headTimed = true;
+        g.us.timeout(tls, s, g.headSeconds);
+      }
+      break;
+    case Passed::kClosed: break;
+    case Passed::kHeld: hold(g, s, connection, data, static_cast<size_t>(end - data)); break;
+    case Passed::kBadLine: refuse(g, tls, s, kRequestLine); break;
+    case Passed::kBadLineEnd: refuse(g, tls, s, kLineEnd); break;
+    case Passed::kBadFieldName: refuse(g, tls, s, kFieldName); break;
+    case Passed::kBadFieldValue: refuse(g, tls, s, kFieldValue); break;
+    case Passed::kBadBody: tellBadBody(g, tls, s, connection); break;
+  }
+  connection.within = false;
+  if (connection.closed) leave(g, s, connection);
+}
+
+// The answer that what is held has waited for is complete.
+void resume(Gate& g, us_socket_t* s, Connection& connection) {
+  if (connection.held.empty() || g.state[connection.state] != kIdle || g.us.isShutDown(connection.tls, s)) return;
+  std::string held(kPadding, '\0');
+  held += connection.held;
+  held.append(kPadding, '\0');
+  g.heldBytes -= connection.held.size();
+  connection.held.clear();
+  if (connection.paused) setReading(g, s, connection, true);
+  pass(g, s, connection, &held[kPadding], held.size() - 2 * kPadding);
+}
+
+// Nothing has come in time, or not the rest of a head.
+void expire(Gate& g, us_socket_t* s, Connection& connection) {
+  if (!connection.expired) return;
+  const bool isHead = connection.flow.at > At::kBefore;
+  tally(g, isHead ? kSlowHead : kIdleOver);
+  if (!isHead) {
+    g.onTimeout[connection.tls](s);
+    return;
+  }
+  g.us.write(connection.tls, s, kTooSlow, sizeof kTooSlow - 1, 0);
+  closeNow(g, connection.tls, s);
+}
+
+// Of the loop, and before it polls: uSockets frees what is closed after that, and leaks what was closed later in a turn (us_poll_free takes a
+// handle that is closed for one that is closing).
+void onTurn(uv_idle_t* turn) {
+  Gate& g = *static_cast<Gate*>(turn->data);
+  std::vector<int32_t> answered;
+  answered.swap(g.answered);
+  for (const int32_t state : answered) {
+    us_socket_t* s = g.sockets[static_cast<size_t>(state)];
+    if (s != nullptr) resume(g, s, g.connections.at(s));
+  }
+  for (int n = 0; n < kExpiriesPerTurn && !g.expired.empty(); n++) {
+    us_socket_t* s = g.sockets[static_cast<size_t>(g.expired.back())];
+    g.expired.pop_back();
+    if (s != nullptr) expire(g, s, g.connections.at(s));
+  }
+  if (g.answered.empty() && g.expired.empty()) uv_idle_stop(turn);
+}
+
+void withNextTurn(Gate& g, std::vector<int32_t>& states, int32_t state) {
+  states.push_back(state);
+  uv_idle_start(&g.turn, onTurn);
+}
 
 template <int kTls, bool kRelayed = false>
 us_socket_t* onData(us_socket_t* s, char* data, int length) {
   Gate& g = *gate;
   if (g.us.isShutDown(kTls, s)) return s;
-  Connection& connection = g.connections[s];
-  connection.within = true;
-  Parser parser{g, kTls, s, connection};
-  const Passed passed = passBytes(parser, connection.flow, kTls, kRelayed, data, data + length);
-  if (passed == Passed::kBadHead) {
-    g.us.write(kTls, s, kRefusal, sizeof kRefusal - 1, 0);
-    closeNow(g, kTls, s);
-  } else if (passed == Passed::kBadBody) {
-    tellBadBody(g, kTls, s, connection);
+  const auto [found, isNew] = g.connections.try_emplace(s);
+  Connection& connection = found->second;
+  if (isNew) {
+    connection.tls = kTls;
+    connection.relayed = kRelayed;
+    enter(g, s, connection);
   }
-  connection.within = false;
-  if (connection.closed) {
-    letGo(g, connection);
-    g.connections.erase(s);
+  if (connection.held.empty()) {
+    pass(g, s, connection, data, static_cast<size_t>(length));
+  } else {
+    const bool answered = g.state[connection.state] == kIdle;
+    hold(g, s, connection, data, static_cast<size_t>(length));
+    if (answered && !g.us.isClosed(kTls, s)) {
+      g.state[connection.state] = kIdle;
+      resume(g, s, connection);
+    }
   }
   return s;
 }
@@ -169,68 +361,114 @@ us_socket_t* onClose(us_socket_t* s, int code, void* reason) {
   Gate& g = *gate;
   const auto found = g.connections.find(s);
   if (found != g.connections.end()) {
-    letGo(g, found->second);
     if (found->second.within) found->second.closed = true;
-    else g.connections.erase(found);
+    else leave(g, s, found->second);
   }
   return g.onClose[kTls](s, code, reason);
 }
 
-// The library that has uSockets' functions: that of the uWebSockets.js that is loaded.
-int findUSockets(dl_phdr_info* info, size_t, void* out) {
-  const size_t length = strlen(info->dlpi_name);
-  if (length < 5 || strcmp(info->dlpi_name + length - 5, ".node") != 0) return 0;
-  void* library = dlopen(info->dlpi_name, RTLD_NOW | RTLD_NOLOAD);
-  if (library == nullptr) return 0;
-  USockets us;
-  const auto find = [library](auto& function, const char* name) {
-    function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
-  };
-  find(us.onOpen, "us_socket_context_on_open");
-  find(us.onData, "us_socket_context_on_data");
-  find(us.onClose, "us_socket_context_on_close");
-  find(us.isClosed, "us_socket_is_closed");
-  find(us.isShutDown, "us_socket_is_shut_down");
-  find(us.write, "us_socket_write");
-  find(us.shutdown, "us_socket_shutdown");
-  find(us.close, "us_socket_close");
-  dlclose(library);
-  if (!us.complete()) return 0;
-  *static_cast<USockets*>(out) = us;
-  return 1;
-}
-
-// Exchanges a handler of the context; what was there before, or null where it did not show.
-template <typename Handler>
-Handler exchange(int tls, us_socket_context_t* context, void (*set)(int, us_socket_context_t*, Handler), Handler ours) {
-  constexpr size_t kWords = 48;  // the context, with TLS's part; behind it lies uWebSockets' own data, of kilobytes
-  void* before[kWords];
-  memcpy(before, context, sizeof before);
-  set(tls, context, ours);
-  void* after[kWords];
-  memcpy(after, context, sizeof after);
-  for (size_t i = 0; i < kWords; i++) {
-    if (after[i] == reinterpret_cast<void*>(ours) && before[i] != after[i]) return reinterpret_cast<Handler>(before[i]);
+// uWebSockets sets its clock when an answer is complete, and while it has bytes that the client does not take. In ticks of 4 s.
+template <int kTls>
+us_socket_t* onTimeout(us_socket_t* s) {
+  Gate& g = *gate;
+  const auto found = g.connections.find(s);
+  if (found == g.connections.end()) return g.onTimeout[kTls](s);
+  Connection& connection = found->second;
+  const At at = connection.flow.at;
+  const bool busy = connection.state != kNowhere && g.state[connection.state] != kIdle;
+  if (at >= At::kBody || busy || (g.us.events(s) & kWritable)) return g.onTimeout[kTls](s);
+  if (at == At::kBefore && !connection.idleExtended && g.idleSeconds > kUwsIdleSeconds) {
+    connection.idleExtended = true;
+    g.us.timeout(kTls, s, g.idleSeconds - kUwsIdleSeconds);
+    return s;
   }
-  return nullptr;
+  connection.expired = true;
+  if (connection.state == kNowhere) expire(g, s, connection);
+  else withNextTurn(g, g.expired, connection.state);
+  return s;
 }
 
-// openGate(onBadBody): once in each thread.
+// The gate itself stays: connections may still be closed.
+void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
+  auto* g = static_cast<Gate*>(data);
+  uv_close(reinterpret_cast<uv_handle_t*>(&g->turn), [](uv_handle_t* handle) {
+    napi_remove_async_cleanup_hook(static_cast<Gate*>(handle->data)->cleanup);
+  });
+}
+
+bool readNames(napi_env env, napi_value list, uint32_t count, FieldNames* out) {
+  for (uint32_t i = 0; i < count; i++) {
+    napi_value one;
+    char text[64];
+    if (napi_get_element(env, list, i, &one) != napi_ok || !readString(env, one, "names", text, sizeof text)) return false;
+    out->add(text);
+  }
+  return true;
+}
+
+// openGate(onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs) -> { states, marks }: once in each thread. `names` are the fields' that get
+// numbers, from 1.
 napi_value openGate(napi_env env, napi_callback_info info) {
-  Arguments<1> args(env, info);
+  Arguments<5> args(env, info);
+  uint32_t names = 0;
+  int64_t headMs, idleMs;
+  bool isArray = false;
+  napi_typedarray_type type = napi_int8_array;
   if (!checkFunction(env, args.at[0], "onBadBody")) return nullptr;
+  if (napi_get_array_length(env, args.at[1], &names) != napi_ok) return throwArgument(env, "names", "an array");
+  napi_is_typedarray(env, args.at[2], &isArray);
+  if (isArray) napi_get_typedarray_info(env, args.at[2], &type, nullptr, nullptr, nullptr, nullptr);
+  if (type != napi_float64_array) return throwArgument(env, "tallies", "a Float64Array");
+  if (!readInteger(env, args.at[3], "headTimeoutMs", 1, INT32_MAX, &headMs)) return nullptr;
+  if (!readInteger(env, args.at[4], "idleTimeoutMs", 1, INT32_MAX, &idleMs)) return nullptr;
   if (gate != nullptr) return throwCoded(env, "EALREADY", "openGate", "this thread has one", "");
   auto* g = new Gate;
-  if (dl_iterate_phdr(findUSockets, &g->us) == 0) {
+  if (!findUSockets(&g->us)) {
     delete g;
     return throwCoded(env, "ENOTSUP", "openGate", "uWebSockets.js exports no uSockets", "");
   }
-  napi_value name;
+  napi_value name, memory, states, marks, out;
+  void* data = nullptr;
+  void* markData = nullptr;
+  if (!readNames(env, args.at[1], names, &g->names) ||
+      napi_create_arraybuffer(env, kStates * sizeof(int32_t), &data, &memory) != napi_ok ||
+      napi_create_typedarray(env, napi_int32_array, kStates, memory, 0, &states) != napi_ok ||
+      napi_create_arraybuffer(env, kMarks * sizeof(int32_t), &markData, &memory) != napi_ok ||
+      napi_create_typedarray(env, napi_int32_array, kMarks, memory, 0, &marks) != napi_ok) {
+    delete g;
+    return nullptr;
+  }
+  g->marks = static_cast<int32_t*>(markData);
   g->env = env;
+  g->state = static_cast<int32_t*>(data);
+  g->headSeconds = seconds(headMs);
+  g->idleSeconds = seconds(idleMs);
   napi_create_string_utf8(env, "tidegate.gate", NAPI_AUTO_LENGTH, &name);
   napi_async_init(env, nullptr, name, &g->context);
   napi_create_reference(env, args.at[0], 1, &g->onBadBody);
+  napi_create_reference(env, args.at[2], 1, &g->tallies);
+  napi_create_reference(env, states, 1, &g->states);
+  napi_create_reference(env, marks, 1, &g->marksKept);
+  uv_loop_t* loop;
+  napi_get_uv_event_loop(env, &loop);
+  uv_idle_init(loop, &g->turn);
+  uv_unref(reinterpret_cast<uv_handle_t*>(&g->turn));
+  g->turn.data = g;
+  napi_add_async_cleanup_hook(env, onEnvironmentEnds, g, &g->cleanup);
   gate = g;
+  napi_create_object(env, &out);
+  setProperty(env, out, "states", states);
+  setProperty(env, out, "marks", marks);
+  return out;
+}
+
+// resumeConnection(state): what it has held is handed on in the next turn of the loop, as JavaScript has made that word kIdle.
+napi_value resumeConnection(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  int64_t state;
+  if (!readInteger(env, args.at[0], "state", 1, kStates - 1, &state)) return nullptr;
+  if (gate == nullptr || static_cast<size_t>(state) >= gate->sockets.size()) return nullptr;
+  withNextTurn(*gate, gate->answered, static_cast<int32_t>(state));
   return nullptr;
 }
 
@@ -255,6 +493,8 @@ napi_value guardApp(napi_env env, napi_callback_info info) {
     if (open == nullptr) return throwCoded(env, "ENOTSUP", "guardApp", "the app has no handlers", "");
     gate->onOpen = open;
   }
+  // Those of the relay wait for nobody: the acceptor keeps the time of its clients.
+  if (!relayed) gate->onTimeout[tls] = exchange(tls, *app, gate->us.onTimeout, tls ? onTimeout<1> : onTimeout<0>);
   gate->onData[tls] = data;
   gate->onClose[tls] = close;
   return nullptr;
@@ -281,6 +521,26 @@ napi_value expectBody(napi_env env, napi_callback_info info) {
   return out;
 }
 
+// readHead() -> the head that is being handled, a character a byte, and its marks. Null where no gate has seen it.
+napi_value readHead(napi_env env, napi_callback_info) {
+  napi_value out = nullptr;
+  const Gate* g = gate;
+  if (g != nullptr && g->current != nullptr) {
+    const char* head = g->headEnding;
+    size_t bytes = g->headEndingBytes;
+    std::string whole;
+    if (!g->headIsRead) {
+      whole = g->current->flow.head + std::string(head, bytes);
+      lowerNames(whole);
+      head = whole.data();
+      bytes = whole.size();
+    }
+    if (markHead(g->names, head, head + bytes, g->marks, kMarks)) napi_create_string_latin1(env, head, bytes, &out);
+  }
+  if (out == nullptr) napi_get_null(env, &out);
+  return out;
+}
+
 }  // namespace
 
 bool canDeliver() { return gate != nullptr; }
@@ -295,6 +555,8 @@ void registerGate(napi_env env, napi_value exports) {
   setFunction(env, exports, "openGate", openGate);
   setFunction(env, exports, "guardApp", guardApp);
   setFunction(env, exports, "expectBody", expectBody);
+  setFunction(env, exports, "resumeConnection", resumeConnection);
+  setFunction(env, exports, "readHead", readHead);
 }
 
 }  // namespace tidegate

@@ -14,7 +14,10 @@ import {
   type Problem,
   referenceProblems,
 } from './references.js'
-import { type Config, configSchema, limitSchema, routeSchema, serviceSchema } from './schema.js'
+import { limitSchema } from './schema/limits.js'
+import { routeSchema } from './schema/routes.js'
+import { serviceSchema } from './schema/services.js'
+import { type Config, configSchema } from './schema.js'
 import { readSecret, resolveSecrets } from './secrets.js'
 import { type DefaultsContext, IGNORED_VARIABLES, SETTINGS, type SettingName, type Settings } from './settings.js'
 import { schemaProblems } from './zod-problems.js'

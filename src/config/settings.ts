@@ -116,7 +116,14 @@ export const SETTINGS = {
     key: 'headerTimeoutMs',
     type: numberIn(100, 3_600_000),
     default: '10000',
-    about: "time a new connection has for its first request's head; then it is answered 408 and closed",
+    about:
+      'time that a head has, the first one from accept on, later ones from their first byte in steps of 4 s; then 408 and the end',
+  },
+  TIDEGATE_IDLE_TIMEOUT_MS: {
+    key: 'idleTimeoutMs',
+    type: numberIn(10_000, 900_000),
+    default: '75000',
+    about: 'time that a connection stays open after an answer without a next request, in steps of 4 s',
   },
   TIDEGATE_MAX_CONNECTIONS: {
     key: 'maxConnections',

@@ -4,6 +4,7 @@ import { statSync } from 'node:fs'
 import { type ListenerTls, readListenerTls, type TlsMaterial } from '../config/certificates.js'
 import type { Problem } from '../config/references.js'
 import type { Logger } from '../telemetry/log.js'
+import { StartError } from './start-error.js'
 
 const LOOK_MS = 500
 const DAY_MS = 86_400_000
@@ -21,7 +22,7 @@ export class CertificateWatch {
   private read: string
   private seen: string
 
-  /** @throws Error with all that is wrong */
+  /** @throws StartError with all that is wrong */
   constructor(tls: ListenerTls, log: Logger, onChange: (certificates: TlsMaterial) => void) {
     this.tls = tls
     this.files = [...tls.certificates.flatMap(({ cert, key }) => [cert, key]), ...(tls.clientCa ? [tls.clientCa] : [])]
@@ -30,7 +31,7 @@ export class CertificateWatch {
     this.seen = this.identity()
     this.read = this.seen
     const found = this.load()
-    if (Array.isArray(found)) throw new Error(found.join('; '))
+    if (Array.isArray(found)) throw new StartError(`tls: ${found.join('; ')}`)
     this.current = found
     this.judge()
     this.timer = setInterval(() => this.look(), LOOK_MS)

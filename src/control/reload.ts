@@ -4,12 +4,9 @@ import { compile, type RouteTable } from '../config/compile.js'
 import { diffConfigs } from '../config/diff.js'
 import { ConfigError, type Loaded } from '../config/load.js'
 import type { Settings } from '../config/settings.js'
-import type { BreakerTable } from '../state/breaker-table.js'
-import type { CountersReader } from '../state/counters.js'
-import type { HealthTable } from '../state/health-table.js'
-import type { SegmentSpec } from '../state/segment.js'
 import type { Logger } from '../telemetry/log.js'
 import type { Generation } from './messages.js'
+import type { SharedState } from './shared-state.js'
 import { Slots } from './slots.js'
 
 export interface ReloadResult {
@@ -29,12 +26,9 @@ export interface ReloaderOptions {
   readonly loaded: Loaded
   /** Reads the same source again. */
   readonly load: () => Loaded
-  readonly spec: SegmentSpec
-  readonly breakers: BreakerTable
-  readonly counters: CountersReader
-  readonly health: HealthTable
-  /** Workers of an earlier primary are still here: which breakers they use is not known. */
-  readonly hasOrphans: () => boolean
+  readonly state: SharedState
+  /** Another gateway is about to take over. */
+  readonly isChangingHands: () => boolean
   readonly log: Logger
   /** The oldest generation that some worker may still have requests of. */
   readonly oldest: () => number
@@ -52,11 +46,6 @@ interface Names {
   readonly breakers: readonly string[]
 }
 
-/** What a start makes room for beyond what it needs, so that reloads may add to it. */
-export function roomFor(count: number): number {
-  return count * 2 + 64
-}
-
 export class Reloader {
   generation: Generation
   table: RouteTable
@@ -72,11 +61,11 @@ export class Reloader {
 
   /** @throws Error where the first configuration does not fit */
   constructor(options: ReloaderOptions) {
-    const { loaded, spec } = options
+    const { loaded, state } = options
     this.options = options
     this.settings = loaded.settings
-    this.routes = new Slots(spec.routes)
-    this.endpoints = new Slots(spec.endpoints)
+    this.routes = new Slots(state.spec.routes)
+    this.endpoints = new Slots(state.spec.endpoints)
     const first = this.prepare(loaded, 1)
     this.generation = first.generation
     this.table = first.table
@@ -128,7 +117,8 @@ export class Reloader {
 
   /** @throws Error where it needs more room in the shared tables than there is; workers know nothing of it then. */
   private prepare({ config, origin }: Loaded, number: number): { generation: Generation; table: RouteTable } {
-    const { health, counters, breakers, hasOrphans, spec, oldest } = this.options
+    const { state, isChangingHands, oldest } = this.options
+    const { health, counters, breakers, spec } = state
     // Its sockets are open, and workers know from their start how to speak on them. Certificates are another matter (certificate-watch.ts).
     if (JSON.stringify(config.tls) !== JSON.stringify(this.options.loaded.config.tls))
       throw new Error(`${origin}: tls: what the listener speaks changes with a restart, or a takeover, alone`)
@@ -151,7 +141,9 @@ export class Reloader {
       routes: fits(routes, 'routes', spec.routes),
       endpoints: fits(endpoints, 'endpoints', spec.endpoints),
     }
-    const provided = breakers.provide(names.breakers, hasOrphans() ? null : used('breakers'))
+    // Which breakers workers of another primary use is not known.
+    const hasStrangers = state.hasOrphans() || isChangingHands()
+    const provided = breakers.provide(names.breakers, hasStrangers ? null : used('breakers'))
     fits(provided ? true : null, 'breakers', breakers.capacity)
     this.inUse.push(names)
     return { generation: { number, config, slots }, table: compile(config, this.settings, slots) }

@@ -3,20 +3,20 @@
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
-import type { Segment } from '../state/segment.js'
-import type { FromWorker } from './messages.js'
+import { type Segment, segmentHandle } from '../state/segment.js'
+import type { FromWorker, StartMessage } from './messages.js'
 import type { WorkerHandle } from './supervisor.js'
 
 const entry = fileURLToPath(new URL('./worker-entry.js', import.meta.url))
 
 /** Where the inherited descriptors are in a worker: after stdin, stdout, stderr and the IPC channel. */
-export const WORKER_SEGMENT_FD = 4
-export const WORKER_LISTEN_FD = 5
-export const WORKER_LIVE_FD = 6
+const WORKER_SEGMENT_FD = 4
+const WORKER_LISTEN_FD = 5
+const WORKER_LIVE_FD = 6
 /**
  * Its stdout is nobody's, and the primary's is here, for access lines alone: uWS prints on stdout where it is told of server names.
  */
-export const WORKER_STDOUT_FD = 7
+const WORKER_STDOUT_FD = 7
 
 /** uWS reads this once, when it is loaded. Its default is 4096. */
 const HEADERS_VARIABLE = 'UWS_HTTP_MAX_HEADERS_SIZE'
@@ -28,7 +28,32 @@ const HEADERS_VARIABLE = 'UWS_HTTP_MAX_HEADERS_SIZE'
  */
 const WORKER_FLAGS = ['--v8-pool-size=1', '--max-semi-space-size=12']
 
-export function spawnProcess(segment: Segment, listenFd: number, maxHeaderBytes: number): WorkerHandle {
+export interface WorkerKind {
+  spawn(): WorkerHandle
+  /** What the start message says of what a worker shares with the primary. */
+  readonly shares: Pick<StartMessage, 'segment' | 'listenFd' | 'stdoutFd'>
+}
+
+/** @param listenFd null: threads */
+export function workerKind(segment: Segment, listenFd: number | null, maxHeaderBytes: number): WorkerKind {
+  if (listenFd === null) {
+    return {
+      spawn: () => spawnThread(maxHeaderBytes),
+      shares: { segment: segmentHandle(segment), listenFd: null, stdoutFd: 1 },
+    }
+  }
+  const mapped = { kind: 'mapped', bytes: segment.bytes, liveBytes: segment.live.byteLength } as const
+  return {
+    spawn: () => spawnProcess(segment, listenFd, maxHeaderBytes),
+    shares: {
+      segment: { ...mapped, fd: WORKER_SEGMENT_FD, liveFd: WORKER_LIVE_FD },
+      listenFd: WORKER_LISTEN_FD,
+      stdoutFd: WORKER_STDOUT_FD,
+    },
+  }
+}
+
+function spawnProcess(segment: Segment, listenFd: number, maxHeaderBytes: number): WorkerHandle {
   const child = fork(entry, [], {
     // Bodies are never sent this way, but secrets of any bytes are: JSON would do, this keeps undefined apart from null.
     serialization: 'advanced',
@@ -49,7 +74,7 @@ export function spawnProcess(segment: Segment, listenFd: number, maxHeaderBytes:
   }
 }
 
-export function spawnThread(maxHeaderBytes: number): WorkerHandle {
+function spawnThread(maxHeaderBytes: number): WorkerHandle {
   process.env[HEADERS_VARIABLE] = String(maxHeaderBytes)
   // Descriptors that the thread opens and the addon closes: Node would close whoever has their numbers by then, when the thread ends.
   const thread = new Worker(entry, { trackUnmanagedFds: false })

@@ -1,14 +1,10 @@
 // What the admin listener shows, read from the segment when somebody asks: readiness, /status and /metrics. Decides nothing.
 import { readFileSync } from 'node:fs'
 import type { TlsMaterial } from '../config/certificates.js'
-import type { BreakerTable } from '../state/breaker-table.js'
-import type { CountersReader, WorkerTable } from '../state/counters.js'
-import type { HealthTable } from '../state/health-table.js'
-import type { RateTable } from '../state/rate-table.js'
-import type { ReplayTable } from '../state/replay-table.js'
-import type { Segment } from '../state/segment.js'
 import { renderMetrics } from '../telemetry/metrics.js'
+import type { Isolation } from './isolation.js'
 import type { Reloader } from './reload.js'
+import type { SharedState } from './shared-state.js'
 
 const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
   version: string
@@ -16,14 +12,8 @@ const { version } = JSON.parse(readFileSync(new URL('../../../package.json', imp
 
 export interface StatusSource {
   readonly reloader: Pick<Reloader, 'table' | 'generation' | 'last' | 'counts'>
-  readonly segment: Segment
-  readonly isolation: { readonly kind: string; readonly why: string }
-  readonly slots: WorkerTable
-  readonly health: HealthTable
-  readonly breakers: BreakerTable
-  readonly rates: RateTable
-  readonly replays: ReplayTable
-  readonly counters: CountersReader
+  readonly state: SharedState
+  readonly isolation: Isolation
   /** The listener's; null where it speaks cleartext. */
   readonly certificates: { readonly current: TlsMaterial } | null
   readonly supervisor: { readonly ready: boolean; readonly listening: number }
@@ -39,20 +29,8 @@ export interface StatusPages {
 }
 
 export function createStatus(source: StatusSource): StatusPages {
-  const {
-    reloader,
-    segment,
-    isolation,
-    slots,
-    health,
-    breakers,
-    rates,
-    replays,
-    counters,
-    supervisor,
-    certificates,
-    isLeaving,
-  } = source
+  const { reloader, isolation, supervisor, certificates, isLeaving } = source
+  const { segment, workers: slots, health, breakers, rates, replays, counters } = source.state
 
   const breakerStates = () => {
     const records = breakers.records()

@@ -27,11 +27,8 @@ export interface SupervisorOptions {
   readonly spawn: () => WorkerHandle
   /** Null: not now, all owner indexes are taken. */
   readonly startMessage: (slot: number, pid: number) => (ToWorker & { readonly type: 'start' }) | null
-  readonly onListening: (slot: number, port: number, uwsVersion: string) => void
   /** A worker is gone, whatever it held with it: its breaker permits, for one. */
   readonly onGone: (owner: number, slot: number) => void
-  /** No worker can start; the reason is what the last one said. */
-  readonly onHopeless: (reason: string) => void
 }
 
 /** A worker that lived shorter than this died young: its replacement waits, twice as long each time. */
@@ -82,6 +79,8 @@ export class Supervisor {
   private readonly watch: NodeJS.Timeout
   private draining = false
   private everListened = false
+  private allListen: (() => void) | null = null
+  private hopeless: ((error: Error) => void) | null = null
   private drained: (() => void) | null = null
   private rolling: Promise<boolean> | null = null
   /** One worker alone, for its memory. */
@@ -99,8 +98,13 @@ export class Supervisor {
     this.watch = setInterval(() => this.look(), HUNG_MS / 8)
   }
 
-  start(): void {
-    for (const [slot, place] of this.places.entries()) this.fill(place, slot)
+  /** Resolves when all listen. Rejects where none can start: the reason is what the last one said. */
+  start(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.allListen = resolve
+      this.hopeless = reject
+      for (const [slot, place] of this.places.entries()) this.fill(place, slot)
+    })
   }
 
   /** Every worker listens, none is on its way out. */
@@ -217,7 +221,9 @@ export class Supervisor {
       this.everListened = true
       const place = this.places.find((one) => one.instance === instance)
       if (place !== undefined) place.failures = 0
-      this.options.onListening(instance.slot, message.port, message.uwsVersion)
+      const { port, uwsVersion } = message
+      this.options.log.info({ slot: instance.slot, port, uWebSockets: uwsVersion }, 'worker listens')
+      if (this.ready) this.allListen?.()
     }
     this.wake(instance)
   }
@@ -241,7 +247,9 @@ export class Supervisor {
     place.failures++
     if (livedMs > YOUNG_MS) place.backoffMs = BACKOFF_MIN_MS
     const reason = instance.said === '' ? how : `${instance.said} (${how})`
-    if (!this.everListened && place.failures >= HOPELESS_STARTS) return this.options.onHopeless(reason)
+    if (!this.everListened && place.failures >= HOPELESS_STARTS) {
+      return this.hopeless?.(new Error(`no worker can start: ${reason}`))
+    }
     // One that served for a while is replaced at once.
     const restartInMs = livedMs > YOUNG_MS ? 0 : place.backoffMs
     log.error({ slot, reason, restartInMs }, 'worker died')

@@ -15,7 +15,10 @@ import { unlinkSync } from 'node:fs'
 import { createServer, Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { native } from '../../native/index.js'
+import type { Settings } from '../config/settings.js'
 import type { Logger } from '../telemetry/log.js'
+import type { Isolation } from './isolation.js'
+import { StartError } from './start-error.js'
 
 const PROTOCOL = 1
 /** One that says nothing for so long has died without telling: it starts workers meanwhile. */
@@ -145,8 +148,20 @@ export interface Former {
   giveUp(): void
 }
 
-/** @throws Error that says why there is nothing to take over */
-export function takeOver(state: string, host: string, port: number): Former {
+/** @throws StartError that says why there is nothing to take over */
+export function takeOver(settings: Settings, isolation: Isolation): Former {
+  if (isolation.kind === 'thread')
+    throw new StartError('--takeover: workers are threads, which have no socket to hand over')
+  if (settings.state === 'none')
+    throw new StartError('--takeover: TIDEGATE_STATE=none keeps nothing that could be found')
+  try {
+    return meet(settings.state, settings.host, settings.port)
+  } catch (error) {
+    throw new StartError(`--takeover: ${(error as Error).message}`)
+  }
+}
+
+function meet(state: string, host: string, port: number): Former {
   if (native === null) throw new Error('a takeover needs the native addon')
   const path = takeoverPath(state)
   let received: ReturnType<typeof native.receiveDescriptors>

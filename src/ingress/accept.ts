@@ -7,7 +7,14 @@ import { canonicalPath } from '../config/patterns.js'
 import { Rejection } from '../outcome.js'
 import { hasToken } from '../proxy/headers.js'
 import { Exchange } from './exchange.js'
-import { expectBody } from './gate.js'
+import { Fields, HEAD, inOnePiece, LOOKS, MARKS, numberOf } from './fields.js'
+import { expectBody, headMarks, readHead, takeConnection } from './gate.js'
+
+const HOST = numberOf('host')
+const TARGET = numberOf('tidegate-target')
+const CONTENT_LENGTH = numberOf('content-length')
+const TRANSFER_ENCODING = numberOf('transfer-encoding')
+const CONNECTION = numberOf('connection')
 
 // All of these close the connection: where its next request begins cannot be trusted (RFC 9112, 6.3).
 const badLength = new Rejection('bad_request', 'bad content-length', true)
@@ -21,21 +28,30 @@ const underscore = new Rejection('bad_request', 'underscore in a header name', t
 const badMethod = new Rejection('bad_request', 'bad method', true)
 const noTunnels = new Rejection('bad_request', 'CONNECT is not served', true)
 
-/** Filled by collect() during forEach, so that no closure is made per request. */
-let collected: string[] = []
-const collect = (name: string, value: string): void => {
-  collected.push(name, value)
-}
-
 export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
-  collected = []
-  req.forEach(collect)
-  return new Exchange(res, nowUs, req.getCaseSensitiveMethod(), req.getUrl(), req.getQuery(), collected)
+  const exchange = read(res, req, nowUs)
+  exchange.gated = takeConnection()
+  return exchange
 }
 
-/** DEL is the one control character that uWS lets through. */
-// biome-ignore lint/suspicious/noControlCharactersInRegex: what uWS lets through and is not plain ASCII
-const NOT_PLAIN = /[^\x00-\x7e]/
+function read(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
+  const head = readHead()
+  if (head === null) return readFromParser(res, req, nowUs)
+  const marks = headMarks()
+  const methodEnd = marks[HEAD.methodEnd]!
+  const pathEnd = marks[HEAD.pathEnd]!
+  const targetEnd = marks[HEAD.targetEnd]!
+  const method = head.startsWith('GET ') ? 'GET' : head.substring(0, methodEnd)
+  const query = pathEnd === targetEnd ? undefined : head.substring(pathEnd + 1, targetEnd)
+  return new Exchange(res, nowUs, method, head.substring(methodEnd + 1, pathEnd), query, Fields.ofHead(head, marks))
+}
+
+/** What came past no gate. */
+function readFromParser(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
+  const pairs: string[] = []
+  req.forEach((name, value) => pairs.push(name, value))
+  return new Exchange(res, nowUs, req.getCaseSensitiveMethod(), req.getUrl(), req.getQuery(), Fields.of(pairs))
+}
 
 /** RFC 3986, 2: a target is visible ASCII; a fragment never leaves the client. */
 const NOT_IN_TARGET = /[^\x21-\x7e]|#/
@@ -52,53 +68,53 @@ type FramingRules = Pick<RouteTable, 'underscoresInHeaders' | 'paths'>
 
 /** Framing, and what later phases read: the fields, and what the path means. Null when the request is well formed. */
 export function checkFraming(exchange: Exchange, table: FramingRules): Rejection | null {
-  const headers = exchange.headers
+  const { fields } = exchange
+  const { marks, looks } = fields
+  if (looks !== 0) {
+    const refused = checkUnusual(fields, table)
+    if (refused !== null) return refused
+  }
   let hosts = 0
+  let hostAt = -1
   let hostField = ''
   let authority = ''
   let lengths = 0
   let codings = 0
-  for (let i = 0; i < headers.length; i += 2) {
-    const value = headers[i + 1] as string
-    switch (headers[i]) {
-      case 'host':
+  for (let i = 0; i < marks.length; i += MARKS) {
+    switch (marks[i]) {
+      case HOST:
         hosts++
-        hostField = value
-        exchange.host = hostname(value)
+        hostAt = i
+        hostField = fields.valueAt(i)
+        exchange.host = hostname(hostField)
         break
-      case 'tidegate-target':
+      case TARGET: {
         // The gate's, of a target in absolute-form. Whoever sends one by himself can say no more with it.
+        const value = fields.valueAt(i)
         if (value.charCodeAt(0) !== DEL) return badHost
         authority = value.slice(1)
-        headers.splice(i, 2)
-        i -= 2
+        fields.drop(i)
+        i -= MARKS
         break
-      case 'content-length':
+      }
+      case CONTENT_LENGTH: {
         // RFC 9110, 8.6: digits, once. uWS accepts a second one that differs.
+        const value = fields.valueAt(i)
         if (lengths++ > 0 || !/^[0-9]{1,15}$/.test(value)) return badLength
         exchange.contentLength = Number(value)
         exchange.declaresLength = true
         break
-      case 'transfer-encoding':
+      }
+      case TRANSFER_ENCODING:
         // RFC 9112, 6.1: what is not exactly one `chunked` is smuggling or a mistake. uWS accepts `identity`.
-        if (codings++ > 0 || value.toLowerCase() !== 'chunked') return badCoding
+        if (codings++ > 0 || fields.valueAt(i).toLowerCase() !== 'chunked') return badCoding
         break
-      case 'connection':
+      case CONNECTION: {
+        const value = fields.valueAt(i)
         exchange.connection = exchange.connection === '' ? value : `${exchange.connection},${value}`
         if (hasToken(value, 'close')) exchange.closeRequested = true
         break
-      default:
-        if (table.underscoresInHeaders !== 'allow' && (headers[i] as string).includes('_')) {
-          if (table.underscoresInHeaders === 'refuse') return underscore
-          // Behind CGI `x_source` and `x-source` are one: whoever means one of them must not slip in the other.
-          headers.splice(i, 2)
-          i -= 2
-          break
-        }
-        if (!NOT_PLAIN.test(value)) break
-        // uWS decodes header values as UTF-8; what was not UTF-8 cannot be passed on as it came.
-        if (value.includes('\ufffd') || value.includes('\x7f')) return badHeader
-        exchange.isWide = true
+      }
     }
   }
   if (codings > 0) {
@@ -109,7 +125,12 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
   }
   // HTTP/1.0 has no Host; the relay writes an empty one for uWS. The target may name it all the same (RFC 9112, 3.2.2).
   if (hosts === 1 && exchange.isHttp10 && hostField === '') {
-    if (authority !== '' && !takeHostOf(exchange, authority)) return badHost
+    if (authority !== '') {
+      // In the place of the empty one.
+      exchange.host = hostname(authority)
+      if (exchange.host === '') return badHost
+      fields.replace(hostAt, authority)
+    }
   } else {
     if (hosts !== 1 || exchange.host === '') return badHost
     // RFC 9112, 3.2.2: of the two the target's counts. Somebody else may go by the other.
@@ -131,11 +152,25 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
   return null
 }
 
-/** In the place of the empty Host that the relay has written. False: it is none. */
-function takeHostOf(exchange: Exchange, authority: string): boolean {
-  exchange.host = hostname(authority)
-  exchange.headers[exchange.headers.indexOf('host') + 1] = authority
-  return exchange.host !== ''
+function checkUnusual(fields: Fields, table: FramingRules): Rejection | null {
+  const { looks, marks } = fields
+  if ((looks & (LOOKS.wide | LOOKS.del)) !== 0) {
+    for (let i = 0; i < marks.length; i += MARKS) {
+      const value = fields.valueAt(i)
+      // The gate's own begins with one.
+      if (value.includes('\x7f') && marks[i] !== TARGET) return badHeader
+      // Where there is no gate uWS has decoded it, and what is no UTF-8 is lost: refused with one as well, so that it does not depend on that.
+      if ((looks & LOOKS.wide) !== 0 && fields.textAt(i).includes('\ufffd')) return badHeader
+    }
+  }
+  if ((looks & LOOKS.underscore) === 0 || table.underscoresInHeaders === 'allow') return null
+  for (let i = marks.length - MARKS; i >= 0; i -= MARKS) {
+    if (!fields.nameAt(i).includes('_')) continue
+    if (table.underscoresInHeaders === 'refuse') return underscore
+    // Behind CGI `x_source` and `x-source` are one: whoever means one of them must not slip in the other.
+    fields.drop(i)
+  }
+  return null
 }
 
 /** Host fields seen so far, for the few that most requests have. Capped: callers choose them. */
@@ -153,6 +188,6 @@ function hostname(value: string): string {
   const [, ipv6, port] = match ?? []
   const isHost = match !== null && (ipv6 === undefined || isIPv6(ipv6)) && !(Number(port) > 65_535)
   const host = isHost ? value.replace(/:[0-9]*$/, '').toLowerCase() : ''
-  if (hostnames.size < MAX_HOSTNAMES) hostnames.set(value, host)
+  if (hostnames.size < MAX_HOSTNAMES) hostnames.set(inOnePiece(value), inOnePiece(host))
   return host
 }

@@ -4,6 +4,7 @@ import type { HttpResponse } from 'uWebSockets.js'
 import type { Consumer, Endpoint, LimitPolicy, Route, Service } from '../config/compile.js'
 import type { OutcomeCode } from '../outcome.js'
 import type { Upload } from './body.js'
+import type { Fields } from './fields.js'
 
 /** Whoever holds the exchange between two events: the body reader, the digest pool, the forwarding. */
 export interface Holder {
@@ -31,14 +32,15 @@ export class Exchange {
   host = ''
   /** The client speaks HTTP/1.0: the acceptor's relay has put it into HTTP/1.1. */
   isHttp10 = false
-  /** name, value, name, value … names in lower case, in order of arrival. */
-  readonly headers: string[]
+  readonly fields: Fields
   /** Address of the socket's other end. */
   peerAddress = ''
   /** The peer is one of the configured trusted proxies. */
   peerTrusted = false
   /** The caller's address: the peer's, or the one that trusted proxies vouch for. */
   clientAddress = ''
+  /** The client's connection, as the gate knows it (gate.ts). */
+  gated = 0
   /** The client's connection is TLS. */
   secure = false
   /** What the client's certificate calls it, of the kind that tls.clientName says; null where it has shown none. */
@@ -49,8 +51,6 @@ export class Exchange {
   declaresLength = false
   /** All Connection fields as one list; '' where there is none. */
   connection = ''
-  /** Some value is not ASCII: it stands here decoded from UTF-8, and leaves as the bytes it came as. */
-  isWide = false
   /** The client asked for `Connection: close`. */
   closeRequested = false
   /** The whole body where the signature covers it. */
@@ -86,7 +86,7 @@ export class Exchange {
   /** What breaker.admit gave; breaker.report wants it back. -1: none is held. */
   breakerPermit = -1
 
-  /** uWS tells us when the client leaves. */
+  /** uWS tells us when the client leaves: from before anything is waited for. */
   watched = false
   /** Told when the client leaves. */
   holder: Holder | null = null
@@ -113,7 +113,7 @@ export class Exchange {
     method: string,
     path: string,
     query: string | undefined,
-    headers: string[],
+    fields: Fields,
   ) {
     this.res = res
     this.startUs = startUs
@@ -122,13 +122,16 @@ export class Exchange {
     this.canonicalPath = path
     this.query = query ?? ''
     this.hasQuery = query !== undefined
-    this.headers = headers
+    this.fields = fields
   }
 
-  /** First value of a header, by its lower-case name; '' where it is missing. Headers are few: a scan beats building a map. */
+  /** First value of a field, by its lower-case name; '' where it is missing. */
   header(name: string): string {
-    const headers = this.headers
-    for (let i = 0; i < headers.length; i += 2) if (headers[i] === name) return headers[i + 1] as string
-    return ''
+    return this.fields.get(name)
+  }
+
+  /** name, value, name, value … names in lower case, in order of arrival. */
+  get headers(): readonly string[] {
+    return this.fields.pairs
   }
 }

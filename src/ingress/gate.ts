@@ -1,10 +1,13 @@
-// The native gate before uWS' parser, which is too lenient for a wall (native/src/gate.cc says where): opened once per worker, told of each
-// body. Without the addon, or where uWS gives it no place, there is none; chunked requests then end their connection, so that whatever
-// was misread of a body is nobody's next request.
+// The native gate before uWS' parser, which is too lenient for a wall (native/src/gate.cc says where): opened once per worker, asked for each
+// head, told of each body, and of each answer that is complete, since uWS cuts off who asks before that. Without the addon, or where uWS
+// gives it no place, there is none; chunked requests then end their connection, so that whatever was misread of a body is nobody's next
+// request.
 import type { TemplatedApp } from 'uWebSockets.js'
 import { type Gate, native } from '../../native/index.js'
+import type { Settings } from '../config/settings.js'
 import { refuseBody } from './body.js'
 import type { Exchange } from './exchange.js'
+import { NUMBERED } from './fields.js'
 
 let gate: Gate | null = null
 
@@ -15,13 +18,23 @@ export const isLastWrite = new Uint8Array(1)
 export function spareSyscalls(): void {
   native?.spareSyscalls(isLastWrite)
 }
+// What a connection's word says (native/index.ts).
+const IDLE = 0
+const HELD = 2
+const ENDS = 3
+let states: Int32Array = new Int32Array(1)
 
 /** Why there is no gate, or ''. */
-export function openGate(): string {
+export function openGate(
+  tallies: Float64Array,
+  { headerTimeoutMs, idleTimeoutMs }: Pick<Settings, 'headerTimeoutMs' | 'idleTimeoutMs'>,
+): string {
   if (gate !== null) return ''
   if (native === null) return 'the native addon is not there'
   try {
-    gate = native.openGate((exchange) => refuseBody(exchange as Exchange))
+    const onBadBody = (exchange: unknown): void => refuseBody(exchange as Exchange)
+    gate = native.openGate({ onBadBody, names: NUMBERED, tallies, headTimeoutMs: headerTimeoutMs, idleTimeoutMs })
+    states = gate.states
     return ''
   } catch (error) {
     return (error as Error).message
@@ -36,4 +49,28 @@ export function guard(app: TemplatedApp, tls: boolean, relayed: boolean): void {
 export function expectBody(exchange: Exchange): void {
   const guarded = gate?.expectBody(exchange.contentLength, exchange) ?? false
   if (!guarded && exchange.contentLength < 0) exchange.closeRequested = true
+}
+
+/** From within the request's handler: its head, null without a gate. Where the parts of the last one are is in headMarks(). */
+export function readHead(): string | null {
+  return gate === null ? null : gate.readHead()
+}
+
+export function headMarks(): Int32Array {
+  return gate!.marks
+}
+
+/** From within the request's handler: its connection, as the gate knows it; 0 or less where it does not. */
+export function takeConnection(): number {
+  const connection = states[0] as number
+  states[0] = IDLE
+  return connection
+}
+
+/** Exactly once for each answer, when the last of it is given to uWS. `ends`: uWS closes the connection behind it. */
+export function answered(connection: number, ends: boolean): void {
+  if (connection <= 0) return
+  const more = states[connection] === HELD
+  states[connection] = ends ? ENDS : IDLE
+  if (more && !ends) gate!.resume(connection)
 }

@@ -38,22 +38,6 @@ export class KnownByApiKey implements Strategy {
     return null
   }
 
-  needsBody(): boolean {
-    return false
-  }
-
-  takesTime(): boolean {
-    return false
-  }
-
-  verify(): Rejection | null {
-    return null
-  }
-
-  verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void {
-    done(exchange, null)
-  }
-
   /** '' where there is none, null where there are several. */
   private keyOf(exchange: Exchange): string | null {
     const sent = soleHeader(exchange, this.header)

@@ -49,20 +49,20 @@ export class Authenticator {
 
   /** Whether the whole body must be here before the check. */
   needsBody(exchange: Exchange): boolean {
-    return this.chosen(exchange)?.needsBody(exchange) ?? false
+    return this.chosen(exchange)?.needsBody?.(exchange) ?? false
   }
 
   /** Whether the check cannot be done in this turn of the event loop: verifyLater() then, not verify(). */
   takesTime(exchange: Exchange): boolean {
-    return this.chosen(exchange)?.takesTime(exchange) ?? false
+    return this.chosen(exchange)?.takesTime?.(exchange) ?? false
   }
 
   verify(exchange: Exchange): Rejection | null {
-    return this.chosen(exchange)?.verify(exchange) ?? null
+    return this.chosen(exchange)?.verify?.(exchange) ?? null
   }
 
   verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void {
-    ;(this.chosen(exchange) as Strategy).verifyLater(exchange, done)
+    this.chosen(exchange)!.verifyLater!(exchange, done)
   }
 
   /** Undefined on routes that are open to anyone. */

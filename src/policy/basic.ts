@@ -67,17 +67,9 @@ export class KnownByPassword implements Strategy {
     return null
   }
 
-  needsBody(): boolean {
-    return false
-  }
-
+  /** What is remembered needs no check. */
   takesTime(exchange: Exchange): boolean {
     return exchange.consumer === null
-  }
-
-  /** Only for what is remembered. */
-  verify(): Rejection | null {
-    return null
   }
 
   verifyLater(exchange: Exchange, done: Done): void {

@@ -32,20 +32,4 @@ export class KnownByCertificate implements Strategy {
     }
     return unknownName
   }
-
-  needsBody(): boolean {
-    return false
-  }
-
-  takesTime(): boolean {
-    return false
-  }
-
-  verify(): Rejection | null {
-    return null
-  }
-
-  verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void {
-    done(exchange, null)
-  }
 }

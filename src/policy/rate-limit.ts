@@ -92,8 +92,8 @@ export function createRateLimit(table: RateTable, segment: Segment): (exchange: 
       hashKey(hash, policy.policy, exchange)
       ;(charges[i] as Charge).set(policy.rate, policy.costOf(exchange.method), hash.finish())
     }
-    // Whoever is identified may have waited, for a body or for a thread; all else is decided in the loop turn it came in.
-    const nowUs = route.auth.length > 0 ? segment.nowUs() : exchange.startUs
+    // Who has waited, for a body or for a thread, is watched; all else is decided in the loop turn it came in.
+    const nowUs = exchange.watched ? segment.nowUs() : exchange.startUs
     let refusing: number
     if (count === 1) refusing = decidesAlone(charges[0] as Charge, table.admit(charges[0] as Charge, nowUs))
     else refusing = table.admitAll(charges, count, nowUs)

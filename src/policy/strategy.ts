@@ -1,5 +1,5 @@
 // What every way of knowing a caller has in common: authenticate.ts picks one for a request and asks it in the order of the methods below.
-// One object per worker, made at start; each is a file in this folder.
+// The optional ones are for credentials that the head alone does not prove. One object per worker, made at start; each is a file in this folder.
 import type { Exchange } from '../ingress/exchange.js'
 import type { Rejection } from '../outcome.js'
 
@@ -13,17 +13,20 @@ export interface Strategy {
    */
   identify(exchange: Exchange): Rejection | null
 
-  /** Whether exchange.body must be here before the check. Asked after identify, as are the rest. */
-  needsBody(exchange: Exchange): boolean
+  /** Whether exchange.body must be here before the check. Asked after identify, as are the rest. Absent: never. */
+  needsBody?(exchange: Exchange): boolean
 
-  /** Whether the check is left to verifyLater, because it waits for a thread or for the network. */
-  takesTime(exchange: Exchange): boolean
+  /** Whether the check is left to verifyLater, because it waits for a thread or for the network. Absent: never. */
+  takesTime?(exchange: Exchange): boolean
 
-  /** In this turn of the event loop. With null, exchange.consumer says who is calling. */
-  verify(exchange: Exchange): Rejection | null
+  /** In this turn of the event loop. With null, exchange.consumer says who is calling. Absent: identify has told all. */
+  verify?(exchange: Exchange): Rejection | null
 
-  /** The same, later; `done` is not called for an exchange that is concluded (the client left). It may be called at once. */
-  verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void
+  /**
+   * The same, later, where takesTime says so; `done` is not called for an exchange that is concluded (the client left). It may be called
+   * at once.
+   */
+  verifyLater?(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void
 }
 
 /** A header's value; '' where it is missing or empty, null where it comes twice: what reads the request next may go by the other one. */

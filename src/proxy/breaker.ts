@@ -16,13 +16,13 @@ import {
   type BreakerRecord,
   type BreakerSnapshot,
   type BreakerState,
-  type BreakerTable,
   HOLD,
   MAX_PROBES,
   MAX_STREAK,
   STATE,
   STATE_NAMES,
-} from '../state/breaker-table.js'
+} from '../state/breaker-record.js'
+import type { BreakerTable } from '../state/breaker-table.js'
 
 export const OUTCOME = { ok: 0, failed: 1, slow: 2, ignored: 3 } as const
 
@@ -196,7 +196,7 @@ export class Breaker {
       const state = low & 7
       if (!this.record.change(low, state, hold, (low >> 5) & MAX_STREAK, null)) continue
       const reason = as === null ? 'released' : 'held'
-      this.record.noteHold(reason, nowUs)
+      this.record.noteReason(reason, nowUs)
       const name = STATE_NAMES[state]!
       this.onChange?.({ from: name, to: as ?? name, reason })
       return

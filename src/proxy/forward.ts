@@ -10,7 +10,7 @@ import type { Exchange, Holder } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import { type Breaker, OUTCOME } from './breaker.js'
 import { DeadlineError, type UpstreamFailure, upstreamFailure } from './failure.js'
-import { upstreamHeaders } from './headers.js'
+import { upstreamFields } from './headers.js'
 import { idempotent } from './lean/pool.js'
 import { answerWhole, cut, MOST_WHOLE_BYTES, StreamedAnswer } from './respond.js'
 import { errors } from './undici.js'
@@ -85,7 +85,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
       {
         method: exchange.method as Dispatcher.HttpMethod,
         path: upstreamTarget(exchange),
-        headers: upstreamHeaders(exchange, endpoint.authority),
+        headers: upstreamFields(exchange, endpoint.authority),
         body: exchange.body ?? this.upload?.open() ?? null,
         // undici closes the connection after a HEAD unless told otherwise.
         reset: false,

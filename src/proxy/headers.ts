@@ -1,7 +1,9 @@
 // Which header fields cross the gateway, and the ones it writes itself. Pure; runs per request.
 import type { Route } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
+import { END, inOnePiece, LINE, LOOKS, MARKS, NUMBERED, type NumberedName, numberOf } from '../ingress/fields.js'
 import { traceparent, validTraceparent } from '../telemetry/trace.js'
+import { FieldLines } from './field-lines.js'
 
 /** Fields that belong to one connection (RFC 9110, 7.6.1, and the older Keep-Alive and Proxy-Connection that are still sent). */
 const hopByHop = new Set([
@@ -16,6 +18,7 @@ const hopByHop = new Set([
   'upgrade',
 ])
 
+const PASSED = 0
 const HOST = 1
 const VIA = 2
 const TRACE_PARENT = 3
@@ -32,9 +35,9 @@ const CONSUMER_FIELD = 'x-consumer-username'
 /** A caller's own never crosses, whatever the route, also not spelt so that CGI and its heirs take it for the same (RFC 3875, 4.1.18). */
 const consumerFields = ['-', '_'].flatMap((a) => ['-', '_'].map((b) => `x${a}consumer${b}username`))
 
-/** Request fields that are not passed on as they are. */
-const special = new Map<string, number>([
-  ...[...hopByHop, 'content-length', 'expect', 'x-rid', ...consumerFields].map((name) => [name, DROPPED] as const),
+/** What becomes of a field of each numbered name; PASSED on as it is unless somebody says otherwise. */
+const fates = new Uint8Array(NUMBERED.length + 1)
+const others: readonly (readonly [NumberedName, number])[] = [
   ['host', HOST],
   ['via', VIA],
   ['traceparent', TRACE_PARENT],
@@ -43,19 +46,34 @@ const special = new Map<string, number>([
   ['x-forwarded-for', FORWARDED_FOR],
   ['x-forwarded-proto', FORWARDED_PROTO],
   ['x-forwarded-host', FORWARDED_HOST],
-])
+]
+for (const name of [...hopByHop, 'content-length', 'expect', 'x-rid', CONSUMER_FIELD] as NumberedName[]) {
+  fates[numberOf(name)] = DROPPED
+}
+for (const [name, fate] of others) fates[numberOf(name)] = fate
 
-const specialByRoute = new WeakMap<readonly string[], Map<string, number>>()
+interface Fates {
+  readonly numbered: Uint8Array
+  /** Names without a number that go no further. */
+  readonly dropped: ReadonlySet<string>
+  /** There are some without an underscore among them. */
+  readonly looksAtAll: boolean
+}
 
-/** `special`, and the credentials that end here. */
-function specialFor(stripped: readonly string[]): Map<string, number> {
-  if (stripped.length === 0) return special
-  let fields = specialByRoute.get(stripped)
-  if (fields === undefined) {
-    fields = new Map([...special, ...stripped.map((name) => [name, DROPPED] as const)])
-    specialByRoute.set(stripped, fields)
+const fatesByRoute = new WeakMap<readonly string[], Fates>()
+
+/** What belongs to this hop, and the credentials that end here. */
+function fatesFor(stripped: readonly string[]): Fates {
+  let found = fatesByRoute.get(stripped)
+  if (found === undefined) {
+    const numbered = fates.slice()
+    const known: readonly string[] = NUMBERED
+    for (const name of stripped) if (known.includes(name)) numbered[numberOf(name as NumberedName)] = DROPPED
+    const dropped = new Set([...consumerFields, ...stripped].filter((name) => !known.includes(name)))
+    found = { numbered, dropped, looksAtAll: [...dropped].some((name) => !name.includes('_')) }
+    fatesByRoute.set(stripped, found)
   }
-  return fields
+  return found
 }
 
 /** Case-insensitive membership in a comma-separated list such as Connection's. */
@@ -70,27 +88,87 @@ export function isHopByHop(name: string, connection: string | undefined): boolea
   return hopByHop.has(name) || (connection !== undefined && connection !== 'keep-alive' && hasToken(connection, name))
 }
 
-/** uWS decodes header values as UTF-8 and undici writes them as latin1: what is not ASCII is turned into the bytes that came. */
-function wireValue(value: string): string {
-  return Buffer.from(value, 'utf8').toString('latin1')
-}
-
 /** RFC 7239, 6: an IPv6 address is quoted and bracketed. */
 function forwardedNode(address: string): string {
   return address.includes(':') ? `"[${address}]"` : address
 }
 
+/** What a peer's requests for one host all say of it: made once, and kept while it asks for the same. */
+interface Provenance {
+  readonly host: string
+  readonly authority: string
+  readonly secure: boolean
+  readonly isHttp10: boolean
+  readonly lines: string
+}
+
+const provenances = new Map<string, Provenance>()
+const MAX_PROVENANCES = 1000
+
+/** Of an untrusted peer: what it says about forwarding itself is dropped (as Envoy and Traefik do). `authority` is what Host will say. */
+function provenanceOf(peer: string, host: string, authority: string, secure: boolean, isHttp10: boolean): string {
+  const last = provenances.get(peer)
+  if (
+    last !== undefined &&
+    last.host === host &&
+    last.authority === authority &&
+    last.secure === secure &&
+    last.isHttp10 === isHttp10
+  ) {
+    return last.lines
+  }
+  const lines = inOnePiece(forwardingLines(peer, host, authority, schemeOf(secure), hopOf(isHttp10), '', '', '', ''))
+  if (provenances.size >= MAX_PROVENANCES) provenances.clear()
+  provenances.set(peer, { host: inOnePiece(host), authority: inOnePiece(authority), secure, isHttp10, lines })
+  return lines
+}
+
+function schemeOf(secure: boolean): string {
+  return secure ? 'https' : 'http'
+}
+
+/** RFC 9110, 7.6.3: the version that the request came in. */
+function hopOf(isHttp10: boolean): string {
+  return isHttp10 ? '1.0 tidegate' : '1.1 tidegate'
+}
+
+function forwardingLines(
+  peer: string,
+  host: string,
+  authority: string,
+  scheme: string,
+  hop: string,
+  forwarded: string,
+  forwardedFor: string,
+  forwardedProto: string,
+  forwardedHost: string,
+): string {
+  // Without a Host there is none to tell of: HTTP/1.0 need not have one.
+  const element = `for=${forwardedNode(peer)}${host === '' ? '' : `;host="${host}"`};proto=${scheme}`
+  const hostToTell = forwardedHost === '' ? host : forwardedHost
+  return (
+    `host: ${authority}\r\n` +
+    `x-forwarded-for: ${forwardedFor === '' ? peer : `${forwardedFor}, ${peer}`}\r\n` +
+    `x-forwarded-proto: ${forwardedProto === '' ? scheme : forwardedProto}\r\n` +
+    `forwarded: ${forwarded === '' ? element : `${forwarded}, ${element}`}\r\n` +
+    `via: ${hop}\r\n` +
+    (hostToTell === '' ? '' : `x-forwarded-host: ${hostToTell}\r\n`)
+  )
+}
+
 /**
- * The upstream request's fields as undici takes them: name, value, name, value …
- * What an untrusted caller says about forwarding is dropped (as Envoy and Traefik do); what a trusted proxy says is continued.
+ * The upstream request's fields: the caller's own as they came, all that follow one another in one piece, and behind them those that are
+ * the gateway's. What a trusted proxy says about forwarding is continued.
  */
-export function upstreamHeaders(exchange: Exchange, authority: string): string[] {
-  const peer = exchange.peerAddress
-  const incoming = exchange.headers
-  const out: string[] = []
-  const { connection, isWide, consumer } = exchange
-  const fields = specialFor((exchange.route as Route).strippedFields)
+export function upstreamFields(exchange: Exchange, authority: string): FieldLines {
+  const { fields, connection, consumer, peerAddress, secure, isHttp10 } = exchange
+  const { text, marks, looks } = fields
+  const { numbered, dropped, looksAtAll } = fatesFor((exchange.route as Route).strippedFields)
+  const looksAtName = looksAtAll || (looks & LOOKS.underscore) !== 0
   const namesFields = connection !== '' && connection !== 'keep-alive' && connection !== 'close'
+  let lines = ''
+  let from = 0
+  let to = 0
   let host = ''
   let via = ''
   let trace = ''
@@ -99,67 +177,72 @@ export function upstreamHeaders(exchange: Exchange, authority: string): string[]
   let forwardedFor = ''
   let forwardedProto = ''
   let forwardedHost = ''
-  for (let i = 0; i < incoming.length; i += 2) {
-    const name = incoming[i] as string
-    const value = incoming[i + 1] as string
-    switch (fields.get(name)) {
-      case undefined:
-        if (!namesFields || !hasToken(connection, name)) out.push(name, isWide ? wireValue(value) : value)
+  for (let i = 0; i < marks.length; i += MARKS) {
+    const number = marks[i] as number
+    switch (numbered[number]) {
+      case PASSED: {
+        if (looksAtName && number === 0 && dropped.has(fields.nameAt(i))) break
+        if (namesFields && hasToken(connection, fields.nameAt(i))) break
+        const line = marks[i + LINE] as number
+        if (line !== to) {
+          lines += text.substring(from, to)
+          from = line
+        }
+        to = (marks[i + END] as number) + 2
         break
+      }
       case HOST:
-        host = value
+        host = fields.valueAt(i)
         break
       case VIA:
-        via = via === '' ? value : `${via}, ${value}`
+        via = via === '' ? fields.valueAt(i) : `${via}, ${fields.valueAt(i)}`
         break
       case TRACE_PARENT:
-        trace = value
+        trace = fields.valueAt(i)
         break
       case TRACE_STATE:
-        traceState = traceState === '' ? value : `${traceState},${value}`
+        traceState = traceState === '' ? fields.valueAt(i) : `${traceState},${fields.valueAt(i)}`
         break
       case FORWARDED:
-        forwarded = forwarded === '' ? value : `${forwarded}, ${value}`
+        forwarded = forwarded === '' ? fields.valueAt(i) : `${forwarded}, ${fields.valueAt(i)}`
         break
       case FORWARDED_FOR:
-        forwardedFor = forwardedFor === '' ? value : `${forwardedFor}, ${value}`
+        forwardedFor = forwardedFor === '' ? fields.valueAt(i) : `${forwardedFor}, ${fields.valueAt(i)}`
         break
       case FORWARDED_PROTO:
-        forwardedProto = value
+        forwardedProto = fields.valueAt(i)
         break
       case FORWARDED_HOST:
-        forwardedHost = value
+        forwardedHost = fields.valueAt(i)
         break
     }
   }
-  if (!exchange.peerTrusted) forwarded = forwardedFor = forwardedProto = forwardedHost = ''
-  const scheme = exchange.secure ? 'https' : 'http'
-  // Without a Host there is none to tell of: HTTP/1.0 need not have one.
-  const element = `for=${forwardedNode(peer)}${host === '' ? '' : `;host="${host}"`};proto=${scheme}`
-  // RFC 9110, 7.6.3: the version that the request came in.
-  const hop = exchange.isHttp10 ? '1.0 tidegate' : '1.1 tidegate'
-  out.push(
-    'host',
-    exchange.route?.preserveHost && host !== '' ? host : authority,
-    'x-forwarded-for',
-    forwardedFor === '' ? peer : `${forwardedFor}, ${peer}`,
-    'x-forwarded-proto',
-    forwardedProto === '' ? scheme : forwardedProto,
-    'forwarded',
-    forwarded === '' ? element : `${forwarded}, ${element}`,
-    'via',
-    via === '' ? hop : `${via}, ${hop}`,
-    'x-rid',
-    exchange.rid,
-    'traceparent',
-    traceparent(trace, exchange.rid),
-  )
-  if (forwardedHost !== '' || host !== '') out.push('x-forwarded-host', forwardedHost === '' ? host : forwardedHost)
-  if (consumer !== null) out.push(CONSUMER_FIELD, consumer.name)
+  if (to > from) lines += text.substring(from, to)
+  const hostField = exchange.route?.preserveHost && host !== '' ? host : authority
+  if (exchange.peerTrusted || via !== '') {
+    const trusted = exchange.peerTrusted
+    const hop = via === '' ? hopOf(isHttp10) : `${via}, ${hopOf(isHttp10)}`
+    lines += forwardingLines(
+      peerAddress,
+      host,
+      hostField,
+      schemeOf(secure),
+      hop,
+      trusted ? forwarded : '',
+      trusted ? forwardedFor : '',
+      trusted ? forwardedProto : '',
+      trusted ? forwardedHost : '',
+    )
+  } else lines += provenanceOf(peerAddress, host, hostField, secure, isHttp10)
+  lines += `x-rid: ${exchange.rid}\r\ntraceparent: ${traceparent(trace, exchange.rid)}\r\n`
+  if (consumer !== null) lines += `${CONSUMER_FIELD}: ${consumer.name}\r\n`
   // Trace context, 3.3: the state of a trace that is not continued goes nowhere.
-  if (traceState !== '' && validTraceparent(trace)) out.push('tracestate', traceState)
-  // A body that was read whole has a length even if it came chunked; DELETE and GET with an empty body keep what they said.
-  if (exchange.body !== null) out.push('content-length', String(exchange.body.length))
-  else if (exchange.declaresLength) out.push('content-length', String(exchange.contentLength))
-  return out
+  if (traceState !== '' && validTraceparent(trace)) lines += `tracestate: ${traceState}\r\n`
+  return new FieldLines(lines, contentLengthOf(exchange))
+}
+
+/** A body that was read whole has a length even if it came chunked; DELETE and GET with an empty body keep what they said. */
+function contentLengthOf(exchange: Exchange): number {
+  if (exchange.body !== null) return exchange.body.length
+  return exchange.declaresLength ? exchange.contentLength : -1
 }

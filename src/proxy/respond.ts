@@ -8,7 +8,7 @@ import type { HttpResponse } from 'uWebSockets.js'
 import { type IncomingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { StaticAnswer } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
-import { isLastWrite } from '../ingress/gate.js'
+import { answered, isLastWrite } from '../ingress/gate.js'
 import type { Rejection } from '../outcome.js'
 import { rateLimitHeader, rateLimitPolicyHeader } from '../policy/rate-limit.js'
 import { isHopByHop } from './headers.js'
@@ -40,11 +40,14 @@ export function endConnections(): void {
   leaving = true
 }
 
-function writeLimitHeaders(exchange: Exchange, res: HttpResponse): void {
-  const limit = exchange.limit
-  if (limit === null || (!limit.headers && exchange.code !== 'rate_limited')) return
-  res.writeHeader('ratelimit-policy', rateLimitPolicyHeader(limit))
-  res.writeHeader('ratelimit', rateLimitHeader(exchange))
+/** The gateway's own fields, each behind a CRLF. */
+function ownLines(exchange: Exchange): string {
+  const { limit, fallback } = exchange
+  let lines = `\r\nx-rid: ${exchange.rid}`
+  if (fallback !== '') lines += `\r\nx-tidegate-fallback: ${fallback}`
+  if (limit !== null && (limit.headers || exchange.code === 'rate_limited'))
+    lines += `\r\nratelimit-policy: ${rateLimitPolicyHeader(limit)}\r\nratelimit: ${rateLimitHeader(exchange)}`
+  return lines
 }
 
 /** Sends a problem (RFC 9457) for what a phase refused. */
@@ -58,17 +61,16 @@ export function refuse(exchange: Exchange, rejection: Rejection, retryAfterSecon
   // Before it is watched an exchange is in uWS's own handler, which is a cork.
   if (exchange.watched) res.cork(() => writeProblem(exchange, res, rejection, retryAfterSeconds))
   else writeProblem(exchange, res, rejection, retryAfterSeconds)
+  answered(exchange.gated, exchange.closeRequested)
 }
 
 function writeProblem(exchange: Exchange, res: HttpResponse, rejection: Rejection, retryAfterSeconds: number): void {
   const body = `${rejection.bodyHead}${exchange.rid}"}`
   const head = exchange.method === 'HEAD'
   exchange.bytesOut = head ? 0 : body.length
-  res.writeStatus(rejection.statusLine)
   const challenge = rejection.status === 401 ? exchange.route!.challenge : ''
-  res.writeHeader('x-rid', exchange.rid + challenge + rejection.fields)
-  if (retryAfterSeconds > 0) res.writeHeader('retry-after', String(retryAfterSeconds))
-  writeLimitHeaders(exchange, res)
+  const retry = retryAfterSeconds > 0 ? `\r\nretry-after: ${retryAfterSeconds}` : ''
+  res.writeStatus(rejection.head + challenge + retry + ownLines(exchange))
   if (rejection.closesConnection || leaving) exchange.closeRequested = true
   writeClose(exchange, res)
   if (!head) res.end(body, exchange.closeRequested)
@@ -90,25 +92,29 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
   const bodiless = exchange.method === 'HEAD' || status === 204 || status === 304
   exchange.bytesOut = bodiless ? 0 : body.length
   res.cork(() => {
-    res.writeStatus(statusLine(status, phrase))
+    res.writeStatus(statusLine(status, phrase) + ownLines(exchange))
     for (let i = 0; i < headers.length; i += 2) res.writeHeader(headers[i] as string, headers[i + 1] as string)
-    res.writeHeader('x-rid', exchange.rid)
-    res.writeHeader('x-tidegate-fallback', exchange.fallback)
-    writeLimitHeaders(exchange, res)
     if (bodiless) {
       if (exchange.closeRequested) res.writeHeader('connection', 'close')
       endWithLength(res, status === 204 ? -1 : body.length)
     } else {
       writeClose(exchange, res)
-      if (body.length <= MOST_WHOLE_BYTES) res.end(body, exchange.closeRequested)
-      else endInParts(res, body)
+      if (body.length > MOST_WHOLE_BYTES) return endInParts(exchange.gated, res, body)
+      res.end(body, exchange.closeRequested)
     }
+    answered(exchange.gated, exchange.closeRequested)
   })
 }
 
-function endInParts(res: HttpResponse, body: Buffer): void {
-  const [ok] = res.tryEnd(body, body.length)
-  if (!ok) res.onWritable((offset) => res.tryEnd(body.subarray(offset), body.length)[0])
+function endInParts(gated: number, res: HttpResponse, body: Buffer): void {
+  const [ok, done] = res.tryEnd(body, body.length)
+  if (done) answered(gated, false)
+  if (ok) return
+  res.onWritable((offset) => {
+    const [ok, done] = res.tryEnd(body.subarray(offset), body.length)
+    if (done) answered(gated, false)
+    return ok
+  })
 }
 
 /**
@@ -154,8 +160,8 @@ function linesOf(headers: Headers): string {
 }
 
 /**
- * Status line and header fields of the upstream's answer, and then, in the same cork, what `write` writes. The fields go to uWS as one:
- * it writes a value as it is, and a call costs more than the bytes do.
+ * Status line and header fields of the upstream's answer, and then, in the same cork, what `write` writes. All of it goes to uWS as one
+ * status: it writes that as it is, and a call costs more than the bytes do.
  */
 function writeHead(
   exchange: Exchange,
@@ -170,13 +176,10 @@ function writeHead(
   if (isLong) writeLongHead(exchange, res, phrase, lines)
   res.cork(() => {
     if (!isLong) {
-      res.writeStatus(statusLine(exchange.status, phrase))
+      const head = statusLine(exchange.status, phrase) + lines + ownLines(exchange)
       // uWS encodes strings as UTF-8 while header values are bytes: clients hand them over as latin1, and they must leave as they came.
-      const value = exchange.rid + lines
-      res.writeHeader('x-rid', (headers as Headers)[WIDE] ? Buffer.from(value, 'latin1') : value)
+      res.writeStatus((headers as Headers)[WIDE] ? Buffer.from(head, 'latin1') : head)
     }
-    if (exchange.fallback !== '') res.writeHeader('x-tidegate-fallback', exchange.fallback)
-    if (exchange.limit !== null) writeLimitHeaders(exchange, res)
     write()
   })
 }
@@ -186,7 +189,7 @@ function writeLongHead(exchange: Exchange, res: HttpResponse, phrase: string, li
   res.cork(() => {
     res.writeStatus(statusLine(exchange.status, phrase))
   })
-  for (const line of `x-rid: ${exchange.rid}${lines}`.split('\r\n')) {
+  for (const line of (lines + ownLines(exchange)).slice(2).split('\r\n')) {
     const colon = line.indexOf(': ')
     res.cork(() => {
       res.writeHeader(line.slice(0, colon), Buffer.from(line.slice(colon + 2), 'latin1'))
@@ -217,6 +220,7 @@ export function answerWhole(
     }
   })
   isLastWrite[0] = 0
+  answered(exchange.gated, exchange.closeRequested)
 }
 
 /**
@@ -277,7 +281,7 @@ export class StreamedAnswer {
     this.write((res) => {
       const offset = res.getWriteOffset()
       const [ok, done] = res.tryEnd(chunk, this.length)
-      if (done) this.exchange.res = null
+      if (done) this.complete()
       else if (!ok) {
         // The chunk is its owner's again when this returns: what uWS did not take is copied.
         this.pendingOffset = res.getWriteOffset()
@@ -314,7 +318,12 @@ export class StreamedAnswer {
     const res = this.exchange.res
     if (res === null || this.length >= 0) return
     this.write(() => res.end())
+    this.complete()
+  }
+
+  private complete(): void {
     this.exchange.res = null
+    answered(this.exchange.gated, false)
   }
 
   private drain(offset: number): boolean {
@@ -322,7 +331,7 @@ export class StreamedAnswer {
     if (res === null || !this.waiting) return true
     if (this.pending !== null) {
       const [ok, done] = res.tryEnd(this.pending.subarray(offset - this.pendingOffset), this.length)
-      if (done) this.exchange.res = null
+      if (done) this.complete()
       else if (!ok) return false
       this.pending = null
     }

@@ -5,7 +5,7 @@
 //   section `workers`
 //     connections   Int32 × slots, contiguous: open client connections, -1 where there is no worker; less LEAVING where one accepts no
 //                   more. The native acceptor reads the whole array to even out the workers: who is below 0 gets none. Padded to 64 bytes.
-//     line          128 bytes a slot, so that two workers never write to one cache line:
+//     line          192 bytes a slot, so that two workers never write to one cache line:
 //                    0 pid          Int32    written by the primary
 //                    4 state        Int32    0 empty, 1 starting, 2 listening, 3 draining
 //                    8 inFlight     Int32    exchanges begun and not finished
@@ -16,7 +16,9 @@
 //                   40 logDropped   Float64  access lines lost, over all workers that had the slot
 //                   48 memoryBytes  Float64  resident, as the worker said with its last heartbeats
 //                   56 turnedAway   Float64 × 4, connections closed at the door, by reason (native/index.ts). Written by the acceptor
-//                   88 free
+//                   88 refused      Float64 × 5, heads refused before they were requests, by reason. Written by the gate, as is the next
+//                  128 expired      Float64 × 2, connections closed between requests, by reason
+//                  144 free
 //
 //   section `counters`
 //     block         one a slot and route, slot-major, by Route.slot; the last of each stands for `no route`. Float64 each:
@@ -31,7 +33,7 @@ import { bucketOf, DURATION_BUCKETS, MAX_DURATION_US } from './durations.js'
 import type { Segment } from './segment.js'
 
 const CACHE_LINE_BYTES = 64
-const LINE_BYTES = 128
+const LINE_BYTES = 192
 const LINE_INTS = LINE_BYTES / 4
 const LINE_FLOATS = LINE_BYTES / 8
 const WORKER_STATES = ['empty', 'starting', 'listening', 'draining'] as const
@@ -48,11 +50,17 @@ const LOOP_DELAY_US = 4
 const LOG_DROPPED = 5
 const MEMORY_BYTES = 6
 const TURNED_AWAY_AT = 7
+const REFUSED_AT = 11
+const EXPIRED_AT = 16
 /** Far below 0, whatever connections it still has: kLeaving of the addon. */
 const LEAVING = 2 ** 30
 
 /** Why the acceptor closed connections, in the order in which it counts them (native/index.ts). */
 export const TURNED_AWAY = ['slow_head', 'proxy_header', 'connections', 'address'] as const
+
+/** Why the gate refused heads, and closed connections between two requests, in the same way. */
+export const HEADS_REFUSED = ['request_line', 'line_end', 'field_name', 'field_value', 'parser'] as const
+export const EXPIRED = ['idle', 'slow_head'] as const
 
 function upTo(multiple: number, n: number): number {
   return Math.ceil(n / multiple) * multiple
@@ -81,6 +89,10 @@ export interface WorkerStatus {
   readonly memoryBytes: number
   /** Connections closed before they had a request, by reason. */
   readonly turnedAway: Readonly<Record<(typeof TURNED_AWAY)[number], number>>
+  /** Heads refused before they were requests, by reason. */
+  readonly headsRefused: Readonly<Record<(typeof HEADS_REFUSED)[number], number>>
+  /** Connections closed because their next request did not come in time, by reason. */
+  readonly expired: Readonly<Record<(typeof EXPIRED)[number], number>>
 }
 
 export class WorkerTable {
@@ -174,10 +186,14 @@ export class WorkerTable {
       loopDelayUs: this.floats[float + LOOP_DELAY_US] as number,
       logDropped: this.floats[float + LOG_DROPPED] as number,
       memoryBytes: this.memoryBytes(slot),
-      turnedAway: Object.fromEntries(
-        TURNED_AWAY.map((reason, i) => [reason, this.floats[float + TURNED_AWAY_AT + i]]),
-      ) as WorkerStatus['turnedAway'],
+      turnedAway: this.named(TURNED_AWAY, float + TURNED_AWAY_AT),
+      headsRefused: this.named(HEADS_REFUSED, float + REFUSED_AT),
+      expired: this.named(EXPIRED, float + EXPIRED_AT),
     }
+  }
+
+  private named<Name extends string>(names: readonly Name[], at: number): Record<Name, number> {
+    return Object.fromEntries(names.map((name, i) => [name, this.floats[at + i]])) as Record<Name, number>
   }
 
   readAll(): WorkerStatus[] {
@@ -241,6 +257,8 @@ export class WorkerCounters {
   private readonly ints: Int32Array
   private readonly floats: Float64Array
   private readonly connections: Int32Array
+  /** What the gate counts, in the order of HEADS_REFUSED and EXPIRED. */
+  readonly gate: Float64Array
   private readonly noRoute: number
   private readonly droppedBefore: number
 
@@ -256,6 +274,7 @@ export class WorkerCounters {
     const line = table.line(slot)
     this.ints = line.ints
     this.floats = line.floats
+    this.gate = line.floats.subarray(REFUSED_AT, EXPIRED_AT + EXPIRED.length)
     this.connections = table.connections
     this.noRoute = routes * BLOCK
     this.droppedBefore = this.floats[LOG_DROPPED] as number

@@ -1,8 +1,15 @@
 // The numbers as Prometheus text (exposition format 0.0.4), put together when somebody asks, in the primary, from the segment alone: no
 // worker is asked anything, so one that hangs or has died is still counted.
 import type { Route, Service } from '../config/compile.js'
-import { type BreakerState, STATE_NAMES } from '../state/breaker-table.js'
-import { type CountersReader, type RouteTotals, TURNED_AWAY, type WorkerStatus } from '../state/counters.js'
+import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
+import {
+  type CountersReader,
+  EXPIRED,
+  HEADS_REFUSED,
+  type RouteTotals,
+  TURNED_AWAY,
+  type WorkerStatus,
+} from '../state/counters.js'
 import { countUpTo } from '../state/durations.js'
 import type { HealthTable } from '../state/health-table.js'
 import { toHdr } from './quantiles.js'
@@ -284,17 +291,38 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
   }
   gauge('tidegate_requests_in_flight', 'Requests begun and not finished.', (worker) => worker.inFlight)
   gauge('tidegate_connections', 'Open client connections.', (worker) => Math.max(0, worker.connections))
-  out.family(
-    'tidegate_connections_refused_total',
-    'counter',
-    'Connections closed before they had a request, by reason.',
-  )
-  for (const reason of TURNED_AWAY) {
-    out.sample(
-      all.reduce((sum, worker) => sum + worker.turnedAway[reason], 0),
-      { reason },
-    )
+  const byReason = <Name extends string>(
+    name: string,
+    help: string,
+    reasons: readonly Name[],
+    counts: (worker: WorkerStatus) => Readonly<Record<Name, number>>,
+  ) => {
+    out.family(name, 'counter', help)
+    for (const reason of reasons) {
+      out.sample(
+        all.reduce((sum, worker) => sum + counts(worker)[reason], 0),
+        { reason },
+      )
+    }
   }
+  byReason(
+    'tidegate_connections_refused_total',
+    'Connections closed before they had a request, by reason.',
+    TURNED_AWAY,
+    (worker) => worker.turnedAway,
+  )
+  byReason(
+    'tidegate_connections_expired_total',
+    'Connections closed because their next request did not come in time, by reason.',
+    EXPIRED,
+    (worker) => worker.expired,
+  )
+  byReason(
+    'tidegate_heads_refused_total',
+    'Heads refused before they were requests, by reason.',
+    HEADS_REFUSED,
+    (worker) => worker.headsRefused,
+  )
   gauge(
     'tidegate_worker_heartbeat_age_seconds',
     "Since the worker's last sign of life.",

@@ -5,6 +5,7 @@ import { connect } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Exchange } from '../../src/ingress/exchange.js'
+import { Fields } from '../../src/ingress/fields.js'
 import { uWS } from '../../src/ingress/uws.js'
 import { StreamedAnswer } from '../../src/proxy/respond.js'
 
@@ -15,7 +16,7 @@ let port = 0
 let listening: ReturnType<typeof uWS.App>
 
 beforeAll(async () => {
-  listening = uWS.App().any('/*', (res) => void stream(new Exchange(res, 0, 'GET', '/', '', [])))
+  listening = uWS.App().any('/*', (res) => void stream(new Exchange(res, 0, 'GET', '/', '', Fields.of([]))))
   port = await new Promise((resolve) => {
     listening.listen('127.0.0.1', 0, (socket) => resolve(socket ? uWS.us_socket_local_port(socket) : 0))
   })

@@ -1,4 +1,4 @@
-// One suite for both upstream clients: undici's Pool and the lean one. What the forwarder is told must be the same, whoever tells it; the
+// One suite for both upstream clients: undici's Pool and the lean one, over each of its transports. What the forwarder is told must be the same, whoever tells it; the
 // few cases where they differ say so and why.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -8,7 +8,7 @@ import { Readable } from 'node:stream'
 import { type Dispatcher, errors } from 'undici'
 import { afterEach, describe, expect, test } from 'vitest'
 import { type Origin, type RawExchange, refusingPort, type Script, startScripted } from '../support/origins.js'
-import { type ClientOptions, clients, lean, type UpstreamClient } from '../support/upstream-clients.js'
+import { type ClientOptions, clients, leans, type UpstreamClient } from '../support/upstream-clients.js'
 import { ask, send, type Verdict } from '../support/upstream-verdict.js'
 
 const cleanup: (() => unknown)[] = []
@@ -453,6 +453,39 @@ describe.each(clients)('a request, as $name sends it', (client) => {
 })
 
 describe.each(clients)('connections, as $name keeps them', (client) => {
+  test('the same head again and again is told each time; bytes of a body that look like it are not', async () => {
+    const head = (length: number, name: string): string =>
+      `HTTP/1.1 200 OK\r\nX: ${name}\r\nContent-Length: ${length}\r\n\r\n`
+    const one = head(70, 'one')
+    const bodies = [...'abcdef'].map((letter) => letter.repeat(70))
+    const looksLikeIt = `${one}${'-'.repeat(70 - one.length)}`
+    const answers = [
+      ...bodies.map((body) => [one + body]),
+      // In a write of its own, so that it is read like an answer.
+      [one, looksLikeIt],
+      [one, looksLikeIt],
+      [one.slice(0, 20), one.slice(20), bodies[0]!],
+      ...bodies.map((body, i) => [head(70, i % 2 === 0 ? 'one' : 'two') + body]),
+      ...bodies.map((body) => [one + body]),
+      ...bodies.map((body) => [head(70, 'two') + body]),
+    ]
+    let asked = 0
+    const origin = await serve(async (exchange) => {
+      for (const part of answers[asked++]!) {
+        await exchange.send(part)
+        await turn()
+      }
+    })
+    const pool = open(client, origin.url)
+    for (const parts of answers) {
+      const text = parts.join('')
+      const { headers, body } = await ask(pool)
+      expect(`${headers.x} ${body}`).toBe(`${text.includes('X: one') ? 'one' : 'two'} ${text.slice(-70)}`)
+      await turn()
+    }
+    expect(origin.connections).toBe(1)
+  })
+
   test('one serves request after request', async () => {
     const origin = await serve((exchange) => exchange.send(OK))
     const pool = open(client, origin.url)
@@ -668,7 +701,7 @@ describe.each(clients)('connections, as $name keeps them', (client) => {
   })
 })
 
-describe('what the lean client does beyond undici', () => {
+describe.each(leans)('what $name does beyond undici', (lean) => {
   /** Answers the first request of the first connection, and what comes after it with `then`. */
   async function stale(then: (exchange: RawExchange) => void): Promise<Origin> {
     let served = 0

@@ -3,7 +3,7 @@
 import type { Dispatcher } from 'undici'
 import { afterEach, describe, expect, test } from 'vitest'
 import { type Origin, type RawExchange, type Script, startScripted } from '../support/origins.js'
-import { lean } from '../support/upstream-clients.js'
+import { leans, type UpstreamClient } from '../support/upstream-clients.js'
 import { ask, send } from '../support/upstream-verdict.js'
 
 const cleanup: (() => unknown)[] = []
@@ -16,7 +16,11 @@ const paths = (count: number): string[] => Array.from({ length: count }, (_, i) 
 const echo = (exchange: RawExchange): Promise<void> => exchange.answer(200, {}, `${exchange.method} ${exchange.target}`)
 
 /** Answers any path with itself; `scripts` for those that do not. */
-async function start(scripts: Record<string, Script>, pipelining = 32): Promise<{ origin: Origin; pool: Dispatcher }> {
+async function startWith(
+  lean: UpstreamClient,
+  scripts: Record<string, Script>,
+  pipelining = 32,
+): Promise<{ origin: Origin; pool: Dispatcher }> {
   const origin = await startScripted({ ...Object.fromEntries(paths(64).map((path) => [path, echo])), ...scripts })
   cleanup.push(() => origin.close())
   const pool = lean.create(origin.url, { pipelining })
@@ -47,7 +51,9 @@ function gate(): { script: Script; answer: (text?: string) => void; asked: () =>
   }
 }
 
-describe('requests that share connections', () => {
+describe.each(leans)('requests that share connections, in $name', (lean) => {
+  const start = (scripts: Record<string, Script>, pipelining?: number) => startWith(lean, scripts, pipelining)
+
   test('one connection takes as many as it may, and each gets its own answer', async () => {
     const { origin, pool } = await start({}, 8)
     expect(await bodies(pool, paths(20))).toEqual(own(paths(20)))

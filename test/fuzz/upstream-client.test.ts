@@ -1,18 +1,20 @@
 // Any bytes in any split: the lean client and undici make the same of them, or differ as test/support/upstream-fuzz.ts says they may.
-// TIDEGATE_FUZZ_SECONDS makes it last.
+// TIDEGATE_FUZZ_SECONDS makes it last, over each of the lean client's transports for its part of the time.
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { lean, leans } from '../support/upstream-clients.js'
 import { CaseServer, disagreement, upstreamCase } from '../support/upstream-fuzz.js'
 
-const seconds = Number(process.env.TIDEGATE_FUZZ_SECONDS ?? 5)
+const seconds = Number(process.env.TIDEGATE_FUZZ_SECONDS ?? 6) / leans.length
 const server = new CaseServer()
 
 beforeAll(() => server.listen())
 afterAll(() => server.close())
 
-test('both clients make the same of a response, however it is split', { timeout: (seconds + 30) * 1000 }, async () => {
+const timeout = (seconds + 30) * 1000
+test.each(leans)('undici and $name make the same of a response, however it is split', { timeout }, async (client) => {
   const property = fc.asyncProperty(upstreamCase, async (one) => {
-    expect(disagreement(one, await server.verdicts(one))).toBeNull()
+    expect(disagreement(one, await server.verdicts(one, client))).toBeNull()
   })
   await fc.assert(property, {
     numRuns: Number.MAX_SAFE_INTEGER,
@@ -23,7 +25,7 @@ test('both clients make the same of a response, however it is split', { timeout:
 
 test('a case that only one of them takes is told from one they agree on', async () => {
   const answer = { method: 'GET', bytes: 'HTTP/1.1 304 X\r\nContent-Length: 5\r\n\r\n', cuts: [] } as const
-  const verdicts = await server.verdicts(answer)
+  const verdicts = await server.verdicts(answer, lean)
   expect([verdicts.undici.failure, verdicts.lean.failure]).toEqual(['upstream_error', null])
   expect(disagreement(answer, verdicts)).toBeNull()
   expect(disagreement({ ...answer, bytes: 'HTTP/1.1 200 X' }, verdicts)).toContain('undici')

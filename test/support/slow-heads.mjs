@@ -1,6 +1,10 @@
 // Clients that never finish the head of their request, in a process of their own so that whoever times others is not held up by them:
 // slow-heads.mjs PORT COUNT. Each sends a byte now and then, and is replaced as soon as it is ended. Tells how many are open and were ended.
 import { connect } from 'node:net'
+import { constants, setPriority } from 'node:os'
+
+// They are somewhere else, where they cost whom they ask nothing but what they send: here they get what is left of the cores.
+setPriority(constants.priority.PRIORITY_LOW)
 
 const port = Number(process.argv[2])
 const count = Number(process.argv[3])

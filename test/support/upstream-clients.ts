@@ -1,6 +1,9 @@
-// The two upstream clients, set up as forward.ts sets them up.
+// The two upstream clients, set up as forward.ts sets them up; the lean one over each of its transports.
 import { type Dispatcher, Pool } from 'undici'
+import { native } from '../../native/index.js'
+import { NodeTransport } from '../../src/proxy/lean/node-transport.js'
 import { LeanPool } from '../../src/proxy/lean/pool.js'
+import { type Transport, transport } from '../../src/proxy/lean/transport.js'
 
 export interface ClientOptions {
   readonly connections?: number
@@ -11,7 +14,7 @@ export interface ClientOptions {
 }
 
 export interface UpstreamClient {
-  readonly name: 'undici' | 'lean'
+  readonly name: 'undici' | 'lean' | 'lean over node:net'
   create(origin: string, options?: ClientOptions): Dispatcher
 }
 
@@ -28,10 +31,21 @@ export const undici: UpstreamClient = {
     }),
 }
 
-export const lean: UpstreamClient = {
-  name: 'lean',
-  create: (origin, { connections = 16, pipelining = 1, connectTimeoutMs = 2000, keepAliveMs = 4000 } = {}) =>
-    new LeanPool(origin, { connections, pipelining, connectTimeoutMs, keepAliveMs }),
-}
+const overNode = new NodeTransport()
 
-export const clients = [undici, lean]
+/** Those there are here, as test.each wants them. */
+export const transports: readonly { name: string; transport: Transport }[] = [
+  ...(native === null ? [] : [{ name: 'the wire', transport }]),
+  { name: 'node:net', transport: overNode },
+]
+
+const leanOver = (name: UpstreamClient['name'], transport: Transport): UpstreamClient => ({
+  name,
+  create: (origin, { connections = 16, pipelining = 1, connectTimeoutMs = 2000, keepAliveMs = 4000 } = {}) =>
+    new LeanPool(origin, { connections, pipelining, connectTimeoutMs, keepAliveMs, transport }),
+})
+
+export const lean = leanOver('lean', transport)
+export const leans = native === null ? [lean] : [lean, leanOver('lean over node:net', overNode)]
+
+export const clients = [undici, ...leans]

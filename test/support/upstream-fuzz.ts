@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import type { IncomingHttpHeaders } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'
 import fc from 'fast-check'
-import { lean, type UpstreamClient, undici } from './upstream-clients.js'
+import { type UpstreamClient, undici } from './upstream-clients.js'
 import { ask, type Verdict } from './upstream-verdict.js'
 
 export interface Case {
@@ -313,7 +313,7 @@ export class CaseServer {
     }
   }
 
-  async verdicts(one: Case): Promise<{ undici: Verdict; lean: Verdict }> {
+  async verdicts(one: Case, lean: UpstreamClient): Promise<{ undici: Verdict; lean: Verdict }> {
     return { undici: await this.verdict(undici, one), lean: await this.verdict(lean, one) }
   }
 

@@ -4,16 +4,16 @@
 //   inFlight:  │ answered next │ waits behind it │ … │ not written yet │      oldest first; more than one only where requests share
 //                                                    └─ the last `unwritten` of them
 import type { IncomingHttpHeaders } from 'node:http'
-import { connect, type Socket } from 'node:net'
 import { errors } from '../undici.js'
-import { flushLater, type Writer } from './flush.js'
 import type { Carrier, ConnectionLoss, LeanRequest } from './request.js'
 import type { HeadMemo, ResponseHead } from './response-head.js'
 import { ResponseParser, type ResponseSink } from './response-parser.js'
+import type { Listener, Transport, Wire } from './transport.js'
 import { Upload } from './upload.js'
 
 /** What a connection needs of the pool that owns it. */
 export interface ConnectionOwner {
+  readonly transport: Transport
   readonly host: string
   readonly port: number
   readonly connectTimeoutMs: number
@@ -34,13 +34,10 @@ export interface ConnectionOwner {
   resend(request: LeanRequest): void
 }
 
-/**
- * All connections read into the same buffer: a read is parsed before the next one starts. So what onResponseData gets is valid until it
- * returns, and whoever keeps it copies it.
- */
-const readBuffer = Buffer.allocUnsafeSlow(65536)
+const nothing = Buffer.alloc(0)
 
-export class LeanConnection implements ResponseSink, Carrier, Writer {
+/** What onResponseData gets is valid until it returns, as what the transport has read is; whoever keeps it copies it. */
+export class LeanConnection implements ResponseSink, Carrier, Listener {
   readonly inFlight: LeanRequest[] = []
   unwritten = 0
   /** Takes no more: it closes once what is in flight is answered. */
@@ -59,7 +56,7 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
   moved = 0
 
   private readonly owner: ConnectionOwner
-  private readonly socket: Socket
+  private readonly wire: Wire
   private readonly parser: ResponseParser
   private connectTimer: NodeJS.Timeout | null
   private upload: Upload | null = null
@@ -72,13 +69,7 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
   constructor(owner: ConnectionOwner) {
     this.owner = owner
     this.parser = new ResponseParser(this, owner.memo, owner.maxHeaderBytes)
-    const { host, port } = owner
-    const onread = { buffer: readBuffer, callback: (bytes: number) => this.read(bytes) }
-    this.socket = connect({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000, onread })
-    this.socket.on('connect', () => this.ready())
-    this.socket.on('error', (error) => this.lose(error))
-    this.socket.on('end', () => this.ended())
-    this.socket.on('close', () => this.lose(new errors.SocketError('closed')))
+    this.wire = owner.transport.connect(owner.host, owner.port, this)
     this.connectTimer = setTimeout(() => this.lose(new errors.ConnectTimeoutError()), owner.connectTimeoutMs)
   }
 
@@ -92,7 +83,7 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
     request.carrier = this
     this.inFlight.push(request)
     if (request.close) this.closing = true
-    if (++this.unwritten === 1 && this.connected) flushLater(this)
+    if (++this.unwritten === 1 && this.connected) this.wire.flushLater()
   }
 
   flush(): void {
@@ -105,42 +96,39 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
     if (first.body !== null) return this.writeWithBody(first)
     let out = first.head
     for (let i = from + 1; i < this.inFlight.length; i++) out += this.inFlight[i]!.head
-    this.socket.write(out, 'latin1')
+    this.wire.send(out)
   }
 
   private writeWithBody(request: LeanRequest): void {
-    if (!(request.body instanceof Uint8Array)) {
-      const upload = new Upload(this.socket, request, request.head)
-      if (request.done) upload.stop()
-      else this.upload = upload
-      return
-    }
-    this.socket.cork()
-    this.socket.write(request.head, 'latin1')
-    this.socket.write(request.body)
-    this.socket.uncork()
+    if (request.body instanceof Uint8Array) return void this.wire.write(request.head, request.body, '')
+    const upload = new Upload(this.wire, request)
+    if (request.done) upload.stop()
+    else this.upload = upload
   }
 
-  private ready(): void {
+  onDrain(): void {
+    this.upload?.goOn()
+  }
+
+  onConnect(): void {
     clearTimeout(this.connectTimer!)
     this.connectTimer = null
     this.connected = true
-    if (this.inFlight.length > 0) this.flush()
+    if (this.inFlight.length > 0) this.wire.flushLater()
     else this.owner.released(this)
   }
 
   // From the upstream.
 
-  /** Returns whether to go on reading. */
-  private read(bytes: number): boolean {
-    this.parse(readBuffer, bytes, false)
-    return !this.parser.stopped
+  onBytes(bytes: Buffer, at: number, end: number, mark: number): void {
+    this.parse(bytes, at, end, mark, false)
+    if (this.parser.stopped && !this.closed) this.wire.pause()
   }
 
-  private parse(bytes: Buffer, end: number, owned: boolean): void {
+  private parse(bytes: Buffer, from: number, end: number, mark: number, owned: boolean): void {
     this.parsing = true
     try {
-      const at = this.parser.execute(bytes, 0, end)
+      const at = this.parser.execute(bytes, from, end, mark)
       if (at < end && !this.closed) this.rest = owned ? bytes.subarray(at) : Buffer.from(bytes.subarray(at, end))
     } catch (error) {
       this.lose(error as Error)
@@ -148,13 +136,21 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
     this.parsing = false
   }
 
-  private ended(): void {
+  onError(error: Error): void {
+    this.lose(error)
+  }
+
+  onEof(): void {
     try {
       if (this.parser.eof()) return
       this.lose(new errors.SocketError('other side closed'))
     } catch (error) {
       this.lose(error as Error)
     }
+  }
+
+  onRepeated(text: string): number {
+    return this.wire.remember(text)
   }
 
   expects(): boolean {
@@ -203,18 +199,18 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
   pause(request: LeanRequest): void {
     if (request !== this.inFlight[0]) return
     this.parser.stopped = true
-    if (!this.parsing) this.socket.pause()
+    if (!this.parsing) this.wire.pause()
   }
 
   resume(request: LeanRequest): void {
     if (request !== this.inFlight[0] || this.closed) return
     this.parser.stopped = false
     if (this.parsing) return
-    const { rest } = this
+    const rest = this.rest ?? nothing
     this.rest = null
     // Also without a rest: the end of the response may be what was held back.
-    this.parse(rest ?? readBuffer, rest === null ? 0 : rest.length, true)
-    if (!this.parser.stopped) this.socket.resume()
+    this.parse(rest, 0, rest.length, 0, true)
+    if (!this.parser.stopped) this.wire.resume()
   }
 
   drop(request: LeanRequest): void {
@@ -234,7 +230,7 @@ export class LeanConnection implements ResponseSink, Carrier, Writer {
     this.parser.stopped = true
     if (this.connectTimer !== null) clearTimeout(this.connectTimer)
     this.upload?.stop()
-    this.socket.destroy()
+    this.wire.close()
     this.owner.lost(this)
     const requests = this.inFlight.splice(0)
     const written = this.connected ? requests.length - this.unwritten : 0

@@ -10,6 +10,7 @@ import { Lateness } from './lateness.js'
 import { LeanRequest, RequestQueue } from './request.js'
 import { renderHead } from './request-head.js'
 import { HeadMemo } from './response-head.js'
+import { type Transport, transport } from './transport.js'
 
 export interface LeanPoolOptions {
   /** Connections open at once, at most. Further requests wait, first come first served. */
@@ -21,6 +22,8 @@ export interface LeanPoolOptions {
   readonly maxHeaderBytes?: number
   /** Idle connections are closed after it, or a second before the upstream's own Keep-Alive hint runs out. Keep it below the upstream's. */
   readonly keepAliveMs?: number
+  /** The addon's where there is one. */
+  readonly transport?: Transport
 }
 
 /** RFC 9110, 9.2.2. */
@@ -32,6 +35,7 @@ const LATENESS_TICK_MS = 10
 const INLINE_BODY_BYTES = 8192
 
 export class LeanPool extends DispatcherBase implements ConnectionOwner {
+  readonly transport: Transport
   readonly host: string
   readonly port: number
   readonly connectTimeoutMs: number
@@ -70,6 +74,7 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
     this.connectTimeoutMs = options.connectTimeoutMs ?? 10_000
     this.maxHeaderBytes = options.maxHeaderBytes ?? 16_384
     this.keepAliveMs = options.keepAliveMs ?? 4000
+    this.transport = options.transport ?? transport
   }
 
   override dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {

@@ -1,6 +1,7 @@
 // The request's head as it goes upstream: request line and fields as one string, a character a byte. Pure; runs per request. Refuses
 // whatever would let one request look like two to the upstream (RFC 9112, 11.2), however it came to be in a name or a value.
 import type { Dispatcher } from 'undici'
+import { FieldLines } from '../field-lines.js'
 import { errors } from '../undici.js'
 
 /** What a field name means to the head. All other known names are PLAIN. */
@@ -52,6 +53,54 @@ function kindOf(name: string): number {
   return kind
 }
 
+/** What the fields of a request say, and how they are written. */
+class FieldText {
+  text = ''
+  contentLength = -1
+  close = false
+}
+
+/** Fields as undici takes them, each of which may be anything. */
+function fieldText(headers: readonly unknown[], hostLine: string): FieldText {
+  const out = new FieldText()
+  let host = ''
+  let values = ''
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i]
+    const value = headers[i + 1]
+    if (typeof name !== 'string' || typeof value !== 'string') throw new errors.InvalidArgumentError('invalid header')
+    values += value
+    switch (kindOf(name)) {
+      case PLAIN:
+        out.text += `${name}: ${value}\r\n`
+        break
+      case CONTENT_LENGTH:
+        if (out.contentLength >= 0 || !/^[0-9]{1,15}$/.test(value))
+          throw new errors.InvalidArgumentError('invalid content-length header')
+        out.contentLength = Number(value)
+        break
+      case HOST:
+        if (host !== '') throw new errors.InvalidArgumentError('duplicate host header')
+        host = `host: ${value}\r\n`
+        break
+      case CONNECTION:
+        if (value.toLowerCase() === 'close') out.close = true
+        else if (value.toLowerCase() !== 'keep-alive')
+          throw new errors.InvalidArgumentError('invalid connection header')
+        break
+      default:
+        if (name.toLowerCase() === 'expect') throw new errors.NotSupportedError('expect header not supported')
+        throw new errors.InvalidArgumentError(`invalid header ${JSON.stringify(name)}`)
+    }
+  }
+  // One look over all values: three memchr and a check of the string's own width.
+  if (values.includes('\n') || values.includes('\r') || values.includes('\0') || NOT_A_BYTE.test(values)) {
+    throw new errors.InvalidArgumentError('invalid header value')
+  }
+  out.text = (host === '' ? hostLine : host) + out.text
+  return out
+}
+
 /**
  * `bodyBytes` is the length of a body in memory, 0 for none, -1 for a stream. Throws what undici would: InvalidArgumentError,
  * NotSupportedError, RequestContentLengthMismatchError.
@@ -66,49 +115,16 @@ export function renderHead(options: Dispatcher.DispatchOptions, hostLine: string
     throw new errors.InvalidArgumentError('invalid request method')
   }
   const head = new RequestHead()
-  head.close = options.reset === true
-  let declared = -1
-  let host = ''
-  let values = ''
-  let text = ''
-  if (headers !== undefined && headers !== null) {
-    if (!Array.isArray(headers)) throw new errors.InvalidArgumentError('headers must be a flat array')
-    for (let i = 0; i < headers.length; i += 2) {
-      const name = headers[i] as string
-      const value = headers[i + 1] as string
-      if (typeof name !== 'string' || typeof value !== 'string') throw new errors.InvalidArgumentError('invalid header')
-      values += value
-      const kind = kindOf(name)
-      if (kind === PLAIN) {
-        text += `${name}: ${value}\r\n`
-        continue
-      }
-      switch (kind) {
-        case CONTENT_LENGTH:
-          if (declared >= 0 || !/^[0-9]{1,15}$/.test(value))
-            throw new errors.InvalidArgumentError('invalid content-length header')
-          declared = Number(value)
-          break
-        case HOST:
-          if (host !== '') throw new errors.InvalidArgumentError('duplicate host header')
-          host = `host: ${value}\r\n`
-          break
-        case CONNECTION:
-          if (value.toLowerCase() === 'close') head.close = true
-          else if (value.toLowerCase() !== 'keep-alive')
-            throw new errors.InvalidArgumentError('invalid connection header')
-          break
-        default:
-          if (name.toLowerCase() === 'expect') throw new errors.NotSupportedError('expect header not supported')
-          throw new errors.InvalidArgumentError(`invalid header ${JSON.stringify(name)}`)
-      }
-    }
-  }
-  // One look over all values: three memchr and a check of the string's own width.
-  if (values.includes('\n') || values.includes('\r') || values.includes('\0') || NOT_A_BYTE.test(values)) {
-    throw new errors.InvalidArgumentError('invalid header value')
-  }
-  text = `${method} ${path} HTTP/1.1\r\n${host === '' ? hostLine : host}${text}`
+  let fields: FieldLines | FieldText
+  if (headers instanceof FieldLines) fields = headers
+  else if (Array.isArray(headers ?? [])) {
+    const given = fieldText((headers ?? []) as unknown[], hostLine)
+    head.close = given.close
+    fields = given
+  } else throw new errors.InvalidArgumentError('headers must be a flat array')
+  if (options.reset === true) head.close = true
+  const declared = fields.contentLength
+  let text = `${method} ${path} HTTP/1.1\r\n${fields.text}`
   if (head.close) text += 'connection: close\r\n'
   if (bodyBytes > 0) {
     if (declared >= 0 && declared !== bodyBytes) throw new errors.RequestContentLengthMismatchError()

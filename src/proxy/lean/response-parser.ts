@@ -26,6 +26,8 @@ export interface ResponseSink {
   /** `chunk` is a view into the bytes given to execute. */
   onData(chunk: Buffer): void
   onEnd(trailers: IncomingHttpHeaders): void
+  /** The same head came twice in a row: returns how bytes that begin with it will be marked, if at all. `text` is all of it. */
+  onRepeated(text: string): number
 }
 
 const HEAD = 0
@@ -57,6 +59,10 @@ export class ResponseParser {
   private sizeDigits = 0
   private extension = ''
   private trailers = noTrailers
+  private last: ResponseHead | null = null
+  /** How bytes are marked that begin with the last head, and how long that is. */
+  private mark = 0
+  private markedBytes = 0
   private readonly sink: ResponseSink
   private readonly memo: HeadMemo
   private readonly maxHeadBytes: number
@@ -72,9 +78,13 @@ export class ResponseParser {
     return this.state === HEAD && this.partial === ''
   }
 
-  /** Parses bytes[at, end) until the sink stops it or they end; returns where. Throws undici's errors for what is not HTTP. */
-  execute(bytes: Buffer, from: number, end: number): number {
+  /**
+   * Parses bytes[from, end) until the sink stops it or they end; returns where. Throws undici's errors for what is not HTTP. `mark`: what
+   * they are known to begin with, as onRepeated() has named it; else 0.
+   */
+  execute(bytes: Buffer, from: number, end: number, mark = 0): number {
     let at = from
+    if (mark !== 0 && mark === this.mark && this.idle && !this.stopped) at = this.repeatHead(at)
     while (!this.stopped) {
       if (this.state === END) this.finish()
       else if (at === end) return at
@@ -136,8 +146,21 @@ export class ResponseParser {
       return end
     }
     this.partial = ''
-    this.begin(this.memo.parse(text, 0, stop))
+    const head = this.memo.parse(text, 0, stop)
+    if (head !== this.last) this.mark = 0
+    else if (this.mark === 0) {
+      this.markedBytes = stop + 4
+      this.mark = this.sink.onRepeated(text.substring(0, stop + 4))
+    }
+    this.last = head
+    this.begin(head)
     return at + stop + 4 - before
+  }
+
+  private repeatHead(at: number): number {
+    if (!this.sink.expects()) throw new errors.SocketError('bytes without a request')
+    this.begin(this.last!)
+    return at + this.markedBytes
   }
 
   private keepPartial(text: string): void {

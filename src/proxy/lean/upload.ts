@@ -1,37 +1,35 @@
 // A request body that streams: from a Readable to the connection, no faster than the upstream takes it. Runs per request with such a body.
-import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { errors } from '../undici.js'
 import type { LeanRequest } from './request.js'
 import { CHUNKED } from './request-head.js'
+import type { Wire } from './transport.js'
+
+const nothing = Buffer.alloc(0)
 
 export class Upload {
   /** All of it has been written. */
   complete = false
   private stopped = false
   private sentBytes = 0
-  private readonly socket: Socket
+  private readonly wire: Wire
   private readonly request: LeanRequest
   private readonly body: Readable
   private readonly onData = (chunk: Buffer): void => this.send(chunk)
   private readonly onEnd = (): void => this.end()
   private readonly onError = (error: Error): void => this.request.abort(error)
   private readonly onClose = (): void => this.request.abort(new errors.RequestAbortedError())
-  private readonly onDrain = (): void => void this.body.resume()
 
   /** Writes the head, and with it what of the body is there already. */
-  constructor(socket: Socket, request: LeanRequest, head: string) {
-    this.socket = socket
+  constructor(wire: Wire, request: LeanRequest) {
+    this.wire = wire
     this.request = request
     this.body = request.body as Readable
-    socket.cork()
-    socket.write(head, 'latin1')
     const there: Buffer | null = this.body.read()
-    if (there !== null) this.send(there)
-    socket.uncork()
+    if (there === null) wire.write(request.head, nothing, '')
+    else this.send(there, request.head)
     if (request.done) return
     this.body.on('data', this.onData).on('end', this.onEnd).on('error', this.onError).on('close', this.onClose)
-    socket.on('drain', this.onDrain)
     if (this.body.readableEnded) this.end()
     else if (this.body.destroyed) this.request.abort(this.body.errored ?? new errors.RequestAbortedError())
   }
@@ -42,32 +40,30 @@ export class Upload {
     this.stopped = true
     const body = this.body
     body.off('data', this.onData).off('end', this.onEnd).off('close', this.onClose)
-    this.socket.off('drain', this.onDrain)
     // The error listener stays: a stream may fail after it was let go, and nobody else listens.
     if (!this.complete) body.destroy()
   }
 
-  private send(chunk: Buffer): void {
+  /** What was written has left. */
+  goOn(): void {
+    if (!this.stopped) this.body.resume()
+  }
+
+  private send(chunk: Buffer, head = ''): void {
     const { bodyLength } = this.request
+    const chunked = bodyLength === CHUNKED
     this.sentBytes += chunk.length
-    if (bodyLength === CHUNKED) {
-      if (chunk.length === 0) return
-      this.socket.cork()
-      this.socket.write(`${chunk.length.toString(16)}\r\n`, 'latin1')
-      this.socket.write(chunk)
-      const ok = this.socket.write('\r\n', 'latin1')
-      this.socket.uncork()
-      if (!ok) this.body.pause()
-      return
-    }
-    if (this.sentBytes > bodyLength) return this.request.abort(new errors.RequestContentLengthMismatchError())
-    if (!this.socket.write(chunk)) this.body.pause()
+    if (chunk.length === 0) return
+    if (!chunked && this.sentBytes > bodyLength)
+      return this.request.abort(new errors.RequestContentLengthMismatchError())
+    const before = chunked ? `${head}${chunk.length.toString(16)}\r\n` : head
+    if (!this.wire.write(before, chunk, chunked ? '\r\n' : '')) this.body.pause()
   }
 
   private end(): void {
     if (this.stopped) return
     const { bodyLength } = this.request
-    if (bodyLength === CHUNKED) this.socket.write('0\r\n\r\n', 'latin1')
+    if (bodyLength === CHUNKED) this.wire.write('0\r\n\r\n', nothing, '')
     else if (this.sentBytes !== bodyLength) return this.request.abort(new errors.RequestContentLengthMismatchError())
     this.complete = true
     this.stop()

@@ -349,6 +349,7 @@ describe('the environment', () => {
       hmacThreads: 1,
       maxHeaderBytes: 16384,
       headerTimeoutMs: 10_000,
+      idleTimeoutMs: 75_000,
       maxConnections: 100_000,
       maxConnectionsPerAddress: 0,
       proxyProtocol: 'off',

@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest'
 import { compile, type Route } from '../../../src/config/compile.js'
 import { loadConfig } from '../../../src/config/load.js'
 import { Exchange } from '../../../src/ingress/exchange.js'
+import { Fields } from '../../../src/ingress/fields.js'
 import type { DigestPool } from '../../../src/policy/digest-pool.js'
 import { SignedMessage } from '../../../src/policy/http-signature.js'
 import { contentDigest, httpSignatureKeys, linesOf, signMessage } from '../../support/http-signing.js'
@@ -28,7 +29,7 @@ interface Parts {
 }
 
 function decide({ method, path, query, headers, body }: Parts): { consumer: string | null; exchange: Exchange } {
-  const exchange = new Exchange(null as never, 0, method, path, query, [...headers])
+  const exchange = new Exchange(null as never, 0, method, path, query, Fields.of([...headers]))
   exchange.route = table.routes[0] as Route
   exchange.contentLength = body === null ? 0 : body.length
   const unwelcome = strategy.identify(exchange)

@@ -1,6 +1,7 @@
 import { beforeEach, expect, it } from 'vitest'
 import type { Consumer, Route } from '../../../src/config/compile.js'
 import { Exchange } from '../../../src/ingress/exchange.js'
+import { Fields } from '../../../src/ingress/fields.js'
 import type { Rejection } from '../../../src/outcome.js'
 import { createReplayGuard } from '../../../src/policy/replay.js'
 import { ReplayTable } from '../../../src/state/replay-table.js'
@@ -27,7 +28,7 @@ beforeEach(() => {
 /** The reason, or null, of a request signed at `signedSeconds` that gets here at `nowSeconds`. */
 function bring(on: Route, signature: string, signedSeconds: number, nowSeconds: number, consumer = 'c'): string | null {
   wallSeconds = nowSeconds
-  const exchange = new Exchange(null as never, 0, 'GET', '/', undefined, [])
+  const exchange = new Exchange(null as never, 0, 'GET', '/', undefined, Fields.of([]))
   exchange.route = on
   exchange.consumer = { name: consumer } as Consumer
   exchange.signature = signature

@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest'
 import { compile, type Route } from '../../../src/config/compile.js'
 import { loadConfig } from '../../../src/config/load.js'
 import { Exchange } from '../../../src/ingress/exchange.js'
+import { Fields } from '../../../src/ingress/fields.js'
 import { KnownByApiKey } from '../../../src/policy/api-key.js'
 import { KnownByPassword } from '../../../src/policy/basic.js'
 import { KnownByToken } from '../../../src/policy/jwt.js'
@@ -31,13 +32,15 @@ function decide(
   headers: string[],
   query?: string,
 ): Promise<{ consumer: string | null; refused: boolean }> {
-  const exchange = new Exchange(null as never, 0, 'GET', '/', query, headers)
+  const exchange = new Exchange(null as never, 0, 'GET', '/', query, Fields.of(headers))
   exchange.route = table.routes[0] as Route
   strategy.presents(exchange)
   const outcome = (refused: boolean) => ({ consumer: refused ? null : (exchange.consumer?.name ?? null), refused })
   if (strategy.identify(exchange) !== null) return Promise.resolve(outcome(true))
-  if (!strategy.takesTime(exchange)) return Promise.resolve(outcome(strategy.verify(exchange) !== null))
-  return new Promise((resolve) => strategy.verifyLater(exchange, (_, refused) => resolve(outcome(refused !== null))))
+  if (strategy.takesTime?.(exchange) !== true) {
+    return Promise.resolve(outcome((strategy.verify?.(exchange) ?? null) !== null))
+  }
+  return new Promise((resolve) => strategy.verifyLater!(exchange, (_, refused) => resolve(outcome(refused !== null))))
 }
 
 const base64 = (text: string) => Buffer.from(text).toString('base64')

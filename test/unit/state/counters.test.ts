@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { Route } from '../../../src/config/compile.js'
 import { Exchange } from '../../../src/ingress/exchange.js'
+import { Fields } from '../../../src/ingress/fields.js'
 import { OUTCOME_CODES, OUTCOMES, type OutcomeCode } from '../../../src/outcome.js'
 import { CountersReader, countersBytesPerWorker, WorkerCounters, WorkerTable } from '../../../src/state/counters.js'
 import { bucketOf, MAX_DURATION_US } from '../../../src/state/durations.js'
@@ -32,7 +33,7 @@ function setUp() {
 }
 
 function exchange(route: number | null, status: number, fields: Partial<Exchange> = {}): Exchange {
-  const made = new Exchange(NO_RESPONSE, 0, 'GET', '/', '', [])
+  const made = new Exchange(NO_RESPONSE, 0, 'GET', '/', '', Fields.of([]))
   return Object.assign(made, { route: route === null ? null : ({ slot: route } as Route), status }, fields)
 }
 

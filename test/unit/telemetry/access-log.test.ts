@@ -9,6 +9,7 @@ import fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
 import type { Consumer, Endpoint, Route } from '../../../src/config/compile.js'
 import { Exchange } from '../../../src/ingress/exchange.js'
+import { Fields } from '../../../src/ingress/fields.js'
 import { type AccessLog, createAccessLog, jsonText } from '../../../src/telemetry/access-log.js'
 import type { LineWriterOptions } from '../../../src/telemetry/line-writer.js'
 
@@ -29,7 +30,11 @@ const consumer = { name: 'test', secrets: ['s3cret'] } as unknown as Consumer
 function exchange(fields: Partial<Exchange> = {}, path = '/hello', query = '', method = 'GET'): Exchange {
   const headers = ['x-m', 'fa11ed', 'authorization', 'Bearer s3cret']
   const rid = '0123456789abcdef0123456789abcdef'
-  return Object.assign(new Exchange(NO_RESPONSE, START_US, method, path, query, headers), { rid, status: 200 }, fields)
+  return Object.assign(
+    new Exchange(NO_RESPONSE, START_US, method, path, query, Fields.of(headers)),
+    { rid, status: 200 },
+    fields,
+  )
 }
 
 function open(target: string, options?: LineWriterOptions): AccessLog {
@@ -314,12 +319,13 @@ describe('two processes with one access log', () => {
     const [, name, target, count] = process.argv
     const { createAccessLog } = await import('${new URL('telemetry/access-log.js', dist)}')
     const { Exchange } = await import('${new URL('ingress/exchange.js', dist)}')
+    const { Fields } = await import('${new URL('ingress/fields.js', dist)}')
     const log = createAccessLog(target)
     let i = 0
     function turn() {
       for (let k = 0; k < 50 && i < Number(count); k++, i++) {
         const path = '/' + name + '/' + i + '/' + name.repeat(i % 7 === 0 ? 1600 : i % 200)
-        log.write(new Exchange(null, 1.7e15, 'GET', path, '', []), 1.7e15 + i)
+        log.write(new Exchange(null, 1.7e15, 'GET', path, '', Fields.of([])), 1.7e15 + i)
       }
       if (i < Number(count)) setImmediate(turn)
       else process.stderr.write('queued', () => flush(10))

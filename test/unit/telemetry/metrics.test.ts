@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import type { Route, Service } from '../../../src/config/compile.js'
 import { Exchange } from '../../../src/ingress/exchange.js'
-import { STATE_NAMES } from '../../../src/state/breaker-table.js'
+import { Fields } from '../../../src/ingress/fields.js'
+import { STATE_NAMES } from '../../../src/state/breaker-record.js'
 import { CountersReader, countersBytesPerWorker, WorkerCounters, WorkerTable } from '../../../src/state/counters.js'
 import { HealthTable } from '../../../src/state/health-table.js'
 import { openSegment } from '../../../src/state/segment.js'
@@ -99,7 +100,7 @@ function setUp() {
   const count = (slot: number, route: Route | null, status: number, us: number, fields: Partial<Exchange> = {}) => {
     counters[slot]!.begin()
     counters[slot]!.count(
-      Object.assign(new Exchange(NO_RESPONSE, 0, 'GET', '/', '', []), { route, status }, fields),
+      Object.assign(new Exchange(NO_RESPONSE, 0, 'GET', '/', '', Fields.of([])), { route, status }, fields),
       us,
     )
   }

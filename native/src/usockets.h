@@ -1,0 +1,60 @@
+// uSockets' functions, as the binary of the uWebSockets.js that is loaded exports them. The first argument of most says whether there is TLS.
+// Of its own calls to them most are not to be caught, us_socket_timeout's none: they are inlined. What can be changed is what a context calls.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace tidegate {
+
+struct us_socket_t;
+struct us_socket_context_t;
+using OnOpen = us_socket_t* (*)(us_socket_t*, int, char*, int);
+using OnData = us_socket_t* (*)(us_socket_t*, char*, int);
+using OnClose = us_socket_t* (*)(us_socket_t*, int, void*);
+using OnTimeout = us_socket_t* (*)(us_socket_t*);
+
+struct USockets {
+  void (*onOpen)(int, us_socket_context_t*, OnOpen) = nullptr;
+  void (*onData)(int, us_socket_context_t*, OnData) = nullptr;
+  void (*onClose)(int, us_socket_context_t*, OnClose) = nullptr;
+  void (*onTimeout)(int, us_socket_context_t*, OnTimeout) = nullptr;
+  int (*isClosed)(int, us_socket_t*) = nullptr;
+  int (*isShutDown)(int, us_socket_t*) = nullptr;
+  int (*write)(int, us_socket_t*, const char*, int, int) = nullptr;
+  void (*shutdown)(int, us_socket_t*) = nullptr;
+  us_socket_t* (*close)(int, us_socket_t*, int, void*) = nullptr;
+  void (*timeout)(int, us_socket_t*, unsigned) = nullptr;  // in seconds
+  us_socket_context_t* (*context)(int, us_socket_t*) = nullptr;
+  void* (*loop)(int, us_socket_context_t*) = nullptr;
+  int (*events)(us_socket_t*) = nullptr;  // a socket begins with its poll
+  void (*watch)(us_socket_t*, void*, int) = nullptr;
+  bool complete() const {
+    return onOpen && onData && onClose && onTimeout && isClosed && isShutDown && write && shutdown && close && timeout && context && loop && events &&
+        watch;
+  }
+};
+
+// False: no library here exports all of them.
+bool findUSockets(USockets* us);
+
+// uSockets counts in ticks of 4 s, and up to 240 of them.
+inline unsigned seconds(int64_t ms) { return static_cast<unsigned>(ms > 900'000 ? 900 : (ms + 999) / 1000); }
+
+// Exchanges a handler of the context; what was there before, or null where it did not show.
+template <typename Handler>
+Handler exchange(int tls, us_socket_context_t* context, void (*set)(int, us_socket_context_t*, Handler), Handler ours) {
+  constexpr size_t kWords = 48;  // the context, with TLS's part; behind it lies uWebSockets' own data, of kilobytes
+  void* before[kWords];
+  memcpy(before, context, sizeof before);
+  set(tls, context, ours);
+  void* after[kWords];
+  memcpy(after, context, sizeof after);
+  for (size_t i = 0; i < kWords; i++) {
+    if (after[i] == reinterpret_cast<void*>(ours) && before[i] != after[i]) return reinterpret_cast<Handler>(before[i]);
+  }
+  return nullptr;
+}
+
+}  // namespace tidegate

@@ -1,0 +1,93 @@
+// The kinds of values that options of the file have: names, durations, sizes, hosts, secrets, and lists of them. What a wrong one is told is
+// here; what an option is for is with the option.
+import ipaddr from 'ipaddr.js'
+import { z } from 'zod'
+import {
+  DURATION,
+  durationMs,
+  formatBytes,
+  formatDuration,
+  NO_TIMEOUT,
+  SIZE,
+  sizeBytes,
+  UNLIMITED_BYTES,
+} from '../quantities.js'
+
+export const HOUR_MS = 3_600_000
+const withAlternative = (pattern: RegExp, word: string) => new RegExp(`^${word}$|${pattern.source}`)
+
+export const duration = (minMs: number, maxMs: number, none = false) =>
+  z
+    .string('must be a duration: 500ms, 1s, 2m or 1h')
+    .regex(
+      none ? withAlternative(DURATION, 'none') : DURATION,
+      `is not a duration; write 500ms, 1s, 2m or 1h${none ? ', or none' : ''}`,
+    )
+    .transform((text, context) => {
+      if (text === 'none') return NO_TIMEOUT
+      const ms = durationMs(text) as number
+      if (ms < minMs || ms > maxMs) {
+        context.addIssue(
+          `must be between ${formatDuration(minMs)} and ${formatDuration(maxMs)}${none ? ', or none' : ''}`,
+        )
+      }
+      return ms
+    })
+
+export const size = (maxBytes: number) =>
+  z
+    .union([z.number(), z.string()])
+    .transform((value, context) => {
+      if (value === 'unlimited') return UNLIMITED_BYTES
+      const bytes = sizeBytes(String(value))
+      if (bytes === null) {
+        context.addIssue(`is not a size; write bytes, 16KiB, 1MiB or 2GiB, or unlimited`)
+        return z.NEVER
+      }
+      if (bytes > maxBytes) context.addIssue(`must be at most ${formatBytes(maxBytes)}, or unlimited`)
+      return bytes
+    })
+    .meta({ pattern: withAlternative(SIZE, 'unlimited').source })
+
+export const integer = (min: number, max: number) => z.int().min(min).max(max)
+export const ratio = z.number().gt(0).max(1)
+
+export const listOf = <T extends z.ZodType>(item: T) => z.array(item).min(1)
+/** A list of one may be written without the brackets. */
+export const oneOrMore = <T extends z.ZodType<unknown, string>>(item: T) =>
+  z.union([item, listOf(item)]).transform((value) => (Array.isArray(value) ? value : [value]) as z.output<T>[])
+
+/** Also what x-source may say, and a label in metrics and log lines: nothing in it needs quoting there. */
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._@:/+-]{0,127}$/
+const NAME_RULE = 'a name starts with a letter or digit and goes on with letters, digits and . _ @ : / + - (128 in all)'
+export const name = z.string().regex(NAME, NAME_RULE)
+export const named = <T extends z.ZodType>(value: T) => z.record(name, value)
+
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+export const headerName = z
+  .string()
+  .regex(TOKEN, 'is not a header name (RFC 9110, 5.1)')
+  .transform((text) => text.toLowerCase())
+export const method = z
+  .string()
+  .regex(TOKEN, 'is not a method name (RFC 9110, 9.1)')
+  .transform((text) => text.toUpperCase())
+
+export const HOST =
+  /^(\*\.)?([\p{L}\p{N}_]([\p{L}\p{N}_-]*[\p{L}\p{N}_])?)(\.[\p{L}\p{N}_]([\p{L}\p{N}_-]*[\p{L}\p{N}_])?)*$|^\[[0-9A-Fa-f:.]+\]$/u
+export const host = z
+  .string()
+  .regex(HOST, 'is not a host; write a name without scheme, port or path, or *.suffix (leave host out for any)')
+
+export const secret = z
+  .string()
+  .min(1)
+  .describe('The secret itself, env:NAME for an environment variable, or file:PATH (relative to this file).')
+
+export const file = z.string().min(1)
+
+export const address = z
+  .string()
+  .refine((text) => ipaddr.isValidCIDR(text) || (ipaddr.isValid(text) && /[.:]/.test(text)), {
+    error: 'is not an address or CIDR range',
+  })

@@ -1,0 +1,61 @@
+// What is there before anything runs: processes or threads, the gateway that is taken over, the listening socket, the segment. Opened in an order
+// in which a start that cannot be says why and has changed nothing.
+import { compile } from '../config/compile.js'
+import { type Loaded, serviceEnvironment } from '../config/load.js'
+import { createLog, type Logger } from '../telemetry/log.js'
+import { chooseIsolation, type Isolation } from './isolation.js'
+import { type ListeningSocket, listenOnceOrphansLeave, openSocket } from './listening-socket.js'
+import { type ServiceManager, serviceManager } from './service-manager.js'
+import { SharedState } from './shared-state.js'
+import { StartError } from './start-error.js'
+import { type Former, takeOver } from './takeover.js'
+
+export interface Foundation {
+  readonly loaded: Loaded
+  readonly isolation: Isolation
+  readonly log: Logger
+  readonly service: ServiceManager
+  /** Null where none is taken over. */
+  readonly former: Former | null
+  readonly socket: ListeningSocket
+  readonly state: SharedState
+}
+
+/** @throws StartError */
+export async function layFoundation(loaded: Loaded, takesOver: boolean): Promise<Foundation> {
+  const { config, settings } = loaded
+  const table = compile(config, settings)
+  const isolation = chooseIsolation(settings)
+  const log = createLog({ level: settings.logLevel })
+  const former = takesOver ? takeOver(settings, isolation) : null
+  const environment = serviceEnvironment()
+  const service = serviceManager(environment, log)
+
+  const openState = (): SharedState => new SharedState(table, settings, isolation, former?.segmentFd)
+  const opened = await openSocket(settings, isolation, former, environment.listenFds)
+  const state = opened instanceof StartError ? openOr(opened, openState) : openState()
+  const socket =
+    opened instanceof StartError ? await listenOnceOrphansLeave(settings, () => state.hasOrphans()) : opened
+  log.info(
+    {
+      workers: settings.workers,
+      isolation: isolation.kind,
+      why: isolation.why,
+      state: state.segment.notice,
+      node: process.versions.node,
+      ...(former === null ? {} : { takesOverFrom: former.pid }),
+      ...(state.orphanCount > 0 ? { orphans: state.orphanCount } : {}),
+    },
+    'starting',
+  )
+  return { loaded, isolation, log, service, former, socket, state }
+}
+
+/** Where another gateway has both port and state, the port is what to tell of. */
+function openOr(portTaken: StartError, openState: () => SharedState): SharedState {
+  try {
+    return openState()
+  } catch {
+    throw portTaken
+  }
+}

@@ -1,0 +1,120 @@
+// The segment as the primary has it: its tables, who owns which index in them, and what is given back when a worker is gone, also one of an
+// earlier primary (an orphan). Sees no request.
+import type { RouteTable } from '../config/compile.js'
+import type { Settings } from '../config/settings.js'
+import { AddressCounts } from '../state/address-counts.js'
+import { BreakerTable } from '../state/breaker-table.js'
+import { CountersReader, countersBytesPerWorker, WorkerTable } from '../state/counters.js'
+import { HealthTable } from '../state/health-table.js'
+import { Owners } from '../state/owners.js'
+import { RateTable } from '../state/rate-table.js'
+import { ReplayTable } from '../state/replay-table.js'
+import { openSegment, type Segment, type SegmentSpec } from '../state/segment.js'
+import type { Isolation } from './isolation.js'
+import { StartError } from './start-error.js'
+
+export class SharedState {
+  readonly spec: SegmentSpec
+  readonly segment: Segment
+  readonly workers: WorkerTable
+  readonly health: HealthTable
+  readonly counters: CountersReader
+  readonly breakers: BreakerTable
+  /** To read, and to release what a dead worker held: the primary takes no charge, so its owner index does not matter. */
+  readonly rates: RateTable
+  readonly replays: ReplayTable
+  private readonly addresses: AddressCounts
+  private readonly owners: Owners
+  private orphans: readonly number[]
+
+  /**
+   * @param held the descriptor of the segment's file, from a gateway that is taken over
+   * @throws StartError where it cannot be opened: another gateway has it, say
+   */
+  constructor(table: RouteTable, settings: Settings, isolation: Isolation, held: number | undefined) {
+    const spec = specOf(table, settings)
+    const segment = open(spec, settings, isolation, held)
+    this.spec = spec
+    this.segment = segment
+    this.workers = new WorkerTable(segment, spec.workers)
+    this.workers.reset(settings.workers)
+    this.health = new HealthTable(segment, spec.endpoints)
+    this.counters = new CountersReader(segment, spec.workers, spec.routes)
+    this.breakers = new BreakerTable(segment)
+    this.rates = new RateTable(segment, 0)
+    this.replays = new ReplayTable(segment, 0)
+    this.addresses = new AddressCounts(segment)
+    this.owners = new Owners(segment)
+    this.orphans = this.owners.taken()
+  }
+
+  /** An index in the kept tables for a worker that was just started. -1: all are taken. */
+  takeOwner(pid: number): number {
+    return this.owners.take(pid)
+  }
+
+  /** One of ours is gone, whatever it held with it. */
+  workerGone(owner: number, slot: number): void {
+    this.addresses.release(slot)
+    this.giveBack(owner)
+  }
+
+  /** Workers of an earlier primary that had not left when last looked for. */
+  get orphanCount(): number {
+    return this.orphans.length
+  }
+
+  /** Looks now. */
+  hasOrphans(): boolean {
+    this.buryOrphans()
+    return this.orphans.length > 0
+  }
+
+  /** What orphans held is given back once they are gone: they have no primary to do it. */
+  buryOrphans(): void {
+    this.orphans = this.orphans.filter((owner) => {
+      if (this.owners.isAlive(owner)) return true
+      this.giveBack(owner)
+      return false
+    })
+  }
+
+  private giveBack(owner: number): void {
+    this.breakers.releaseWorker(owner)
+    this.rates.release(owner)
+    this.replays.release(owner)
+    this.owners.free(owner)
+  }
+}
+
+/** What a start makes room for beyond what it needs, so that reloads may add to it. */
+function roomFor(count: number): number {
+  return count * 2 + 64
+}
+
+function specOf(table: RouteTable, settings: Settings): SegmentSpec {
+  const routes = roomFor(table.routes.length)
+  return {
+    // One more: a worker that leaves and the one that replaces it are there at the same time.
+    workers: settings.workers + 1,
+    rateLimitKeys: settings.rateLimitKeys,
+    replayKeys: table.routes.some((route) => route.replayOnce) ? settings.replayKeys : 0,
+    services: table.services.length,
+    endpoints: roomFor(table.endpoints.length),
+    routes,
+    countersBytesPerWorker: countersBytesPerWorker(routes),
+    countsAddresses: settings.maxConnectionsPerAddress > 0,
+  }
+}
+
+function open(spec: SegmentSpec, settings: Settings, isolation: Isolation, held: number | undefined): Segment {
+  try {
+    return openSegment(spec, {
+      path: settings.state === 'none' ? null : settings.state,
+      isolation: isolation.kind,
+      held,
+    })
+  } catch (error) {
+    throw new StartError(`TIDEGATE_STATE: ${(error as Error).message}`)
+  }
+}

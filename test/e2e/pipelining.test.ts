@@ -1,0 +1,214 @@
+// Clients that ask again before they are answered (RFC 9112, 9.3.2): every request is answered, in order, however the bytes are cut. uWebSockets.js
+// would close the connection; native/src/gate.cc holds the next request back.
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { type Authority, createAuthority, writePair } from '../support/certificates.js'
+import { type Gateway, startGateway } from '../support/gateway.js'
+import { type Origin, type Seen, startEcho, startScripted } from '../support/origins.js'
+import { Connection } from '../support/raw-client.js'
+import { requireGate } from '../support/requirements.js'
+
+let echo: Origin
+let scripted: Origin
+let authority: Authority
+let gateway: Gateway
+let release = (): void => {}
+
+beforeAll(async () => {
+  authority = await createAuthority()
+  echo = await startEcho()
+  scripted = await startScripted({
+    '/slow': async (exchange) => {
+      await new Promise<void>((resolve) => {
+        release = resolve
+      })
+      await exchange.answer(200, {}, 'slow')
+    },
+    '/streamed': async (exchange) => {
+      await exchange.send('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')
+      for (const part of ['a', 'b'.repeat(50_000), 'c']) await exchange.chunk(part)
+      await exchange.send('0\r\n\r\n')
+    },
+    '/large': (exchange) => exchange.answer(200, {}, 'l'.repeat(3_000_000)),
+    '/quick': (exchange) => exchange.answer(200, {}, 'quick'),
+  })
+  gateway = await start()
+})
+afterAll(async () => {
+  await gateway.close()
+  await echo.close()
+  await scripted.close()
+})
+
+function start(tls: object = {}): Promise<Gateway> {
+  return startGateway({
+    workers: 1,
+    config: {
+      services: { echo: { endpoints: [echo.url] }, scripted: { endpoints: [scripted.url] } },
+      routes: [
+        { match: { path: '/echo' }, service: 'echo', auth: 'none' },
+        { match: { path: '/' }, service: 'scripted', auth: 'none' },
+      ],
+      ...tls,
+    },
+  })
+}
+
+beforeEach((context) => requireGate(context, gateway))
+
+const get = (target: string, more = ''): string => `GET ${target} HTTP/1.1\r\nHost: demo.test\r\n${more}\r\n`
+
+// Each kind of body, one that is refused on the spot, and an answer without a body.
+const mixed = (scheme: string): string =>
+  [
+    get('/echo/1'),
+    'POST /echo/2 HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 5\r\n\r\nGET /',
+    get('/echo/3').replace('GET', 'HEAD'),
+    'POST /echo/4 HTTP/1.1\r\nHost: demo.test\r\nTransfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nT: t\r\n\r\n',
+    `GET ${scheme}://demo.test/echo/5 HTTP/1.1\r\nHost: demo.test\r\n\r\n`,
+    '\r\n',
+    get('/echo/%2f'),
+  ].join('')
+const MIXED = mixed('http')
+
+async function expectMixed(connection: Connection, parts: readonly string[]): Promise<void> {
+  for (const part of parts) await connection.write(part)
+  const seen: [number, string][] = []
+  for (const method of ['GET', 'POST', 'HEAD', 'POST', 'GET', 'GET']) {
+    const answer = await connection.answer(method)
+    const { url, bodyBytes } =
+      answer.status === 200 && method !== 'HEAD' ? answer.json<Seen>() : { url: '', bodyBytes: 0 }
+    seen.push([answer.status, `${url} ${bodyBytes}`])
+  }
+  expect(seen).toEqual([
+    [200, '/echo/1 0'],
+    [200, '/echo/2 5'],
+    [200, ' 0'],
+    [200, '/echo/4 5'],
+    [200, '/echo/5 0'],
+    [400, ' 0'],
+  ])
+  await connection.closedByPeer()
+}
+
+test('requests behind each other are answered in order, cut anywhere', async () => {
+  const cuts = Array.from({ length: MIXED.length }, (_, i) => i)
+  await Promise.all(
+    Array.from({ length: 16 }, async () => {
+      for (let cut = cuts.pop(); cut !== undefined; cut = cuts.pop()) {
+        await expectMixed(await Connection.open(gateway.port), [MIXED.slice(0, cut), MIXED.slice(cut)])
+      }
+    }),
+  )
+})
+
+test('… and byte by byte', async () => {
+  await expectMixed(await Connection.open(gateway.port), [...MIXED])
+})
+
+test('over TLS as well', async () => {
+  const secure = await start({
+    tls: { certificates: [writePair(await authority.issue({ cn: 'demo.test', dns: ['demo.test'] }))] },
+  })
+  try {
+    const tls = { ca: authority.cert, servername: 'demo.test' }
+    for (const parts of [[mixed('https')], [...mixed('https')]])
+      await expectMixed(await Connection.open(secure.port, '127.0.0.1', tls), parts)
+  } finally {
+    await secure.close()
+  }
+})
+
+test('what is wrong behind a good one is refused after its answer, over TLS as well', async () => {
+  const secure = await start({
+    tls: { certificates: [writePair(await authority.issue({ cn: 'demo.test', dns: ['demo.test'] }))] },
+  })
+  try {
+    const connection = await Connection.open(secure.port, '127.0.0.1', { ca: authority.cert, servername: 'demo.test' })
+    await connection.write(`${get('/quick')}GET /quick HTTP/1.1\r\n: x\r\n\r\n`)
+    expect([(await connection.answer()).status, (await connection.answer()).status]).toEqual([200, 400])
+    await connection.closedByPeer()
+  } finally {
+    await secure.close()
+  }
+})
+
+test('answers that stream, and one larger than any buffer, come before the next', async () => {
+  const connection = await Connection.open(gateway.port)
+  await connection.write(get('/streamed') + get('/large') + get('/quick') + get('/streamed'))
+  const lengths: number[] = []
+  for (let i = 0; i < 4; i++) lengths.push((await connection.answer()).body.length)
+  expect(lengths).toEqual([50_002, 3_000_000, 5, 50_002])
+  connection.destroy()
+})
+
+test('a request is not passed on before the one ahead of it is answered', async () => {
+  const connection = await Connection.open(gateway.port)
+  const before = scripted.requests.all.length
+  await connection.write(get('/slow'))
+  await expect.poll(() => scripted.requests.all.length).toBe(before + 1)
+  await connection.write(get('/quick?behind'))
+  // Whoever asks later elsewhere is answered meanwhile: those bytes are here, then.
+  const other = await Connection.open(gateway.port)
+  for (let i = 0; i < 3; i++) expect((await other.exchange({ target: '/quick' })).text).toBe('quick')
+  expect(scripted.requests.all.slice(before).map(({ url }) => url)).toEqual(['/slow', '/quick', '/quick', '/quick'])
+  release()
+  expect([(await connection.answer()).text, (await connection.answer()).text]).toEqual(['slow', 'quick'])
+  connection.destroy()
+  other.destroy()
+})
+
+test('a thousand at once', async () => {
+  const connection = await Connection.open(gateway.port)
+  void connection.write(Array.from({ length: 1000 }, (_, i) => get(`/echo/${i}`)).join(''))
+  for (let i = 0; i < 1000; i++) expect((await connection.answer()).json<Seen>().url).toBe(`/echo/${i}`)
+  connection.destroy()
+})
+
+test('behind one that closes the connection nothing is answered or passed on', async () => {
+  const connection = await Connection.open(gateway.port)
+  const before = scripted.requests.all.length
+  await connection.write(get('/quick?last', 'Connection: close\r\n') + get('/quick?never'))
+  expect((await connection.answer()).text).toBe('quick')
+  await connection.closedByPeer()
+  expect(scripted.requests.all.slice(before).map(({ url }) => url)).toEqual(['/quick?last'])
+})
+
+test('what is wrong behind a good one is refused after its answer', async () => {
+  const connection = await Connection.open(gateway.port)
+  await connection.write(`${get('/quick')}GET /quick HTTP/1.1\r\n: x\r\n\r\n`)
+  expect([(await connection.answer()).status, (await connection.answer()).status]).toEqual([200, 400])
+  await connection.closedByPeer()
+})
+
+test('who leaves with requests held back leaves nothing behind', async () => {
+  const before = scripted.requests.all.length
+  const connection = await Connection.open(gateway.port)
+  await connection.write(get('/slow') + get('/quick?gone'))
+  await expect.poll(() => scripted.requests.all.length).toBe(before + 1)
+  connection.destroy()
+  release()
+  // In its place, if places are given out again.
+  const next = await Connection.open(gateway.port)
+  expect((await next.exchange({ target: '/quick' })).text).toBe('quick')
+  expect(scripted.requests.all.slice(before).map(({ url }) => url)).not.toContain('/quick?gone')
+  next.destroy()
+})
+
+test('no more is held than a bound: then the connection ends, or the client waits', async () => {
+  const connection = await Connection.open(gateway.port)
+  const before = scripted.requests.all.length
+  await connection.write(get('/slow'))
+  await expect.poll(() => scripted.requests.all.length).toBe(before + 1)
+  const flood = Buffer.alloc(64 * 1024 * 1024, get('/quick'))
+  let taken = false
+  connection.socket.on('error', () => {})
+  connection.socket.write(flood, (error) => {
+    taken = error === undefined || error === null
+  })
+  const other = await Connection.open(gateway.port)
+  for (let i = 0; i < 20; i++) await other.exchange({ target: '/quick' })
+  expect(taken).toBe(false)
+  connection.destroy()
+  release()
+  other.destroy()
+})
