@@ -533,12 +533,14 @@ async function gate() {
     )
     native.forgetApp(handle, i % 64 === 0 ? '' : '127.0.0.1')
   }
-  native.stopAccepting(handle, 0)
   assert.ok(told.length > 50 && told.every(({ bytes }) => bytes === -1))
   assert.ok(tallies.slice(0, 5).every((refused) => refused > 0))
   const batch = 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab'.repeat(400)
-  for (const bytewise of [false, true]) await send(bytewise ? batch.slice(0, 400) : batch, bytewise)
-  await send(`${batch.slice(0, 53)}${'x'.repeat(300_000)}`, false)
+  for (const at of [port, doorPort]) {
+    for (const bytewise of [false, true]) await send(bytewise ? batch.slice(0, 400) : batch, bytewise, at)
+    await send(`${batch.slice(0, 53)}${'x'.repeat(300_000)}`, false, at)
+  }
+  native.stopAccepting(handle, 0)
   assert.ok(held > 10)
   for (let i = 0; open > 0 && i < 1000; i++) await new Promise((resolve) => setTimeout(resolve, 10))
   assert.equal(open, 0)
