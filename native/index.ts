@@ -34,9 +34,19 @@ export interface AcceptOptions {
 /**
  * `address` is that of the other end, or the one that a proxy has announced (RFC 5952; IPv4 where it is mapped). A `relayed` connection carries
  * requests of HTTP/1.0, written as HTTP/1.1, each behind a PROXY header with its client's address; it is not in `counts`.
+ * Where this thread has a gate, what was received goes in with the connection: an app that the gate guards has to adopt it before this returns.
  * `place` is where in `places` its address is counted: whoever gets the connection takes one off there when it ends. -1: nowhere.
+ *
+ * An app that it returns gets the address's next connections by its adoptSocket(fd), without a call of this, until Acceptor.forget; those that
+ * are counted by address excepted. Only where there is a door.
  */
-export type OnConnection = (fd: number, address: string, relayed: boolean, announced: boolean, place: number) => void
+export type OnConnection = (
+  fd: number,
+  address: string,
+  relayed: boolean,
+  announced: boolean,
+  place: number,
+) => { adoptSocket(fd: number): unknown } | undefined
 
 /** What happens to connections before they are handed over: they are counted, and each waits until its first request's head is complete, or can be none. */
 export interface Door {
@@ -76,6 +86,8 @@ export interface Acceptor {
    * door has so long for the head, and is then sent away without a word; requests of HTTP/1.0 are seen through.
    */
   close(waitMs: number): void
+  /** onConnection is asked again whose connections of this address are; of every one if it is ''. */
+  forget(address: string): void
   /** Connections at the door that have not been handed over. */
   waiting(): number
   /** Requests of HTTP/1.0 whose answer has not left this process yet. */
@@ -137,6 +149,12 @@ export interface Native {
    * ENOTSUP: this build of uWebSockets.js has no place for it.
    */
   openGate(options: GateOptions): Gate
+  /**
+   * Connections of the uWebSockets.js that is loaded cost fewer system calls from here on (src/syscalls.cc); before there is one, and on a process's
+   * main thread. False where that build gives no place for it: nothing has changed then. They do not keep the process.
+   * @param isLastWrite one element: not 0 while the end of an answer is written whose connection ends with it
+   */
+  spareSyscalls(isLastWrite: Uint8Array): boolean
   /**
    * Once in each thread; lasts as long as that. `onTurn` is called when the poll phase is over, and before the next one, if there are
    * records or JavaScript has set the first word behind the arena, which it takes back itself; within the poll phase when the arena is
@@ -229,6 +247,7 @@ interface Addon extends Omit<Native, 'accept' | 'openGate'> {
   stopAccepting(handle: unknown, waitMs: number): void
   waitingAtDoor(handle: unknown): number
   relaysUnderWay(handle: unknown): number
+  forgetApp(handle: unknown, address: string): void
 }
 
 function load(): Native | string {
@@ -247,6 +266,7 @@ function load(): Native | string {
       stopAccepting,
       waitingAtDoor,
       relaysUnderWay,
+      forgetApp,
       openGate,
       guardApp,
       resumeConnection,
@@ -294,6 +314,7 @@ function load(): Native | string {
           close: (waitMs) => stopAccepting(handle, waitMs),
           waiting: () => waitingAtDoor(handle),
           relays: () => relaysUnderWay(handle),
+          forget: (address) => forgetApp(handle, address),
         }
       },
     }

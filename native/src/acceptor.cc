@@ -354,6 +354,8 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   if (fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK) != 0 || fcntl(listener, F_SETFD, FD_CLOEXEC) != 0) {
     return throwSystem(env, errno, "fcntl", "");
   }
+  const int noDelay = 1;  // inherited by what is accepted (syscalls.cc)
+  setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &noDelay, sizeof noDelay);
   Descriptor edge(epoll_create1(EPOLL_CLOEXEC));
   if (!edge.valid()) return throwSystem(env, errno, "epoll_create1", "");
   epoll_event event = {};
@@ -472,6 +474,16 @@ napi_value relaysUnderWay(napi_env env, napi_callback_info info) {
   return integer(env, a->arrivals == nullptr ? 0 : static_cast<int64_t>(a->arrivals->exchanges()));
 }
 
+// forgetApp(handle, address): onConnection is asked anew about that address; about every one if it is ''.
+napi_value forgetApp(napi_env env, napi_callback_info info) {
+  Arguments<2> args(env, info);
+  char text[kAddressTextBytes];
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a == nullptr || !readString(env, args.at[1], "address", text, sizeof text)) return nullptr;
+  if (a->arrivals != nullptr) a->arrivals->forgetApp(addressOf(text));
+  return nullptr;
+}
+
 }  // namespace
 
 void registerAcceptor(napi_env env, napi_value exports) {
@@ -481,6 +493,7 @@ void registerAcceptor(napi_env env, napi_value exports) {
   setFunction(env, exports, "stopAccepting", stopAccepting);
   setFunction(env, exports, "waitingAtDoor", waitingAtDoor);
   setFunction(env, exports, "relaysUnderWay", relaysUnderWay);
+  setFunction(env, exports, "forgetApp", forgetApp);
 }
 
 }  // namespace tidegate

@@ -119,6 +119,7 @@ NAPI_MODULE_INIT() {
   tidegate::registerHmac(env, exports);
   tidegate::registerHandover(env, exports);
   tidegate::registerGate(env, exports);
+  tidegate::registerSyscalls(env, exports);
   tidegate::registerWire(env, exports);
   tidegate::setFunction(env, exports, "closeFd", tidegate::closeFd);
   return exports;

@@ -64,6 +64,7 @@ void registerAcceptor(napi_env env, napi_value exports);
 void registerHmac(napi_env env, napi_value exports);
 void registerHandover(napi_env env, napi_value exports);
 void registerGate(napi_env env, napi_value exports);
+void registerSyscalls(napi_env env, napi_value exports);
 void registerWire(napi_env env, napi_value exports);
 
 }  // namespace tidegate

@@ -33,6 +33,7 @@ struct Address {
     static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
     return memcmp(bytes, mapped, sizeof mapped) == 0;
   }
+  bool operator==(const Address& other) const { return memcmp(bytes, other.bytes, sizeof bytes) == 0; }
   bool known() const {
     static const uint8_t none[16] = {};
     return memcmp(bytes, none, sizeof none) != 0;
@@ -47,6 +48,14 @@ inline void addressText(const Address& address, char text[kAddressTextBytes]) {
   if (!address.known()) return;
   if (address.isV4()) inet_ntop(AF_INET, address.bytes + 12, text, kAddressTextBytes);
   else inet_ntop(AF_INET6, address.bytes, text, kAddressTextBytes);
+}
+
+// What addressText wrote; anything else is not known.
+inline Address addressOf(const char* text) {
+  uint8_t bytes[16];
+  if (inet_pton(AF_INET, text, bytes) == 1) return Address::v4(bytes);
+  if (inet_pton(AF_INET6, text, bytes) == 1) return Address::v6(bytes);
+  return Address();
 }
 
 }  // namespace tidegate

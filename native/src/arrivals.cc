@@ -1,13 +1,14 @@
-// Connections between accept4 and uWS. The first bytes are looked at and left where they are: TCP_DEFER_ACCEPT brings them along, so for most the
-// look costs one recv and is over at once. What has to wait is watched in an epoll set of its own, edge-triggered: each connection is told
-// about once per arrival of bytes, not once per turn.
+// Connections between accept4 and uWS. TCP_DEFER_ACCEPT brings their first bytes along, so most are received, judged and handed to uWS with what
+// they said at once: uWS need not be told by epoll, nor receive. What has to wait is watched in an epoll set of its own, edge-triggered: each
+// connection is told about once per arrival of bytes, not once per turn.
 //
 //   accept4 ─► PROXY header, if it owes one ─► head ─┬─ complete ─┬─ HTTP/1.1 ─► uWS
 //                    │ bad: closed                   │            └─ HTTP/1.0 ─► relay.cc ─► uWS, and back here where it is kept
 //                    │                               ├─ no request's beginning ─► uWS, which says so
 //                    └──────── not there ────────────┴─► waits; 408 after headTimeoutMs
 //
-// Where the listener speaks TLS, the first bytes behind the PROXY header are its handshake, and enough.
+// Where the listener speaks TLS, the first bytes behind the PROXY header are its handshake, and enough: they are looked at and left where they are,
+// as all are where there is no gate to take them.
 //
 // uWS gives a head 10 s, which is not a setting, and keeps some kilobytes for each; a slow one costs us its socket and this record.
 #include "arrivals.h"
@@ -59,7 +60,7 @@ class Arrival final : public Member, public Watched {
 
   void expire() override {
     char first;
-    const bool silent = recv(visitor_.fd, &first, 1, MSG_PEEK) <= 0;
+    const bool silent = visitor_.said.empty() && recv(visitor_.fd, &first, 1, MSG_PEEK) <= 0;
     if (silent && visitor_.kept) return end();
     arrivals_.hold(-1);
     arrivals_.refuse(visitor_, silent || visitor_.owesHeader ? nullptr : kTooSlow, kSlowHead);
@@ -110,6 +111,7 @@ void Arrivals::close() {
     auto* arrivals = static_cast<Arrivals*>(handle->data);
     if (--arrivals->openHandles_ > 0) return;
     arrivals->bury();
+    arrivals->forgetApp(Address());
     const ArrivalOptions options = arrivals->options_;
     delete arrivals;
     options.onClosed(options.onClosedData);
@@ -215,13 +217,15 @@ void Arrivals::refuse(const Visitor& visitor, const char* answer, Tally reason) 
   left(visitor);
   // What is not read would make a reset of the end, and the answer would be lost with it.
   const ssize_t n = recv(visitor.fd, buffer, kBufferBytes, 0);
-  if (n > 0 && answer != nullptr && buffer[0] > ' ') {  // not to TLS
+  const char first = !visitor.said.empty() ? visitor.said[0] : n > 0 ? buffer[0] : 0;
+  if (answer != nullptr && first > ' ') {  // not to TLS
     if (send(visitor.fd, answer, strlen(answer), MSG_NOSIGNAL) > 0) shutdown(visitor.fd, SHUT_WR);
   }
   ::close(visitor.fd);
 }
 
-bool handOver(napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call) {
+bool handOver(
+    napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call, napi_value* result) {
   char text[kAddressTextBytes];
   napi_value arguments[5];
   addressText(visitor.address, text);
@@ -231,11 +235,50 @@ bool handOver(napi_env env, napi_ref onConnection, const Visitor& visitor, int f
   napi_get_boolean(env, visitor.announced, &arguments[3]);
   // Who relays goes on counting.
   napi_create_int32(env, relayed ? kNotCounted : visitor.place, &arguments[4]);
-  return call(onConnection, arguments, 5, fd);
+  return call(onConnection, arguments, 5, fd, result);
 }
 
+// JavaScript says whose app it is once for each address; where connections are counted by address, each time.
 void Arrivals::handOver(const Visitor& visitor, int fd, bool relayed, Calls& call) {
-  tidegate::handOver(env_, options_.onConnection, visitor, fd, relayed, call);
+  napi_value result;
+  if (relayed || visitor.place != kNotCounted) {
+    tidegate::handOver(env_, options_.onConnection, visitor, fd, relayed, call);
+    return;
+  }
+  const KnownApp& known = knownApp(visitor.address);
+  if (known.app != nullptr && known.address == visitor.address) {
+    napi_create_int32(env_, fd, &result);
+    call(known.adoptSocket, &result, 1, fd, nullptr, known.app);
+    return;
+  }
+  if (tidegate::handOver(env_, options_.onConnection, visitor, fd, false, call, &result)) remember(visitor.address, result);
+}
+
+void Arrivals::remember(const Address& address, napi_value app) {
+  napi_valuetype type;
+  napi_value adoptSocket;
+  if (napi_typeof(env_, app, &type) != napi_ok || type != napi_object || closing_) return;
+  if (napi_get_named_property(env_, app, "adoptSocket", &adoptSocket) != napi_ok) return;
+  KnownApp& known = knownApp(address);
+  forget(known);
+  known.address = address;
+  napi_create_reference(env_, app, 1, &known.app);
+  napi_create_reference(env_, adoptSocket, 1, &known.adoptSocket);
+}
+
+void Arrivals::forget(KnownApp& known) {
+  if (known.app == nullptr) return;
+  napi_delete_reference(env_, known.app);
+  napi_delete_reference(env_, known.adoptSocket);
+  known.app = nullptr;
+}
+
+void Arrivals::forgetApp(const Address& address) {
+  if (!address.known()) {
+    for (KnownApp& known : known_) forget(known);
+  } else if (knownApp(address).address == address) {
+    forget(knownApp(address));
+  }
 }
 
 bool Arrivals::isTrusted(const Visitor& visitor, Calls& call) {
@@ -287,24 +330,36 @@ void Arrivals::waitOrNot(Visitor& visitor, Calls& call) {
 
 // Decides if it can; kGone: the descriptor is somebody else's now, or closed.
 Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
+  const bool takes = !options_.tls && canDeliver();
   for (;;) {
-    const ssize_t got = recv(visitor.fd, buffer, kMostHeadBytes, MSG_PEEK);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0 && errno == EAGAIN) return kWaits;
-    if (got <= 0) {
-      ::close(visitor.fd);
-      left(visitor);
-      return kGone;
+    size_t n = visitor.said.size();
+    memcpy(buffer, visitor.said.data(), n);
+    if (n < kMostHeadBytes) {
+      const ssize_t got = recv(visitor.fd, buffer + n, takes ? kBufferBytes - n : kMostHeadBytes, takes ? 0 : MSG_PEEK);
+      if (got < 0 && errno == EINTR) continue;
+      if (got == 0 || (got < 0 && errno != EAGAIN)) {
+        ::close(visitor.fd);
+        left(visitor);
+        return kGone;
+      }
+      if (got < 0 && n == 0) return kWaits;
+      if (got > 0) n += static_cast<size_t>(got);
     }
-    const size_t n = static_cast<size_t>(got);
+    const auto keep = [&] {
+      if (takes) visitor.said.assign(buffer, n);
+    };
     if (visitor.owesHeader) {
       const ProxyHeader header = parseProxyHeader(buffer, n);
-      if (header.kind == ProxyHeader::kIncomplete) return kWaits;
+      if (header.kind == ProxyHeader::kIncomplete) {
+        keep();
+        return kWaits;
+      }
       if (header.kind == ProxyHeader::kNone || header.kind == ProxyHeader::kBad) {
         refuse(visitor, nullptr, kBadProxyHeader);
         return kGone;
       }
-      if (recv(visitor.fd, buffer, header.bytes, 0) != static_cast<ssize_t>(header.bytes)) continue;
+      if (takes) visitor.said.assign(buffer + header.bytes, n - header.bytes);
+      else if (recv(visitor.fd, buffer, header.bytes, 0) != static_cast<ssize_t>(header.bytes)) continue;
       visitor.owesHeader = false;
       if (header.kind == ProxyHeader::kSource) {
         visitor.announced = true;
@@ -317,28 +372,41 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
       continue;
     }
     if (options_.tls) {
-      if (visitor.watched) unwatch(visitor.fd);
-      handOver(visitor, visitor.fd, false, call);
+      settle(visitor, 0, call);
       return kGone;
     }
     // From others it is refused: uWS would believe a version 2 header, and a version 1 line is no request either.
     const ProxyHeader forged = parseProxyHeader(buffer, n);
-    if (forged.kind == ProxyHeader::kIncomplete && buffer[0] == '\r' && n < 16) return kWaits;
-    if (forged.kind != ProxyHeader::kNone && (buffer[0] == '\r' || forged.kind != ProxyHeader::kIncomplete)) {
+    const bool maybeForged = forged.kind == ProxyHeader::kIncomplete && buffer[0] == '\r' && n < 16;
+    if (!maybeForged && forged.kind != ProxyHeader::kNone && (buffer[0] == '\r' || forged.kind != ProxyHeader::kIncomplete)) {
+      keep();
       // Version 1 is a bad request line to those who know nothing of it; version 2 is no text.
       refuse(visitor, kBadRequest, kBadProxyHeader);
       return kGone;
     }
     const Glance seen = glance(buffer, n);
-    if (seen.kind == Glance::kIncomplete && n < kMostHeadBytes) return kWaits;
-    if (seen.kind == Glance::kHttp10) {
-      relay(*this, visitor, seen.bytes, call);
+    if (maybeForged || (seen.kind == Glance::kIncomplete && n < kMostHeadBytes)) {
+      keep();
+      return kWaits;
+    }
+    if (seen.kind != Glance::kHttp10) {
+      settle(visitor, takes ? n : 0, call);
       return kGone;
     }
-    if (visitor.watched) unwatch(visitor.fd);
-    handOver(visitor, visitor.fd, false, call);
+    if (!takes) n = recv(visitor.fd, buffer, seen.bytes, 0) > 0 ? seen.bytes : 0;  // all of it is there
+    visitor.said.clear();
+    relay(*this, visitor, seen.bytes, n, call);
     return kGone;
   }
+}
+
+// To uWS, with the first `bytes` of the buffer.
+void Arrivals::settle(Visitor& visitor, size_t bytes, Calls& call) {
+  if (visitor.watched) unwatch(visitor.fd);
+  takeAdopted();
+  handOver(visitor, visitor.fd, false, call);
+  us_socket_t* adopted = takeAdopted();
+  if (adopted != nullptr && bytes > 0) deliver(adopted, buffer, bytes);
 }
 
 void Arrivals::onReadable(uv_poll_t* poll, int, int) {

@@ -3,6 +3,7 @@
 
 #include "address_counts.h"
 #include "calls.h"
+#include "gate.h"
 
 #include <string>
 #include <vector>
@@ -70,10 +71,19 @@ struct Visitor {
   bool kept = false;          // it had an answer before
   bool watched = false;       // it is in the epoll set
   int32_t place = kNotCounted;  // where its address is counted
+  std::string said = {};        // what was received of it and is not handed on yet
 };
 
 // To JavaScript: `fd` is the visitor's own or, `relayed`, uWS's end of its relay. False: the callback threw, and `fd` is closed unless it was adopted.
-bool handOver(napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call);
+bool handOver(
+    napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call, napi_value* result = nullptr);
+
+// The app that serves an address's connections.
+struct KnownApp {
+  Address address;
+  napi_ref app = nullptr;
+  napi_ref adoptSocket = nullptr;
+};
 
 class Line;  // relay.cc
 
@@ -106,9 +116,11 @@ class Arrivals {
   void refuse(const Visitor& visitor, const char* answer, Tally reason);
   uint64_t nowMs() const { return uv_now(sweep_.loop); }
   void handOver(const Visitor& visitor, int fd, bool relayed, Calls& call);
+  // Its app serves somebody else from now on; one that is not known: all apps.
+  void forgetApp(const Address& address);
 
   static constexpr size_t kBufferBytes = 64 * 1024;
-  char buffer[kBufferBytes];
+  char* const buffer = room_ + kPadding;
   std::string scratch;
 
   size_t exchanges_ = 0;          // relays under way
@@ -125,15 +137,22 @@ class Arrivals {
   void admit(Visitor visitor, Calls& call);
   void waitOrNot(Visitor& visitor, Calls& call);
   Look look(Visitor& visitor, Calls& call);
+  void settle(Visitor& visitor, size_t bytes, Calls& call);
   bool isTrusted(const Visitor& visitor, Calls& call);
   bool isFull();
   bool enter(Visitor& visitor);
   AddressCounts places();
+  KnownApp& knownApp(const Address& address) { return known_[(addressKey(address, 0) >> 8) % kKnownApps]; }
+  void remember(const Address& address, napi_value app);
+  void forget(KnownApp& known);
   void* memory(napi_ref array, size_t* elements) const;
   void bury();
   static void onReadable(uv_poll_t* poll, int status, int events);
   static void onSweep(uv_timer_t* timer);
 
+  static constexpr size_t kKnownApps = 256;
+  KnownApp known_[kKnownApps];
+  char room_[kPadding + kBufferBytes + kPadding];
   napi_env env_;
   napi_async_context context_;
   ArrivalOptions options_;

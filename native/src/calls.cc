@@ -1,14 +1,17 @@
 // Calling back into JavaScript, and what becomes of a connection whose callback throws.
 #include "calls.h"
 
+#include "syscalls.h"
+
 namespace tidegate {
 namespace {
 
 // Ends a connection whose callback threw before it passed the descriptor on. It may have thrown after: uWS's filter runs inside
-// adoptSocket, and an exception there leaves the socket adopted. Then this loop polls it already, which libuv answers with EEXIST.
-// EBADF: the callback closed it itself.
+// adoptSocket, and an exception there leaves the socket adopted. Then it is watched already, here or by the loop, which libuv answers with
+// EEXIST. EBADF: the callback closed it itself.
 void closeUnlessAdopted(napi_env env, int fd) {
   uv_loop_t* loop;
+  if (isWatched(fd)) return;
   if (napi_get_uv_event_loop(env, &loop) != napi_ok) return;
   auto* probe = new uv_poll_t;
   if (uv_poll_init(loop, probe, fd) != 0) {
@@ -21,14 +24,16 @@ void closeUnlessAdopted(napi_env env, int fd) {
 
 }  // namespace
 
-bool Calls::operator()(napi_ref callback, const napi_value* arguments, size_t count, int fd, napi_value* result) {
+bool Calls::operator()(
+    napi_ref callback, const napi_value* arguments, size_t count, int fd, napi_value* result, napi_ref receiverReference) {
   napi_value function, receiver, resource, error;
   if (!open_) {
     napi_create_object(env_, &resource);
     open_ = napi_open_callback_scope(env_, resource, context_, &scope_) == napi_ok;
   }
   napi_get_reference_value(env_, callback, &function);
-  napi_get_undefined(env_, &receiver);
+  if (receiverReference == nullptr) napi_get_undefined(env_, &receiver);
+  else napi_get_reference_value(env_, receiverReference, &receiver);
   if (open_ && napi_call_function(env_, receiver, function, count, arguments, result) == napi_ok) return true;
   bool pending = false;
   napi_is_exception_pending(env_, &pending);

@@ -18,7 +18,8 @@ class Calls {
 
   // False when the callback did not return normally; the exception, if there is one, has become an uncaughtException, and `fd`, a
   // connection that it should have taken over, is closed unless it has.
-  bool operator()(napi_ref callback, const napi_value* arguments, size_t count, int fd, napi_value* result = nullptr);
+  bool operator()(
+      napi_ref callback, const napi_value* arguments, size_t count, int fd, napi_value* result = nullptr, napi_ref receiver = nullptr);
 
  private:
   napi_env env_;

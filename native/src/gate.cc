@@ -15,7 +15,9 @@
 // A request that comes while another's answer is not complete would end the connection there (both answers are lost), so what lies behind a
 // request is held here until JavaScript says that its answer is through.
 //
-// Stands between uSockets and uWebSockets: a socket context's on_data, on_close and on_timeout are exchanged for ours (usockets.h).
+// Stands between uSockets and uWebSockets: a socket context's on_open, on_data, on_close and on_timeout are exchanged for ours (usockets.h).
+#include "gate.h"
+
 #include "addon.h"
 #include "framing.h"
 #include "head_marks.h"
@@ -26,13 +28,14 @@
 #include <cstring>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace tidegate {
 namespace {
 
 // uWebSockets marks the end of what it was given with two bytes behind it and looks up to 32 further.
-constexpr size_t kPadding = 32;
+static_assert(kPadding >= 32);
 // uWebSockets takes no more than 100 fields.
 constexpr size_t kMarks = kHeadMarks + 100 * kFieldMarks;
 
@@ -74,7 +77,8 @@ struct Gate {
   napi_ref onBadBody = nullptr;
   napi_async_context context = nullptr;
   USockets us;
-  OnData onData[2] = {};    // uWebSockets' own, by TLS or not
+  OnOpen onOpen = nullptr;  // uWebSockets' own, in cleartext
+  OnData onData[2] = {};    // … by TLS or not
   OnClose onClose[2] = {};
   OnTimeout onTimeout[2] = {};
   unsigned headSeconds = 0;
@@ -90,6 +94,7 @@ struct Gate {
   uv_idle_t turn;
   napi_async_cleanup_hook_handle cleanup = nullptr;
   std::unordered_map<us_socket_t*, Connection> connections;  // that have sent something
+  us_socket_t* adopted = nullptr;
   FieldNames names;
   int32_t* marks = nullptr;                                  // kMarks of them, in JavaScript's hands as well
   napi_ref marksKept = nullptr;
@@ -346,6 +351,11 @@ us_socket_t* onData(us_socket_t* s, char* data, int length) {
   return s;
 }
 
+us_socket_t* onOpen(us_socket_t* s, int isClient, char* address, int addressLength) {
+  gate->adopted = s;
+  return gate->onOpen(s, isClient, address, addressLength);
+}
+
 template <int kTls>
 us_socket_t* onClose(us_socket_t* s, int code, void* reason) {
   Gate& g = *gate;
@@ -478,6 +488,11 @@ napi_value guardApp(napi_env env, napi_callback_info info) {
   const auto data = exchange(tls, *app, gate->us.onData, tls ? onData<1> : relayed ? onData<0, true> : onData<0>);
   const auto close = exchange(tls, *app, gate->us.onClose, tls ? onClose<1> : onClose<0>);
   if (data == nullptr || close == nullptr) return throwCoded(env, "ENOTSUP", "guardApp", "the app has no handlers", "");
+  if (!tls && !relayed) {
+    const auto open = exchange(0, *app, gate->us.onOpen, onOpen);
+    if (open == nullptr) return throwCoded(env, "ENOTSUP", "guardApp", "the app has no handlers", "");
+    gate->onOpen = open;
+  }
   // Those of the relay wait for nobody: the acceptor keeps the time of its clients.
   if (!relayed) gate->onTimeout[tls] = exchange(tls, *app, gate->us.onTimeout, tls ? onTimeout<1> : onTimeout<0>);
   gate->onData[tls] = data;
@@ -527,6 +542,14 @@ napi_value readHead(napi_env env, napi_callback_info) {
 }
 
 }  // namespace
+
+bool canDeliver() { return gate != nullptr; }
+
+us_socket_t* takeAdopted() { return gate == nullptr ? nullptr : std::exchange(gate->adopted, nullptr); }
+
+void deliver(us_socket_t* connection, char* data, size_t bytes) {
+  if (!gate->us.isClosed(0, connection)) onData<0>(connection, data, static_cast<int>(bytes));
+}
 
 void registerGate(napi_env env, napi_value exports) {
   setFunction(env, exports, "openGate", openGate);

@@ -15,6 +15,7 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <utility>
 
 namespace tidegate {
 namespace {
@@ -50,13 +51,15 @@ namespace {
 
 class Relay final : public Member {
  public:
-  Relay(Arrivals& arrivals, const Visitor& visitor, Line* line, const Http10Request& request)
+  // `early`: what was received behind the head.
+  Relay(Arrivals& arrivals, const Visitor& visitor, Line* line, const Http10Request& request, std::string early)
       : arrivals_(arrivals),
         visitor_(visitor),
         answer_(request.isHead, request.keepAlive),
         bodyLeft_(request.bodyBytes),
         sound_(request.sound),
         line_(line),
+        early_(std::move(early)),
         client_(*this, visitor.fd) {
     arrivals_.exchanges_++;
   }
@@ -101,12 +104,18 @@ class Relay final : public Member {
   void request() {
     while (flushToServer() && bodyLeft_ > 0) {
       const size_t most = bodyLeft_ < Arrivals::kBufferBytes ? static_cast<size_t>(bodyLeft_) : Arrivals::kBufferBytes;
-      const ssize_t n = recv(client_.fd, arrivals_.buffer, most, 0);
+      const ssize_t n = early_.empty() ? recv(client_.fd, arrivals_.buffer, most, 0) : takeEarly(most);
       if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
       if (n <= 0) return end();
       bodyLeft_ -= static_cast<uint64_t>(n);
       if (!write(line_->fd, toServer_, line_->watchedForRoom, line_, arrivals_.buffer, static_cast<size_t>(n))) deaf();
     }
+  }
+
+  ssize_t takeEarly(size_t most) {
+    const size_t n = early_.copy(arrivals_.buffer, most);
+    early_.erase(0, n);
+    return static_cast<ssize_t>(n);
   }
 
   // uWS to client.
@@ -183,6 +192,7 @@ class Relay final : public Member {
   void finish(Calls& call) {
     if (!answer_.keeps() || bodyLeft_ > 0 || arrivals_.stopping()) return end();
     leave();
+    visitor_.said = std::move(early_);
     arrivals_.back(visitor_, call);
   }
 
@@ -220,6 +230,7 @@ class Relay final : public Member {
   uint64_t bodyLeft_;
   bool sound_;
   Line* line_;
+  std::string early_;  // the beginning of the body, and maybe of the next request
   Client client_;
   std::string toServer_, toClient_;  // not sent yet; nothing more is read for that side until it is
   bool hasMore_ = false;             // the client has sent something after its head
@@ -285,21 +296,21 @@ Line* sendOff(Arrivals& arrivals, const Visitor& visitor, const std::string& hea
 
 }  // namespace
 
-void relay(Arrivals& arrivals, const Visitor& visitor, size_t headBytes, Calls& call) {
+void relay(Arrivals& arrivals, const Visitor& visitor, size_t headBytes, size_t bytes, Calls& call) {
   const Http10Request request = http10Request(arrivals.buffer, headBytes);
-  // All of it is there: it was looked at a moment ago.
-  const bool received = recv(visitor.fd, arrivals.buffer, headBytes, 0) == static_cast<ssize_t>(headBytes);
-  Line* line = received ? sendOff(arrivals, visitor, proxyHeader(visitor.address) + request.head, call) : nullptr;
+  std::string early(arrivals.buffer + headBytes, bytes < headBytes ? 0 : bytes - headBytes);
+  Line* line = bytes < headBytes ? nullptr : sendOff(arrivals, visitor, proxyHeader(visitor.address) + request.head, call);
   if (line == nullptr) {
     close(visitor.fd);
     arrivals.left(visitor);
     return;
   }
-  auto* relay = new Relay(arrivals, visitor, line, request);
+  auto* relay = new Relay(arrivals, visitor, line, request, std::move(early));
   line->relay = relay;
   arrivals.join(relay, 0);
   arrivals.hold(1);
   if (!relay->watch()) relay->abandon();
+  else if (bytes > headBytes) relay->onLine(call);  // of what is here already no event tells
 }
 
 }  // namespace tidegate

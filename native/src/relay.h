@@ -5,7 +5,7 @@
 
 namespace tidegate {
 
-// `headBytes` of the visitor's bytes, which are in arrivals.buffer and still to be received, are a request's head. Owns visitor.fd.
-void relay(Arrivals& arrivals, const Visitor& visitor, size_t headBytes, Calls& call);
+// Of the `bytes` in arrivals.buffer that were received from the visitor the first `headBytes` are a request's head. Owns visitor.fd.
+void relay(Arrivals& arrivals, const Visitor& visitor, size_t headBytes, size_t bytes, Calls& call);
 
 }  // namespace tidegate

@@ -19,6 +19,7 @@ int lookInto(dl_phdr_info* info, size_t, void* out) {
   const auto find = [library](auto& function, const char* name) {
     function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
   };
+  find(us.onOpen, "us_socket_context_on_open");
   find(us.onData, "us_socket_context_on_data");
   find(us.onClose, "us_socket_context_on_close");
   find(us.isClosed, "us_socket_is_closed");

@@ -10,11 +10,13 @@ namespace tidegate {
 
 struct us_socket_t;
 struct us_socket_context_t;
+using OnOpen = us_socket_t* (*)(us_socket_t*, int, char*, int);
 using OnData = us_socket_t* (*)(us_socket_t*, char*, int);
 using OnClose = us_socket_t* (*)(us_socket_t*, int, void*);
 using OnTimeout = us_socket_t* (*)(us_socket_t*);
 
 struct USockets {
+  void (*onOpen)(int, us_socket_context_t*, OnOpen) = nullptr;
   void (*onData)(int, us_socket_context_t*, OnData) = nullptr;
   void (*onClose)(int, us_socket_context_t*, OnClose) = nullptr;
   void (*onTimeout)(int, us_socket_context_t*, OnTimeout) = nullptr;
@@ -29,7 +31,7 @@ struct USockets {
   int (*events)(us_socket_t*) = nullptr;  // a socket begins with its poll
   void (*watch)(us_socket_t*, void*, int) = nullptr;
   bool complete() const {
-    return onData && onClose && onTimeout && isClosed && isShutDown && write && shutdown && close && timeout && context && loop && events &&
+    return onOpen && onData && onClose && onTimeout && isClosed && isShutDown && write && shutdown && close && timeout && context && loop && events &&
         watch;
   }
 };

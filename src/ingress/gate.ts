@@ -11,6 +11,13 @@ import { NUMBERED } from './fields.js'
 
 let gate: Gate | null = null
 
+/** Not 0 while the end of an answer is written whose connection ends with it: the addon has both leave in one packet. */
+export const isLastWrite = new Uint8Array(1)
+
+/** Before there are connections, and in a process of its own: where it does not work, nothing changes. */
+export function spareSyscalls(): void {
+  native?.spareSyscalls(isLastWrite)
+}
 // What a connection's word says (native/index.ts).
 const IDLE = 0
 const HELD = 2

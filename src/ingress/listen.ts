@@ -3,6 +3,7 @@
 import type { TemplatedApp } from 'uWebSockets.js'
 import { native } from '../../native/index.js'
 import type { Settings } from '../config/settings.js'
+import { spareSyscalls } from './gate.js'
 import type { Peers } from './peers.js'
 import { uWS } from './uws.js'
 
@@ -45,16 +46,22 @@ const NO_ROOM = 2
 export function listenInherited(peers: Peers, socket: InheritedSocket): Listener {
   const { settings, addresses, tallies } = socket
   peers.places = addresses.places
+  spareSyscalls()
   const acceptor = native!.accept({
     fd: socket.fd,
     counts: socket.counts,
     self: socket.self,
     onConnection: (fd, address, relayed, announced, place) => {
-      if (relayed) peers.relayed.adoptSocket(fd)
-      else if (!peers.adopt(fd, address, announced, place)) {
+      if (relayed) {
+        peers.relayed.adoptSocket(fd)
+        return undefined
+      }
+      const app = peers.adopt(fd, address, announced, place)
+      if (app === null) {
         native!.closeFd(fd)
         tallies[NO_ROOM]!++
       }
+      return app === null || app === peers.anyone ? undefined : app
     },
     door: {
       headTimeoutMs: settings.headerTimeoutMs,
@@ -69,6 +76,7 @@ export function listenInherited(peers: Peers, socket: InheritedSocket): Listener
     },
     onError: socket.onError,
   })
+  peers.forget = acceptor.forget
   return {
     port: socket.port,
     async close(last, waitMs) {

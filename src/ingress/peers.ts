@@ -36,6 +36,8 @@ export class Peers {
   readonly relayed: TemplatedApp
   private readonly create: (peer: Peer) => TemplatedApp
   readonly isTrusted: (address: string) => boolean
+  /** Told whose address has no app of its own any more; '': nobody's has. The acceptor does not ask us each time. */
+  forget: (address: string) => void = () => {}
   /** Connections by address, over all workers: the acceptor counts up, we count down. */
   places: Int32Array | null = null
   private readonly slots: Slot[] = []
@@ -61,28 +63,30 @@ export class Peers {
     this.slots.length = 0
     this.byAddress.clear()
     this.vacant.clear()
+    this.forget('')
     this.anyone = this.create({ ...NOBODY })
     this.shares = shares
   }
 
   /**
-   * `announced`: the address is not that of the socket. `place`: where it is counted. False: there is no room for one more announced address.
+   * `announced`: the address is not that of the socket. `place`: where it is counted. Returns the app that has it now; null: there is no room for
+   * one more announced address.
    */
-  adopt(fd: number, address: string, announced: boolean, place: number): boolean {
+  adopt(fd: number, address: string, announced: boolean, place: number): TemplatedApp | null {
     const slot = this.byAddress.get(address) ?? this.take(address, announced ? MAX_ANNOUNCED : MAX_ADDRESSES)
     if (slot === null) {
       // Nobody would know whom to take off the count.
       if (place >= 0) this.places![place]!--
-      if (announced) return false
+      if (announced) return null
       this.anyone.adoptSocket(fd)
-      return true
+      return this.anyone
     }
     if (place >= 0) {
       slot.place = place
       slot.counted++
     }
     slot.app.adoptSocket(fd)
-    return true
+    return slot.app
   }
 
   opened(peer: Peer): void {
@@ -116,6 +120,7 @@ export class Peers {
     if (free !== undefined) {
       slot = free
       this.byAddress.delete(slot.address)
+      this.forget(slot.address)
     } else if (this.slots.length < Math.floor(most / this.shares)) {
       const peer: Peer = { ...NOBODY, address }
       slot = Object.assign(peer, { app: this.create(peer) })

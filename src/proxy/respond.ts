@@ -8,7 +8,7 @@ import type { HttpResponse } from 'uWebSockets.js'
 import { type IncomingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { StaticAnswer } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
-import { answered } from '../ingress/gate.js'
+import { answered, isLastWrite } from '../ingress/gate.js'
 import type { Rejection } from '../outcome.js'
 import { rateLimitHeader, rateLimitPolicyHeader } from '../policy/rate-limit.js'
 import { isHopByHop } from './headers.js'
@@ -210,6 +210,7 @@ export function answerWhole(
   exchange.res = null
   writeHead(exchange, res, phrase, headers, () => {
     if (body !== null) {
+      isLastWrite[0] = Number(exchange.closeRequested)
       exchange.bytesOut = body.length
       writeClose(exchange, res)
       res.end(body, exchange.closeRequested)
@@ -218,6 +219,7 @@ export function answerWhole(
       endWithLength(res, declaredLength)
     }
   })
+  isLastWrite[0] = 0
   answered(exchange.gated, exchange.closeRequested)
 }
 

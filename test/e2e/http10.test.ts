@@ -315,6 +315,15 @@ describe('HTTP/1.0 with keep-alive', () => {
     connection.destroy()
   })
 
+  test('may be followed by HTTP/1.1 in the same packet, behind a body', async () => {
+    const connection = await Connection.open(gateway.port)
+    const head = `POST ${target} HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 4\r\n\r\n`
+    await connection.write(`${head}bodyGET /now HTTP/1.1\r\nHost: demo.test\r\n\r\n`)
+    expect((await connection.answer()).one('x-got')).toBe(sha256('body'))
+    expect(headerOf(seenBy(await connection.answer()), 'via')).toEqual(['1.1 tidegate'])
+    connection.destroy()
+  })
+
   test('is uWebSockets.js’s to refuse once the connection has spoken HTTP/1.1', async () => {
     const connection = await Connection.open(gateway.port)
     await connection.exchange({})

@@ -155,6 +155,18 @@ test('more clients than have an app of their own by default keep their addresses
   for (const connection of connections) connection.destroy()
 })
 
+test('more clients one after the other than have an app keep their addresses, also when they come back', async () => {
+  for (let round = 0; round < 2; round++) {
+    for (let i = 0; i < 300; i++) {
+      const client = `198.19.${i >> 8}.${i & 255}`
+      const connection = await say(latin1(`PROXY TCP4 ${client} 198.51.100.7 1 2\r\n`))
+      const answer = await connection.exchange({ headers: { Connection: 'close' } })
+      expect(headerOf(answer.json<Seen>(), 'x-forwarded-for')).toEqual([client])
+      await connection.closedByPeer()
+    }
+  }
+})
+
 describe.each(BAD)('%s', (_name, header) => {
   test('ends the connection, and is counted', async () => {
     const before = (await gateway.metric(REFUSED))!

@@ -461,12 +461,17 @@ async function gate() {
   }
   native.resumeConnection(1)
   assert.equal(native.expectBody(-1, {}), false)
+  assert.equal(native.spareSyscalls(new Uint8Array(1)), true)
   const app = uWS.App()
+  const relayed = uWS.App().any('/*', (res) => res.end('ok'))
   native.guardApp(app.getDescriptor(), false, false)
+  native.guardApp(relayed.getDescriptor(), false, true)
+  const counts = new Int32Array(1)
   let held = 0
   let open = 0
   app.filter((_, change) => {
     open += Number(change)
+    counts[0] += Number(change)
   })
   app.any('/*', (res, req) => {
     const connection = states[0]
@@ -494,7 +499,16 @@ async function gate() {
   const listener = await new Promise((resolve) => app.listen('127.0.0.1', 0, resolve))
   const port = uWS.us_socket_local_port(listener)
   const requests = [...CLASSES.flatMap(({ requests }) => requests), ...SERVED.map(({ request }) => request)]
-  const send = (request, bytewise) =>
+  // By uWebSockets.js's own listener, and by the acceptor, which hands over what it has received.
+  const { fd, port: doorPort } = native.listen('127.0.0.1', 0, 256)
+  const onConnection = (connection, _address, isRelayed) => {
+    const whose = isRelayed ? relayed : app
+    whose.adoptSocket(connection)
+    return isRelayed ? undefined : app
+  }
+  const door = [5000, new Float64Array(4), () => false, false, 0, 0, new Int32Array(0), 1, false]
+  const handle = native.startAccepting(fd, counts, 0, onConnection, ignore, ...door)
+  const send = (request, bytewise, port) =>
     new Promise((resolve) => {
       const bytes = Buffer.from(request, 'latin1')
       const socket = connect({ port, host: '127.0.0.1', noDelay: true }, async () => {
@@ -510,19 +524,29 @@ async function gate() {
   for (let i = 0; i < requests.length; i += 32) {
     const some = requests.slice(i, i + 32)
     await Promise.all(
-      some.flatMap((request) => [send(request, false), ...(request.length < 500 ? [send(request, true)] : [])]),
+      [port, doorPort].flatMap((at) =>
+        some.flatMap((request) => [
+          send(request, false, at),
+          ...(request.length < 500 ? [send(request, true, at)] : []),
+        ]),
+      ),
     )
+    native.forgetApp(handle, i % 64 === 0 ? '' : '127.0.0.1')
   }
   assert.ok(told.length > 50 && told.every(({ bytes }) => bytes === -1))
   assert.ok(tallies.slice(0, 5).every((refused) => refused > 0))
   const batch = 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab'.repeat(400)
-  for (const bytewise of [false, true]) await send(bytewise ? batch.slice(0, 400) : batch, bytewise)
-  await send(`${batch.slice(0, 53)}${'x'.repeat(300_000)}`, false)
+  for (const at of [port, doorPort]) {
+    for (const bytewise of [false, true]) await send(bytewise ? batch.slice(0, 400) : batch, bytewise, at)
+    await send(`${batch.slice(0, 53)}${'x'.repeat(300_000)}`, false, at)
+  }
+  native.stopAccepting(handle, 0)
   assert.ok(held > 10)
   for (let i = 0; open > 0 && i < 1000; i++) await new Promise((resolve) => setTimeout(resolve, 10))
   assert.equal(open, 0)
   uWS.us_listen_socket_close(listener)
   app.close()
+  relayed.close()
 }
 
 failures()
