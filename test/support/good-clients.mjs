@@ -10,6 +10,7 @@ const untilMs = performance.now() + forMs
 let asking = count
 
 function fail(why) {
+  if (!process.connected) return
   process.send({ why })
   process.disconnect()
 }
@@ -32,12 +33,14 @@ for (let i = 0; i < count; i++) {
   socket.setEncoding('latin1')
   socket.on('connect', () => setTimeout(ask, (paceMs * i) / count))
   socket.on('error', (error) => fail(error.message))
-  socket.on('end', () => fail('a connection was ended'))
+  socket.on('end', () => fail(`a connection was ended after ${latencies.length} answers, with ${asking} asking`))
   socket.on('data', (part) => {
     text += part
     const end = text.indexOf('\r\n\r\n')
+    if (end < 0) return
     const length = /\r\ncontent-length: (\d+)\r\n/i.exec(text)?.[1]
-    if (end < 0 || length === undefined || text.length < end + 4 + Number(length)) return
+    const complete = length === undefined ? text.endsWith('\r\n0\r\n\r\n') : text.length >= end + 4 + Number(length)
+    if (!complete) return
     if (!text.startsWith('HTTP/1.1 200 ')) return fail(text)
     const tookMs = performance.now() - sentMs
     latencies.push(tookMs)
