@@ -158,7 +158,7 @@ export interface Native {
   /**
    * Once in each thread; lasts as long as that. `onTurn` is called when the poll phase is over, and before the next one, if there are
    * records or JavaScript has set the first word behind the arena, which it takes back itself; within the poll phase when the arena is
-   * full. @param arenaBytes a multiple of 8, 64 KiB at least
+   * full. @param arenaBytes a multiple of 8, 128 KiB at least
    */
   openWire(arenaBytes: number, onTurn: (records: number) => void): NativeWire
   /** The state of HMAC-SHA256 after its key, which is padded to a block of 64 bytes (RFC 2104, section 2). Absent without OpenSSL's headers. */

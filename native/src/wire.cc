@@ -21,7 +21,7 @@
 namespace tidegate {
 namespace {
 
-constexpr size_t kReadBytes = 65536;  // at most, of one connection at a time: then its handler is asked whether it wants more
+constexpr size_t kReadBytes = 131072;  // at most, of one connection at a time: then its handler is asked whether it wants more. 64 KiB and a head fit
 constexpr size_t kRecords = 1024;     // told of in one call
 constexpr size_t kSends = 1024;
 constexpr size_t kRecordsAt = 1;  // in words after the arena

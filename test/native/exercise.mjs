@@ -248,7 +248,7 @@ async function handover() {
   assert.ok(port > 0)
 }
 
-const ARENA = 65536
+const ARENA = 131_072
 const SENDS = 1 + 4 * 1024
 
 /** Connections that are answered, paused, cut, written more to than they take, and closed in the middle of each of these. */
@@ -381,7 +381,7 @@ async function threads() {
       parentPort.postMessage('took one')
     }, () => {}, ...door)
     native.closeFd(segment.fd)
-    const wire = native.openWire(65536, (records) => new Int32Array(wire.memory, 65536).fill(0, 0, 1))
+    const wire = native.openWire(131072, (records) => new Int32Array(wire.memory, 131072).fill(0, 0, 1))
     for (let i = 0; i < 3; i++) wire.write(wire.connect('127.0.0.1', workerData.port), 'x', Buffer.alloc(9_000_000), 'y')
     wire.close(0)
     parentPort.postMessage(port)`

@@ -8,7 +8,7 @@ import type { Native, NativeWire } from '../../../native/index.js'
 import type { Listener, Transport, Wire } from './transport.js'
 
 /** Reads of one turn, together; one more read still fits. Above that JavaScript is called within the turn. */
-const ARENA_BYTES = 262_144
+const ARENA_BYTES = 524_288
 /** Where things are in the words behind the arena, and what they say: as in wire.cc. */
 const WANTED = 0
 const RECORDS = 1
