@@ -24,7 +24,7 @@ const GOOD_CLIENTS = fileURLToPath(new URL('../support/good-clients.mjs', import
 async function ask(port: number, forMs: number): Promise<number[]> {
   const clients = fork(GOOD_CLIENTS, [port, GOOD, PACE_MS, forMs].map(String))
   const { latencies, why } = await new Promise<{ latencies?: number[]; why?: string }>((resolve) =>
-    clients.once('message', resolve).once('exit', () => resolve({ why: 'the good clients have ended' })),
+    clients.once('message', resolve).once('disconnect', () => resolve({ why: 'the good clients have ended' })),
   )
   if (latencies === undefined) throw new Error(why)
   return latencies.sort((a, b) => a - b)
