@@ -26,7 +26,9 @@ test.each(leans)('undici and $name make the same of a response, however it is sp
 test('a case that only one of them takes is told from one they agree on', async () => {
   const answer = { method: 'GET', bytes: 'HTTP/1.1 304 X\r\nContent-Length: 5\r\n\r\n', cuts: [] } as const
   const verdicts = await server.verdicts(answer, lean)
-  expect([verdicts.undici.failure, verdicts.lean.failure]).toEqual(['upstream_error', null])
+  // undici may hear of the end of the connection before it misses the body: both are a failure of the service.
+  expect(verdicts.undici.failure).toMatch(/^upstream_error(, lost)?$/)
+  expect(verdicts.lean.failure).toBeNull()
   expect(disagreement(answer, verdicts)).toBeNull()
   expect(disagreement({ ...answer, bytes: 'HTTP/1.1 200 X' }, verdicts)).toContain('undici')
 })
