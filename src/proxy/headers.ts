@@ -6,7 +6,7 @@ import { traceparent, validTraceparent } from '../telemetry/trace.js'
 import { FieldLines } from './field-lines.js'
 
 /** Fields that belong to one connection (RFC 9110, 7.6.1, and the older Keep-Alive and Proxy-Connection that are still sent). */
-const hopByHop = new Set([
+const hopByHopNames = [
   'connection',
   'keep-alive',
   'proxy-connection',
@@ -16,7 +16,8 @@ const hopByHop = new Set([
   'trailer',
   'transfer-encoding',
   'upgrade',
-])
+] as const satisfies readonly NumberedName[]
+const hopByHop: ReadonlySet<string> = new Set(hopByHopNames)
 
 const PASSED = 0
 const HOST = 1
@@ -47,7 +48,7 @@ const others: readonly (readonly [NumberedName, number])[] = [
   ['x-forwarded-proto', FORWARDED_PROTO],
   ['x-forwarded-host', FORWARDED_HOST],
 ]
-for (const name of [...hopByHop, 'content-length', 'expect', 'x-rid', CONSUMER_FIELD] as NumberedName[]) {
+for (const name of [...hopByHopNames, 'content-length', 'expect', 'x-rid', CONSUMER_FIELD] as const) {
   fates[numberOf(name)] = DROPPED
 }
 for (const [name, fate] of others) fates[numberOf(name)] = fate
