@@ -236,6 +236,7 @@ class Http10Answer {
     bool chunked = false, hasLength = false;
     out.append(text_, 0, text_.find('\n') + 1);
     http10::eachField(text_.data(), bytes, [&](const http10::Field& field, const char* line, size_t lineBytes) {
+      // The gate's refusals are: what is behind such a head is no request of this client's either.
       if (field.is("connection") && http10::hasToken(field, "close")) ends_ = true;
       if (field.is("connection") || field.is("keep-alive")) return;
       if (field.is("transfer-encoding")) {
@@ -248,7 +249,7 @@ class Http10Answer {
     const bool bodiless = toHead_ || status == 204 || status == 304;
     if (bodiless || (hasLength && !chunked && left_ == 0)) state_ = kDone;
     else state_ = chunked ? kChunkSize : hasLength ? kLength : kToTheEnd;
-    if (state_ == kChunkSize || state_ == kToTheEnd) keepAlive_ = false;
+    if (ends_ || state_ == kChunkSize || state_ == kToTheEnd) keepAlive_ = false;
     out.append(keepAlive_ ? "Connection: keep-alive\r\n\r\n" : "Connection: close\r\n\r\n");
     text_.clear();
     return true;

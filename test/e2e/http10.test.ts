@@ -303,6 +303,17 @@ describe('HTTP/1.0 with keep-alive', () => {
     connection.destroy()
   })
 
+  test.each([
+    ['a target that is no path', 'GET T / HTTP/1.0\r\n'],
+    ['a field without a name', 'GET / HTTP/1.0\r\n: x\r\n'],
+  ])('ends with a head that the gate refuses: %s', async (_what, head) => {
+    const connection = await Connection.open(gateway.port)
+    await connection.write(`${head}Connection: keep-alive\r\n\r\n`)
+    const answer = await connection.answer()
+    expect([answer.status, answer.one('connection')]).toEqual([400, 'close'])
+    await connection.closedByPeer()
+  })
+
   test('may be followed by HTTP/1.1, which keeps the connection', async () => {
     const connection = await Connection.open(gateway.port)
     await connection.exchange({ ...kept, target })

@@ -129,7 +129,8 @@ void requests() {
 
 std::string someAnswer() {
   std::string out = below(4) == 0 ? "HTTP/1.1 100 Continue\r\n\r\n" : "";
-  out += below(6) == 0 ? "HTTP/1.1 204 No Content\r\n" : "HTTP/1.1 200 OK\r\nConnection: close\r\n";
+  out += below(6) == 0 ? "HTTP/1.1 204 No Content\r\n" : "HTTP/1.1 200 OK\r\n";
+  if (below(3) == 0) out += "Connection: close\r\n";
   switch (below(3)) {
     case 0: return out + "Content-Length: 11\r\n\r\nhello world";
     case 1: return out + "Transfer-Encoding: chunked\r\n\r\n5;ext=1\r\nhello\r\n6\r\n world\r\n0\r\nX: y\r\n\r\n";
@@ -165,7 +166,10 @@ void answers() {
   const std::string input = mutated(someAnswer());
   const bool toHead = below(4) == 0, keepAlive = below(2) == 0;
   const Result whole = fed(input, {input.size()}, toHead, keepAlive);
-  if (whole.keeps) hold(whole.complete, "kept and not complete", input);
+  if (whole.keeps) {
+    hold(whole.complete, "kept and not complete", input);
+    hold(whole.out.find("Connection: keep-alive\r\n\r\n") != std::string::npos, "kept, and not said to be", input);
+  }
   std::vector<size_t> cuts;
   for (size_t at = 1 + below(8); at < input.size(); at += 1 + below(8)) cuts.push_back(at);
   cuts.push_back(input.size());
