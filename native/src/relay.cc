@@ -4,8 +4,8 @@
 //   client ◄──── client_ │ Relay │ Line ◄────socketpair────► uWS
 //
 // Neither direction reads while the other side has not taken what was read before. A connection that is kept goes back to arrivals.cc, where its
-// next request may be one of HTTP/1.1. A line serves one exchange after the other, each with its own header, as long as there is no doubt that one
-// is over; uWS ends idle ones after 10 s. New ones for each would cost more than all the rest of this.
+// next request may be one of HTTP/1.1. A line serves one exchange of its client's address after the other, as long as there is no doubt that one is
+// over; uWS ends idle ones after 10 s. New ones for each would cost more than all the rest of this.
 #include "relay.h"
 
 #include "http10.h"
@@ -14,6 +14,7 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -31,7 +32,7 @@ class Relay;
 // One end of a socket pair whose other end is uWS's.
 class Line final : public Member, public Watched {
  public:
-  Line(Arrivals& arrivals, int fd) : arrivals(arrivals), fd(fd) {}
+  Line(Arrivals& arrivals, int fd, const Address& address) : arrivals(arrivals), fd(fd), address(address) {}
   void onEvents(uint32_t events, Calls& call) override;
   void expire() override {}
   void drain() override {
@@ -42,6 +43,8 @@ class Line final : public Member, public Watched {
 
   Arrivals& arrivals;
   const int fd;
+  // The uWebSockets of 20.69 (7fd2be6 there) believes the first PROXY header of a connection alone.
+  const Address address;
   Relay* relay = nullptr;  // whom it serves; null: nobody
   bool watchedForRoom = false;
   bool gone = false;
@@ -252,18 +255,18 @@ void Line::abandon() {
   if (gone) return;
   gone = true;
   close(fd);
-  for (size_t i = 0; i < arrivals.idleLines.size(); i++) {
-    if (arrivals.idleLines[i] != this) continue;
-    arrivals.idleLines[i] = arrivals.idleLines.back();
-    arrivals.idleLines.pop_back();
-    break;
-  }
+  auto& idle = arrivals.idleLines;
+  const auto found = std::find(idle.begin(), idle.end(), this);
+  if (found != idle.end()) idle.erase(found);
   arrivals.leave(this);
 }
 
+// Who has just been here is more likely to come again than who was here first.
 void Line::release() {
-  if (arrivals.stopping() || arrivals.idleLines.size() >= kMostIdleLines) abandon();
-  else arrivals.idleLines.push_back(this);
+  if (arrivals.stopping()) return abandon();
+  auto& idle = arrivals.idleLines;
+  if (idle.size() >= kMostIdleLines) idle.front()->abandon();
+  idle.push_back(this);
 }
 
 namespace {
@@ -271,17 +274,19 @@ namespace {
 // A line with `head` on its way to uWS; null: there are no descriptors left.
 Line* sendOff(Arrivals& arrivals, const Visitor& visitor, const std::string& head, Calls& call) {
   // uWS runs in this thread: one that it has ended refuses at once.
-  while (!arrivals.idleLines.empty()) {
-    Line* line = arrivals.idleLines.back();
+  auto& idle = arrivals.idleLines;
+  for (size_t i = idle.size(); i-- > 0;) {
+    Line* line = idle[i];
+    if (!(line->address == visitor.address)) continue;
     if (send(line->fd, head.data(), head.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(head.size())) {
-      arrivals.idleLines.pop_back();
+      idle.erase(idle.begin() + static_cast<ptrdiff_t>(i));
       return line;
     }
     line->abandon();
   }
   int pair[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) != 0) return nullptr;
-  auto* line = new Line(arrivals, pair[0]);
+  auto* line = new Line(arrivals, pair[0], visitor.address);
   arrivals.join(line, 0);
   // A pair that nothing was written to yet takes a head whole.
   if (!arrivals.watch(pair[0], line, EPOLLIN, false) ||
