@@ -70,6 +70,11 @@ export const differences: readonly Difference[] = [
     refusedBy: 'undici',
     bytes: /HTTP\/1\.[01] 100/,
   },
+  {
+    why: 'behind an interim response that says HTTP/1.0 it takes bytes that come with an answer, behind its end, for the answer’s failure',
+    refusedBy: 'undici',
+    bytes: /HTTP\/1\.0 1\d\d/,
+  },
 ]
 
 /** What must be equal: of a failed exchange, the outcome; of an answer, all but what undici gets wrong. */
