@@ -126,6 +126,7 @@ inline Http10Request http10Request(const char* data, size_t bytes) {
     if (field.is("host")) hasHost = true;
     else if (field.is("content-length")) out.sound = http10::lengthOf(field, &out.bodyBytes) && lengths++ == 0 && out.sound;
     else if (field.is("transfer-encoding")) out.sound = false;  // RFC 9112, 6.1: the framing of such a request is faulty
+    else if (field.is("expect") && field.valueBytes == 12 && strncasecmp(field.value, "100-continue", 12) == 0) return;  // RFC 9110, 10.1.1
     else if (field.is("connection")) {
       const bool keeps = http10::hasToken(field, "keep-alive"), closes = http10::hasToken(field, "close");
       out.keepAlive = out.keepAlive || keeps;

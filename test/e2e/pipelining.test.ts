@@ -173,6 +173,24 @@ test('behind one that closes the connection nothing is answered or passed on', a
   expect(scripted.requests.all.slice(before).map(({ url }) => url)).toEqual(['/quick?last'])
 })
 
+// uWebSockets.js sees the wish in the first Connection field if it is all that this says, and can be told of it with a whole answer alone.
+test.each([
+  ['that has no body', 'HEAD', '/quick', 0],
+  ['that streams', 'GET', '/streamed', 50_002],
+  ['larger than any buffer', 'GET', '/large', 3_000_000],
+  ['that is a refusal', 'HEAD', '/echo/%2f', 0],
+])('… nor where it asks for that among other things, and gets an answer %s', async (_what, method, target, bytes) => {
+  const connection = await Connection.open(gateway.port)
+  const before = scripted.requests.all.length
+  await connection.write(`${method}${get(target, 'Connection: TE, close\r\n').slice(3)}${get('/quick?never')}`)
+  const answer = await connection.answer(method)
+  expect([answer.one('connection'), answer.body.length]).toEqual(['close', bytes])
+  // uWebSockets.js by itself ends it after 8 s.
+  connection.reader.silenceMs = 6_000
+  await connection.closedByPeer()
+  expect(scripted.requests.all.slice(before).map(({ url }) => url)).not.toContain('/quick?never')
+})
+
 test('what is wrong behind a good one is refused after its answer', async () => {
   const connection = await Connection.open(gateway.port)
   await connection.write(`${get('/quick')}GET /quick HTTP/1.1\r\n: x\r\n\r\n`)
