@@ -25,6 +25,7 @@
 
 #include <uv.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <unordered_map>
@@ -193,6 +194,20 @@ void tellBadBody(Gate& g, int tls, us_socket_t* s, Connection& connection) {
   closeNow(g, tls, s);
 }
 
+// uWebSockets asks a bloom filter whether a Host is the second one, and finds that very field where the names before it happen to set the same
+// bits: 20 of them do so once in a hundred times. Node's own client sends it last.
+void putHostFirst(char* fields, char* const end) {
+  for (char *line = fields, *next; line < end; line = next) {
+    char* const lf = static_cast<char*>(memchr(line, '\n', static_cast<size_t>(end - line)));
+    if (lf == nullptr) return;
+    next = lf + 1;
+    if (next - line > 5 && strncasecmp(line, "host:", 5) == 0) {
+      std::rotate(fields, line, next);
+      return;
+    }
+  }
+}
+
 // What framing.h hands on goes to uWebSockets' parser.
 struct Parser {
   Gate& g;
@@ -212,6 +227,10 @@ struct Parser {
     return false;
   }
   bool feedHead(char* data, size_t length, Flow& next) {
+    // Where a line begins, behind the request's.
+    const std::string& before = connection.flow.head;
+    char* const lf = !before.empty() && before.back() == '\n' ? data - 1 : static_cast<char*>(memchr(data, '\n', length));
+    putHostFirst(lf + 1, data + length);
     g.current = &connection;
     g.headIsRead = !connection.relayed && connection.flow.head.empty();
     g.headEnding = data;

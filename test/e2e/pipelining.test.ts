@@ -5,7 +5,7 @@ import { type Authority, createAuthority, writePair } from '../support/certifica
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, type Seen, startEcho, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
-import { requireGate } from '../support/requirements.js'
+import { requireAcceptor, requireGate } from '../support/requirements.js'
 
 let echo: Origin
 let scripted: Origin
@@ -197,6 +197,24 @@ test('what is wrong behind a good one is refused after its answer', async () => 
   expect([(await connection.answer()).status, (await connection.answer()).status]).toEqual([200, 400])
   await connection.closedByPeer()
 })
+
+// Not of pipelining, but of the gate: uWebSockets.js takes a Host behind such names for the second one.
+test.each(['1.1', '1.0'] as const)(
+  'Host may come last, whatever the names before it, in HTTP/%s',
+  async (version, context) => {
+    if (version === '1.0') requireAcceptor(context)
+    const hosts = version === '1.1' ? ['Host: demo.test\r\n'] : ['Host: demo.test\r\n', '']
+    for (const host of hosts) {
+      const connection = await Connection.open(gateway.port)
+      const names = 'HosHost: a\r\nContent-Length: 5\r\n'
+      await connection.write(`POST /echo HTTP/${version}\r\n${names}${host}\r\nhello`)
+      const answer = await connection.answer()
+      expect(answer.status).toBe(200)
+      expect(answer.json<Seen>()).toMatchObject({ url: '/echo', bodyBytes: 5 })
+      connection.destroy()
+    }
+  },
+)
 
 test('who leaves with requests held back leaves nothing behind', async () => {
   const before = scripted.requests.all.length

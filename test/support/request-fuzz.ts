@@ -23,6 +23,8 @@ const GONE_MS = 90_000
 /** Some of those that need not be answered are left open, to see that they do not stay so. */
 const MOST_LEFT_OPEN = 300
 
+const MOST_FAULTS = 20
+
 /** The only answers that are not to a request, or that say that nothing behind it is looked at. */
 const REFUSALS = new Set([400, 408, 413, 431, 505])
 const EXPECTED = new Set([200, 401, 404, ...REFUSALS])
@@ -122,6 +124,7 @@ class Conversation {
   private isOurs = false
   /** Reset, or a write has failed: what came before that may not have been read. */
   private broken = false
+  private isFaulty = false
   private said = ''
   private heard = ''
 
@@ -333,7 +336,8 @@ class Conversation {
     const [said, heard] = [this.said, this.heard].map((text) =>
       JSON.stringify(text.replace(/(.)\1{50,}/g, (run, one) => `<${run.length} ${one}>`).slice(-1500)),
     )
-    if (this.run.faults.length < 20) {
+    if (!this.isFaulty && this.run.faults.length < MOST_FAULTS) {
+      this.isFaulty = true
       this.run.faults.push(`${this.door.name}: ${what} (${how})\n  said  ${said}\n  heard ${heard}`)
     }
     this.isOurs = true
