@@ -199,7 +199,7 @@ test('what is wrong behind a good one is refused after its answer', async () => 
 })
 
 // Not of pipelining, but of the gate: uWebSockets.js takes a Host behind such names for the second one.
-test.each(['1.1', '1.0'] as const)(
+test.for(['1.1', '1.0'] as const)(
   'Host may come last, whatever the names before it, in HTTP/%s',
   async (version, context) => {
     if (version === '1.0') requireAcceptor(context)
