@@ -196,6 +196,7 @@ void tellBadBody(Gate& g, int tls, us_socket_t* s, Connection& connection) {
 
 // uWebSockets asks a bloom filter whether a Host is the second one, and finds that very field where the names before it happen to set the same
 // bits: 20 of them do so once in a hundred times. Node's own client sends it last.
+// What has come of a head in earlier pieces is handed on already, and stays as it is.
 void putHostFirst(char* fields, char* const end) {
   for (char *line = fields, *next; line < end; line = next) {
     char* const lf = static_cast<char*>(memchr(line, '\n', static_cast<size_t>(end - line)));
