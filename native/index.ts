@@ -200,7 +200,7 @@ export interface Gate {
    * connection ends with that answer.
    */
   readonly states: Int32Array
-  /** With the next turn of the loop. */
+  /** With the next turn of the loop. Where the word is 3, the connection is closed then, or once the answer is out. */
   resume(state: number): void
   /**
    * Connections of this app pass the gate. `descriptor` is what app.getDescriptor() returns; before the app has connections.

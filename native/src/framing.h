@@ -192,12 +192,12 @@ inline bool isWide(const char* from, const char* to) {
   return all >= 0x80;
 }
 
-// Whether a field that decides where the request goes or ends has bytes over 127.
+// Whether a field that decides where the request goes or ends, or its connection, has bytes over 127.
 inline bool hasWideFraming(const std::string& head) {
   for (size_t line = 0; line < head.size();) {
     const size_t lf = head.find('\n', line);
     const size_t next = lf == std::string::npos ? head.size() : lf + 1;
-    for (const char* name : {"host:", "content-length:", "transfer-encoding:"}) {
+    for (const char* name : {"host:", "content-length:", "transfer-encoding:", "connection:"}) {
       const size_t length = strlen(name);
       if (next - line >= length && strncasecmp(&head[line], name, length) == 0 && isWide(&head[line], &head[next])) return true;
     }

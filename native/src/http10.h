@@ -123,9 +123,16 @@ inline Http10Request http10Request(const char* data, size_t bytes) {
   out.head.reserve(bytes + 16);
   out.head.append(data, first - 3).append("1\r\n");
   http10::eachField(data, bytes, [&](const http10::Field& field, const char* line, size_t lineBytes) {
-    if (field.is("host")) hasHost = true;
-    else if (field.is("content-length")) out.sound = http10::lengthOf(field, &out.bodyBytes) && lengths++ == 0 && out.sound;
+    if (field.is("host")) {
+      // First, as uWS needs it (gate.cc).
+      if (!hasHost) out.head.insert(first, line, lineBytes);
+      else out.head.append(line, lineBytes);
+      hasHost = true;
+      return;
+    }
+    if (field.is("content-length")) out.sound = http10::lengthOf(field, &out.bodyBytes) && lengths++ == 0 && out.sound;
     else if (field.is("transfer-encoding")) out.sound = false;  // RFC 9112, 6.1: the framing of such a request is faulty
+    else if (field.is("expect") && field.valueBytes == 12 && strncasecmp(field.value, "100-continue", 12) == 0) return;  // RFC 9110, 10.1.1
     else if (field.is("connection")) {
       const bool keeps = http10::hasToken(field, "keep-alive"), closes = http10::hasToken(field, "close");
       out.keepAlive = out.keepAlive || keeps;
@@ -135,7 +142,7 @@ inline Http10Request http10Request(const char* data, size_t bytes) {
     }
     out.head.append(line, lineBytes);
   });
-  if (!hasHost) out.head.append("Host:\r\n");  // uWS wants one; HTTP/1.0 does not
+  if (!hasHost) out.head.insert(first, "Host:\r\n");  // uWS wants one; HTTP/1.0 does not
   out.head.append("\r\n");
   out.isHead = bytes > 5 && memcmp(data, "HEAD ", 5) == 0;
   out.keepAlive = out.keepAlive && !close && out.sound;

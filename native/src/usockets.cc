@@ -28,6 +28,7 @@ int lookInto(dl_phdr_info* info, size_t, void* out) {
   find(us.shutdown, "us_socket_shutdown");
   find(us.close, "us_socket_close");
   find(us.onTimeout, "us_socket_context_on_timeout");
+  find(us.onWritable, "us_socket_context_on_writable");
   find(us.timeout, "us_socket_timeout");
   find(us.context, "us_socket_context");
   find(us.loop, "us_socket_context_loop");

@@ -111,6 +111,8 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
         break
       case CONNECTION: {
         const value = fields.valueAt(i)
+        // uWS takes a first field of that length for `close`, and ends the connection: the client is told.
+        if (exchange.connection === '' && value.length === 5) exchange.closeRequested = true
         exchange.connection = exchange.connection === '' ? value : `${exchange.connection},${value}`
         if (hasToken(value, 'close')) exchange.closeRequested = true
         break

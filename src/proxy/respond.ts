@@ -8,7 +8,7 @@ import type { HttpResponse } from 'uWebSockets.js'
 import { type IncomingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { StaticAnswer } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
-import { answered, isLastWrite } from '../ingress/gate.js'
+import { answered, answeredLast, isLastWrite } from '../ingress/gate.js'
 import type { Rejection } from '../outcome.js'
 import { rateLimitHeader, rateLimitPolicyHeader } from '../policy/rate-limit.js'
 import { isHopByHop } from './headers.js'
@@ -99,22 +99,29 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
       endWithLength(res, status === 204 ? -1 : body.length)
     } else {
       writeClose(exchange, res)
-      if (body.length > MOST_WHOLE_BYTES) return endInParts(exchange.gated, res, body)
+      if (body.length > MOST_WHOLE_BYTES) return endInParts(exchange, res, body)
       res.end(body, exchange.closeRequested)
+      return answered(exchange.gated, exchange.closeRequested)
     }
-    answered(exchange.gated, exchange.closeRequested)
+    complete(exchange)
   })
 }
 
-function endInParts(gated: number, res: HttpResponse, body: Buffer): void {
+function endInParts(exchange: Exchange, res: HttpResponse, body: Buffer): void {
   const [ok, done] = res.tryEnd(body, body.length)
-  if (done) answered(gated, false)
+  if (done) complete(exchange)
   if (ok) return
   res.onWritable((offset) => {
     const [ok, done] = res.tryEnd(body.subarray(offset), body.length)
-    if (done) answered(gated, false)
+    if (done) complete(exchange)
     return ok
   })
+}
+
+/** An answer that left no room to tell uWS whether its connection ends. */
+function complete(exchange: Exchange): void {
+  if (exchange.closeRequested) answeredLast(exchange.gated)
+  else answered(exchange.gated, false)
 }
 
 /**
@@ -220,7 +227,8 @@ export function answerWhole(
     }
   })
   isLastWrite[0] = 0
-  answered(exchange.gated, exchange.closeRequested)
+  if (body === null) complete(exchange)
+  else answered(exchange.gated, exchange.closeRequested)
 }
 
 /**
@@ -302,7 +310,7 @@ export class StreamedAnswer {
     }
     this.headWritten = true
     writeHead(this.exchange, res, this.phrase, this.headers, () => {
-      // Here uWS cannot be told to close; it does by itself where it saw the client's wish (writeClose), else the client does.
+      // Here uWS cannot be told to close; it does by itself where it saw the client's wish (writeClose), else the gate does.
       if (this.exchange.closeRequested) res.writeHeader('connection', 'close')
       write(res)
     })
@@ -323,7 +331,7 @@ export class StreamedAnswer {
 
   private complete(): void {
     this.exchange.res = null
-    answered(this.exchange.gated, false)
+    complete(this.exchange)
   }
 
   private drain(offset: number): boolean {

@@ -215,6 +215,21 @@ describe('a request of HTTP/1.0', () => {
     expect(answer.interim).toEqual([])
     expect([answer.status, answer.text]).toEqual([200, 'null'])
   })
+
+  test('… and keeps its connection, though nobody has told it to continue', async () => {
+    const connection = await Connection.open(gateway.port)
+    const head =
+      'POST /scripted/100 HTTP/1.0\r\nConnection: keep-alive\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n'
+    for (let round = 0; round < 2; round++) {
+      await connection.write(head)
+      // Whoever asks later elsewhere is answered meanwhile: the head is through, then.
+      expect((await call(gateway.port)).status).toBe(200)
+      await connection.write('hello')
+      const answer = await connection.answer()
+      expect([answer.interim, answer.status, answer.one('connection')]).toEqual([[], 200, 'keep-alive'])
+    }
+    connection.destroy()
+  })
 })
 
 describe('the answer to HTTP/1.0', () => {

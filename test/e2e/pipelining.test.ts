@@ -5,7 +5,7 @@ import { type Authority, createAuthority, writePair } from '../support/certifica
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, type Seen, startEcho, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
-import { requireGate } from '../support/requirements.js'
+import { requireAcceptor, requireGate } from '../support/requirements.js'
 
 let echo: Origin
 let scripted: Origin
@@ -173,12 +173,48 @@ test('behind one that closes the connection nothing is answered or passed on', a
   expect(scripted.requests.all.slice(before).map(({ url }) => url)).toEqual(['/quick?last'])
 })
 
+// uWebSockets.js sees the wish in the first Connection field if it is all that this says, and can be told of it with a whole answer alone.
+test.each([
+  ['that has no body', 'HEAD', '/quick', 0],
+  ['that streams', 'GET', '/streamed', 50_002],
+  ['larger than any buffer', 'GET', '/large', 3_000_000],
+  ['that is a refusal', 'HEAD', '/echo/%2f', 0],
+])('… nor where it asks for that among other things, and gets an answer %s', async (_what, method, target, bytes) => {
+  const connection = await Connection.open(gateway.port)
+  const before = scripted.requests.all.length
+  await connection.write(`${method}${get(target, 'Connection: TE, close\r\n').slice(3)}${get('/quick?never')}`)
+  const answer = await connection.answer(method)
+  expect([answer.one('connection'), answer.body.length]).toEqual(['close', bytes])
+  // uWebSockets.js by itself ends it after 8 s.
+  connection.reader.silenceMs = 6_000
+  await connection.closedByPeer()
+  expect(scripted.requests.all.slice(before).map(({ url }) => url)).not.toContain('/quick?never')
+})
+
 test('what is wrong behind a good one is refused after its answer', async () => {
   const connection = await Connection.open(gateway.port)
   await connection.write(`${get('/quick')}GET /quick HTTP/1.1\r\n: x\r\n\r\n`)
   expect([(await connection.answer()).status, (await connection.answer()).status]).toEqual([200, 400])
   await connection.closedByPeer()
 })
+
+// Not of pipelining, but of the gate: uWebSockets.js takes a Host behind such names for the second one.
+test.for(['1.1', '1.0'] as const)(
+  'Host may come last, whatever the names before it, in HTTP/%s',
+  async (version, context) => {
+    if (version === '1.0') requireAcceptor(context)
+    const hosts = version === '1.1' ? ['Host: demo.test\r\n'] : ['Host: demo.test\r\n', '']
+    for (const host of hosts) {
+      const connection = await Connection.open(gateway.port)
+      const names = 'HosHost: a\r\nContent-Length: 5\r\n'
+      await connection.write(`POST /echo HTTP/${version}\r\n${names}${host}\r\nhello`)
+      const answer = await connection.answer()
+      expect(answer.status).toBe(200)
+      expect(answer.json<Seen>()).toMatchObject({ url: '/echo', bodyBytes: 5 })
+      connection.destroy()
+    }
+  },
+)
 
 test('who leaves with requests held back leaves nothing behind', async () => {
   const before = scripted.requests.all.length

@@ -27,6 +27,7 @@ test.each([
   ['line_end', 400, 'GET / HTTP/1.1\rHost: a\r\n\r\n'],
   ['field_name', 400, 'GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n'],
   ['field_value', 400, 'GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\xa0\r\n\r\n'],
+  ['field_value', 400, 'GET / HTTP/1.1\r\nHost: a\r\nConnection: \xa3close\r\n\r\n'],
   ['parser', 505, 'GET / HTTP/1.7\r\nHost: a\r\n\r\n'],
   ['parser', 400, 'GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n'],
   ['parser', 431, `GET / HTTP/1.1\r\nHost: a\r\n${'X: y\r\n'.repeat(120)}\r\n`],

@@ -1,215 +1,374 @@
-// Requests as nobody would send them: good ones and those of framing-cases.mjs, cut, doubled, spliced and with bytes changed, each from a
-// number of its own so that it can be made again; sent on many connections at once, to a service that reads strictly.
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
-import { CLASSES, SERVED } from './framing-cases.mjs'
-import { ByteReader, framingOf, readBody, readHead } from './wire.js'
+// Sends mutants over many connections at once, and holds what comes back to what a strict reading of each connection's bytes can say
+// (strict-reading.ts). A connection carries a row of numbers, one after the other, so that its first number is enough to have it again.
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'node:tls'
+import { type AnswerHead, AnswerStream } from './answer-stream.js'
+import { GOOD, mutant, numbers, PROXY_HEADERS, proxyHeader } from './request-mutants.js'
+import { StrictReading } from './strict-reading.js'
 
 const AT_ONCE = 64
-/** A request that is not answered within this is taken for incomplete. */
+/** Numbers of one connection. */
+export const ROW = 8
+/** Of what need not be answered: nobody draws a conclusion, a slow answer merely finds less sent behind it. */
 const SILENCE_MS = 60
-/** After a refusal the connection ends; a busy machine is given time for that. */
-const REFUSALS = new Set(['400', '413', '431', '505'])
-const CLOSING_MS = 5_000
-/** Some of those are left open, to see that they do not stay so. */
-const MOST_LEFT_OPEN = 500
+/** Of what must be answered, or closed; and then until the gateway has shown that it has had its turn (`probe`). */
+const PATIENCE_MS = 10_000
+/** Below what the gateway lets a connection idle, by any of its clocks. */
+const BELOW_IDLE_MS = 6_000
+/** No client is told earlier that it is slow. */
+const LEAST_TO_408_MS = 3_000
+/** Until a connection that says nothing is ended, by any of the gateway's clocks, many times over. */
+const GONE_MS = 90_000
+/** Some of those that need not be answered are left open, to see that they do not stay so. */
+const MOST_LEFT_OPEN = 300
 
-const good = [
-  'GET / HTTP/1.1\r\nHost: a.test\r\n\r\n',
-  'GET /a/../b//c?x=%20&y HTTP/1.1\r\nHost: a.test\r\nAccept: */*\r\nCookie: a=1; b="2"\r\n\r\n',
-  'HEAD /x HTTP/1.1\r\nHost: b.test:81\r\nConnection: keep-alive\r\n\r\n',
-  'POST /signed HTTP/1.1\r\nHost: a.test\r\nx-source: test\r\nx-time: 1\r\nx-m: abc\r\nContent-Length: 3\r\n\r\nabc',
-  'PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello',
-  'POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTE: trailers\r\n\r\n5;a=b\r\nhello\r\n10\r\n0123456789abcdef\r\n0\r\nX: y\r\n\r\n',
-  'GET / HTTP/1.1\r\nHost: a.test\r\nForwarded: for=1\r\nX-Forwarded-For: 1, 2\r\ntraceparent: 00-1-2-01\r\nConnection: close, x\r\n\r\n',
-]
-const corpus = [...good, ...CLASSES.flatMap(({ requests }) => requests), ...SERVED.map(({ request }) => request)]
-  .filter((request) => request.length < 4000)
-  .map((request) => Buffer.from(request, 'latin1'))
+const MOST_FAULTS = 20
 
-const words = [
-  '\r\n', '\r\n\r\n', '\n', '\r', '\0', '\t', ' ', ':', ';', ',', '/', '//', '/../', '/%2e%2e/', '%2F', '%00', '%', '#', '?', '\\', '@',
-  '\xff', '\xef\xbb\xbf', '0', '0\r\n\r\n', 'ffffffffffffffff', '-1', '+1', '0x', '1\r\na\r\n', 'chunked', 'identity', 'Host: b.test\r\n',
-  'Content-Length: 5\r\n', 'Content-Length: 0\r\n', 'Transfer-Encoding: chunked\r\n', 'Connection: close\r\n', 'Connection: host, x-rid\r\n',
-  'Upgrade: websocket\r\n', 'X_Y: z\r\n', ' HTTP/1.1\r\n', 'HTTP/1.0', 'GET / HTTP/1.1\r\nHost: a.test\r\n\r\n', 'OPTIONS * ', 'http://a.test',
-].map((word) => Buffer.from(word, 'latin1')) // biome-ignore format: a list of words
+/** The only answers that are not to a request, or that say that nothing behind it is looked at. */
+const REFUSALS = new Set([400, 408, 413, 431, 505])
+const EXPECTED = new Set([200, 401, 404, ...REFUSALS])
 
-/** mulberry32. */
-function numbers(seed: number): (below: number) => number {
-  let state = seed | 0
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) % below
-  }
-}
+/** Whose PROXY header is believed, and who has to send one; and who has not. Many: each has its own ports, of which some are used up for a minute. */
+export const TRUSTED = '127.0.1.0/24'
+const trusted = (number: number) => `127.0.1.${1 + (number % 200)}`
+const untrusted = (number: number) => `127.0.0.${1 + (number % 200)}`
 
-/** The bytes of one number. */
-export function mutant(seed: number): Buffer {
-  const next = numbers(seed)
-  const pick = <T>(list: readonly T[]): T => list[next(list.length)]!
-  // A third as they are: what is forwarded must be among what is not.
-  let bytes = next(3) === 0 ? Buffer.from(good[next(good.length)]!, 'latin1') : pick(corpus)
-  for (let changes = next(3) === 0 ? 0 : 1 + next(4); changes > 0; changes--) {
-    const at = next(bytes.length + 1)
-    const to = Math.min(bytes.length, at + next(next(4) === 0 ? 200 : 8))
-    const before = bytes.subarray(0, at)
-    switch (next(7)) {
-      case 0:
-        bytes = Buffer.concat([before, Buffer.from([next(256)]), bytes.subarray(at + 1)])
-        break
-      case 1:
-        bytes = Buffer.concat([before, bytes.subarray(to)])
-        break
-      case 2:
-        bytes = Buffer.concat([before, bytes.subarray(at, to), bytes.subarray(at)])
-        break
-      case 3:
-        bytes = Buffer.concat([before, pick(corpus).subarray(next(60))])
-        break
-      case 4:
-        bytes = Buffer.concat([bytes, pick(corpus)])
-        break
-      default:
-        bytes = Buffer.concat([before, pick(words), bytes.subarray(next(2) === 0 ? at : to)])
-    }
-  }
-  return bytes
-}
-
-export interface StrictOrigin {
-  readonly url: string
-  /** Request ids of all that came, and how often. */
-  readonly rids: Map<string, number>
-  /** What no gateway may send. */
-  readonly faults: string[]
-  close(): void
-}
-
-export async function startStrictOrigin(): Promise<StrictOrigin> {
-  const rids = new Map<string, number>()
-  const faults: string[] = []
-  const server = createServer({ noDelay: true }, async (socket) => {
-    socket.on('error', () => {})
-    const reader = new ByteReader(socket)
-    reader.silenceMs = 600_000
-    try {
-      for (;;) {
-        const head = await readHead(reader)
-        const rid = head.one('x-rid') ?? ''
-        rids.set(rid, (rids.get(rid) ?? 0) + 1)
-        const [method = '', target = '', version, ...more] = head.startLine.split(' ')
-        if (
-          version !== 'HTTP/1.1' ||
-          more.length > 0 ||
-          !/^\/[\x21-\x7e]*$/.test(target) ||
-          /\/\/|\/\.\.?(\/|$)/.test(target.split('?')[0]!)
-        ) {
-          faults.push(`${rid}: ${head.startLine}`)
-        }
-        if (head.one('host') === null || /_/.test(head.fields.map(([name]) => name).join()))
-          faults.push(`${rid}: ${JSON.stringify(head.fields)}`)
-        await readBody(reader, framingOf(head, 'none'))
-        socket.write(
-          method === 'HEAD'
-            ? 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n'
-            : 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok',
-        )
-      }
-    } catch (error) {
-      // A request that was cut short is what a client that leaves makes of it; one that is malformed is the gateway's fault.
-      if ((error as Error).constructor === Error) faults.push((error as Error).message)
-      socket.destroy()
-    }
-  })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
-    rids,
-    faults,
-    close: () => server.close(),
-  }
+/** A way into a gateway. */
+export interface Door {
+  readonly name: string
+  readonly port: number
+  readonly tls: TlsOptions | null
+  /** It has an acceptor that reads HTTP/1.0. */
+  readonly http10: boolean
+  /** TRUSTED are to say for whom they speak. */
+  readonly proxied: boolean
 }
 
 export interface FuzzRun {
+  /** Numbers that were given out. */
+  numbers: number
   sent: number
-  /** How often each status came; 0 for connections that were closed without one. */
-  readonly statuses: Map<string, number>
-  /** Of statuses that are not `expected`: the number they are made from. */
-  readonly unexpected: string[]
-  /** Connections on which nothing came, and was not to come: each is gone some time. */
-  readonly leftOpen: { readonly socket: Socket; readonly gone: Promise<void> }[]
+  /** Good requests that were owed an answer, and got it. */
+  owed: number
+  /** How often each status came. */
+  readonly statuses: Map<number, number>
+  readonly faults: string[]
+  /** Connections on which nothing came, and perhaps nothing was to come: each is gone some time. */
+  readonly leftOpen: Conversation[]
 }
 
-/** Sends mutants `from`, `from` + 1 … until `until` says so. */
-export async function fuzz(
-  port: number,
-  from: number,
-  expected: ReadonlySet<string>,
-  until: (sent: number) => boolean,
-): Promise<FuzzRun> {
-  const run: FuzzRun = { sent: 0, statuses: new Map(), unexpected: [], leftOpen: [] }
+/** Sends what is to be served, alone, whole and byte by byte; then mutants from `from` until `until` says so. */
+export async function fuzz(door: Door, from: number, until: (numbers: number) => boolean): Promise<FuzzRun> {
+  const run: FuzzRun = { numbers: 0, sent: 0, owed: 0, statuses: new Map(), faults: [], leftOpen: [] }
+  for (const [index, request] of GOOD.entries()) {
+    if (/ HTTP\/1\.0\r\n/.test(request) && !door.http10) continue
+    const bytes = Buffer.from(request, 'latin1')
+    const header = door.proxied ? PROXY_HEADERS[index % PROXY_HEADERS.length]! : null
+    for (const cuts of [[], Array.from({ length: bytes.length - 1 }, (_, i) => i + 1)]) {
+      const conversation = new Conversation(door, run, index, header === null ? null : { text: header, good: true })
+      await conversation.hold(async () => {
+        await conversation.send(bytes, cuts)
+        await conversation.settle()
+      })
+      if (conversation.answered !== 1) run.faults.push(`${door.name}: not served: ${JSON.stringify(request)}`)
+    }
+  }
   await Promise.all(
     Array.from({ length: AT_ONCE }, async () => {
-      while (!until(run.sent)) await oneConnection()
+      while (!until(run.numbers)) {
+        const first = from + run.numbers
+        run.numbers += ROW
+        await row(door, run, first)
+      }
     }),
   )
   return run
+}
 
-  /** Request after request, as long as there are answers. */
-  function oneConnection(): Promise<void> {
+async function row(door: Door, run: FuzzRun, first: number): Promise<void> {
+  const next = numbers(first ^ 0x55555555)
+  const header = door.proxied && next(4) !== 0 ? proxyHeader(first) : null
+  const conversation = new Conversation(door, run, first, header)
+  await conversation.hold(async () => {
+    for (let number = first; number < first + ROW; number++) {
+      const { bytes, cuts } = mutant(number)
+      await conversation.send(bytes, cuts)
+      // Now and then without waiting for what is owed already.
+      if (next(6) === 0) continue
+      await conversation.settle()
+      if (conversation.ended) return
+      if (conversation.isWaitedFor && next(3) === 0 && run.leftOpen.length < MOST_LEFT_OPEN) {
+        run.leftOpen.push(conversation)
+        conversation.isLeftOpen = true
+        return
+      }
+    }
+    await conversation.settle()
+  })
+}
+
+class Conversation {
+  /** Closed by the gateway, or given up. */
+  ended = false
+  isLeftOpen = false
+  private readonly reading: StrictReading
+  private readonly stream: AnswerStream
+  private socket: Socket | null = null
+  private raw: Socket | null = null
+  private readonly openedMs = Date.now()
+  private sentMs = Date.now()
+  /** The longest that this side has said nothing, which a busy machine makes of it. */
+  private silentMs = 0
+  /** An answer, or all that was said, has it that nothing follows. */
+  private last = false
+  private wake: (() => void) | null = null
+  private isOurs = false
+  /** Reset, or a write has failed: what came before that may not have been read. */
+  private broken = false
+  private isFaulty = false
+  private said = ''
+  private heard = ''
+
+  constructor(
+    private readonly door: Door,
+    private readonly run: FuzzRun,
+    private readonly first: number,
+    private readonly header: { readonly text: string; readonly good: boolean } | null,
+  ) {
+    this.reading = new StrictReading(door.tls !== null, door.http10)
+    if (header !== null && !header.good) {
+      // Where it ends is not known, nor whether a request begins in it.
+      this.reading.doubt()
+      this.reading.append(header.text)
+    }
+    this.stream = new AnswerStream(
+      (index) => this.reading.requests[index]?.method,
+      (answer) => this.judge(answer),
+      (what) => this.fault(what),
+    )
+  }
+
+  get answered(): number {
+    return this.stream.answers
+  }
+
+  /** The gateway has, or may have, a part of a request, and says nothing. */
+  get isWaitedFor(): boolean {
+    return !this.last && (this.reading.behind === 'part' || this.reading.behind === 'doubt')
+  }
+
+  /** Opens it, and ends it after `talk` unless it is left open. */
+  async hold(talk: () => Promise<void>): Promise<void> {
+    try {
+      await this.open()
+      if (!this.ended) await talk()
+    } finally {
+      if (!this.isLeftOpen) this.destroy()
+    }
+  }
+
+  destroy(): void {
+    this.isOurs = true
+    // A reset: otherwise the port would be used up for a minute.
+    if (this.raw !== null && !this.raw.destroyed) this.raw.resetAndDestroy()
+    this.socket?.destroy()
+  }
+
+  private async open(): Promise<void> {
+    const { door, first } = this
+    const localAddress = this.header === null ? untrusted(first) : trusted(first)
+    const raw = connect({ port: door.port, host: '127.0.0.1', noDelay: true, localAddress })
+    this.raw = raw
+    raw.once('error', (error) => {
+      // That is this machine's.
+      if (raw.connecting || this.socket === null) this.fault(`no connection: ${error.message}`)
+    })
+    const gone = once(raw, 'close').catch(() => {})
+    await Promise.race([once(raw, 'connect').catch(() => {}), gone])
+    if (raw.destroyed) return this.end()
+    if (this.header !== null) {
+      const { text, good } = this.header
+      const cut = first % (2 * text.length)
+      raw.write(text.slice(0, cut), 'latin1')
+      if (cut < text.length) await turn()
+      raw.write(text.slice(cut), 'latin1')
+      // Behind a header that is none a handshake may not end, nor need it.
+      if (!good && door.tls !== null) {
+        this.socket = raw
+        raw.on('error', () => {})
+        raw.once('close', () => this.end())
+        raw.resume()
+        return
+      }
+    }
+    if (door.tls === null) this.listen(raw)
+    else {
+      const secure = connectTls({ ...door.tls, socket: raw })
+      this.listen(secure)
+      await Promise.race([once(secure, 'secureConnect').catch(() => {}), gone])
+    }
+  }
+
+  private listen(socket: Socket): void {
+    this.socket = socket
+    socket.setEncoding('latin1')
+    socket.on('error', () => {
+      this.broken = true
+    })
+    socket.on('data', (text: string) => {
+      this.heard += text
+      this.stream.feed(text)
+      if (this.stream.continues > this.reading.mostContinues) this.fault('100 to who does not expect it')
+      this.tell()
+    })
+    socket.once('close', () => this.end())
+  }
+
+  async send(bytes: Buffer, cuts: readonly number[]): Promise<void> {
+    this.run.sent++
+    let from = 0
+    for (const cut of [...cuts, bytes.length]) {
+      if (this.ended || this.last) return
+      if (cut > from && from > 0) await turn()
+      const part = bytes.subarray(from, cut)
+      from = cut
+      if (part.length === 0) continue
+      const text = part.toString('latin1')
+      this.said += text
+      this.reading.append(text)
+      this.noteSilence()
+      this.sentMs = Date.now()
+      this.socket!.write(part)
+    }
+  }
+
+  /** What is owed has come; the connection is closed where it must; and what need not be answered is, or had a moment for that. */
+  async settle(): Promise<void> {
+    const { reading } = this
+    await this.patiently(() => this.last || this.answered >= reading.requests.length, 'an answer')
+    if (this.ended) return
+    this.last ||= reading.behind === 'over'
+    if (this.last) return this.patiently(() => false, 'the end')
+    await this.patiently(() => this.stream.complete, 'the rest of an answer')
+    if (reading.behind === 'doubt') await this.change(SILENCE_MS)
+    else if (reading.behind === 'part') await turn()
+    if (this.last) await this.patiently(() => false, 'the end')
+  }
+
+  private async patiently(holds: () => boolean, what: string): Promise<void> {
+    const endMs = Date.now() + PATIENCE_MS
+    let probed = false
+    while (!this.ended && !holds()) {
+      const leftMs = endMs - Date.now()
+      if (leftMs > 0) await this.change(leftMs)
+      else if (!probed) {
+        probed = await probe(this.door)
+        if (!probed) return this.fault('the gateway does not answer anybody')
+        await turn()
+      } else return this.fault(`waited for ${what}, ${this.answered} of ${this.reading.requests.length} answered`)
+    }
+  }
+
+  /** Resolves with whatever comes next, or then. */
+  private change(ms: number): Promise<void> {
     return new Promise((resolve) => {
-      const socket = connect({
-        port,
-        host: '127.0.0.1',
-        noDelay: true,
-        localAddress: `127.0.0.${1 + (run.sent % 200)}`,
-      })
-      socket.setEncoding('latin1')
-      let seed = 0
-      let refused = false
-      let silence: NodeJS.Timeout | undefined
-      const send = () => {
-        seed = from + run.sent++
-        const bytes = mutant(seed)
-        const cut = seed % 3 === 0 ? seed % (bytes.length + 1) : 0
-        if (cut > 0) socket.write(bytes.subarray(0, cut))
-        setImmediate(() => socket.write(bytes.subarray(cut)))
-        clearTimeout(silence)
-        silence = setTimeout(giveUp, SILENCE_MS)
-      }
-      const giveUp = () => {
-        if (run.leftOpen.length < MOST_LEFT_OPEN) {
-          run.leftOpen.push({ socket, gone: new Promise((gone) => socket.once('close', () => gone())) })
-          socket.removeAllListeners('data').resume()
-        } else socket.resetAndDestroy()
+      const timer = setTimeout(resolve, ms)
+      this.wake = () => {
+        clearTimeout(timer)
         resolve()
       }
-      const stillOpen = () => {
-        if (refused) run.unexpected.push(`an open connection after the refusal of ${seed}`)
-        socket.destroy()
-      }
-      socket.on('connect', send)
-      socket.on('error', () => {})
-      socket.on('close', () => {
-        clearTimeout(silence)
-        resolve()
-      })
-      socket.on('data', (text: string) => {
-        const announced = /\r\nconnection: close\r\n/i.test(text)
-        for (const [, status] of text.matchAll(/HTTP\/1\.1 (\d{3}) /g)) {
-          run.statuses.set(status!, (run.statuses.get(status!) ?? 0) + 1)
-          if (!expected.has(status!)) run.unexpected.push(`${status} to ${seed}`)
-          refused ||= REFUSALS.has(status!)
-        }
-        clearTimeout(silence)
-        if (refused || announced) silence = setTimeout(stillOpen, CLOSING_MS)
-        else if (!until(run.sent)) send()
-        else {
-          socket.resetAndDestroy()
-          resolve()
-        }
-      })
     })
   }
+
+  /** Resolves when it is gone, and says whether in time. */
+  async gone(): Promise<void> {
+    const endMs = Date.now() + GONE_MS
+    while (!this.ended && Date.now() < endMs) await this.change(endMs - Date.now())
+    if (!this.ended && (await probe(this.door)) && !this.ended) this.fault(`open for ${GONE_MS} ms`)
+    this.destroy()
+  }
+
+  private judge({ index, status, closes, seen }: AnswerHead): void {
+    const { run, reading } = this
+    run.statuses.set(status, (run.statuses.get(status) ?? 0) + 1)
+    if (!EXPECTED.has(status)) this.fault(`answered ${status}`)
+    if (this.last) this.fault(`answered ${status} behind the last answer`)
+    if (index >= reading.mostAnswers)
+      this.fault(`answer ${index + 1}, ${status}, where there are ${reading.mostAnswers} requests`)
+    const request = reading.requests[index]
+    if (status === 408) {
+      // Whatever it is to: many parts take their time on a busy machine.
+      if (Date.now() - this.openedMs < LEAST_TO_408_MS) this.fault('answered 408 at once')
+    } else if (request !== undefined) {
+      run.owed++
+      if (status !== (request.needsSignature ? 401 : 200)) this.fault(`answered ${status} to ${request.seen}`)
+      else if (closes !== request.ends) this.fault(`${closes ? 'closes' : 'keeps'} after ${request.seen}`)
+      if (status === 200 && seen !== request.seen) this.fault(`for ${request.seen} the service got ${seen}`)
+    }
+    if (REFUSALS.has(status) && !closes) this.fault(`refused with ${status}, and not said to be the end`)
+    this.last ||= closes || REFUSALS.has(status)
+  }
+
+  private end(): void {
+    if (this.ended) return
+    this.ended = true
+    if (!this.isOurs) this.judgeEnd()
+    this.tell()
+  }
+
+  private judgeEnd(): void {
+    const { reading, stream } = this
+    this.noteSilence()
+    // One that idled may be closed at any moment.
+    if (this.silentMs > BELOW_IDLE_MS || this.header?.good === false) return
+    if (this.last && stream.complete) return
+    // Who goes on writing to somebody who has refused him and left hears of that before he has read why.
+    if (this.broken && reading.behind !== 'nothing') return
+    if (!stream.complete) this.fault('closed within an answer')
+    else if (this.answered < reading.requests.length)
+      this.fault(`closed before ${reading.requests[this.answered]!.seen}`)
+    else if (reading.behind === 'nothing') this.fault('closed behind an answer that keeps it')
+  }
+
+  private noteSilence(): void {
+    this.silentMs = Math.max(this.silentMs, Date.now() - this.sentMs)
+  }
+
+  private tell(): void {
+    const { wake } = this
+    this.wake = null
+    wake?.()
+  }
+
+  private fault(what: string): void {
+    const how = `TIDEGATE_FUZZ_FROM=${this.first} TIDEGATE_FUZZ_REQUESTS=1`
+    const [said, heard] = [this.said, this.heard].map((text) =>
+      JSON.stringify(text.replace(/(.)\1{50,}/g, (run, one) => `<${run.length} ${one}>`).slice(-1500)),
+    )
+    if (!this.isFaulty && this.run.faults.length < MOST_FAULTS) {
+      this.isFaulty = true
+      this.run.faults.push(`${this.door.name}: ${what} (${how})\n  said  ${said}\n  heard ${heard}`)
+    }
+    this.isOurs = true
+    this.isLeftOpen = false
+    this.destroy()
+    this.ended = true
+    this.tell()
+  }
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
+/** Whether a new request is answered: whoever is, the gateway has looked at all that was there before it. */
+async function probe(door: Door): Promise<boolean> {
+  const raw = connect({ port: door.port, host: '127.0.0.1', noDelay: true, localAddress: '127.0.0.250' })
+  const socket = door.tls === null ? raw : connectTls({ ...door.tls, socket: raw })
+  socket.on('error', () => {})
+  socket.write('GET / HTTP/1.1\r\nHost: a.test\r\n\r\n')
+  const deadline = setTimeout(() => raw.destroy(), 60_000)
+  const answered = await Promise.race([once(socket, 'data').then(() => true), once(raw, 'close').then(() => false)])
+  clearTimeout(deadline)
+  raw.resetAndDestroy()
+  return answered
 }
