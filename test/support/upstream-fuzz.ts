@@ -109,7 +109,8 @@ export function disagreement({ bytes }: Case, verdicts: { undici: Verdict; lean:
     ({ bytes: kind, refusedBy }) =>
       kind.test(bytes) && (refusedBy === undefined || verdicts[refusedBy].failure !== null),
   )
-  return known ? null : `undici: ${theirs}\nlean:   ${ours}`
+  const whole = (essence: string, { failure }: Verdict) => (failure === null ? essence : failure)
+  return known ? null : `undici: ${whole(theirs, verdicts.undici)}\nlean:   ${whole(ours, verdicts.lean)}`
 }
 
 const oneOf = fc.constantFrom
@@ -322,7 +323,9 @@ export class CaseServer {
 
   async verdict(client: UpstreamClient, one: Case): Promise<Verdict> {
     this.current = one
-    const pool = client.create(`http://127.0.0.1:${(this.server.address() as AddressInfo).port}`)
+    // Not the time is what is asked about, and a machine may stand still for seconds.
+    const options = { connectTimeoutMs: 30_000 }
+    const pool = client.create(`http://127.0.0.1:${(this.server.address() as AddressInfo).port}`, options)
     try {
       return await ask(pool, { method: one.method })
     } finally {
