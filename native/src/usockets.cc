@@ -21,6 +21,7 @@ int lookInto(dl_phdr_info* info, size_t, void* out) {
   };
   find(us.onOpen, "us_socket_context_on_open");
   find(us.onData, "us_socket_context_on_data");
+  find(us.onWritable, "us_socket_context_on_writable");
   find(us.onClose, "us_socket_context_on_close");
   find(us.isClosed, "us_socket_is_closed");
   find(us.isShutDown, "us_socket_is_shut_down");

@@ -13,11 +13,13 @@ struct us_socket_context_t;
 using OnOpen = us_socket_t* (*)(us_socket_t*, int, char*, int);
 using OnData = us_socket_t* (*)(us_socket_t*, char*, int);
 using OnClose = us_socket_t* (*)(us_socket_t*, int, void*);
+using OnWritable = us_socket_t* (*)(us_socket_t*);
 using OnTimeout = us_socket_t* (*)(us_socket_t*);
 
 struct USockets {
   void (*onOpen)(int, us_socket_context_t*, OnOpen) = nullptr;
   void (*onData)(int, us_socket_context_t*, OnData) = nullptr;
+  void (*onWritable)(int, us_socket_context_t*, OnWritable) = nullptr;
   void (*onClose)(int, us_socket_context_t*, OnClose) = nullptr;
   void (*onTimeout)(int, us_socket_context_t*, OnTimeout) = nullptr;
   int (*isClosed)(int, us_socket_t*) = nullptr;
@@ -31,8 +33,8 @@ struct USockets {
   int (*events)(us_socket_t*) = nullptr;  // a socket begins with its poll
   void (*watch)(us_socket_t*, void*, int) = nullptr;
   bool complete() const {
-    return onOpen && onData && onClose && onTimeout && isClosed && isShutDown && write && shutdown && close && timeout && context && loop && events &&
-        watch;
+    return onOpen && onData && onWritable && onClose && onTimeout && isClosed && isShutDown && write && shutdown && close && timeout && context &&
+        loop && events && watch;
   }
 };
 

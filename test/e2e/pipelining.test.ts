@@ -7,6 +7,8 @@ import { type Origin, type Seen, startEcho, startScripted } from '../support/ori
 import { Connection } from '../support/raw-client.js'
 import { requireGate } from '../support/requirements.js'
 
+const PAGE = 'p'.repeat(9000)
+
 let echo: Origin
 let scripted: Origin
 let authority: Authority
@@ -23,6 +25,12 @@ beforeAll(async () => {
       })
       await exchange.answer(200, {}, 'slow')
     },
+    '/late': async (exchange) => {
+      await new Promise<void>((resolve) => {
+        release = resolve
+      })
+      await exchange.answer(200, {}, 'l'.repeat(20_000_000))
+    },
     '/streamed': async (exchange) => {
       await exchange.send('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')
       for (const part of ['a', 'b'.repeat(50_000), 'c']) await exchange.chunk(part)
@@ -30,6 +38,7 @@ beforeAll(async () => {
     },
     '/large': (exchange) => exchange.answer(200, {}, 'l'.repeat(3_000_000)),
     '/quick': (exchange) => exchange.answer(200, {}, 'quick'),
+    '/page': (exchange) => exchange.answer(200, {}, PAGE),
   })
   gateway = await start()
 })
@@ -211,4 +220,44 @@ test('no more is held than a bound: then the connection ends, or the client wait
   connection.destroy()
   release()
   other.destroy()
+})
+
+test('who asks and does not read is not answered further than the kernel has room, and has every answer once it reads', async () => {
+  const connection = await Connection.open(gateway.port)
+  const before = scripted.requests.all.length
+  const REQUESTS = 3000
+  const written = connection.write(get('/page').repeat(REQUESTS))
+  // As long as there is something to do for it, a round trip of somebody else's does some of it.
+  const other = await Connection.open(gateway.port)
+  let passedOn = -1
+  for (let now = 0; now !== passedOn; ) {
+    passedOn = now
+    for (let i = 0; i < 20; i++) await other.exchange({ target: '/echo' })
+    now = scripted.requests.all.length - before
+  }
+  other.destroy()
+  expect(passedOn).toBeGreaterThan(0)
+  expect(passedOn).toBeLessThan(REQUESTS)
+  for (let i = 0; i < REQUESTS; i++) expect((await connection.answer()).body.length).toBe(PAGE.length)
+  await written
+  expect(scripted.requests.all.length - before).toBe(REQUESTS)
+  connection.destroy()
+})
+
+test('who is held back is not read from either while it takes nothing of a long answer', async () => {
+  const connection = await Connection.open(gateway.port)
+  const other = await Connection.open(gateway.port)
+  const before = scripted.requests.all.length
+  await connection.write(get('/late'))
+  await expect.poll(() => scripted.requests.all.length).toBe(before + 1)
+  // Less than what ends a connection, and then more.
+  for (const count of [2450, 1000]) {
+    await connection.write(get('/quick').repeat(count))
+    for (let i = 0; i < 20; i++) await other.exchange({ target: '/quick' })
+    release()
+  }
+  other.destroy()
+  expect((await connection.answer()).body.length).toBe(20_000_000)
+  for (let i = 0; i < 3450; i++) expect((await connection.answer()).text).toBe('quick')
+  connection.destroy()
 })
