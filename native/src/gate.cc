@@ -43,7 +43,7 @@ constexpr size_t kMarks = kHeadMarks + 100 * kFieldMarks;
 
 constexpr int kReadable = 1, kWritable = 2;  // UV_READABLE, UV_WRITABLE
 
-// What a connection's word in `states` says. JavaScript takes kBusy and kHeld back when the answer is complete.
+// What a connection's word in `states` says. JavaScript takes kBusy and kHeld back when the answer is complete. kEnds: nothing is to follow it.
 enum State : int32_t { kIdle, kBusy, kHeld, kEnds };
 constexpr int32_t kNowhere = -1;
 constexpr size_t kStates = 1 << 17;  // connections of one worker that have one; the others cannot pipeline
@@ -323,8 +323,11 @@ void pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t le
 
 // The answer that what is held has waited for is complete.
 void resume(Gate& g, us_socket_t* s, Connection& connection) {
-  if (connection.held.empty() || isBusy(g, s, connection) || g.us.isShutDown(connection.tls, s)) return;
   const bool tls = connection.tls;
+  if (connection.held.empty() || g.us.isShutDown(tls, s)) return;
+  // uWebSockets does not know of every answer that is the last.
+  if (g.state[connection.state] == kEnds && !(g.us.events(s) & kWritable)) return closeNow(g, tls, s);
+  if (isBusy(g, s, connection)) return;
   std::string held(kPadding, '\0');
   held += connection.held;
   held.append(kPadding, '\0');

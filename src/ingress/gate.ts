@@ -67,10 +67,10 @@ export function takeConnection(): number {
   return connection
 }
 
-/** Exactly once for each answer, when the last of it is given to uWS. `ends`: uWS closes the connection behind it. */
+/** Exactly once for each answer, when the last of it is given to uWS. `ends`: no other is to follow it, whether uWS knows or not. */
 export function answered(connection: number, ends: boolean): void {
   if (connection <= 0) return
   const more = states[connection] === HELD
   states[connection] = ends ? ENDS : IDLE
-  if (more && !ends) gate!.resume(connection)
+  if (more) gate!.resume(connection)
 }

@@ -99,20 +99,20 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
       endWithLength(res, status === 204 ? -1 : body.length)
     } else {
       writeClose(exchange, res)
-      if (body.length > MOST_WHOLE_BYTES) return endInParts(exchange.gated, res, body)
+      if (body.length > MOST_WHOLE_BYTES) return endInParts(exchange, res, body)
       res.end(body, exchange.closeRequested)
     }
     answered(exchange.gated, exchange.closeRequested)
   })
 }
 
-function endInParts(gated: number, res: HttpResponse, body: Buffer): void {
+function endInParts({ gated, closeRequested }: Exchange, res: HttpResponse, body: Buffer): void {
   const [ok, done] = res.tryEnd(body, body.length)
-  if (done) answered(gated, false)
+  if (done) answered(gated, closeRequested)
   if (ok) return
   res.onWritable((offset) => {
     const [ok, done] = res.tryEnd(body.subarray(offset), body.length)
-    if (done) answered(gated, false)
+    if (done) answered(gated, closeRequested)
     return ok
   })
 }
@@ -323,7 +323,7 @@ export class StreamedAnswer {
 
   private complete(): void {
     this.exchange.res = null
-    answered(this.exchange.gated, false)
+    answered(this.exchange.gated, this.exchange.closeRequested)
   }
 
   private drain(offset: number): boolean {

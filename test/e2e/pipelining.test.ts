@@ -182,6 +182,16 @@ test('behind one that closes the connection nothing is answered or passed on', a
   expect(scripted.requests.all.slice(before).map(({ url }) => url)).toEqual(['/quick?last'])
 })
 
+test('… nor behind one that streams and that uWebSockets.js cannot tell from others', async () => {
+  const connection = await Connection.open(gateway.port)
+  const before = scripted.requests.all.length
+  await connection.write(get('/streamed?last', 'Connection: x, close\r\n') + get('/quick?never'))
+  const answer = await connection.answer()
+  expect([answer.one('connection'), answer.body.length]).toEqual(['close', 50_002])
+  await connection.closedByPeer()
+  expect(scripted.requests.all.slice(before).map(({ url }) => url)).toEqual(['/streamed?last'])
+})
+
 test('what is wrong behind a good one is refused after its answer', async () => {
   const connection = await Connection.open(gateway.port)
   await connection.write(`${get('/quick')}GET /quick HTTP/1.1\r\n: x\r\n\r\n`)
