@@ -332,7 +332,7 @@ void resume(Gate& g, us_socket_t* s, Connection& connection) {
   held += connection.held;
   held.append(kPadding, '\0');
   g.heldBytes -= connection.held.size();
-  connection.held.clear();
+  std::string().swap(connection.held);  // its room as well: what all of them hold is bounded
   pass(g, s, connection, &held[kPadding], held.size() - 2 * kPadding);
   if (g.us.isClosed(tls, s) || g.us.isShutDown(tls, s)) return;  // it may be erased
   if (connection.paused && connection.held.size() <= kHeldEnough) setReading(g, s, connection, true);

@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Authority, createAuthority, writePair } from '../support/certificates.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
+import { residentBytes } from '../support/memory.js'
 import { type Origin, type Seen, startEcho, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireGate } from '../support/requirements.js'
@@ -14,6 +15,7 @@ let scripted: Origin
 let authority: Authority
 let gateway: Gateway
 let release = (): void => {}
+const waiting: (() => void)[] = []
 
 beforeAll(async () => {
   authority = await createAuthority()
@@ -24,6 +26,10 @@ beforeAll(async () => {
         release = resolve
       })
       await exchange.answer(200, {}, 'slow')
+    },
+    '/wait': async (exchange) => {
+      await new Promise<void>((resolve) => waiting.push(resolve))
+      await exchange.answer(200, {}, 'waited')
     },
     '/late': async (exchange) => {
       await new Promise<void>((resolve) => {
@@ -270,4 +276,31 @@ test('who is held back is not read from either while it takes nothing of a long 
   expect((await connection.answer()).body.length).toBe(20_000_000)
   for (let i = 0; i < 3450; i++) expect((await connection.answer()).text).toBe('quick')
   connection.destroy()
+})
+
+test('what was held of a connection takes no room once it is handed on', async () => {
+  const CONNECTIONS = 120
+  const BODY_BYTES = 100_000
+  const WAVES = 8
+  const post = `POST /echo HTTP/1.1\r\nHost: demo.test\r\nContent-Length: ${BODY_BYTES}\r\n\r\n${'b'.repeat(BODY_BYTES)}`
+  const { pid } = (await gateway.status()).workers[0]!
+  const open: Connection[] = []
+  const resident: number[] = []
+  const other = await Connection.open(gateway.port)
+  for (let wave = 0; wave < WAVES; wave++) {
+    const some = await Promise.all(Array.from({ length: CONNECTIONS }, () => Connection.open(gateway.port)))
+    await Promise.all(some.map((connection) => connection.write(get('/wait'))))
+    await expect.poll(() => waiting.length).toBe(CONNECTIONS)
+    await Promise.all(some.map((connection) => connection.write(post)))
+    for (let i = 0; i < 5; i++) await other.exchange({ target: '/quick' })
+    for (const answer of waiting.splice(0)) answer()
+    for (const connection of some) {
+      expect((await connection.answer()).text).toBe('waited')
+      expect((await connection.answer()).json<Seen>().bodyBytes).toBe(BODY_BYTES)
+    }
+    open.push(...some)
+    resident.push(residentBytes(pid))
+  }
+  expect(resident.at(-1)! - resident[1]!).toBeLessThan(((WAVES - 2) * CONNECTIONS * BODY_BYTES) / 2)
+  for (const connection of [...open, other]) connection.destroy()
 })
