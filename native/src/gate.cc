@@ -25,6 +25,7 @@
 #include "head_marks.h"
 #include "usockets.h"
 
+#include <poll.h>
 #include <uv.h>
 
 #include <cstring>
@@ -246,6 +247,12 @@ void refuse(Gate& g, int tls, us_socket_t* s, Tally why) {
   closeNow(g, tls, s);
 }
 
+// Who is gone is found out by reading alone: uSockets takes a write's error for a full socket.
+bool isGone(int fd) {
+  pollfd one = {fd, 0, 0};
+  return ::poll(&one, 1, 0) > 0;  // POLLERR and POLLHUP, which nobody has to ask for
+}
+
 // uSockets reads on from whom it cannot write to (us_socket_write watches for both), and a paused one would send more than is held.
 void onPoll(uv_prepare_t* poll);
 
@@ -269,7 +276,7 @@ void onPoll(uv_prepare_t* poll) {
     }
     if (s != nullptr) {
       Connection& connection = g.connections.at(s);
-      if (connection.paused) {
+      if (connection.paused && !isGone(g.us.fd(s))) {
         setReading(g, s, connection, false);
         i++;
         continue;

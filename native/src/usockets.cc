@@ -32,6 +32,7 @@ int lookInto(dl_phdr_info* info, size_t, void* out) {
   find(us.timeout, "us_socket_timeout");
   find(us.context, "us_socket_context");
   find(us.loop, "us_socket_context_loop");
+  find(us.fd, "us_poll_fd");
   find(us.events, "us_poll_events");
   find(us.watch, "us_poll_change");
   dlclose(library);

@@ -30,11 +30,12 @@ struct USockets {
   void (*timeout)(int, us_socket_t*, unsigned) = nullptr;  // in seconds
   us_socket_context_t* (*context)(int, us_socket_t*) = nullptr;
   void* (*loop)(int, us_socket_context_t*) = nullptr;
-  int (*events)(us_socket_t*) = nullptr;  // a socket begins with its poll
+  int (*fd)(us_socket_t*) = nullptr;  // a socket begins with its poll
+  int (*events)(us_socket_t*) = nullptr;
   void (*watch)(us_socket_t*, void*, int) = nullptr;
   bool complete() const {
     return onOpen && onData && onWritable && onClose && onTimeout && isClosed && isShutDown && write && shutdown && close && timeout && context &&
-        loop && events && watch;
+        loop && fd && events && watch;
   }
 };
 
