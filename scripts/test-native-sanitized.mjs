@@ -99,7 +99,14 @@ cpSync(addon, join(copy, 'native', 'build', 'Release', 'tidegate.node'))
 symlinkSync(join(root, 'node_modules'), join(copy, 'node_modules'))
 // Freed memory is kept here, to see who still uses it.
 const WITHOUT = '^(?!what was held of a connection takes no room)'
-const vitest = [join(root, 'node_modules', 'vitest', 'vitest.mjs'), 'run', '-t', WITHOUT, ...END_TO_END]
+const vitest = [
+  join(root, 'node_modules', 'vitest', 'vitest.mjs'),
+  'run',
+  '--testTimeout=60000',
+  '-t',
+  WITHOUT,
+  ...END_TO_END,
+]
 const paths = { ASAN_OPTIONS: `${asan}:detect_leaks=0:log_path=${join(reports, 'asan')}` }
 const endToEnd = run(process.execPath, vitest, { ...watched, ...paths }, copy, 240_000)
 for (const name of readdirSync(reports)) fail(readFileSync(join(reports, name), 'utf8'))
