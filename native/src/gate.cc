@@ -52,6 +52,7 @@ constexpr size_t kStates = 1 << 17;  // connections of one worker that have one;
 // Of requests behind the one that is being answered: where reading stops, and what ends the connection, as anything does in uWebSockets.
 constexpr size_t kHeldEnough = 16 * 1024;
 constexpr size_t kHeldMost = 128 * 1024;
+constexpr size_t kMostRead = 512 * 1024;  // of uSockets at a time, where it reads on before onPoll stops it
 constexpr size_t kHeldOfAll = 64 * 1024 * 1024;
 
 // Those that fell silent together come to their time in one tick of 4 s. Ending one takes tens of microseconds: others are served in between.
@@ -253,7 +254,8 @@ bool isGone(int fd) {
   return ::poll(&one, 1, 0) > 0;  // POLLERR and POLLHUP, which nobody has to ask for
 }
 
-// uSockets reads on from whom it cannot write to (us_socket_write watches for both), and a paused one would send more than is held.
+// uSockets reads on from whom it cannot write to (us_socket_write watches for both), and a paused one would send more than is held. A write
+// within the poll phase may still be followed by one read (kMostRead).
 void onPoll(uv_prepare_t* poll);
 
 void setReading(Gate& g, us_socket_t* s, Connection& connection, bool reading) {
@@ -296,7 +298,8 @@ void hold(Gate& g, us_socket_t* s, Connection& connection, const char* data, siz
     if (!(g.us.events(s) & kWritable)) closeNow(g, connection.tls, s);
     return;
   }
-  if (connection.held.size() + length > kHeldMost || g.heldBytes + length > kHeldOfAll) return closeNow(g, connection.tls, s);
+  const size_t most = connection.paused ? kHeldMost + kMostRead : kHeldMost;
+  if (connection.held.size() + length > most || g.heldBytes + length > kHeldOfAll) return closeNow(g, connection.tls, s);
   connection.held.append(data, length);
   g.heldBytes += length;
   if (g.state[connection.state] == kBusy) g.state[connection.state] = kHeld;
