@@ -13,9 +13,11 @@
 //   on_data ──► framing.h ──► uWebSockets' on_data ──► handler ──► expectBody(length | chunked), in time for what is behind the head
 //
 // A request that comes while another's answer is not complete would end the connection there (both answers are lost), so what lies behind a
-// request is held here until JavaScript says that its answer is through.
+// request is held here until JavaScript says that its answer is through, and the kernel has all of it: who asks on and on and reads nothing
+// would have answer after answer gathered in memory.
 //
-// Stands between uSockets and uWebSockets: a socket context's on_open, on_data, on_close and on_timeout are exchanged for ours (usockets.h).
+// Stands between uSockets and uWebSockets: a socket context's on_open, on_data, on_writable, on_close and on_timeout are exchanged for ours
+// (usockets.h).
 #include "gate.h"
 
 #include "addon.h"
@@ -23,6 +25,7 @@
 #include "head_marks.h"
 #include "usockets.h"
 
+#include <poll.h>
 #include <uv.h>
 
 #include <algorithm>
@@ -50,6 +53,7 @@ constexpr size_t kStates = 1 << 17;  // connections of one worker that have one;
 // Of requests behind the one that is being answered: where reading stops, and what ends the connection, as anything does in uWebSockets.
 constexpr size_t kHeldEnough = 16 * 1024;
 constexpr size_t kHeldMost = 128 * 1024;
+constexpr size_t kMostRead = 512 * 1024;  // of uSockets at a time, where it reads on before onPoll stops it
 constexpr size_t kHeldOfAll = 64 * 1024 * 1024;
 
 // Those that fell silent together come to their time in one tick of 4 s. Ending one takes tens of microseconds: others are served in between.
@@ -68,6 +72,7 @@ struct Connection {
   bool within = false;          // its bytes are being handed on: it is erased afterwards
   bool closed = false;
   bool paused = false;
+  bool listed = false;          // in Gate::paused
   bool headTimed = false;       // the clock runs for the head that has begun
   bool idleExtended = false;    // uWebSockets' own time is over, the rest of ours runs
   bool expired = false;         // so is ours, or that of the head that has begun
@@ -81,9 +86,9 @@ struct Gate {
   USockets us;
   OnOpen onOpen = nullptr;  // uWebSockets' own, in cleartext
   OnData onData[2] = {};    // … by TLS or not
+  OnWritable onWritable[2] = {};
   OnClose onClose[2] = {};
   OnTimeout onTimeout[2] = {};
-  OnWritable onWritable[2] = {};
   unsigned headSeconds = 0;
   unsigned idleSeconds = 0;
   napi_ref tallies = nullptr;      // Float64Array
@@ -94,7 +99,10 @@ struct Gate {
   std::vector<int32_t> vacant;                 // states
   std::vector<int32_t> answered;               // states of those that hold something, with the next turn
   std::vector<int32_t> expired;                // … and of those whose time is over, a few a turn
+  std::vector<int32_t> paused;                 // … and of those that are not read from
   uv_idle_t turn;
+  uv_prepare_t poll;                           // while there are such
+  int openHandles = 2;
   napi_async_cleanup_hook_handle cleanup = nullptr;
   std::unordered_map<us_socket_t*, Connection> connections;  // that have sent something
   us_socket_t* adopted = nullptr;
@@ -209,6 +217,11 @@ void putHostFirst(char* fields, char* const end) {
   }
 }
 
+// Whether the answer to the last request is not through yet, or not with the kernel. Who has no word cannot be held back.
+bool isBusy(Gate& g, us_socket_t* s, const Connection& connection) {
+  return connection.state != kNowhere && (g.state[connection.state] != kIdle || (g.us.events(s) & kWritable));
+}
+
 // What framing.h hands on goes to uWebSockets' parser.
 struct Parser {
   Gate& g;
@@ -247,7 +260,7 @@ struct Parser {
     return open;
   }
   void endBody() { letGo(g, connection); }
-  bool isBusy() const { return connection.state != kNowhere && g.state[connection.state] != kIdle; }
+  bool isBusy() const { return tidegate::isBusy(g, s, connection); }
 };
 
 void refuse(Gate& g, int tls, us_socket_t* s, Tally why) {
@@ -256,10 +269,47 @@ void refuse(Gate& g, int tls, us_socket_t* s, Tally why) {
   closeNow(g, tls, s);
 }
 
+// Who is gone is found out by reading alone: uSockets takes a write's error for a full socket.
+bool isGone(int fd) {
+  pollfd one = {fd, 0, 0};
+  return ::poll(&one, 1, 0) > 0;  // POLLERR and POLLHUP, which nobody has to ask for
+}
+
+// uSockets reads on from whom it cannot write to (us_socket_write watches for both), and a paused one would send more than is held. A write
+// within the poll phase may still be followed by one read (kMostRead).
+void onPoll(uv_prepare_t* poll);
+
 void setReading(Gate& g, us_socket_t* s, Connection& connection, bool reading) {
   connection.paused = !reading;
   const int events = g.us.events(s) & kWritable;
   g.us.watch(s, g.us.loop(connection.tls, g.us.context(connection.tls, s)), reading ? events | kReadable : events);
+  if (reading || connection.listed) return;
+  connection.listed = true;
+  g.paused.push_back(connection.state);
+  uv_prepare_start(&g.poll, onPoll);
+}
+
+void onPoll(uv_prepare_t* poll) {
+  Gate& g = *static_cast<Gate*>(poll->data);
+  for (size_t i = 0; i < g.paused.size();) {
+    us_socket_t* s = g.sockets[static_cast<size_t>(g.paused[i])];
+    if (s != nullptr && !(g.us.events(s) & kReadable)) {
+      i++;
+      continue;
+    }
+    if (s != nullptr) {
+      Connection& connection = g.connections.at(s);
+      if (connection.paused && !isGone(g.us.fd(s))) {
+        setReading(g, s, connection, false);
+        i++;
+        continue;
+      }
+      connection.listed = false;
+    }
+    g.paused[i] = g.paused.back();
+    g.paused.pop_back();
+  }
+  if (g.paused.empty()) uv_prepare_stop(poll);
 }
 
 // What came behind a request whose answer is not complete. Who asks behind an answer that ends the connection is told so by its end, once the
@@ -269,11 +319,12 @@ void hold(Gate& g, us_socket_t* s, Connection& connection, const char* data, siz
     if (!(g.us.events(s) & kWritable)) closeNow(g, connection.tls, s);
     return;
   }
-  if (connection.held.size() + length > kHeldMost || g.heldBytes + length > kHeldOfAll) return closeNow(g, connection.tls, s);
+  const size_t most = connection.paused ? kHeldMost + kMostRead : kHeldMost;
+  if (connection.held.size() + length > most || g.heldBytes + length > kHeldOfAll) return closeNow(g, connection.tls, s);
   connection.held.append(data, length);
   g.heldBytes += length;
-  g.state[connection.state] = kHeld;
-  if (connection.held.size() > kHeldEnough) setReading(g, s, connection, false);
+  if (g.state[connection.state] == kBusy) g.state[connection.state] = kHeld;
+  if (connection.held.size() > kHeldEnough && !connection.paused) setReading(g, s, connection, false);
 }
 
 // Behind what is handed on there is room for uWebSockets' marks.
@@ -303,19 +354,21 @@ void pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t le
 
 // The answer that what is held has waited for is complete, or the last one, of which uWebSockets does not know that it is.
 void resume(Gate& g, us_socket_t* s, Connection& connection) {
-  if (g.state[connection.state] == kEnds && !g.us.isClosed(connection.tls, s)) {
+  const bool tls = connection.tls;
+  if (g.state[connection.state] == kEnds) {
     connection.ending = g.us.events(s) & kWritable;
-    if (!connection.ending) closeNow(g, connection.tls, s);
+    if (!connection.ending) closeNow(g, tls, s);
     return;
   }
-  if (connection.held.empty() || g.state[connection.state] != kIdle || g.us.isShutDown(connection.tls, s)) return;
+  if (connection.held.empty() || isBusy(g, s, connection) || g.us.isShutDown(tls, s)) return;
   std::string held(kPadding, '\0');
   held += connection.held;
   held.append(kPadding, '\0');
   g.heldBytes -= connection.held.size();
-  connection.held.clear();
-  if (connection.paused) setReading(g, s, connection, true);
+  std::string().swap(connection.held);  // its room as well: what all of them hold is bounded
   pass(g, s, connection, &held[kPadding], held.size() - 2 * kPadding);
+  if (g.us.isClosed(tls, s) || g.us.isShutDown(tls, s)) return;  // it may be erased
+  if (connection.paused && connection.held.size() <= kHeldEnough) setReading(g, s, connection, true);
 }
 
 // Nothing has come in time, or not the rest of a head.
@@ -368,12 +421,8 @@ us_socket_t* onData(us_socket_t* s, char* data, int length) {
   if (connection.held.empty()) {
     pass(g, s, connection, data, static_cast<size_t>(length));
   } else {
-    const bool answered = g.state[connection.state] == kIdle;
     hold(g, s, connection, data, static_cast<size_t>(length));
-    if (answered && !g.us.isClosed(kTls, s)) {
-      g.state[connection.state] = kIdle;
-      resume(g, s, connection);
-    }
+    if (!g.us.isClosed(kTls, s)) resume(g, s, connection);
   }
   return s;
 }
@@ -381,6 +430,18 @@ us_socket_t* onData(us_socket_t* s, char* data, int length) {
 us_socket_t* onOpen(us_socket_t* s, int isClient, char* address, int addressLength) {
   gate->adopted = s;
   return gate->onOpen(s, isClient, address, addressLength);
+}
+
+// The kernel has room again. Whether for all there was, uSockets finds out behind this.
+template <int kTls>
+us_socket_t* onWritable(us_socket_t* s) {
+  Gate& g = *gate;
+  s = g.onWritable[kTls](s);
+  const auto found = g.connections.find(s);
+  if (found == g.connections.end()) return s;
+  const Connection& connection = found->second;
+  if (connection.ending || !connection.held.empty()) withNextTurn(g, g.answered, connection.state);
+  return s;
 }
 
 template <int kTls>
@@ -402,8 +463,7 @@ us_socket_t* onTimeout(us_socket_t* s) {
   if (found == g.connections.end()) return g.onTimeout[kTls](s);
   Connection& connection = found->second;
   const At at = connection.flow.at;
-  const bool busy = connection.state != kNowhere && g.state[connection.state] != kIdle;
-  if (at >= At::kBody || busy || (g.us.events(s) & kWritable)) return g.onTimeout[kTls](s);
+  if (at >= At::kBody || isBusy(g, s, connection) || (g.us.events(s) & kWritable)) return g.onTimeout[kTls](s);
   if (at == At::kBefore && !connection.idleExtended && g.idleSeconds > kUwsIdleSeconds) {
     connection.idleExtended = true;
     g.us.timeout(kTls, s, g.idleSeconds - kUwsIdleSeconds);
@@ -415,22 +475,15 @@ us_socket_t* onTimeout(us_socket_t* s) {
   return s;
 }
 
-// uSockets looks whether it is to wait for room any longer when this returns.
-template <int kTls>
-us_socket_t* onWritable(us_socket_t* s) {
-  Gate& g = *gate;
-  s = g.onWritable[kTls](s);
-  const auto found = g.connections.find(s);
-  if (found != g.connections.end() && found->second.ending) withNextTurn(g, g.answered, found->second.state);
-  return s;
-}
-
 // The gate itself stays: connections may still be closed.
 void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
   auto* g = static_cast<Gate*>(data);
-  uv_close(reinterpret_cast<uv_handle_t*>(&g->turn), [](uv_handle_t* handle) {
-    napi_remove_async_cleanup_hook(static_cast<Gate*>(handle->data)->cleanup);
-  });
+  const auto closed = [](uv_handle_t* handle) {
+    auto* g = static_cast<Gate*>(handle->data);
+    if (--g->openHandles == 0) napi_remove_async_cleanup_hook(g->cleanup);
+  };
+  uv_close(reinterpret_cast<uv_handle_t*>(&g->turn), closed);
+  uv_close(reinterpret_cast<uv_handle_t*>(&g->poll), closed);
 }
 
 bool readNames(napi_env env, napi_value list, uint32_t count, FieldNames* out) {
@@ -489,8 +542,10 @@ napi_value openGate(napi_env env, napi_callback_info info) {
   uv_loop_t* loop;
   napi_get_uv_event_loop(env, &loop);
   uv_idle_init(loop, &g->turn);
+  uv_prepare_init(loop, &g->poll);
   uv_unref(reinterpret_cast<uv_handle_t*>(&g->turn));
-  g->turn.data = g;
+  uv_unref(reinterpret_cast<uv_handle_t*>(&g->poll));
+  g->turn.data = g->poll.data = g;
   napi_add_async_cleanup_hook(env, onEnvironmentEnds, g, &g->cleanup);
   gate = g;
   napi_create_object(env, &out);
@@ -524,9 +579,9 @@ napi_value guardApp(napi_env env, napi_callback_info info) {
   us_socket_context_t** app;
   memcpy(&app, &descriptor, sizeof app);
   const auto data = exchange(tls, *app, gate->us.onData, tls ? onData<1> : relayed ? onData<0, true> : onData<0>);
-  const auto close = exchange(tls, *app, gate->us.onClose, tls ? onClose<1> : onClose<0>);
   const auto writable = exchange(tls, *app, gate->us.onWritable, tls ? onWritable<1> : onWritable<0>);
-  if (data == nullptr || close == nullptr || writable == nullptr) return throwCoded(env, "ENOTSUP", "guardApp", "the app has no handlers", "");
+  const auto close = exchange(tls, *app, gate->us.onClose, tls ? onClose<1> : onClose<0>);
+  if (data == nullptr || writable == nullptr || close == nullptr) return throwCoded(env, "ENOTSUP", "guardApp", "the app has no handlers", "");
   if (!tls && !relayed) {
     const auto open = exchange(0, *app, gate->us.onOpen, onOpen);
     if (open == nullptr) return throwCoded(env, "ENOTSUP", "guardApp", "the app has no handlers", "");
@@ -535,8 +590,8 @@ napi_value guardApp(napi_env env, napi_callback_info info) {
   // Those of the relay wait for nobody: the acceptor keeps the time of its clients.
   if (!relayed) gate->onTimeout[tls] = exchange(tls, *app, gate->us.onTimeout, tls ? onTimeout<1> : onTimeout<0>);
   gate->onData[tls] = data;
-  gate->onClose[tls] = close;
   gate->onWritable[tls] = writable;
+  gate->onClose[tls] = close;
   return nullptr;
 }
 

@@ -21,6 +21,7 @@ int lookInto(dl_phdr_info* info, size_t, void* out) {
   };
   find(us.onOpen, "us_socket_context_on_open");
   find(us.onData, "us_socket_context_on_data");
+  find(us.onWritable, "us_socket_context_on_writable");
   find(us.onClose, "us_socket_context_on_close");
   find(us.isClosed, "us_socket_is_closed");
   find(us.isShutDown, "us_socket_is_shut_down");
@@ -28,10 +29,10 @@ int lookInto(dl_phdr_info* info, size_t, void* out) {
   find(us.shutdown, "us_socket_shutdown");
   find(us.close, "us_socket_close");
   find(us.onTimeout, "us_socket_context_on_timeout");
-  find(us.onWritable, "us_socket_context_on_writable");
   find(us.timeout, "us_socket_timeout");
   find(us.context, "us_socket_context");
   find(us.loop, "us_socket_context_loop");
+  find(us.fd, "us_poll_fd");
   find(us.events, "us_poll_events");
   find(us.watch, "us_poll_change");
   dlclose(library);

@@ -13,15 +13,15 @@ struct us_socket_context_t;
 using OnOpen = us_socket_t* (*)(us_socket_t*, int, char*, int);
 using OnData = us_socket_t* (*)(us_socket_t*, char*, int);
 using OnClose = us_socket_t* (*)(us_socket_t*, int, void*);
-using OnTimeout = us_socket_t* (*)(us_socket_t*);
 using OnWritable = us_socket_t* (*)(us_socket_t*);
+using OnTimeout = us_socket_t* (*)(us_socket_t*);
 
 struct USockets {
   void (*onOpen)(int, us_socket_context_t*, OnOpen) = nullptr;
   void (*onData)(int, us_socket_context_t*, OnData) = nullptr;
+  void (*onWritable)(int, us_socket_context_t*, OnWritable) = nullptr;
   void (*onClose)(int, us_socket_context_t*, OnClose) = nullptr;
   void (*onTimeout)(int, us_socket_context_t*, OnTimeout) = nullptr;
-  void (*onWritable)(int, us_socket_context_t*, OnWritable) = nullptr;
   int (*isClosed)(int, us_socket_t*) = nullptr;
   int (*isShutDown)(int, us_socket_t*) = nullptr;
   int (*write)(int, us_socket_t*, const char*, int, int) = nullptr;
@@ -30,11 +30,12 @@ struct USockets {
   void (*timeout)(int, us_socket_t*, unsigned) = nullptr;  // in seconds
   us_socket_context_t* (*context)(int, us_socket_t*) = nullptr;
   void* (*loop)(int, us_socket_context_t*) = nullptr;
-  int (*events)(us_socket_t*) = nullptr;  // a socket begins with its poll
+  int (*fd)(us_socket_t*) = nullptr;  // a socket begins with its poll
+  int (*events)(us_socket_t*) = nullptr;
   void (*watch)(us_socket_t*, void*, int) = nullptr;
   bool complete() const {
-    return onOpen && onData && onClose && onTimeout && onWritable && isClosed && isShutDown && write && shutdown && close && timeout && context &&
-        loop && events && watch;
+    return onOpen && onData && onWritable && onClose && onTimeout && isClosed && isShutDown && write && shutdown && close && timeout && context &&
+        loop && fd && events && watch;
   }
 };
 

@@ -70,7 +70,7 @@ struct Wire {
   size_t arenaBytes = 0, used = 0;
   int32_t* words = nullptr;
   std::vector<Record> records;
-  std::vector<Connection*> connections;  // by id, which is used again once the handle is closed: never between a read and its record
+  std::vector<Connection*> connections;  // by id, which is used again once the handle is closed
   std::vector<int32_t> freeIds;
   std::vector<char> scratch = std::vector<char>(kReadBytes);
   int openHandles = 3;
@@ -95,6 +95,9 @@ void closeConnection(Connection* c) {
   uv_close(reinterpret_cast<uv_handle_t*>(&c->tcp), [](uv_handle_t* handle) {
     auto* c = static_cast<Connection*>(handle->data);
     Wire* w = c->wire;
+    // What was to be told of it is nobody's: the next one has its number.
+    auto& records = w->records;
+    records.erase(std::remove_if(records.begin(), records.end(), [c](const Record& record) { return record.id == c->id; }), records.end());
     w->connections[static_cast<size_t>(c->id)] = nullptr;
     w->freeIds.push_back(c->id);
     delete c;

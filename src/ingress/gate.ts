@@ -75,7 +75,7 @@ export function answered(connection: number, ends: boolean): void {
   if (more && !ends) gate!.resume(connection)
 }
 
-/** The same of the last answer, where uWS could not be told that it is: the gate closes the connection once that is out. */
+/** The same of a connection's last answer, where uWS could not be told that it is: the gate closes the connection once that is out. */
 export function answeredLast(connection: number): void {
   if (connection <= 0) return
   states[connection] = ENDS

@@ -3,15 +3,19 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Authority, createAuthority, writePair } from '../support/certificates.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
+import { residentBytes } from '../support/memory.js'
 import { type Origin, type Seen, startEcho, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireAcceptor, requireGate } from '../support/requirements.js'
+
+const PAGE = 'p'.repeat(9000)
 
 let echo: Origin
 let scripted: Origin
 let authority: Authority
 let gateway: Gateway
 let release = (): void => {}
+const waiting: (() => void)[] = []
 
 beforeAll(async () => {
   authority = await createAuthority()
@@ -23,6 +27,16 @@ beforeAll(async () => {
       })
       await exchange.answer(200, {}, 'slow')
     },
+    '/wait': async (exchange) => {
+      await new Promise<void>((resolve) => waiting.push(resolve))
+      await exchange.answer(200, {}, 'waited')
+    },
+    '/late': async (exchange) => {
+      await new Promise<void>((resolve) => {
+        release = resolve
+      })
+      await exchange.answer(200, {}, 'l'.repeat(20_000_000))
+    },
     '/streamed': async (exchange) => {
       await exchange.send('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')
       for (const part of ['a', 'b'.repeat(50_000), 'c']) await exchange.chunk(part)
@@ -30,6 +44,7 @@ beforeAll(async () => {
     },
     '/large': (exchange) => exchange.answer(200, {}, 'l'.repeat(3_000_000)),
     '/quick': (exchange) => exchange.answer(200, {}, 'quick'),
+    '/page': (exchange) => exchange.answer(200, {}, PAGE),
   })
   gateway = await start()
 })
@@ -247,4 +262,71 @@ test('no more is held than a bound: then the connection ends, or the client wait
   connection.destroy()
   release()
   other.destroy()
+})
+
+test('who asks and does not read is not answered further than the kernel has room, and has every answer once it reads', async () => {
+  const connection = await Connection.open(gateway.port)
+  const before = scripted.requests.all.length
+  const REQUESTS = 3000
+  const written = connection.write(get('/page').repeat(REQUESTS))
+  // As long as there is something to do for it, a round trip of somebody else's does some of it.
+  const other = await Connection.open(gateway.port)
+  let passedOn = -1
+  for (let now = 0; now !== passedOn; ) {
+    passedOn = now
+    for (let i = 0; i < 5; i++) await other.exchange({ target: '/echo' })
+    now = scripted.requests.all.length - before
+  }
+  other.destroy()
+  expect(passedOn).toBeGreaterThan(0)
+  expect(passedOn).toBeLessThan(REQUESTS)
+  for (let i = 0; i < REQUESTS; i++) expect((await connection.answer()).body.length).toBe(PAGE.length)
+  await written
+  expect(scripted.requests.all.length - before).toBe(REQUESTS)
+  connection.destroy()
+})
+
+test('who is held back is not read from either while it takes nothing of a long answer', async () => {
+  const connection = await Connection.open(gateway.port)
+  const other = await Connection.open(gateway.port)
+  const before = scripted.requests.all.length
+  await connection.write(get('/late'))
+  await expect.poll(() => scripted.requests.all.length).toBe(before + 1)
+  // 40 bytes each: 20 000 stop the reading; all of them are more than may be held, and less than that beyond the 16 KiB at which it goes on.
+  for (const count of [200, 300, 2822]) {
+    await connection.write(get('/quick').repeat(count))
+    for (let i = 0; i < 5; i++) await other.exchange({ target: '/quick' })
+    if (count === 300) release()
+  }
+  other.destroy()
+  expect((await connection.answer()).body.length).toBe(20_000_000)
+  for (let i = 0; i < 3322; i++) expect((await connection.answer()).text).toBe('quick')
+  connection.destroy()
+})
+
+test('what was held of a connection takes no room once it is handed on', async () => {
+  const CONNECTIONS = 120
+  const BODY_BYTES = 100_000
+  const WAVES = 8
+  const post = `POST /echo HTTP/1.1\r\nHost: demo.test\r\nContent-Length: ${BODY_BYTES}\r\n\r\n${'b'.repeat(BODY_BYTES)}`
+  const { pid } = (await gateway.status()).workers[0]!
+  const open: Connection[] = []
+  const resident: number[] = []
+  const other = await Connection.open(gateway.port)
+  for (let wave = 0; wave < WAVES; wave++) {
+    const some = await Promise.all(Array.from({ length: CONNECTIONS }, () => Connection.open(gateway.port)))
+    await Promise.all(some.map((connection) => connection.write(get('/wait'))))
+    await expect.poll(() => waiting.length).toBe(CONNECTIONS)
+    await Promise.all(some.map((connection) => connection.write(post)))
+    for (let i = 0; i < 5; i++) await other.exchange({ target: '/quick' })
+    for (const answer of waiting.splice(0)) answer()
+    for (const connection of some) {
+      expect((await connection.answer()).text).toBe('waited')
+      expect((await connection.answer()).json<Seen>().bodyBytes).toBe(BODY_BYTES)
+    }
+    open.push(...some)
+    resident.push(residentBytes(pid))
+  }
+  expect(resident.at(-1)! - resident[1]!).toBeLessThan(((WAVES - 2) * CONNECTIONS * BODY_BYTES) / 2)
+  for (const connection of [...open, other]) connection.destroy()
 })

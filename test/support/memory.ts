@@ -4,7 +4,7 @@ import type { Gateway } from './gateway.js'
 
 const SAMPLE_MS = 50
 
-function residentBytes(pid: number): number {
+export function residentBytes(pid: number): number {
   const line = /^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))
   return Number(line![1]) * 1024
 }
