@@ -38,6 +38,9 @@ static_assert(kPadding >= 32);
 // uWebSockets' own, of 10 s, which it sets when an answer is complete.
 constexpr unsigned kUwsIdleSeconds = 10;
 
+// One read may bring ten thousand of them, and each may be answered on the spot: others are served in between.
+constexpr int kHeadsPerTurn = 64;
+
 constexpr char kTooSlow[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 constexpr char kRefusal[] = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
@@ -84,7 +87,7 @@ void leave(Gate& g, us_socket_t* s, Connection& connection) {
     g.sockets[static_cast<size_t>(connection.state)] = nullptr;
     g.vacant.push_back(connection.state);
   }
-  g.heldBytes -= connection.held.size();
+  g.heldBytes -= connection.held.size() - connection.heldFrom;
   g.connections.erase(s);
 }
 
@@ -128,6 +131,7 @@ struct Parser {
   int tls;
   us_socket_t* s;
   Connection& connection;
+  int heads = 0;
 
   bool feed(char* data, size_t length) { return gating::feed(g, tls, s, data, length); }
   bool feedText(const char* text, size_t length) {
@@ -141,6 +145,7 @@ struct Parser {
     return false;
   }
   bool feedHead(char* data, size_t length, Flow& next) {
+    heads++;
     // Where a line begins, behind the request's.
     const std::string& before = connection.flow.head;
     char* const lf = !before.empty() && before.back() == '\n' ? data - 1 : static_cast<char*>(memchr(data, '\n', length));
@@ -160,7 +165,7 @@ struct Parser {
     return open;
   }
   void endBody() { letGo(g, connection); }
-  bool isBusy() const { return gating::isBusy(g, s, connection); }
+  bool isBusy() const { return gating::isBusy(g, s, connection) || (heads == kHeadsPerTurn && connection.state != kNowhere); }
 };
 
 void refuse(Gate& g, int tls, us_socket_t* s, Tally why) {
@@ -176,11 +181,11 @@ void letGo(Gate& g, Connection& connection) {
   connection.exchange = nullptr;
 }
 
-// Behind what is handed on there is room for uWebSockets' marks.
-void pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t length) {
+size_t pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t length) {
   const int tls = connection.tls;
   char* const end = data + length;
   Parser parser{g, tls, s, connection};
+  size_t left = 0;
   connection.within = true;
   switch (passBytes(parser, connection.flow, tls, connection.relayed, data, end)) {
     case Passed::kOpen:
@@ -190,7 +195,7 @@ void pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t le
       }
       break;
     case Passed::kClosed: break;
-    case Passed::kHeld: hold(g, s, connection, data, static_cast<size_t>(end - data)); break;
+    case Passed::kHeld: left = static_cast<size_t>(end - data); break;
     case Passed::kBadLine: refuse(g, tls, s, kRequestLine); break;
     case Passed::kBadLineEnd: refuse(g, tls, s, kLineEnd); break;
     case Passed::kBadFieldName: refuse(g, tls, s, kFieldName); break;
@@ -198,7 +203,9 @@ void pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t le
     case Passed::kBadBody: tellBadBody(g, tls, s, connection); break;
   }
   connection.within = false;
-  if (connection.closed) leave(g, s, connection);
+  if (!connection.closed) return left;
+  leave(g, s, connection);
+  return 0;
 }
 
 // Nothing has come in time, or not the rest of a head.
@@ -228,7 +235,8 @@ us_socket_t* onData(us_socket_t* s, char* data, int length) {
     enter(g, s, connection);
   }
   if (connection.held.empty()) {
-    pass(g, s, connection, data, static_cast<size_t>(length));
+    const size_t left = pass(g, s, connection, data, static_cast<size_t>(length));
+    if (left > 0) hold(g, s, connection, data + static_cast<size_t>(length) - left, left);
   } else {
     hold(g, s, connection, data, static_cast<size_t>(length));
     if (!g.us.isClosed(kTls, s)) resume(g, s, connection);

@@ -7,14 +7,16 @@
 #include <poll.h>
 
 #include <string>
+#include <utility>
 
 namespace tidegate::gating {
 namespace {
 
-// Of requests behind the one that is being answered: where reading stops, and what ends the connection, as anything does in uWebSockets.
+// Of requests behind the one that is being answered: where reading stops, what there may be with a last read and one that slips in (onPoll), and
+// what ends the connection, as anything does in uWebSockets.
 constexpr size_t kHeldEnough = 16 * 1024;
-constexpr size_t kHeldMost = 128 * 1024;
-constexpr size_t kMostRead = 512 * 1024;  // of uSockets at a time, where it reads on before onPoll stops it
+constexpr size_t kMostRead = 512 * 1024;  // of uSockets at a time
+constexpr size_t kHeldMost = kHeldEnough + 2 * kMostRead;
 constexpr size_t kHeldOfAll = 64 * 1024 * 1024;
 
 // Those that fell silent together come to their time in one tick of 4 s. Ending one takes tens of microseconds: others are served in between.
@@ -27,7 +29,7 @@ bool isGone(int fd) {
 }
 
 // uSockets reads on from whom it cannot write to (us_socket_write watches for both), and a paused one would send more than is held. A write
-// within the poll phase may still be followed by one read (kMostRead).
+// within the poll phase may still be followed by one read.
 void onPoll(uv_prepare_t* poll);
 
 void setReading(Gate& g, us_socket_t* s, Connection& connection, bool reading) {
@@ -63,21 +65,28 @@ void onPoll(uv_prepare_t* poll) {
   if (g.paused.empty()) uv_prepare_stop(poll);
 }
 
+// With the next turn, if there is nothing to wait for.
+void keepHeld(Gate& g, us_socket_t* s, Connection& connection) {
+  int32_t& state = g.state[connection.state];
+  if (state == kBusy) state = kHeld;
+  else if (!isBusy(g, s, connection)) withNextTurn(g, g.answered, connection.state);
+}
+
 }  // namespace
 
-// What came behind a request whose answer is not complete. Who asks behind an answer that ends the connection is told so by its end, once the
-// answer is out.
+// Who asks behind an answer that ends the connection is told so by its end, once the answer is out.
 void hold(Gate& g, us_socket_t* s, Connection& connection, const char* data, size_t length) {
   if (g.state[connection.state] == kEnds) {
     if (!(g.us.events(s) & kWritable)) closeNow(g, connection.tls, s);
     return;
   }
-  const size_t most = connection.paused ? kHeldMost + kMostRead : kHeldMost;
-  if (connection.held.size() + length > most || g.heldBytes + length > kHeldOfAll) return closeNow(g, connection.tls, s);
-  connection.held.append(data, length);
+  std::string& held = connection.held;
+  if (held.size() - connection.heldFrom + length > kHeldMost || g.heldBytes + length > kHeldOfAll) return closeNow(g, connection.tls, s);
+  if (held.empty()) held.assign(connection.heldFrom = kPadding, '\0');
+  held.append(data, length);
   g.heldBytes += length;
-  if (g.state[connection.state] == kBusy) g.state[connection.state] = kHeld;
-  if (connection.held.size() > kHeldEnough && !connection.paused) setReading(g, s, connection, false);
+  keepHeld(g, s, connection);
+  if (held.size() - connection.heldFrom > kHeldEnough && !connection.paused) setReading(g, s, connection, false);
 }
 
 // The answer that what is held has waited for is complete, or the last one, of which uWebSockets does not know that it is.
@@ -89,14 +98,25 @@ void resume(Gate& g, us_socket_t* s, Connection& connection) {
     return;
   }
   if (connection.held.empty() || isBusy(g, s, connection) || g.us.isShutDown(tls, s)) return;
-  std::string held(kPadding, '\0');
-  held += connection.held;
+  // Not the connection's while uWebSockets works on it. If all of it goes, so does its room: what all connections hold is bounded.
+  std::string held;
+  held.swap(connection.held);
+  const size_t from = std::exchange(connection.heldFrom, 0);
+  const size_t length = held.size() - from;
+  g.heldBytes -= length;
   held.append(kPadding, '\0');
-  g.heldBytes -= connection.held.size();
-  std::string().swap(connection.held);  // its room as well: what all of them hold is bounded
-  pass(g, s, connection, &held[kPadding], held.size() - 2 * kPadding);
-  if (g.us.isClosed(tls, s) || g.us.isShutDown(tls, s)) return;  // it may be erased
-  if (connection.paused && connection.held.size() <= kHeldEnough) setReading(g, s, connection, true);
+  const size_t left = pass(g, s, connection, &held[from], length);
+  if (g.us.isClosed(tls, s) || g.us.isShutDown(tls, s)) return;  // it may be forgotten
+  if (left > 0) {
+    held.resize(from + length);
+    connection.heldFrom = held.size() - left;
+    // Moved only where that is less than what has been: a request at a time, each would move all that are behind it.
+    if (left < held.size() / 2) held = std::string(connection.heldFrom = kPadding, '\0').append(held, held.size() - left, left);
+    connection.held.swap(held);
+    g.heldBytes += left;
+    keepHeld(g, s, connection);
+  }
+  if (connection.paused && left <= kHeldEnough) setReading(g, s, connection, true);
 }
 
 namespace {

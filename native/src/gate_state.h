@@ -35,7 +35,8 @@ enum Tally { kRequestLine, kLineEnd, kFieldName, kFieldValue, kParser, kIdleOver
 struct Connection {
   Flow flow;
   napi_ref exchange = nullptr;  // of the chunked body that flows
-  std::string held;             // what came after the request that is being answered
+  std::string held;             // what came after the request that is being answered, behind what is handed on of it already
+  size_t heldFrom = 0;          // where it begins
   int32_t state = kNowhere;     // position of its word
   bool tls = false;
   bool relayed = false;
@@ -100,15 +101,16 @@ inline void closeNow(Gate& g, int tls, us_socket_t* s) {
   g.us.close(tls, s, 0, nullptr);
 }
 
-// gate.cc: bytes of a connection go on to uWebSockets. Behind them there is room for its marks.
-void pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t length);
+// gate.cc: bytes of a connection go on to uWebSockets. Before and behind them lie kPadding others. How many are left, and to be held; if the
+// connection has gone, which is forgotten then, there are none.
+size_t pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t length);
 void letGo(Gate& g, Connection& connection);
 // Ends one whose time is over, if it still is.
 void expire(Gate& g, us_socket_t* s, Connection& connection);
 // Stands between uSockets and this context. False: it has no handlers.
 bool standBefore(Gate& g, us_socket_context_t* context, bool tls, bool relayed);
 
-// gate_held.cc: keeps what came behind a request whose answer is not complete.
+// gate_held.cc: keeps what came behind a request whose answer is not complete, or behind as many as are served in a turn.
 void hold(Gate& g, us_socket_t* s, Connection& connection, const char* data, size_t length);
 void resume(Gate& g, us_socket_t* s, Connection& connection);
 // `states` is one of the gate's lists. uSockets frees what is closed before the loop polls, and leaks what was closed later in a turn

@@ -61,6 +61,7 @@ function start(tls: object = {}): Promise<Gateway> {
       services: { echo: { endpoints: [echo.url] }, scripted: { endpoints: [scripted.url] } },
       routes: [
         { match: { path: '/echo' }, service: 'echo', auth: 'none' },
+        { match: { path: '/closed' }, service: 'echo', auth: 'none', addresses: { allow: ['192.0.2.1'] } },
         { match: { path: '/' }, service: 'scripted', auth: 'none' },
       ],
       ...tls,
@@ -261,6 +262,27 @@ test('no more is held than a bound: then the connection ends, or the client wait
   expect(taken).toBe(false)
   connection.destroy()
   release()
+  other.destroy()
+})
+
+test('others are served between requests that one client sends at once and that are answered on the spot', async () => {
+  const AT_ONCE = 1500
+  const [connection, other] = [await Connection.open(gateway.port), await Connection.open(gateway.port)]
+  for (const one of [connection, other]) await one.exchange({ target: '/quick' })
+  const before = scripted.requests.all.length
+  const { pid } = (await gateway.status()).workers[0]!
+  process.kill(pid, 'SIGSTOP')
+  try {
+    // One read of the worker's has them all, and it comes to the other one next.
+    await connection.write(get('/closed').repeat(AT_ONCE) + get('/quick?last'))
+    await other.write(get('/quick?other'))
+  } finally {
+    process.kill(pid, 'SIGCONT')
+  }
+  for (let i = 0; i < AT_ONCE; i++) expect((await connection.answer()).status).toBe(403)
+  for (const one of [connection, other]) expect((await one.answer()).text).toBe('quick')
+  expect(scripted.requests.all.slice(before).map(({ url }) => url)).toEqual(['/quick?other', '/quick?last'])
+  connection.destroy()
   other.destroy()
 })
 
