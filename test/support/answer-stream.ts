@@ -7,6 +7,8 @@ export interface AnswerHead {
   readonly status: number
   /** It says that the connection ends. */
   readonly closes: boolean
+  /** Its body ends with the connection. */
+  readonly toTheEnd: boolean
   readonly seen: string | null
 }
 
@@ -78,9 +80,10 @@ export class AnswerStream {
     this.bodyBytes = Number(length ?? 0)
     this.due = method === 'HEAD' ? '' : isChunked ? 'chunks' : this.bodyBytes > 0 ? 'bytes' : ''
     this.mayBeBodiless = method === undefined && this.due !== ''
-    this.onHead({ index, status, closes, seen: /\r\nx-seen: ([^\r]*)\r\n/i.exec(head)?.[1] ?? null })
+    const toTheEnd = length === undefined && !isChunked && method !== 'HEAD'
+    this.onHead({ index, status, closes, toTheEnd, seen: /\r\nx-seen: ([^\r]*)\r\n/i.exec(head)?.[1] ?? null })
     if (isChunked && length !== undefined) return this.fault()
-    if (length !== undefined || isChunked || method === 'HEAD') return true
+    if (!toTheEnd) return true
     if (!closes) return this.fault()
     this.text = ''
     this.toTheEnd = true

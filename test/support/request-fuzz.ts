@@ -289,7 +289,7 @@ class Conversation {
     this.destroy()
   }
 
-  private judge({ index, status, closes, seen }: AnswerHead): void {
+  private judge({ index, status, closes, toTheEnd, seen }: AnswerHead): void {
     const { run, reading } = this
     run.statuses.set(status, (run.statuses.get(status) ?? 0) + 1)
     if (!EXPECTED.has(status)) this.fault(`answered ${status}`)
@@ -303,7 +303,7 @@ class Conversation {
     } else if (request !== undefined) {
       run.owed++
       if (status !== (request.needsSignature ? 401 : 200)) this.fault(`answered ${status} to ${request.seen}`)
-      else if (closes !== request.ends) this.fault(`${closes ? 'closes' : 'keeps'} after ${request.seen}`)
+      else if (closes !== (request.ends || (request.old && toTheEnd))) this.fault(`${closes ? 'closes' : 'keeps'} after ${request.seen}`)
       if (status === 200 && seen !== request.seen) this.fault(`for ${request.seen} the service got ${seen}`)
     }
     if (REFUSALS.has(status) && !closes) this.fault(`refused with ${status}, and not said to be the end`)

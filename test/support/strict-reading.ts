@@ -7,6 +7,8 @@ export interface StrictRequest {
   /** What the service is to have got of it (strict-origin.ts). */
   readonly seen: string
   readonly needsSignature: boolean
+  /** HTTP/1.0: to an answer of no known length the connection is its end. */
+  readonly old: boolean
   /** Its connection ends with the answer. */
   readonly ends: boolean
 }
@@ -114,6 +116,7 @@ export class StrictReading {
       method,
       seen: seenAs(method, target, Buffer.from(body.text, 'latin1')),
       needsSignature: /^\/signed(\/|$)/.test(path),
+      old,
       ends,
     })
     this.young ||= !old
