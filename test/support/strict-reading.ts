@@ -9,6 +9,7 @@ export interface StrictRequest {
   readonly needsSignature: boolean
   /** HTTP/1.0: to an answer of no known length the connection is its end. */
   readonly old: boolean
+  readonly hasBody: boolean
   /** Its connection ends with the answer. */
   readonly ends: boolean
 }
@@ -117,6 +118,7 @@ export class StrictReading {
       seen: seenAs(method, target, Buffer.from(body.text, 'latin1')),
       needsSignature: /^\/signed(\/|$)/.test(path),
       old,
+      hasBody: body.text !== '',
       ends,
     })
     this.young ||= !old
