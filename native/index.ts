@@ -197,7 +197,7 @@ export interface Gate {
   /**
    * A word for each connection. [0] says whose request is being handled, -1 for one without a word, and is set to 0 by who has read it. That word
    * is 1 until the answer is complete and JavaScript sets it to 0, or to 3 where the connection ends with that answer; 2 where more has come
-   * meanwhile: then resume is called for in both cases.
+   * meanwhile. Resume is called for where a 2 becomes 0, and where uWebSockets could not be told of the end.
    */
   readonly states: Int32Array
   /** With the next turn of the loop. Where the word is 3, the connection is closed then, or once the answer is out. */

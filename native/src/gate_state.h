@@ -18,7 +18,6 @@
 
 namespace tidegate::gating {
 
-
 constexpr int kReadable = 1, kWritable = 2;  // UV_READABLE, UV_WRITABLE
 
 // What a connection's word in `states` says. JavaScript takes kBusy and kHeld back when the answer is complete. kEnds: nothing is answered behind it.
@@ -68,7 +67,7 @@ struct Gate {
   size_t heldBytes = 0;                        // of all connections
   std::vector<us_socket_t*> sockets{nullptr};  // by state
   std::vector<int32_t> vacant;                 // states
-  std::vector<int32_t> answered;               // states of those that hold something, with the next turn
+  std::vector<int32_t> answered;               // states of those that hold something or are to end, with the next turn
   std::vector<int32_t> expired;                // … and of those whose time is over, a few a turn
   std::vector<int32_t> paused;                 // … and of those that are not read from
   uv_idle_t turn;

@@ -243,7 +243,7 @@ class Http10Answer {
     bool chunked = false, hasLength = false;
     out.append(text_, 0, text_.find('\n') + 1);
     http10::eachField(text_.data(), bytes, [&](const http10::Field& field, const char* line, size_t lineBytes) {
-      // The gate's refusals are: what is behind such a head is no request of this client's either.
+      // So ends what the gate refuses, for one: behind such a head there is no telling where the next begins.
       if (field.is("connection") && http10::hasToken(field, "close")) ends_ = true;
       if (field.is("connection") || field.is("keep-alive")) return;
       if (field.is("transfer-encoding")) {
