@@ -222,7 +222,8 @@ export class Upload {
     }
     if (this.held.length > 0) return
     if (this.complete) stream.push(null)
-    else this.resume()
+    // The last of it may come while the client is held back, and its next request is behind it.
+    this.resume()
   }
 
   private receive(chunk: ArrayBuffer, isLast: boolean): void {
