@@ -240,12 +240,15 @@ export class Upload {
     }
     this.complete = isLast
     if (this.stream !== null) this.deliver(this.stream)
-    if (this.heldBytes >= HELD_BYTES && !isLast && !this.paused) {
-      this.paused = true
-      this.pace.pause()
-      exchange.res?.pause()
-    }
+    if (this.heldBytes >= HELD_BYTES && !isLast) this.pause()
     this.events?.onProgress()
+  }
+
+  /** Also while it is paused: uSockets reads on from a client that does not take the answer (us_socket_write watches for both). */
+  private pause(): void {
+    if (!this.paused) this.pace.pause()
+    this.paused = true
+    this.exchange.res?.pause()
   }
 
   private resume(): void {

@@ -125,6 +125,8 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
       return this.answerWhole(chunk, -1)
     }
     this.waitForMore()
+    // With its last byte uWS takes the answer for complete: a client that is held back could not be let go on any more.
+    if (exchange.bytesOut + chunk.length === this.length) this.upload?.drop()
     if (this.startAnswer().send(chunk)) return
     this.controller!.pause()
     // Now it is the client who keeps us waiting.

@@ -1,6 +1,7 @@
 // A client that was held back because its upload came faster than the service took it: its connection goes on, however the exchange ends.
 // One that stays held back is neither read nor timed, and its next request waits for ever.
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createAuthority, writePair } from '../support/certificates.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
@@ -11,10 +12,15 @@ import { chunkOf } from '../support/wire.js'
 
 /** More than the gateway holds of a body, and less than it reads at a time. */
 const UPLOAD = randomBytes(100_000)
+/** More than a service, its kernel and ours take of a body that nobody reads. */
+const ENDLESS = randomBytes(24 << 20)
+/** Of a mebibyte: what four sockets' buffers hold, twice. */
+const PIECES = 48
 /** Longer than an answer that leaves in one write. */
 const LONG = 20_000
 
 let service: Origin
+let flooding: Promise<RawExchange>
 let cleartext: Gateway
 let encrypted: Gateway
 let ca: string
@@ -26,11 +32,33 @@ const answers: Record<string, (exchange: RawExchange) => Promise<void>> = {
     exchange.send(`HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n${chunkOf('x'.repeat(LONG))}0\r\n\r\n`),
 }
 
+/** Resolves once nothing is added to the count any more. */
+async function settled(count: () => number): Promise<void> {
+  for (let before = -1; before !== count(); await sleep(200)) before = count()
+}
+
 beforeAll(async () => {
+  let flooded: (exchange: RawExchange) => void
+  flooding = new Promise((resolve) => {
+    flooded = resolve
+  })
   service = await startScripted({
     '/whole': async (exchange) => {
       await exchange.body()
       await answers[exchange.query.get('answer')!]!(exchange)
+    },
+    // Answers once the gateway has stopped sending, and has read nothing of the body.
+    '/early': async (exchange) => {
+      await settled(() => exchange.socket.bytesRead)
+      await answers[exchange.query.get('answer')!]!(exchange)
+      await exchange.closed()
+    },
+    // The same, with more than anybody takes.
+    '/flood': async (exchange) => {
+      await settled(() => exchange.socket.bytesRead)
+      flooded(exchange)
+      await exchange.send(`HTTP/1.1 200 OK\r\nContent-Length: ${2 ** 40}\r\n\r\n`)
+      while (!exchange.socket.destroyed) await exchange.send(ENDLESS).catch(() => {})
     },
   })
   const authority = await createAuthority()
@@ -76,9 +104,40 @@ describe.each(['cleartext', 'TLS'])('over %s', (over) => {
       connection.destroy()
     },
   )
+
+  test.each(['long', 'short', 'chunked'])(
+    'behind an upload that the service answered early, with a %s answer',
+    async (answer) => {
+      const connection = await open(over)
+      const written = connection.write(
+        Buffer.concat([Buffer.from(head(`/early?answer=${answer}`, `Content-Length: ${ENDLESS.length}`)), ENDLESS]),
+      )
+      expect((await connection.answer()).status).toBe(200)
+      await written
+      expect((await connection.exchange({ target: '/after' })).status).toBe(200)
+      connection.destroy()
+    },
+  )
 })
 
-test('behind uploads of HTTP/1.0', async (context) => {
+test('an upload that nobody reads is not gathered while its client does not read the answer either', async () => {
+  const connection = await Connection.open(cleartext.port)
+  const { socket } = connection
+  socket.pause()
+  await connection.write(head('/flood', `Content-Length: ${2 ** 40}`))
+  let taken = 0
+  const piece = ENDLESS.subarray(0, 1 << 20)
+  const send = () => socket.write(piece, () => ++taken <= PIECES && send())
+  send()
+  const exchange = await flooding
+  await settled(() => taken)
+  expect(taken).toBeLessThan(PIECES)
+  connection.destroy()
+  // The gateway does not read, and so does not hear of that.
+  exchange.reset()
+})
+
+test('behind uploads of HTTP/1.0, early answers among them', async (context) => {
   requireAcceptor(context)
   const connection = await Connection.open(cleartext.port)
   for (let i = 0; i < 20; i++) {
@@ -87,5 +146,11 @@ test('behind uploads of HTTP/1.0', async (context) => {
     )
     expect((await connection.answer()).body.length).toBe(LONG)
   }
+  const written = connection.write(
+    Buffer.concat([Buffer.from(head('/early?answer=long', `Content-Length: ${ENDLESS.length}`, '1.0')), ENDLESS]),
+  )
+  expect((await connection.answer()).body.length).toBe(LONG)
+  // What it still sends goes nowhere, and the connection ends with this answer.
+  await written.catch(() => {})
   connection.destroy()
 })
