@@ -213,6 +213,11 @@ export interface Gate {
    */
   expectBody(bytes: number, exchange: unknown): boolean
   /**
+   * Sends 100 Continue to that connection's client, before its answer. uWebSockets does it where the field's value, as readHead has it, is in
+   * lower case; the gate puts it in other letters where it can.
+   */
+  continueRequest(state: number): void
+  /**
    * From within a request's handler: its head, a character a byte, names in lower case; null where it did not come through the gate. Where
    * its parts are is then in `marks`, until the next call.
    */
@@ -232,6 +237,7 @@ interface Addon extends Omit<Native, 'accept' | 'openGate'> {
   resumeConnection(state: number): void
   guardApp(descriptor: number, tls: boolean, relayed: boolean): void
   expectBody(bytes: number, exchange: unknown): boolean
+  continueRequest(state: number): void
   readHead(): string | null
   startAccepting(
     fd: number,
@@ -280,6 +286,7 @@ function load(): Native | string {
           ...memory,
           guard: guardApp,
           expectBody: rest.expectBody,
+          continueRequest: rest.continueRequest,
           readHead: rest.readHead,
           resume: resumeConnection,
         }

@@ -9,6 +9,7 @@ export const OUTCOMES = {
   no_route: { status: 404, title: 'Not Found' },
   request_timeout: { status: 408, title: 'Request Timeout' },
   body_too_large: { status: 413, title: 'Content Too Large' },
+  expectation_failed: { status: 417, title: 'Expectation Failed' },
   rate_limited: { status: 429, title: 'Too Many Requests' },
   headers_too_large: { status: 431, title: 'Request Header Fields Too Large' },
   client_closed: { status: 499, title: 'Client Closed Request' },

@@ -10,6 +10,7 @@ import { checkLength, Upload, WholeBody } from './ingress/body.js'
 import { setAddresses } from './ingress/client-address.js'
 import { ClientCertificates } from './ingress/client-certificate.js'
 import type { Exchange } from './ingress/exchange.js'
+import { askForBody } from './ingress/gate.js'
 import { createMatcher } from './ingress/match.js'
 import type { Peer } from './ingress/peers.js'
 import { Rejection } from './outcome.js'
@@ -105,8 +106,10 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     const unwelcome = checkAddress(exchange) ?? authenticator.identify(exchange) ?? checkLength(exchange)
     if (unwelcome !== null) return reject(exchange, unwelcome)
     if (exchange.contentLength !== 0) watch(exchange)
-    if (authenticator.needsBody(exchange)) new WholeBody(exchange, bodyRules, authenticate)
-    else {
+    if (authenticator.needsBody(exchange)) {
+      new WholeBody(exchange, bodyRules, authenticate)
+      askForBody(exchange)
+    } else {
       if (exchange.contentLength !== 0) exchange.upload = new Upload(exchange, bodyRules)
       authenticate(exchange, null)
     }
@@ -147,6 +150,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     const refused = upstreams.pick(exchange) ?? askBreaker(exchange)
     if (refused !== null) return reject(exchange, refused)
     watch(exchange)
+    askForBody(exchange)
     forward(context, exchange)
   }
 

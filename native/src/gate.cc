@@ -125,6 +125,22 @@ void putHostFirst(char* fields, char* const end) {
   }
 }
 
+// uWebSockets tells a client to continue before anybody has looked at its request, but only where the expectation is in lower case. In other
+// letters, and RFC 9110 (10.1.1) has it in any, it is left to JavaScript, which asks for the body once it wants one (continueRequest).
+void hideExpectation(char* fields, char* const end) {
+  constexpr char kName[] = "expect:", kValue[] = "100-continue";
+  for (char *line = fields, *next; line < end; line = next) {
+    char* const lf = static_cast<char*>(memchr(line, '\n', static_cast<size_t>(end - line)));
+    if (lf == nullptr) return;
+    next = lf + 1;
+    if ((*line | 0x20) != 'e' || static_cast<size_t>(lf - line) < sizeof kName + sizeof kValue - 2) continue;
+    if (strncasecmp(line, kName, sizeof kName - 1) != 0) continue;
+    char* value = line + sizeof kName - 1;
+    while (*value == ' ' || *value == '\t') value++;
+    if (static_cast<size_t>(lf - value) >= sizeof kValue && memcmp(value, kValue, sizeof kValue - 1) == 0) value[4] = 'C';
+  }
+}
+
 // What framing.h hands on goes to uWebSockets' parser.
 struct Parser {
   Gate& g;
@@ -150,6 +166,8 @@ struct Parser {
     const std::string& before = connection.flow.head;
     char* const lf = !before.empty() && before.back() == '\n' ? data - 1 : static_cast<char*>(memchr(data, '\n', length));
     putHostFirst(lf + 1, data + length);
+    const char method = before.empty() ? *data : before[0];
+    if (method != 'G' && connection.state != kNowhere) hideExpectation(lf + 1, data + length);
     g.current = &connection;
     g.headIsRead = !connection.relayed && connection.flow.head.empty();
     g.headEnding = data;

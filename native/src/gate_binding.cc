@@ -101,6 +101,18 @@ napi_value resumeConnection(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// continueRequest(state): a client that waits to be asked for its body (RFC 9110, 10.1.1) sends it. Before its answer, so that nothing waits to be
+// sent, and there is room.
+napi_value continueRequest(napi_env env, napi_callback_info info) {
+  constexpr char kContinue[] = "HTTP/1.1 100 Continue\r\n\r\n";
+  Arguments<1> args(env, info);
+  int64_t state;
+  if (!readInteger(env, args.at[0], "state", 1, kStates - 1, &state)) return nullptr;
+  us_socket_t* s = gate == nullptr || static_cast<size_t>(state) >= gate->sockets.size() ? nullptr : gate->sockets[static_cast<size_t>(state)];
+  if (s != nullptr) gate->us.write(gate->connections.at(s).tls, s, kContinue, sizeof kContinue - 1, 0);
+  return nullptr;
+}
+
 // guardApp(descriptor, tls, relayed): from now on the app's connections pass the gate. `relayed`: they are relay.cc's, which puts a PROXY header before
 // each head.
 napi_value guardApp(napi_env env, napi_callback_info info) {
@@ -166,6 +178,7 @@ void registerGate(napi_env env, napi_value exports) {
   setFunction(env, exports, "guardApp", guardApp);
   setFunction(env, exports, "expectBody", expectBody);
   setFunction(env, exports, "resumeConnection", resumeConnection);
+  setFunction(env, exports, "continueRequest", continueRequest);
   setFunction(env, exports, "readHead", readHead);
 }
 

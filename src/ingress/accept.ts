@@ -15,6 +15,7 @@ const TARGET = numberOf('tidegate-target')
 const CONTENT_LENGTH = numberOf('content-length')
 const TRANSFER_ENCODING = numberOf('transfer-encoding')
 const CONNECTION = numberOf('connection')
+const EXPECT = numberOf('expect')
 
 // All of these close the connection: where its next request begins cannot be trusted (RFC 9112, 6.3).
 const badLength = new Rejection('bad_request', 'bad content-length', true)
@@ -26,6 +27,7 @@ const doubtfulPath = new Rejection('bad_request', 'ambiguous path', true)
 const badHeader = new Rejection('bad_request', 'bad header', true)
 const underscore = new Rejection('bad_request', 'underscore in a header name', true)
 const badMethod = new Rejection('bad_request', 'bad method', true)
+const unknownExpectation = new Rejection('expectation_failed', 'unknown expectation', true)
 const noTunnels = new Rejection('bad_request', 'CONNECT is not served', true)
 
 export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
@@ -80,6 +82,7 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
   let authority = ''
   let lengths = 0
   let codings = 0
+  let expectation = ''
   for (let i = 0; i < marks.length; i += MARKS) {
     switch (marks[i]) {
       case HOST:
@@ -117,6 +120,13 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
         if (hasToken(value, 'close')) exchange.closeRequested = true
         break
       }
+      case EXPECT: {
+        const value = fields.valueAt(i)
+        // uWS has told the client to continue where the first such field is spelled so (gate.cc); nobody else can without a gate.
+        if (expectation === '') exchange.awaitsContinue = value !== '100-continue' && exchange.gated > 0
+        expectation = expectation === '' ? value : `${expectation},${value}`
+        break
+      }
     }
   }
   if (codings > 0) {
@@ -151,6 +161,16 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
     exchange.canonicalPath = path
   }
   if (exchange.contentLength !== 0) expectBody(exchange)
+  return expectation === '' ? null : checkExpectation(exchange, expectation)
+}
+
+/** RFC 9110, 10.1.1: a list, in letters of any case, of which only one member has a meaning. */
+function checkExpectation(exchange: Exchange, expectation: string): Rejection | null {
+  for (const one of expectation.toLowerCase().split(',')) {
+    const member = one.trim()
+    if (member !== '' && member !== '100-continue') return unknownExpectation
+  }
+  if (exchange.contentLength === 0 || exchange.isHttp10) exchange.awaitsContinue = false
   return null
 }
 

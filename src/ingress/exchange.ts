@@ -49,6 +49,8 @@ export class Exchange {
   contentLength = 0
   /** There was a Content-Length, if only of 0. */
   declaresLength = false
+  /** The client sends its body once it is told to continue, and has not been told yet. */
+  awaitsContinue = false
   /** All Connection fields as one list; '' where there is none. */
   connection = ''
   /** The client asked for `Connection: close`. */

@@ -51,6 +51,13 @@ export function expectBody(exchange: Exchange): void {
   if (!guarded && exchange.contentLength < 0) exchange.closeRequested = true
 }
 
+/** The body is wanted now: a client that waits to hear so is told (RFC 9110, 10.1.1). Before its answer begins. */
+export function askForBody(exchange: Exchange): void {
+  if (!exchange.awaitsContinue) return
+  exchange.awaitsContinue = false
+  gate!.continueRequest(exchange.gated)
+}
+
 /** From within the request's handler: its head, null without a gate. Where the parts of the last one are is in headMarks(). */
 export function readHead(): string | null {
   return gate === null ? null : gate.readHead()

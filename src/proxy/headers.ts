@@ -28,7 +28,7 @@ const FORWARDED = 5
 const FORWARDED_FOR = 6
 const FORWARDED_PROTO = 7
 const FORWARDED_HOST = 8
-/** Stays on this hop, is written anew, or has been answered (Expect: uWS sends 100 Continue). */
+/** Stays on this hop, is written anew, or has been answered (Expect: the client is told to continue here). */
 const DROPPED = 9
 
 /** Says who is calling (Kong's name for it). */

@@ -71,7 +71,8 @@ function writeProblem(exchange: Exchange, res: HttpResponse, rejection: Rejectio
   const challenge = rejection.status === 401 ? exchange.route!.challenge : ''
   const retry = retryAfterSeconds > 0 ? `\r\nretry-after: ${retryAfterSeconds}` : ''
   res.writeStatus(rejection.head + challenge + retry + ownLines(exchange))
-  if (rejection.closesConnection || leaving) exchange.closeRequested = true
+  // A client that waits to hear whether to send its body may do so or not: where its next request begins would be a guess.
+  if (rejection.closesConnection || leaving || exchange.awaitsContinue) exchange.closeRequested = true
   writeClose(exchange, res)
   if (!head) res.end(body, exchange.closeRequested)
   // To be told to close, uWS wants a length, and can be told of none but 0.
@@ -88,7 +89,7 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
   const res = exchange.res
   if (res === null) return
   exchange.res = null
-  if (leaving) exchange.closeRequested = true
+  if (leaving || exchange.awaitsContinue) exchange.closeRequested = true
   const bodiless = exchange.method === 'HEAD' || status === 204 || status === 304
   exchange.bytesOut = bodiless ? 0 : body.length
   res.cork(() => {

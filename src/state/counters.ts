@@ -229,7 +229,7 @@ const FALLBACKS = 7
 /** Statuses counted each by itself; any other falls to its class. */
 const STATUSES = [
   101, 200, 201, 202, 203, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411,
-  412, 413, 414, 415, 416, 422, 429, 431, 499, 500, 501, 502, 503, 504,
+  412, 413, 414, 415, 416, 417, 422, 429, 431, 499, 500, 501, 502, 503, 504,
 ]
 const CLASSES = ['1xx', '2xx', '3xx', '4xx', '5xx']
 const STATUS_LABELS = [...STATUSES.map(String), ...CLASSES, 'other']

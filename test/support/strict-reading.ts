@@ -105,7 +105,9 @@ export class StrictReading {
     if (authority !== undefined && !AUTHORITY.test(authority)) return this.stop('doubt')
     if (hidesHost([...fields.keys()])) return this.stop('doubt')
     const expect = fields.get('expect')
-    if (expect !== undefined && expect !== '100-continue') return this.stop('doubt')
+    // Whether its connection goes on behind a refusal depends on who has told it to continue, and so on how its head came.
+    if (expect !== undefined && (expect.toLowerCase() !== '100-continue' || path.startsWith('/signed')))
+      return this.stop('doubt')
     const connection = fields.get('connection')?.toLowerCase()
     if (connection !== undefined && !/^(keep-alive|close|te, close)$/.test(connection)) return this.stop('doubt')
     const body = this.readBody(fields, old, end + 4)
