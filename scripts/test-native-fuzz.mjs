@@ -26,15 +26,23 @@ if (spawnSync(compiler, ['--version']).status !== 0) {
 }
 
 const requests = [...CLASSES.flatMap((one) => one.requests), ...SERVED.map(({ request }) => request)]
-/** What stands before a request in a target's input: native/fuzz says of what it decides. */
-const PREFIXES = { framing: ['\0\0', '\x01\0', '\x08\x01\x05'], http10: ['\x01'], proxy_protocol: [] }
+const bodies = requests.map((request) => request.slice(request.indexOf('\r\n\r\n') + 4)).filter((body) => body !== '')
+/** What stands before a request, or its body, in a target's input: native/fuzz says of what it decides. */
+const PREFIXES = {
+  chunks: ['\0', '\x01'],
+  framing: ['\0\0', '\x01\0', '\x08\x01\x05'],
+  http10: ['\x01'],
+  proxy_protocol: [],
+}
 
 for (const file of readdirSync(source).filter((name) => name.endsWith('.cc'))) {
   const name = basename(file, '.cc')
   const program = join(folder, name)
   const corpus = join(folder, `${name}-corpus`)
   mkdirSync(corpus, { recursive: true })
-  const seeds = (PREFIXES[name] ?? []).flatMap((prefix) => requests.map((request) => prefix + request))
+  const seeds = (PREFIXES[name] ?? []).flatMap((prefix) =>
+    (name === 'chunks' ? bodies : requests).map((seed) => prefix + seed),
+  )
   for (const [i, seed] of seeds.entries()) {
     if (seed.length <= MOST_BYTES) writeFileSync(join(corpus, `seed-${i}`), Buffer.from(seed, 'latin1'))
   }

@@ -28,7 +28,8 @@ enum class At : uint8_t {
   kBefore, kBeforeLf,                      // empty lines before a request (RFC 9112, 2.2): left out
   kMethod, kTargetStart, kAbsolute, kTarget, kLine, kLf, kLineStart, kEndLf,  // a head
   kBody,                                   // of declared length
-  kSize, kDigits, kBlanks, kExtension, kSizeLf, kData, kDataCr, kDataLf,  // RFC 9112, 7.1
+  kSize, kDigits, kBlanks, kSizeLf, kData, kDataCr, kDataLf,  // RFC 9112, 7.1
+  kExtension, kName, kNameEnd, kValue, kToken, kQuoted, kQuotedPair, kQuotedEnd,  // … of a chunk's extensions
   kTrailer, kTrailerName, kTrailerValue, kTrailerLf, kLastLf,
 };
 
@@ -206,6 +207,40 @@ inline bool hasWideFraming(const std::string& head) {
   return false;
 }
 
+// *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ), RFC 9112, 7.1.1, from behind the first semicolon on. False: it is not.
+inline bool readExtension(At& at, unsigned char c) {
+  const bool blank = c == ' ' || c == '\t';
+  // What may follow a whole extension.
+  const auto ends = [&](At blanks) {
+    at = c == ';' ? At::kExtension : c == '\r' ? At::kSizeLf : blanks;
+    return c == ';' || c == '\r' || blank;
+  };
+  switch (at) {
+    case At::kExtension:
+      if (!blank) at = At::kName;
+      return blank || isToken(c);
+    case At::kName:
+    case At::kNameEnd:
+      if (c == '=') at = At::kValue;
+      else if (at == At::kName && isToken(c)) return true;
+      else if (at == At::kNameEnd && c == '\r') return false;
+      else return ends(At::kNameEnd);
+      return true;
+    case At::kValue:
+      if (!blank) at = c == '"' ? At::kQuoted : At::kToken;
+      return blank || c == '"' || isToken(c);
+    case At::kToken: return isToken(c) || ends(At::kBlanks);
+    case At::kQuoted:
+      if (c == '"') at = At::kQuotedEnd;
+      else if (c == '\\') at = At::kQuotedPair;
+      return !isControl(c);
+    case At::kQuotedPair:
+      at = At::kQuoted;
+      return !isControl(c);
+    default: return ends(At::kBlanks);  // kQuotedEnd
+  }
+}
+
 enum class Chunks { kMore, kDone, kBad, kClosed };
 
 // Moves *p over chunks. Their data is gathered in front of what is left, [*data, *dataEnd): many small chunks cost whoever gets them as much as
@@ -239,9 +274,9 @@ inline Chunks readChunks(Flow& flow, char** p, char* end, char** data, char** da
         if (c == ';') flow.at = At::kExtension;
         else if ((c != ' ' && c != '\t') || ++flow.extensionBytes > kExtensionBytes) return Chunks::kBad;
         break;
-      case At::kExtension:
-        if (c == '\r') flow.at = At::kSizeLf;
-        else if (isControl(c) || ++flow.extensionBytes > kExtensionBytes) return Chunks::kBad;
+      case At::kExtension: case At::kName: case At::kNameEnd: case At::kValue:
+      case At::kToken: case At::kQuoted: case At::kQuotedPair: case At::kQuotedEnd:
+        if (!readExtension(flow.at, c) || ++flow.extensionBytes > kExtensionBytes) return Chunks::kBad;
         break;
       case At::kSizeLf: {
         if (c != '\n') return Chunks::kBad;

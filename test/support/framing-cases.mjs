@@ -222,6 +222,49 @@ export const CLASSES = [
     ].map(chunked),
   },
   {
+    name: 'chunk extension against the grammar',
+    rfc: '9112, 7.1.1',
+    status: [400],
+    gate: true,
+    streams: true,
+    requests: [
+      ...[
+        ';',
+        '; ',
+        ';;',
+        ';;a',
+        ';a;',
+        ';=',
+        ';=b',
+        ';a=',
+        ';a= ',
+        ';a b',
+        ';a=b c',
+        ';a=b=c',
+        ';a,b',
+        ';a=b,c',
+        ';a/b',
+      ],
+      ...[
+        ';bad[=x',
+        ';a=[x]',
+        ';"a"',
+        ';a="',
+        ';a="b',
+        ';a="b\\"',
+        ';a="b"c',
+        ';a="b"=c',
+        ";a='b c'",
+        ';caf\xe9',
+        ';a=\xe9',
+      ],
+      ...[';a ', ';a=b ', ';a="b" ', ' ;', ' a', ';a="\x7f"', ';a="\\\x00"'],
+    ]
+      .map((extension) => `5${extension}\r\nhello\r\n0\r\n\r\n`)
+      .concat('5\r\nhello\r\n0;\r\n\r\n')
+      .map(chunked),
+  },
+  {
     name: 'trailer that is no field, or over a limit',
     rfc: '9112, 7.1.2',
     status: [400, 413, 431],
@@ -611,6 +654,12 @@ export const SERVED = [
     name: 'chunk extensions',
     rfc: '9112, 7.1.1',
     request: chunked('5;a\r\nhello\r\n1;b=c;d="e;\\"f"\r\n!\r\n0;last\r\n\r\n'),
+    body: 'hello!',
+  },
+  {
+    name: 'blanks and bytes over 127 in chunk extensions',
+    rfc: '9112, 7.1.1',
+    request: chunked('5 ; a\r\nhello\r\n1\t;b = c;d= "\xe9 \t\\\xe9" ;e\r\n!\r\n0;a=""\r\n\r\n'),
     body: 'hello!',
   },
   {
