@@ -184,7 +184,7 @@ export interface GateOptions {
   /**
    * Raised by one for each head that is refused: 0: its request line; 1: the end of a line; 2: an empty field name; 3: the value of a field
    * that decides on framing; 4: by uWebSockets.js' parser. And for each connection that had a request and is closed: 5: for nothing came;
-   * 6: as its next head came too slowly.
+   * 6: as its next head came too slowly. For each that endStuck() ends: 7: nobody read from it; 8: nobody was going to answer.
    */
   readonly tallies: Float64Array
   /** For a head, from its first byte on. Both in steps of 4 s. */
@@ -202,6 +202,11 @@ export interface Gate {
   readonly states: Int32Array
   /** With the next turn of the loop. Where the word is 3, the connection is closed then, or once the answer is out. */
   resume(state: number): void
+  /**
+   * From a timer: looks at some of the connections, and ends those on which nothing would ever happen again, once it has seen them so twice.
+   * `owned`, as long as `states`: not 0 for connections with a request that a deadline runs for. Returns how many it has ended.
+   */
+  endStuck(owned: Uint8Array): number
   /**
    * Connections of this app pass the gate. `descriptor` is what app.getDescriptor() returns; before the app has connections.
    * `relayed`: they are the acceptor's, which puts a PROXY header before each request; in cleartext alone.
@@ -235,6 +240,7 @@ interface Addon extends Omit<Native, 'accept' | 'openGate'> {
     idleMs: number,
   ): { states: Int32Array; marks: Int32Array }
   resumeConnection(state: number): void
+  endStuckConnections(owned: Uint8Array): number
   guardApp(descriptor: number, tls: boolean, relayed: boolean): void
   expectBody(bytes: number, exchange: unknown): boolean
   continueRequest(state: number): void
@@ -276,6 +282,7 @@ function load(): Native | string {
       openGate,
       guardApp,
       resumeConnection,
+      endStuckConnections,
       ...rest
     } = addon
     return {
@@ -289,6 +296,7 @@ function load(): Native | string {
           continueRequest: rest.continueRequest,
           readHead: rest.readHead,
           resume: resumeConnection,
+          endStuck: endStuckConnections,
         }
       },
       accept({ fd, counts, self, onConnection, onError, door }) {

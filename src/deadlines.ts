@@ -4,6 +4,8 @@
 export interface Deadline {
   /** On the segment's clock; Infinity for none. May be moved at any time. */
   deadlineUs: number
+  /** The client's connection whose request this ends, as the gate knows it (Exchange.gated). */
+  readonly connection: number
   /** Position in the list, owned by Deadlines; -1 while it is not in it. */
   slot: number
   expire(): void
@@ -34,6 +36,11 @@ export class Deadlines {
       last.slot = entry.slot
     }
     entry.slot = -1
+  }
+
+  /** Marks the connections whose requests have a deadline. */
+  mark(connections: Uint8Array, value: number): void {
+    for (const { connection } of this.entries) if (connection > 0) connections[connection] = value
   }
 
   get size(): number {

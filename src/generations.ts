@@ -6,7 +6,7 @@ import type { Consumer, RouteTable } from './config/compile.js'
 import type { Settings } from './config/settings.js'
 import { Deadlines } from './deadlines.js'
 import { isTrusted } from './ingress/client-address.js'
-import { guard, openGate } from './ingress/gate.js'
+import { guard, openGate, watchConnections } from './ingress/gate.js'
 import { type Peer, Peers } from './ingress/peers.js'
 import { TlsApps } from './ingress/tls.js'
 import { uWS } from './ingress/uws.js'
@@ -92,6 +92,12 @@ export function createWorker(parts: WorkerParts): Worker {
   const gateProblem = openGate(counters.gate, settings)
   if (gateProblem !== '')
     log.warn({ reason: gateProblem }, 'chunked requests end their connection: no gate before the parser')
+  const watch = watchConnections(deadlines, (connections) =>
+    log.error(
+      { connections },
+      'ended connections that nobody read from or was going to answer: a fault, please report it',
+    ),
+  )
   let tlsApps = parts.certificates === null ? null : new TlsApps(parts.certificates, parts.minTlsVersion)
   const peers = new Peers(
     serve,
@@ -190,6 +196,7 @@ export function createWorker(parts: WorkerParts): Worker {
     drain,
     close(): void {
       deadlines.close()
+      clearInterval(watch)
       peers.close()
       void shared.clients.close()
       for (const { digestPool } of generations) void digestPool.close()

@@ -71,7 +71,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const { owner, settings, segment, counters, accessLog, log, deadlines } = shared
   const nowUs = (): number => segment.nowUs()
   const match = createMatcher(table)
-  const authenticator = new Authenticator(table, digestPool, settings.hmacOffloadBytes)
+  const authenticator = new Authenticator(table, digestPool, settings.hmacOffloadBytes, deadlines)
   const { clientAuth, clientName } = table.tls ?? CLEARTEXT
   const clientCertificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
   const checkAddress = createAddressCheck(table)
@@ -133,7 +133,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     if (unreadable !== null) return reject(exchange, unreadable)
     if (authenticator.takesTime(exchange)) {
       watch(exchange)
-      authenticator.verifyLater(exchange, admit)
+      authenticator.verifyLater(exchange, nowUs(), admit)
     } else admit(exchange, authenticator.verify(exchange))
   }
 

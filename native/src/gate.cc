@@ -53,20 +53,6 @@ bool feed(Gate& g, int tls, us_socket_t* s, char* data, size_t length) {
   return !g.us.isClosed(tls, s) && !g.us.isShutDown(tls, s);
 }
 
-// Looked up each time, as the buffer may be gone.
-void tally(Gate& g, Tally which) {
-  napi_handle_scope scope;
-  if (napi_open_handle_scope(g.env, &scope) != napi_ok) return;
-  napi_value value;
-  void* data = nullptr;
-  size_t n = 0;
-  if (napi_get_reference_value(g.env, g.tallies, &value) == napi_ok &&
-      napi_get_typedarray_info(g.env, value, nullptr, &n, &data, nullptr, nullptr) == napi_ok && data != nullptr && n >= kTallies) {
-    static_cast<double*>(data)[which] += 1;
-  }
-  napi_close_handle_scope(g.env, scope);
-}
-
 void enter(Gate& g, us_socket_t* s, Connection& connection) {
   if (!g.vacant.empty()) {
     connection.state = g.vacant.back();
@@ -74,11 +60,13 @@ void enter(Gate& g, us_socket_t* s, Connection& connection) {
   } else if (g.sockets.size() < kStates) {
     connection.state = static_cast<int32_t>(g.sockets.size());
     g.sockets.push_back(nullptr);
+    g.suspects.push_back(false);
   } else {
     return;
   }
   g.sockets[static_cast<size_t>(connection.state)] = s;
   g.state[connection.state] = kIdle;
+  g.suspects[static_cast<size_t>(connection.state)] = false;
 }
 
 void leave(Gate& g, us_socket_t* s, Connection& connection) {
@@ -193,6 +181,20 @@ void refuse(Gate& g, int tls, us_socket_t* s, Tally why) {
 }
 
 }  // namespace
+
+// Looked up each time, as the buffer may be gone.
+void tally(Gate& g, Tally which) {
+  napi_handle_scope scope;
+  if (napi_open_handle_scope(g.env, &scope) != napi_ok) return;
+  napi_value value;
+  void* data = nullptr;
+  size_t n = 0;
+  if (napi_get_reference_value(g.env, g.tallies, &value) == napi_ok &&
+      napi_get_typedarray_info(g.env, value, nullptr, &n, &data, nullptr, nullptr) == napi_ok && data != nullptr && n >= kTallies) {
+    static_cast<double*>(data)[which] += 1;
+  }
+  napi_close_handle_scope(g.env, scope);
+}
 
 void letGo(Gate& g, Connection& connection) {
   if (connection.exchange != nullptr) napi_delete_reference(g.env, connection.exchange);

@@ -113,6 +113,19 @@ napi_value continueRequest(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
+// endStuck(owned) -> how many connections it has ended.
+napi_value endStuckConnections(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  bool isArray = false;
+  napi_typedarray_type type = napi_int8_array;
+  size_t n = 0;
+  void* owned = nullptr;
+  napi_is_typedarray(env, args.at[0], &isArray);
+  if (isArray) napi_get_typedarray_info(env, args.at[0], &type, &n, &owned, nullptr, nullptr);
+  if (type != napi_uint8_array || n < kStates) return throwArgument(env, "owned", "a Uint8Array as long as states");
+  return integer(env, gate == nullptr ? 0 : endStuck(*gate, static_cast<uint8_t*>(owned)));
+}
+
 // guardApp(descriptor, tls, relayed): from now on the app's connections pass the gate. `relayed`: they are relay.cc's, which puts a PROXY header before
 // each head.
 napi_value guardApp(napi_env env, napi_callback_info info) {
@@ -179,6 +192,7 @@ void registerGate(napi_env env, napi_value exports) {
   setFunction(env, exports, "expectBody", expectBody);
   setFunction(env, exports, "resumeConnection", resumeConnection);
   setFunction(env, exports, "continueRequest", continueRequest);
+  setFunction(env, exports, "endStuckConnections", endStuckConnections);
   setFunction(env, exports, "readHead", readHead);
 }
 

@@ -2,6 +2,7 @@
 //
 //   gate.cc          the way of the bytes, between uSockets and uWebSockets
 //   gate_held.cc     requests that came before the answer to another was through
+//   gate_watch.cc    connections on which nothing would happen any more
 //   gate_binding.cc  what JavaScript calls
 #pragma once
 
@@ -29,7 +30,7 @@ constexpr size_t kStates = 1 << 17;  // connections of one worker that have one;
 constexpr size_t kMarks = kHeadMarks + 100 * kFieldMarks;
 
 // Positions in `tallies` (src/state/counters.ts).
-enum Tally { kRequestLine, kLineEnd, kFieldName, kFieldValue, kParser, kIdleOver, kSlowHead, kTallies };
+enum Tally { kRequestLine, kLineEnd, kFieldName, kFieldValue, kParser, kIdleOver, kSlowHead, kUnread, kUnanswered, kTallies };
 
 struct Connection {
   Flow flow;
@@ -66,6 +67,8 @@ struct Gate {
   int32_t* state = nullptr;        // by connection; [0]: whose request is being handed on, 0 once JavaScript has taken it
   size_t heldBytes = 0;                        // of all connections
   std::vector<us_socket_t*> sockets{nullptr};  // by state
+  std::vector<bool> suspects{false};           // by state: nothing would happen on it, when it was last looked at
+  size_t watchedTo = 1;                        // the state to look at next
   std::vector<int32_t> vacant;                 // states
   std::vector<int32_t> answered;               // states of those that hold something or are to end, with the next turn
   std::vector<int32_t> expired;                // … and of those whose time is over, a few a turn
@@ -104,6 +107,7 @@ inline void closeNow(Gate& g, int tls, us_socket_t* s) {
 // connection has gone, which is forgotten then, there are none.
 size_t pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t length);
 void letGo(Gate& g, Connection& connection);
+void tally(Gate& g, Tally which);
 // Ends one whose time is over, if it still is.
 void expire(Gate& g, us_socket_t* s, Connection& connection);
 // Stands between uSockets and this context. False: it has no handlers.
@@ -115,5 +119,9 @@ void resume(Gate& g, us_socket_t* s, Connection& connection);
 // `states` is one of the gate's lists. uSockets frees what is closed before the loop polls, and leaks what was closed later in a turn
 // (us_poll_free takes a handle that is closed for one that is closing).
 void withNextTurn(Gate& g, std::vector<int32_t>& states, int32_t state);
+
+// gate_watch.cc: looks at some of the connections, and ends those on which nothing would happen any more. `owned`, by state: not 0 where JavaScript has a
+// deadline for the request. From a timer. How many it has ended.
+int32_t endStuck(Gate& g, const uint8_t* owned);
 
 }  // namespace tidegate::gating

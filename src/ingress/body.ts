@@ -104,6 +104,10 @@ export class WholeBody implements Holder, Deadline {
     ;(exchange.res as HttpResponse).onData((chunk, isLast) => this.receive(chunk, isLast))
   }
 
+  get connection(): number {
+    return this.exchange.gated
+  }
+
   clientLeft(): void {
     this.release()
   }

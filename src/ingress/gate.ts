@@ -5,6 +5,7 @@
 import type { TemplatedApp } from 'uWebSockets.js'
 import { type Gate, native } from '../../native/index.js'
 import type { Settings } from '../config/settings.js'
+import type { Deadlines } from '../deadlines.js'
 import { refuseBody } from './body.js'
 import type { Exchange } from './exchange.js'
 import { NUMBERED } from './fields.js'
@@ -39,6 +40,24 @@ export function openGate(
   } catch (error) {
     return (error as Error).message
   }
+}
+
+const LOOK_MS = 1000
+
+/**
+ * Ends connections on which nothing would ever happen again (gate_watch.cc), and tells how many: any is a fault of the gateway. `deadlines` knows
+ * of all requests that are waited for. Stop it by clearing the timer.
+ */
+export function watchConnections(deadlines: Deadlines, onEnded: (connections: number) => void): NodeJS.Timeout {
+  const owned = new Uint8Array(states.length)
+  const look = (): void => {
+    if (gate === null) return
+    deadlines.mark(owned, 1)
+    const ended = gate.endStuck(owned)
+    deadlines.mark(owned, 0)
+    if (ended > 0) onEnded(ended)
+  }
+  return setInterval(look, LOOK_MS).unref()
 }
 
 export function guard(app: TemplatedApp, tls: boolean, relayed: boolean): void {

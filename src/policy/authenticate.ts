@@ -1,7 +1,8 @@
 // Who is calling? Picks, of the kinds of credentials that the route allows, the one that decides, and asks its strategy. Runs per request.
 import type { Route, RouteTable } from '../config/compile.js'
 import type { CredentialKind } from '../config/credentials.js'
-import type { Exchange } from '../ingress/exchange.js'
+import type { Deadline, Deadlines } from '../deadlines.js'
+import type { Exchange, Holder } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import { KnownByApiKey } from './api-key.js'
 import { KnownByPassword } from './basic.js'
@@ -14,11 +15,57 @@ import { SignedByXm } from './x-m.js'
 
 const noCredentials = new Rejection('unauthorized', 'no credentials')
 
+type Done = (exchange: Exchange, rejection: Rejection | null) => void
+
+/** Above what any check takes by itself, the fetching of an issuer's keys included. */
+const CHECK_US = 30e6
+const tooLate = new Rejection('overloaded', 'credentials not checked in time')
+
+/** A request whose credentials are being checked: however that goes, its client is answered. */
+class Check implements Deadline, Holder {
+  readonly deadlineUs: number
+  slot = -1
+
+  constructor(
+    private readonly exchange: Exchange,
+    private readonly deadlines: Deadlines,
+    nowUs: number,
+    private readonly done: Done,
+  ) {
+    this.deadlineUs = nowUs + CHECK_US
+    deadlines.add(this)
+    exchange.holder = this
+  }
+
+  get connection(): number {
+    return this.exchange.gated
+  }
+
+  clientLeft(): void {
+    this.deadlines.remove(this)
+  }
+
+  expire(): void {
+    this.finish(tooLate)
+  }
+
+  finish(rejection: Rejection | null): void {
+    this.deadlines.remove(this)
+    this.exchange.holder = null
+    this.done(this.exchange, rejection)
+  }
+}
+
 export class Authenticator {
   /** By Route.index, in the order of the route's `auth`. */
   private readonly routes: readonly (readonly Strategy[])[]
 
-  constructor(table: RouteTable, pool: DigestPool, offloadBytes: number) {
+  constructor(
+    table: RouteTable,
+    pool: DigestPool,
+    offloadBytes: number,
+    private readonly deadlines: Deadlines,
+  ) {
     const strategies: Record<CredentialKind, Strategy> = {
       'x-m': new SignedByXm(table, pool, offloadBytes),
       'http-signature': new SignedMessage(table, pool, offloadBytes),
@@ -61,8 +108,9 @@ export class Authenticator {
     return this.chosen(exchange)?.verify?.(exchange) ?? null
   }
 
-  verifyLater(exchange: Exchange, done: (exchange: Exchange, rejection: Rejection | null) => void): void {
-    this.chosen(exchange)!.verifyLater!(exchange, done)
+  verifyLater(exchange: Exchange, nowUs: number, done: Done): void {
+    const check = new Check(exchange, this.deadlines, nowUs, done)
+    this.chosen(exchange)!.verifyLater!(exchange, (_, rejection) => check.finish(rejection))
   }
 
   /** Undefined on routes that are open to anyone. */

@@ -16,6 +16,7 @@ import { answerWhole, cut, MOST_WHOLE_BYTES, StreamedAnswer } from './respond.js
 import { errors } from './undici.js'
 import type { Upstreams } from './upstreams.js'
 
+const answerNotTaken = new Rejection('request_timeout', 'answer not taken in time', true)
 const uploadTooSlow = new Rejection('request_timeout', 'body not received in time', true)
 
 /** What forwarding needs of the worker. */
@@ -67,6 +68,10 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     )
     exchange.holder = this
     context.deadlines.add(this)
+  }
+
+  get connection(): number {
+    return this.exchange.gated
   }
 
   begin(): void {
@@ -129,8 +134,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     if (exchange.bytesOut + chunk.length === this.length) this.upload?.drop()
     if (this.startAnswer().send(chunk)) return
     this.controller!.pause()
-    // Now it is the client who keeps us waiting.
-    this.deadlineUs = exchange.upstreamStartUs + this.service.totalTimeoutMs * 1000
+    this.waitForClient()
   }
 
   onResponseEnd(): void {
@@ -177,6 +181,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
 
   /** Whom the request waits for: the client or, while it is held back, the service; the first byte once all of it is there. */
   onProgress(): void {
+    if (this.answer?.waiting) this.waitForClient()
     if (this.headers !== null) return
     const { firstByteTimeoutMs, idleTimeoutMs } = this.service
     const waitMs = this.isUploading ? (this.upload!.paused ? idleTimeoutMs : CLIENT_SILENCE_MS) : firstByteTimeoutMs
@@ -199,6 +204,8 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     if (this.isUploading && this.headers === null && !this.upload!.paused) {
       return this.giveUp(new Error(uploadTooSlow.reason), uploadTooSlow)
     }
+    if (this.answer?.waiting && this.upload?.paused)
+      return this.giveUp(new Error(answerNotTaken.reason), answerNotTaken)
     const error = new DeadlineError(this.lateness())
     this.abort(error)
     if (!this.exchange.concluded) this.fail(upstreamFailure(error))
@@ -233,6 +240,17 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   /** From one part of the answer to the next, as long as the whole is in time. */
   private waitForMore(): void {
     this.deadlineUs = this.inTotal(this.context.nowUs(), this.service.idleTimeoutMs)
+  }
+
+  /**
+   * It is the client that keeps us waiting now. uWS cuts one that takes nothing for 10 s, but has no clock for one whose upload is held back:
+   * that one neither gets on with its body nor is it heard of when it leaves.
+   */
+  private waitForClient(): void {
+    this.deadlineUs = this.inTotal(
+      this.context.nowUs(),
+      this.upload?.paused ? CLIENT_SILENCE_MS : Number.POSITIVE_INFINITY,
+    )
   }
 
   private inTotal(fromUs: number, waitMs: number): number {

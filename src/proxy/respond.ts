@@ -246,7 +246,8 @@ export class StreamedAnswer {
   /** The part of the last chunk that uWS did not take (only with a declared length; chunked writes are buffered by uWS itself). */
   private pending: Buffer | null = null
   private pendingOffset = 0
-  private waiting = false
+  /** For the client to take what uWS has. */
+  waiting = false
 
   constructor(exchange: Exchange, phrase: string, headers: IncomingHttpHeaders, length: number, onDrain: () => void) {
     this.exchange = exchange

@@ -18,7 +18,8 @@
 //                   56 turnedAway   Float64 × 4, connections closed at the door, by reason (native/index.ts). Written by the acceptor
 //                   88 refused      Float64 × 5, heads refused before they were requests, by reason. Written by the gate, as is the next
 //                  128 expired      Float64 × 2, connections closed between requests, by reason
-//                  144 free
+//                  144 stuck        Float64 × 2, connections closed because nothing would have happened on them, by reason
+//                  160 free
 //
 //   section `counters`
 //     block         one a slot and route, slot-major, by Route.slot; the last of each stands for `no route`. Float64 each:
@@ -52,6 +53,7 @@ const MEMORY_BYTES = 6
 const TURNED_AWAY_AT = 7
 const REFUSED_AT = 11
 const EXPIRED_AT = 16
+const STUCK_AT = 18
 /** Far below 0, whatever connections it still has: kLeaving of the addon. */
 const LEAVING = 2 ** 30
 
@@ -61,6 +63,8 @@ export const TURNED_AWAY = ['slow_head', 'proxy_header', 'connections', 'address
 /** Why the gate refused heads, and closed connections between two requests, in the same way. */
 export const HEADS_REFUSED = ['request_line', 'line_end', 'field_name', 'field_value', 'parser'] as const
 export const EXPIRED = ['idle', 'slow_head'] as const
+/** Why it ended connections that the gateway had lost sight of. */
+export const STUCK = ['unread', 'unanswered'] as const
 
 function upTo(multiple: number, n: number): number {
   return Math.ceil(n / multiple) * multiple
@@ -93,6 +97,8 @@ export interface WorkerStatus {
   readonly headsRefused: Readonly<Record<(typeof HEADS_REFUSED)[number], number>>
   /** Connections closed because their next request did not come in time, by reason. */
   readonly expired: Readonly<Record<(typeof EXPIRED)[number], number>>
+  /** Connections closed because nothing would have happened on them any more, by reason. Any is a fault of the gateway. */
+  readonly stuck: Readonly<Record<(typeof STUCK)[number], number>>
 }
 
 export class WorkerTable {
@@ -189,6 +195,7 @@ export class WorkerTable {
       turnedAway: this.named(TURNED_AWAY, float + TURNED_AWAY_AT),
       headsRefused: this.named(HEADS_REFUSED, float + REFUSED_AT),
       expired: this.named(EXPIRED, float + EXPIRED_AT),
+      stuck: this.named(STUCK, float + STUCK_AT),
     }
   }
 
@@ -257,7 +264,7 @@ export class WorkerCounters {
   private readonly ints: Int32Array
   private readonly floats: Float64Array
   private readonly connections: Int32Array
-  /** What the gate counts, in the order of HEADS_REFUSED and EXPIRED. */
+  /** What the gate counts, in the order of HEADS_REFUSED, EXPIRED and STUCK. */
   readonly gate: Float64Array
   private readonly noRoute: number
   private readonly droppedBefore: number
@@ -274,7 +281,7 @@ export class WorkerCounters {
     const line = table.line(slot)
     this.ints = line.ints
     this.floats = line.floats
-    this.gate = line.floats.subarray(REFUSED_AT, EXPIRED_AT + EXPIRED.length)
+    this.gate = line.floats.subarray(REFUSED_AT, STUCK_AT + STUCK.length)
     this.connections = table.connections
     this.noRoute = routes * BLOCK
     this.droppedBefore = this.floats[LOG_DROPPED] as number

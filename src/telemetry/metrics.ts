@@ -7,6 +7,7 @@ import {
   EXPIRED,
   HEADS_REFUSED,
   type RouteTotals,
+  STUCK,
   TURNED_AWAY,
   type WorkerStatus,
 } from '../state/counters.js'
@@ -316,6 +317,12 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
     'Connections closed because their next request did not come in time, by reason.',
     EXPIRED,
     (worker) => worker.expired,
+  )
+  byReason(
+    'tidegate_connections_stuck_total',
+    'Connections closed because the gateway had lost sight of them, by reason. Any is a fault of the gateway.',
+    STUCK,
+    (worker) => worker.stuck,
   )
   byReason(
     'tidegate_heads_refused_total',

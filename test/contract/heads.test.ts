@@ -23,7 +23,7 @@ let port = 0
 const seen: { readonly theirs: Reading; readonly ours: Reading | null }[] = []
 
 beforeAll(async () => {
-  expect(openGate(new Float64Array(7), { headerTimeoutMs: 10_000, idleTimeoutMs: 10_000 })).toBe('')
+  expect(openGate(new Float64Array(9), { headerTimeoutMs: 10_000, idleTimeoutMs: 10_000 })).toBe('')
   app = uWS.App()
   guard(app, false, false)
   app.any('/*', (res, req) => {

@@ -132,9 +132,14 @@ test('an upload that nobody reads is not gathered while its client does not read
   const exchange = await flooding
   await settled(() => taken)
   expect(taken).toBeLessThan(PIECES)
+  // The gateway does not read, and so does not hear of this.
   connection.destroy()
-  // The gateway does not read, and so does not hear of that.
-  exchange.reset()
+  expect(await cleartext.access.find((line) => line.path === '/flood', 'the line')).toMatchObject({
+    status: 200,
+    code: 'request_timeout',
+    reason: 'answer not taken in time',
+  })
+  await exchange.closed()
 })
 
 test('behind uploads of HTTP/1.0, early answers among them', async (context) => {

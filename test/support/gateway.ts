@@ -255,6 +255,7 @@ export class Gateway {
     }
     for (const line of this.log.all) {
       if (line.text !== undefined) faults.push(`not a log line: ${line.text}`)
+      else if (line.msg.startsWith('ended connections that nobody')) faults.push(JSON.stringify(line))
       else if (line.level >= 60) faults.push(`fatal: ${JSON.stringify(line)}`)
       else if (line.msg === 'worker died' && !this.options.losesWorkers) faults.push(`lost a worker: ${line.reason}`)
     }
