@@ -279,12 +279,13 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
 
   private fail(failure: UpstreamFailure): void {
     const exchange = this.exchange
-    this.upload?.drop()
     if (this.answer === null) {
       this.settle(failure)
+      // The body is still there for a service that stands in, as far as none of it was taken.
       this.context.refuse(exchange, failure.rejection)
       return
     }
+    this.upload?.drop()
     exchange.code = failure.rejection.code
     exchange.reason = failure.rejection.reason
     // Concluded first: cutting calls back at once, as if the client had left.

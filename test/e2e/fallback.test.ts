@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.js'
-import { type Origin, refusingPort, startScripted } from '../support/origins.js'
+import { type Origin, refusingPort, sha256, startScripted } from '../support/origins.js'
 import { call } from '../support/raw-client.js'
 
 let origin: Origin
@@ -13,6 +13,7 @@ beforeAll(async () => {
   origin = await startScripted({
     '/other': (exchange) => exchange.answer(200, {}, 'from the stand-in'),
     '/held': (exchange) => exchange.answer(200, {}, 'from the stand-in'),
+    '/upload': async (exchange) => exchange.answer(200, {}, sha256((await exchange.body()).bytes)),
     '/own': (exchange) => exchange.answer(503, {}, 'its own words'),
   })
   const page = join(temporaryFolder(), 'sorry.html')
@@ -38,6 +39,7 @@ beforeAll(async () => {
         }),
         route('/file', { headers: { 'content-type': 'text/html' }, file: page }),
         route('/other', { service: 'well' }),
+        route('/upload', { service: 'well' }),
         route('/twice', { service: 'alsoGone' }),
         route('/own', { body: 'not this' }, 'well'),
         route('/held', { body: 'held' }, 'well'),
@@ -70,6 +72,16 @@ test('HEAD gets the head of it alone', async () => {
   expect(answer.status).toBe(203)
   expect(answer.text).toBe('')
   expect(answer.one('content-length')).toBe('6')
+})
+
+test.each([
+  ['of a length', { body: 'x'.repeat(100) }],
+  ['of a length that is held back', { body: 'x'.repeat(1_000_000) }],
+  ['in chunks', { chunks: ['x'.repeat(70_000), 'y'.repeat(70_000)] }],
+] as const)('an upload %s reaches the stand-in whole where nobody has taken any of it', async (_, parts) => {
+  const answer = await call(gateway.port, { method: 'POST', target: '/upload', ...parts })
+  const body = 'body' in parts ? parts.body : parts.chunks.join('')
+  expect([answer.status, answer.text]).toEqual([200, sha256(body)])
 })
 
 test('a body from a file, byte for byte', async () => {
