@@ -1,5 +1,6 @@
 // What a test needs besides Node: a tool, or workers that are processes. Where it is missing the test is skipped and says so; with
 // TIDEGATE_TEST_REQUIRE=all, as in CI, a missing one is a failure, so that a suite cannot go green by not running.
+import { spawnSync } from 'node:child_process'
 import { accessSync, constants, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import type { TestContext } from 'vitest'
@@ -27,6 +28,10 @@ export function requireTool(context: TestContext, name: string): void {
   const path = `${process.env.PATH ?? ''}:/usr/sbin:/sbin`
   const found = path.split(delimiter).some((folder) => folder !== '' && isExecutable(join(folder, name)))
   if (!found) missing(context, `${name} is not installed`)
+}
+
+export function requirePython(context: TestContext, python: string, module: string): void {
+  if (spawnSync(python, ['-c', `import ${module}`]).status !== 0) missing(context, `${python} has no ${module}`)
 }
 
 /** @param count of descriptors that one process may have: Node raises its own limit to the hard one */
