@@ -13,7 +13,7 @@ const LAYERS = {
   'src/state': ['native/index', 'src/outcome'],
   'src/telemetry': ['src/config', 'src/state'],
   'src/ingress': ['src/config', 'src/outcome', 'src/deadlines', 'native/index'],
-  'src/policy': ['src/config', 'src/state', 'src/ingress', 'src/outcome', 'native/index'],
+  'src/policy': ['src/config', 'src/state', 'src/ingress', 'src/outcome', 'src/deadlines', 'native/index'],
   'src/proxy': [
     'src/config',
     'src/state',
