@@ -120,7 +120,9 @@ describe.each(['cleartext', 'TLS'])('over %s', (over) => {
   )
 })
 
-test('an upload that nobody reads is not gathered while its client does not read the answer either', async () => {
+test('an upload that nobody reads is not gathered while its client does not read the answer either', async (context) => {
+  // By itself uSockets reads on from a paused connection for as long as each of its reads is full, and threads have no other way in.
+  requireAcceptor(context)
   const connection = await Connection.open(cleartext.port)
   const { socket } = connection
   socket.pause()

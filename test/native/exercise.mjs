@@ -448,7 +448,7 @@ async function gate() {
   }
   assert.throws(() => native.guardApp(0, false, false), { code: 'EINVAL' })
   const told = []
-  const tallies = new Float64Array(7)
+  const tallies = new Float64Array(9)
   for (const wrong of [undefined, new Int32Array(7), {}]) {
     assert.throws(() => native.openGate(ignore, [], wrong, 1000, 1000), TypeError)
   }
@@ -489,8 +489,10 @@ async function gate() {
     res.onAborted(() => {
       left = true
     })
+    if (req.getHeader('expect') !== '' && connection > 0) native.continueRequest(connection)
     assert.ok(native.readHead().startsWith(`${req.getCaseSensitiveMethod()} /`))
     if (bytes !== 0 && Number.isSafeInteger(bytes)) assert.equal(native.expectBody(bytes, { bytes }), true)
+    if (req.getUrl() === '/stuck') return
     res.onData((_, isLast) => {
       // Not with setImmediate: uSockets leaks what is closed behind a turn's poll.
       if (isLast) setTimeout(() => !left && res.cork(answer))
@@ -508,7 +510,7 @@ async function gate() {
   }
   const door = [5000, new Float64Array(4), () => false, false, 0, 0, new Int32Array(0), 1, false]
   const handle = native.startAccepting(fd, counts, 0, onConnection, ignore, ...door)
-  const send = (request, bytewise, port) =>
+  const send = (request, bytewise, port, forMs = 50) =>
     new Promise((resolve) => {
       const bytes = Buffer.from(request, 'latin1')
       const socket = connect({ port, host: '127.0.0.1', noDelay: true }, async () => {
@@ -517,7 +519,7 @@ async function gate() {
           await turn()
         }
         if (!bytewise) socket.write(bytes)
-        setTimeout(() => socket.destroy(), 50)
+        setTimeout(() => socket.destroy(), forMs)
       })
       socket.on('error', ignore).on('data', ignore).once('close', resolve)
     })
@@ -540,6 +542,17 @@ async function gate() {
     for (const bytewise of [false, true]) await send(bytewise ? batch.slice(0, 400) : batch, bytewise, at)
     await send(`${batch.slice(0, 53)}${'x'.repeat(300_000)}`, false, at)
   }
+  const owned = new Uint8Array(states.length)
+  const stuck = ['100-continue', '100-Continue', 'x'].map((expectation) =>
+    send(`POST /stuck HTTP/1.1\r\nHost: a\r\nExpect: ${expectation}\r\nContent-Length: 2\r\n\r\nab`, false, port, 5000),
+  )
+  while (tallies[8] < stuck.length) {
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    native.endStuckConnections(owned)
+  }
+  await Promise.all(stuck)
+  assert.throws(() => native.endStuckConnections(new Uint8Array(1)), TypeError)
+  native.continueRequest(states.length - 1)
   native.stopAccepting(handle, 0)
   assert.ok(held > 10)
   for (let i = 0; open > 0 && i < 1000; i++) await new Promise((resolve) => setTimeout(resolve, 10))
