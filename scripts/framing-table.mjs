@@ -1,6 +1,7 @@
-// Asks Tidegate, nginx and HAProxy on this machine the same doubtful requests (test/support/framing-cases.mjs), each on a connection of
-// its own with nothing in front, and prints the table of docs/framing.md; with --write it is put there. Wants `npm run build`, nginx and
-// haproxy. Ends with 1 where both of them refuse what Tidegate serves.
+// Asks Tidegate, nginx and HAProxy on this machine the same doubtful requests (test/support/framing-cases.mjs), each on
+// a connection of its own with nothing in front, and has a service give them doubtful responses (response-cases.mjs).
+// Prints the tables of docs/framing.md; with --write they are put there. Wants `npm run build`, nginx and haproxy. Ends
+// with 1 where both of them refuse what Tidegate serves.
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { connect, createServer } from 'node:net'
@@ -8,11 +9,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { CLASSES, SERVED } from '../test/support/framing-cases.mjs'
+import { PASSED, REFUSED } from '../test/support/response-cases.mjs'
 
 const CLI = fileURLToPath(new URL('../dist/src/cli.js', import.meta.url))
 const DOCUMENT = fileURLToPath(new URL('../docs/framing.md', import.meta.url))
 const SILENCE_MS = 1500
 const AT_ONCE = 16
+const RESPONSES = [...PASSED, ...REFUSED]
 
 const folder = mkdtempSync(join(tmpdir(), 'tidegate-framing-'))
 const children = []
@@ -30,8 +33,10 @@ async function startOrigin() {
       const length = Number(/\r\ncontent-length: *(\d+)/i.exec(text)?.[1] ?? 0)
       const chunked = /\r\ntransfer-encoding: *chunked/i.test(text.slice(0, end))
       if (chunked ? !/\r\n0\r\n/.test(text.slice(end)) : text.length < end + 4 + length) return
+      const number = /^GET \/responses\/(\d+) /.exec(text)?.[1]
       text = ''
-      socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+      const response = number === undefined ? 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok' : RESPONSES[number].bytes
+      socket.write(Buffer.from(response, 'latin1'))
     })
   })
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -67,8 +72,12 @@ const servers = {
   async Tidegate(origin) {
     const port = await freePort()
     const config = join(folder, 'tidegate.yaml')
-    const services = { origin: { endpoints: [`http://127.0.0.1:${origin}`] } }
-    const routes = [{ match: { path: '/' }, service: 'origin', auth: 'none' }]
+    const endpoints = [`http://127.0.0.1:${origin}`]
+    const services = { origin: { endpoints }, undici: { endpoints, client: 'undici' } }
+    const routes = [
+      { match: { path: '/' }, service: 'origin', auth: 'none' },
+      { match: { path: '/undici' }, service: 'undici', auth: 'none', stripPrefix: true },
+    ]
     writeFileSync(config, JSON.stringify({ services, routes }))
     run(process.execPath, [CLI, 'start'], {
       TIDEGATE_CONFIG: config,
@@ -113,7 +122,7 @@ function ask(port, request) {
   return new Promise((resolve) => {
     let text = ''
     const socket = connect({ port, host: '127.0.0.1', noDelay: true }).setEncoding('latin1')
-    const status = () => /^HTTP\/\d\.\d (\d{3})/m.exec(text.replace(/^HTTP\/1\.1 100 .*\r\n\r\n/, ''))?.[1]
+    const status = () => /^HTTP\/\d\.\d (\d{3})/m.exec(text.replace(/^(?:HTTP\/1\.1 1.*\r\n(?:.+\r\n)*\r\n)+/, ''))?.[1]
     const end = (what) => {
       clearTimeout(silence)
       socket.destroy()
@@ -157,6 +166,7 @@ function summary(results) {
 const origin = await startOrigin()
 const names = Object.keys(servers)
 const rows = []
+const responseRows = []
 const weaker = []
 try {
   const ports = {}
@@ -181,6 +191,13 @@ try {
       `| ${name} | ${rfc} | ${results.map((result) => (isServed(result) ? 'serves' : `**${result}**`)).join(' | ')} |`,
     )
   }
+  for (const [number, { name, rfc }] of RESPONSES.entries()) {
+    const request = (prefix) => `GET ${prefix}/responses/${number} HTTP/1.1\r\nHost: a.test\r\n\r\n`
+    const results = [await ask(ports.Tidegate, request('')), await ask(ports.Tidegate, request('/undici'))]
+    for (const server of names.slice(1)) results.push(await ask(ports[server], request('')))
+    const cells = results.map((result) => (isServed(result) ? '**passes**' : result))
+    responseRows.push(`| ${name} | ${rfc} | ${cells.join(' | ')} |`)
+  }
 } finally {
   for (const child of children) child.kill('SIGTERM')
   await Promise.all(children.map((child) => child.exitCode ?? new Promise((resolve) => child.once('exit', resolve))))
@@ -190,13 +207,20 @@ try {
 
 const head = `| refused | RFC | forms | ${names.join(' | ')} |\n|---|---|--:|---|---|---|\n`
 const table = head + rows.join('\n')
-console.log(table)
+const responseHead = '| response | RFC | Tidegate | `client: undici` | nginx | HAProxy |\n|---|---|---|---|---|---|\n'
+const responseTable = responseHead + responseRows.join('\n')
+console.log(table, '\n')
+console.log(responseTable)
 if (process.argv.includes('--write')) {
   const nginx = execFileSync('sh', ['-c', 'nginx -v 2>&1'], { encoding: 'utf8' }).trim().replace(/.*\//, '')
   const haproxy = /version ([\d.]+)/.exec(execFileSync('haproxy', ['-v'], { encoding: 'utf8' }))[1]
   const measured = `nginx ${nginx} and HAProxy ${haproxy}, both as they come, HTTP/1.1 to the service.\n\n${table}`
-  const [before, , after] = readFileSync(DOCUMENT, 'utf8').split(/(?<=<!-- table -->\n)|(?=<!-- end -->)/)
-  writeFileSync(DOCUMENT, `${before}\n${measured}\n\n${after}`)
+  const put = (document, name, text) => {
+    const [before, rest] = document.split(`<!-- ${name} -->\n`)
+    return `${before}<!-- ${name} -->\n\n${text}\n\n${rest.slice(rest.indexOf('<!-- end -->'))}`
+  }
+  const document = put(readFileSync(DOCUMENT, 'utf8'), 'table', measured)
+  writeFileSync(DOCUMENT, put(document, 'responses', responseTable))
 }
 if (weaker.length > 0) {
   console.error(

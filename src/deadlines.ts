@@ -1,13 +1,14 @@
 // One coarse timer for all deadlines of a worker. A timer per request would cost more than the request's own bookkeeping; in-flight
 // requests are few enough to be looked at one by one every tick.
+import type { Exchange } from './ingress/exchange.js'
 
 export interface Deadline {
   /** On the segment's clock; Infinity for none. May be moved at any time. */
   deadlineUs: number
-  /** The client's connection whose request this ends, as the gate knows it (Exchange.gated). */
-  readonly connection: number
   /** Position in the list, owned by Deadlines; -1 while it is not in it. */
   slot: number
+  /** Whose deadline it is; ended by an exception in expire(). */
+  readonly exchange: Exchange
   expire(): void
 }
 
@@ -40,7 +41,7 @@ export class Deadlines {
 
   /** Marks the connections whose requests have a deadline. */
   mark(connections: Uint8Array, value: number): void {
-    for (const { connection } of this.entries) if (connection > 0) connections[connection] = value
+    for (const { exchange } of this.entries) if (exchange.gated > 0) connections[exchange.gated] = value
   }
 
   get size(): number {
@@ -55,7 +56,13 @@ export class Deadlines {
     // From the end: expiring an entry removes it and puts one that was already looked at in its place.
     for (let i = this.entries.length - 1; i >= 0; i--) {
       const entry = this.entries[i]
-      if (entry !== undefined && entry.deadlineUs <= nowUs) entry.expire()
+      if (entry === undefined || entry.deadlineUs > nowUs) continue
+      try {
+        entry.expire()
+      } catch (error) {
+        this.remove(entry)
+        entry.exchange.crash(error)
+      }
     }
   }
 }

@@ -4,6 +4,7 @@
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
 import type { RouteTable } from './config/compile.js'
 import type { Settings } from './config/settings.js'
+import { createCrash } from './crash.js'
 import type { Deadlines } from './deadlines.js'
 import { accept, checkFraming } from './ingress/accept.js'
 import { checkLength, Upload, WholeBody } from './ingress/body.js'
@@ -85,6 +86,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   })
   const upstreams = new Upstreams(table, shared.health, shared.clients, settings.upstreamConnections, owner)
   const context = { upstreams, deadlines, breakers, nowUs, conclude, refuse: reject }
+  const crash = createCrash({ log, breakers, nowUs, conclude })
 
   const bodyRules = { deadlines, nowUs, minBytesPerSecond: settings.minBodyBytesPerSecond }
 
@@ -94,9 +96,30 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   // The request's way.
 
   function begin(res: HttpResponse, req: HttpRequest, peer: Peer): void {
-    const exchange = accept(res, req, nowUs())
+    const exchange = take(res, req)
+    if (exchange === null) return
+    exchange.onCrash = crash
     inFlight++
     counters.begin()
+    try {
+      pass(exchange, peer)
+    } catch (error) {
+      crash(exchange, error)
+    }
+  }
+
+  /** Null: nothing could be made of it, and the connection is gone. */
+  function take(res: HttpResponse, req: HttpRequest): Exchange | null {
+    try {
+      return accept(res, req, nowUs())
+    } catch (error) {
+      log.error({ err: error }, 'exception while a request was read')
+      res.close()
+      return null
+    }
+  }
+
+  function pass(exchange: Exchange, peer: Peer): void {
     if (peer.relayed) exchange.isHttp10 = true
     exchange.secure = shared.secure
     setAddresses(exchange, peer, table.trustedProxies)
@@ -133,8 +156,17 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     if (unreadable !== null) return reject(exchange, unreadable)
     if (authenticator.takesTime(exchange)) {
       watch(exchange)
-      authenticator.verifyLater(exchange, nowUs(), admit)
+      authenticator.verifyLater(exchange, nowUs(), admitLater)
     } else admit(exchange, authenticator.verify(exchange))
+  }
+
+  /** From a promise or a thread's answer, which may be that of several exchanges. */
+  function admitLater(exchange: Exchange, forged: Rejection | null): void {
+    try {
+      admit(exchange, forged)
+    } catch (error) {
+      crash(exchange, error)
+    }
   }
 
   function admit(exchange: Exchange, forged: Rejection | null): void {
@@ -206,17 +238,25 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     exchange.code = 'client_closed'
     exchange.reason = 'client left'
     if (exchange.bytesOut === 0) exchange.status = 499
-    exchange.holder?.clientLeft()
+    try {
+      exchange.holder?.abandon()
+    } catch (error) {
+      return crash(exchange, error)
+    }
     conclude(exchange)
   }
 
   function conclude(exchange: Exchange): void {
     if (exchange.concluded) return
     exchange.concluded = true
-    const endUs = exchange.endUs > 0 ? exchange.endUs : nowUs()
-    counters.count(exchange, endUs - exchange.startUs)
-    accessLog?.write(exchange, endUs)
     inFlight--
+    const endUs = exchange.endUs > 0 ? exchange.endUs : nowUs()
+    try {
+      counters.count(exchange, endUs - exchange.startUs)
+      accessLog?.write(exchange, endUs)
+    } catch (error) {
+      crash(exchange, error)
+    }
     if (inFlight === 0 && onIdle !== null) onIdle()
   }
 

@@ -19,8 +19,12 @@ export function checkLength(exchange: Exchange): Rejection | null {
 /** The gate has found a chunked body malformed. */
 export function refuseBody(exchange: Exchange): void {
   if (exchange.concluded) return
-  if (exchange.upload !== null) exchange.upload.refuse(malformed)
-  else if (exchange.holder instanceof WholeBody) exchange.holder.finish(malformed)
+  try {
+    if (exchange.upload !== null) exchange.upload.refuse(malformed)
+    else if (exchange.holder instanceof WholeBody) exchange.holder.finish(malformed)
+  } catch (error) {
+    exchange.crash(error)
+  }
 }
 
 /** A body that is read whole must arrive within a minute of its head, … */
@@ -83,7 +87,7 @@ class Pace {
 export class WholeBody implements Holder, Deadline {
   deadlineUs: number
   slot = -1
-  private readonly exchange: Exchange
+  readonly exchange: Exchange
   private readonly rules: BodyRules
   private readonly pace: Pace
   private readonly done: (exchange: Exchange, rejection: Rejection | null) => void
@@ -101,14 +105,16 @@ export class WholeBody implements Holder, Deadline {
     this.deadlineUs = exchange.startUs + CLIENT_SILENCE_MS * 1000
     rules.deadlines.add(this)
     exchange.holder = this
-    ;(exchange.res as HttpResponse).onData((chunk, isLast) => this.receive(chunk, isLast))
+    ;(exchange.res as HttpResponse).onData((chunk, isLast) => {
+      try {
+        this.receive(chunk, isLast)
+      } catch (error) {
+        exchange.crash(error)
+      }
+    })
   }
 
-  get connection(): number {
-    return this.exchange.gated
-  }
-
-  clientLeft(): void {
+  abandon(): void {
     this.release()
   }
 
@@ -181,7 +187,13 @@ export class Upload {
   constructor(exchange: Exchange, rules: BodyRules) {
     this.exchange = exchange
     this.pace = new Pace(exchange.startUs, rules)
-    ;(exchange.res as HttpResponse).onData((chunk, isLast) => this.receive(chunk, isLast))
+    ;(exchange.res as HttpResponse).onData((chunk, isLast) => {
+      try {
+        this.receive(chunk, isLast)
+      } catch (error) {
+        exchange.crash(error)
+      }
+    })
   }
 
   /** Events from before are told at once. */
@@ -209,9 +221,9 @@ export class Upload {
     this.events?.onRefused(rejection)
   }
 
-  /** The client left: a body that is cut short must not look complete to the upstream. */
-  cutShort(): void {
-    if (!this.complete) this.stream?.destroy(new Error('client left'))
+  /** The exchange is over early: a body that is cut short must not look complete to the upstream. */
+  cutShort(reason: Error): void {
+    if (!this.complete) this.stream?.destroy(reason)
     this.drop()
   }
 

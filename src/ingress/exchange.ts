@@ -1,5 +1,5 @@
-// The per-request record that every phase reads and writes. Data only: all fields are set in the constructor, so that every exchange
-// has one hidden class. Lives from accept to log. Runs per request.
+// The per-request record that every phase reads and writes. Data, and the way to where its exceptions end: all fields
+// are set in the constructor, so that every exchange has one hidden class. Lives from accept to log. Runs per request.
 import type { HttpResponse } from 'uWebSockets.js'
 import type { Consumer, Endpoint, LimitPolicy, Route, Service } from '../config/compile.js'
 import type { OutcomeCode } from '../outcome.js'
@@ -8,7 +8,13 @@ import type { Fields } from './fields.js'
 
 /** Whoever holds the exchange between two events: the body reader, the digest pool, the forwarding. */
 export interface Holder {
-  clientLeft(): void
+  /** The exchange ends without it: the client left, or an exception was thrown. Gives back all that it holds. */
+  abandon(): void
+}
+
+/** Before its phases have it. */
+function rethrow(_: Exchange, error: unknown): void {
+  throw error
 }
 
 export class Exchange {
@@ -90,8 +96,10 @@ export class Exchange {
 
   /** uWS tells us when the client leaves: from before anything is waited for. */
   watched = false
-  /** Told when the client leaves. */
+  /** Told when the exchange ends without it. */
   holder: Holder | null = null
+  /** The first byte of a response was given to uWS: there cannot be another one. */
+  answering = false
   /** Logged and counted; nothing may happen to it any more. */
   concluded = false
 
@@ -109,6 +117,9 @@ export class Exchange {
   /** Time from the first attempt to the upstream's last byte. */
   upstreamUs = 0
 
+  /** Of the phases that it passes (crash.ts). */
+  onCrash: (exchange: Exchange, error: unknown) => void = rethrow
+
   constructor(
     res: HttpResponse,
     startUs: number,
@@ -125,6 +136,13 @@ export class Exchange {
     this.query = query ?? ''
     this.hasQuery = query !== undefined
     this.fields = fields
+  }
+
+  /**
+   * To be called by whatever calls into JavaScript for this exchange and catches an exception: ends it. Throws nothing.
+   */
+  crash(error: unknown): void {
+    this.onCrash(this, error)
   }
 
   /** First value of a field, by its lower-case name; '' where it is missing. */

@@ -27,7 +27,7 @@ class Check implements Deadline, Holder {
   slot = -1
 
   constructor(
-    private readonly exchange: Exchange,
+    readonly exchange: Exchange,
     private readonly deadlines: Deadlines,
     nowUs: number,
     private readonly done: Done,
@@ -37,11 +37,7 @@ class Check implements Deadline, Holder {
     exchange.holder = this
   }
 
-  get connection(): number {
-    return this.exchange.gated
-  }
-
-  clientLeft(): void {
+  abandon(): void {
     this.deadlines.remove(this)
   }
 

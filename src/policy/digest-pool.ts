@@ -44,7 +44,7 @@ export class DigestPool {
         done(exchange, answer.fits ? null : unfit)
       },
       (error: Error) => {
-        if (!exchange.concluded) done(exchange, new Rejection('internal_error', `digest pool: ${error.message}`))
+        if (!exchange.concluded) exchange.crash(error)
       },
     )
   }

@@ -67,16 +67,15 @@ export class KnownByToken implements Strategy {
   verifyLater(exchange: Exchange, done: Done): void {
     if (this.checks >= MOST_CHECKS) return done(exchange, busy)
     this.checks++
-    const settle = (outcome: Consumer | Rejection): void => {
+    const settle = (outcome: Consumer | Rejection | Error): void => {
       this.checks--
       if (exchange.concluded) return
+      if (outcome instanceof Error) return exchange.crash(outcome)
       if (outcome instanceof Rejection) return done(exchange, outcome)
       exchange.consumer = outcome
       done(exchange, null)
     }
-    this.check(tokenOf(exchange.header('authorization'))).then(settle, (error: Error) =>
-      settle(new Rejection('internal_error', `token check: ${error.message}`)),
-    )
+    this.check(tokenOf(exchange.header('authorization'))).then(settle, settle)
   }
 
   private async check(token: string): Promise<Consumer | Rejection> {

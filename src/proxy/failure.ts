@@ -58,6 +58,12 @@ const certificateRefused = new Set([
   'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
 ])
 
+/** Not of the upstream's making, nor of the network's: an exception in the client that speaks to it. */
+export function isMistake(error: Error): boolean {
+  if (error instanceof TypeError || error instanceof RangeError || error instanceof ReferenceError) return true
+  return 'code' in error && error.code === 'ERR_ASSERTION'
+}
+
 /** `error` is what undici reported, or the DeadlineError it was aborted with. */
 export function upstreamFailure(error: Error): UpstreamFailure {
   const code = 'code' in error && typeof error.code === 'string' ? error.code : error.name

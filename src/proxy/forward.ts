@@ -9,7 +9,7 @@ import { CLIENT_SILENCE_MS, type Upload, type UploadEvents } from '../ingress/bo
 import type { Exchange, Holder } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import { type Breaker, OUTCOME } from './breaker.js'
-import { DeadlineError, type UpstreamFailure, upstreamFailure } from './failure.js'
+import { DeadlineError, isMistake, type UpstreamFailure, upstreamFailure } from './failure.js'
 import { upstreamFields } from './headers.js'
 import { idempotent } from './lean/pool.js'
 import { answerWhole, cut, MOST_WHOLE_BYTES, StreamedAnswer } from './respond.js'
@@ -40,14 +40,15 @@ export function forward(context: ForwardContext, exchange: Exchange): void {
 class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, UploadEvents {
   deadlineUs: number
   slot = -1
+  readonly exchange: Exchange
   private readonly context: ForwardContext
-  private readonly exchange: Exchange
   private readonly service: Service
   private readonly upload: Upload | null
   private controller: Dispatcher.DispatchController | null = null
   /** Why we gave up before undici did; it is told as soon as it hands us a controller. */
   private abortReason: Error | null = null
-  private released = false
+  /** Nothing of the endpoint's is held: there is no attempt, or it has given its place back. */
+  private released = true
 
   // The answer, while its head waits for the first chunk to leave together with it.
   private phrase = ''
@@ -70,10 +71,6 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     context.deadlines.add(this)
   }
 
-  get connection(): number {
-    return this.exchange.gated
-  }
-
   begin(): void {
     this.upload?.listen(this)
     if (!this.exchange.concluded) this.attempt()
@@ -84,24 +81,22 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     const endpoint = exchange.endpoint!
     exchange.attempts++
     this.controller = null
+    const request = {
+      method: exchange.method as Dispatcher.HttpMethod,
+      path: upstreamTarget(exchange),
+      headers: upstreamFields(exchange, endpoint.authority),
+      body: exchange.body ?? this.upload?.open() ?? null,
+      // undici closes the connection after a HEAD unless told otherwise.
+      reset: false,
+      // It would reconnect whenever a request's Host differs from the last one's.
+      servername: endpoint.serverName,
+    }
     this.released = false
-    this.context.upstreams.dispatch(
-      endpoint,
-      {
-        method: exchange.method as Dispatcher.HttpMethod,
-        path: upstreamTarget(exchange),
-        headers: upstreamFields(exchange, endpoint.authority),
-        body: exchange.body ?? this.upload?.open() ?? null,
-        // undici closes the connection after a HEAD unless told otherwise.
-        reset: false,
-        // It would reconnect whenever a request's Host differs from the last one's.
-        servername: endpoint.serverName,
-      },
-      this,
-    )
+    this.context.upstreams.dispatch(endpoint, request, this)
   }
 
-  // From undici, in this order.
+  // From the client, in this order. Whatever it calls with may come from the upstream: an exception here is not for the
+  // client to catch.
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.controller = controller
@@ -109,6 +104,38 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   }
 
   onResponseStart(_: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders, phrase = ''): void {
+    try {
+      this.takeHead(status, headers, phrase)
+    } catch (error) {
+      this.exchange.crash(error)
+    }
+  }
+
+  onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
+    try {
+      this.takeData(chunk)
+    } catch (error) {
+      this.exchange.crash(error)
+    }
+  }
+
+  onResponseEnd(): void {
+    try {
+      this.takeEnd()
+    } catch (error) {
+      this.exchange.crash(error)
+    }
+  }
+
+  onResponseError(_: Dispatcher.DispatchController, error: Error): void {
+    try {
+      this.takeError(error)
+    } catch (exception) {
+      this.exchange.crash(exception)
+    }
+  }
+
+  private takeHead(status: number, headers: IncomingHttpHeaders, phrase: string): void {
     // uWS cannot send interim answers other than 100 Continue, which it has sent itself.
     if (status < 200) return
     const exchange = this.exchange
@@ -121,7 +148,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     if (hasBody(exchange) && this.length !== 0) scheduleHead(this)
   }
 
-  onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
+  private takeData(chunk: Buffer): void {
     const exchange = this.exchange
     if (exchange.res === null) return
     if (this.answer === null && chunk.length === this.length && chunk.length <= MOST_WHOLE_BYTES) {
@@ -137,7 +164,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.waitForClient()
   }
 
-  onResponseEnd(): void {
+  private takeEnd(): void {
     this.upstreamDone = true
     const exchange = this.exchange
     if (exchange.concluded) return
@@ -151,14 +178,14 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.conclude(null)
   }
 
-  onResponseError(_: Dispatcher.DispatchController, error: Error): void {
+  private takeError(error: Error): void {
     this.releaseEndpoint()
     const exchange = this.exchange
     // Whoever aborted has decided the outcome already.
     if (exchange.concluded || this.abortReason !== null) return
     // undici misses the body that the length of a 304 speaks of; there is none to come (RFC 9110, 15.4.5).
-    if (exchange.status === 304 && error instanceof errors.ResponseContentLengthMismatchError)
-      return this.onResponseEnd()
+    if (exchange.status === 304 && error instanceof errors.ResponseContentLengthMismatchError) return this.takeEnd()
+    if (isMistake(error)) return exchange.crash(error)
     const failure = upstreamFailure(error)
     if (this.mayRetry(failure)) {
       if (this.context.upstreams.pick(exchange) === null) return this.attempt()
@@ -168,11 +195,12 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
 
   // From the client's side.
 
-  /** Aborts the upstream's work; the worker concludes the exchange. */
-  clientLeft(): void {
-    this.upload?.cutShort()
-    this.abort(new Error('client left'))
+  /** Gives all back, then aborts the upstream's work; the worker concludes the exchange. */
+  abandon(): void {
+    const reason = new Error('the exchange has ended')
     this.settle(null)
+    this.upload?.cutShort(reason)
+    this.abort(reason)
   }
 
   onRefused(rejection: Rejection): void {
@@ -298,7 +326,10 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     this.context.conclude(this.exchange)
   }
 
-  /** Gives back all this forwarding holds: its deadline, its place in the endpoint's queue, the breaker's permit. */
+  /**
+   * Gives back all this forwarding holds: its deadline, its place in the endpoint's queue, the breaker's permit. Each
+   * once, if it is called again.
+   */
   private settle(failure: UpstreamFailure | null): void {
     const exchange = this.exchange
     const nowUs = this.context.nowUs()
@@ -307,16 +338,16 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     exchange.holder = null
     this.context.deadlines.remove(this)
     this.releaseEndpoint()
-    const breaker = this.context.breakers[this.service.index]
-    if (breaker === null || breaker === undefined || exchange.breakerPermit < 0) return
-    breaker.report(exchange.breakerPermit, this.verdict(failure), nowUs)
+    const permit = exchange.breakerPermit
+    if (permit < 0) return
     exchange.breakerPermit = -1
+    this.context.breakers[this.service.index]?.report(permit, this.verdict(failure), nowUs)
   }
 
   private verdict(failure: UpstreamFailure | null): number {
     const rules = this.service.breaker!
     if (failure !== null) return failure.upstreamAtFault ? OUTCOME.failed : OUTCOME.ignored
-    if (this.exchange.code === 'client_closed') return OUTCOME.ignored
+    if (this.exchange.code === 'client_closed' || this.exchange.code === 'internal_error') return OUTCOME.ignored
     if (rules.failureStatuses.has(this.exchange.status)) return OUTCOME.failed
     return this.exchange.upstreamUs > rules.slowCallMs * 1000 ? OUTCOME.slow : OUTCOME.ok
   }
@@ -358,5 +389,11 @@ function scheduleHead(forwarding: Forwarding): void {
 function flushHeads(): void {
   const heads = waitingHeads
   waitingHeads = []
-  for (const forwarding of heads) forwarding.flushHead()
+  for (const forwarding of heads) {
+    try {
+      forwarding.flushHead()
+    } catch (error) {
+      forwarding.exchange.crash(error)
+    }
+  }
 }

@@ -19,19 +19,20 @@ export const MOST_WHOLE_BYTES = 10_000
 /** A chunk and its framing, alone in a cork. */
 const CORK_CHUNK_BYTES = 16_384 - 32
 
-const reasonPhrases = new Map<number, string>()
-
-/** `200 OK`. RFC 9112, 4: the phrase has no meaning, so the upstream's own is passed on and an empty one stays empty. */
-function statusLine(status: number, phrase: string): string {
-  const known = reasonPhrases.get(status)
-  if (known !== undefined && known.length === phrase.length + 4 && known.endsWith(phrase)) return known
-  const line = `${status} ${phrase}`
-  if (reasonPhrases.size < 600) reasonPhrases.set(status, line)
-  return line
-}
+/** Status lines in ASCII. */
+const statusLines = new Map<number, string>()
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
 const NOT_ASCII = /[^\x00-\x7f]/
+
+/** `200 OK`. RFC 9112, 4: the phrase has no meaning, so the upstream's own is passed on and an empty one stays empty. */
+function statusLine(status: number, phrase: string): string {
+  const known = statusLines.get(status)
+  if (known !== undefined && known.length === phrase.length + 4 && known.endsWith(phrase)) return known
+  const line = `${status} ${phrase}`
+  if (statusLines.size < 600 && !NOT_ASCII.test(line)) statusLines.set(status, line)
+  return line
+}
 
 /** The worker leaves: each connection ends with its next answer, whenever its request has begun. */
 let leaving = false
@@ -57,10 +58,10 @@ export function refuse(exchange: Exchange, rejection: Rejection, retryAfterSecon
   exchange.reason = rejection.reason
   const res = exchange.res
   if (res === null) return
-  exchange.res = null
   // Before it is watched an exchange is in uWS's own handler, which is a cork.
   if (exchange.watched) res.cork(() => writeProblem(exchange, res, rejection, retryAfterSeconds))
   else writeProblem(exchange, res, rejection, retryAfterSeconds)
+  exchange.res = null
   answered(exchange.gated, exchange.closeRequested)
 }
 
@@ -70,7 +71,9 @@ function writeProblem(exchange: Exchange, res: HttpResponse, rejection: Rejectio
   exchange.bytesOut = head ? 0 : body.length
   const challenge = rejection.status === 401 ? exchange.route!.challenge : ''
   const retry = retryAfterSeconds > 0 ? `\r\nretry-after: ${retryAfterSeconds}` : ''
-  res.writeStatus(rejection.head + challenge + retry + ownLines(exchange))
+  const lines = rejection.head + challenge + retry + ownLines(exchange)
+  exchange.answering = true
+  res.writeStatus(lines)
   // A client that waits to hear whether to send its body may do so or not: where its next request begins would be a guess.
   if (rejection.closesConnection || leaving || exchange.awaitsContinue) exchange.closeRequested = true
   writeClose(exchange, res)
@@ -88,12 +91,13 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
   exchange.reason = rejection.reason
   const res = exchange.res
   if (res === null) return
-  exchange.res = null
   if (leaving || exchange.awaitsContinue) exchange.closeRequested = true
   const bodiless = exchange.method === 'HEAD' || status === 204 || status === 304
   exchange.bytesOut = bodiless ? 0 : body.length
+  const lines = statusLine(status, phrase) + ownLines(exchange)
+  exchange.answering = true
   res.cork(() => {
-    res.writeStatus(statusLine(status, phrase) + ownLines(exchange))
+    res.writeStatus(lines)
     for (let i = 0; i < headers.length; i += 2) res.writeHeader(headers[i] as string, headers[i + 1] as string)
     if (bodiless) {
       if (exchange.closeRequested) res.writeHeader('connection', 'close')
@@ -102,6 +106,7 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
       writeClose(exchange, res)
       if (body.length > MOST_WHOLE_BYTES) return endInParts(exchange, res, body)
       res.end(body, exchange.closeRequested)
+      exchange.res = null
       return answered(exchange.gated, exchange.closeRequested)
     }
     complete(exchange)
@@ -113,14 +118,20 @@ function endInParts(exchange: Exchange, res: HttpResponse, body: Buffer): void {
   if (done) complete(exchange)
   if (ok) return
   res.onWritable((offset) => {
-    const [ok, done] = res.tryEnd(body.subarray(offset), body.length)
-    if (done) complete(exchange)
-    return ok
+    try {
+      const [ok, done] = res.tryEnd(body.subarray(offset), body.length)
+      if (done) complete(exchange)
+      return ok
+    } catch (error) {
+      exchange.crash(error)
+      return true
+    }
   })
 }
 
 /** An answer that left no room to tell uWS whether its connection ends. */
 function complete(exchange: Exchange): void {
+  exchange.res = null
   if (exchange.closeRequested) answeredLast(exchange.gated)
   else answered(exchange.gated, false)
 }
@@ -155,7 +166,9 @@ function linesOf(headers: Headers): string {
   let lines = headers[LINES]
   if (lines !== undefined) return lines
   lines = ''
-  const connection = headers.connection
+  // Several fields are one list (RFC 9110, 5.3), whatever Node's types say of it.
+  const options = headers.connection as string | string[] | undefined
+  const connection = Array.isArray(options) ? options.join(',') : options
   for (const name in headers) {
     if (rewritten.has(name) || isHopByHop(name, connection)) continue
     const value = headers[name]
@@ -181,12 +194,16 @@ function writeHead(
   if (leaving) exchange.closeRequested = true
   const lines = linesOf(headers)
   const isLong = lines.length + phrase.length > MOST_HEAD_BYTES
+  exchange.answering = true
   if (isLong) writeLongHead(exchange, res, phrase, lines)
   res.cork(() => {
     if (!isLong) {
-      const head = statusLine(exchange.status, phrase) + lines + ownLines(exchange)
-      // uWS encodes strings as UTF-8 while header values are bytes: clients hand them over as latin1, and they must leave as they came.
-      res.writeStatus((headers as Headers)[WIDE] ? Buffer.from(head, 'latin1') : head)
+      const line = statusLine(exchange.status, phrase)
+      const head = line + lines + ownLines(exchange)
+      const isWide = (headers as Headers)[WIDE] || statusLines.get(exchange.status) !== line
+      // uWS encodes strings as UTF-8 while phrases and values are bytes: clients hand them over as latin1, and they
+      // must leave as they came.
+      res.writeStatus(isWide ? Buffer.from(head, 'latin1') : head)
     }
     write()
   })
@@ -195,7 +212,7 @@ function writeHead(
 /** Field by field, as neither client takes a head that is longer than a cork. */
 function writeLongHead(exchange: Exchange, res: HttpResponse, phrase: string, lines: string): void {
   res.cork(() => {
-    res.writeStatus(statusLine(exchange.status, phrase))
+    res.writeStatus(Buffer.from(statusLine(exchange.status, phrase), 'latin1'))
   })
   for (const line of (lines + ownLines(exchange)).slice(2).split('\r\n')) {
     const colon = line.indexOf(': ')
@@ -215,19 +232,22 @@ export function answerWhole(
 ): void {
   const res = exchange.res
   if (res === null) return
+  try {
+    writeHead(exchange, res, phrase, headers, () => {
+      if (body !== null) {
+        isLastWrite[0] = Number(exchange.closeRequested)
+        exchange.bytesOut = body.length
+        writeClose(exchange, res)
+        res.end(body, exchange.closeRequested)
+      } else {
+        if (exchange.closeRequested) res.writeHeader('connection', 'close')
+        endWithLength(res, declaredLength)
+      }
+    })
+  } finally {
+    isLastWrite[0] = 0
+  }
   exchange.res = null
-  writeHead(exchange, res, phrase, headers, () => {
-    if (body !== null) {
-      isLastWrite[0] = Number(exchange.closeRequested)
-      exchange.bytesOut = body.length
-      writeClose(exchange, res)
-      res.end(body, exchange.closeRequested)
-    } else {
-      if (exchange.closeRequested) res.writeHeader('connection', 'close')
-      endWithLength(res, declaredLength)
-    }
-  })
-  isLastWrite[0] = 0
   if (body === null) complete(exchange)
   else answered(exchange.gated, exchange.closeRequested)
 }
@@ -256,7 +276,14 @@ export class StreamedAnswer {
     this.length = length
     this.onDrain = onDrain
     const res = exchange.res as HttpResponse
-    res.onWritable((offset) => this.drain(offset))
+    res.onWritable((offset) => {
+      try {
+        return this.drain(offset)
+      } catch (error) {
+        exchange.crash(error)
+        return true
+      }
+    })
   }
 
   /**
@@ -332,7 +359,6 @@ export class StreamedAnswer {
   }
 
   private complete(): void {
-    this.exchange.res = null
     complete(this.exchange)
   }
 

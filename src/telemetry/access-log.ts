@@ -4,7 +4,7 @@
 //
 // A line is JSON in pino's shape and ASCII alone: a character is a byte, so lengths need no counting and a write cut short cannot split
 // a character. What does not apply to an exchange (no consumer, no upstream, no code) is left out.
-import type { Consumer, Endpoint, Route } from '../config/compile.js'
+import type { Consumer, Endpoint, Route, Service } from '../config/compile.js'
 import { hidden } from '../config/parameter.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { LineWriter, type LineWriterOptions } from './line-writer.js'
@@ -94,6 +94,7 @@ export class AccessLog {
   private readonly caller = { consumer: null as Consumer | null, clientAddress: '', method: '', text: '' }
   private readonly outcome = {
     route: null as Route | null,
+    service: null as Service | null,
     endpoint: null as Endpoint | null,
     status: -1,
     code: '',
@@ -176,10 +177,12 @@ export class AccessLog {
 
   /** From the path to the numbers, the same as for the last line where it ended alike at the same place. */
   private outcomeOf(exchange: Exchange): string {
-    const { route, endpoint, status, reason, fallback, limitReported } = exchange
+    // The service that was asked last: where a fallback names one, not the route's.
+    const { route, service, endpoint, status, reason, fallback, limitReported } = exchange
     const last = this.outcome
     if (
       last.route !== route ||
+      last.service !== service ||
       last.endpoint !== endpoint ||
       last.status !== status ||
       last.reason !== reason ||
@@ -187,23 +190,22 @@ export class AccessLog {
       last.limitReported !== limitReported ||
       last.code !== exchange.code
     ) {
-      const where =
-        route === null
-          ? ''
-          : `,"route":"${jsonText(route.name, MAX_NAME)}","service":"${jsonText(route.service.name, MAX_NAME)}"`
+      const where = route === null ? '' : `,"route":"${jsonText(route.name, MAX_NAME)}"`
+      const by = service === null ? '' : `,"service":"${jsonText(service.name, MAX_NAME)}"`
       const to = endpoint === null ? '' : `,"endpoint":"${jsonText(endpoint.origin, MAX_NAME)}"`
       const code = exchange.code === '' ? '' : `,"code":"${exchange.code}"`
       const why = reason === '' ? '' : `,"reason":"${jsonText(reason, MAX_REASON)}"`
       const instead = fallback === '' ? '' : `,"fallback":"${fallback}"`
       const reported = limitReported ? ',"limitReported":true' : ''
       last.route = route
+      last.service = service
       last.endpoint = endpoint
       last.status = status
       last.code = exchange.code
       last.reason = reason
       last.fallback = fallback
       last.limitReported = limitReported
-      last.text = inOnePiece(`"${where}${to},"status":${status}${code}${why}${instead}${reported}`)
+      last.text = inOnePiece(`"${where}${by}${to},"status":${status}${code}${why}${instead}${reported}`)
     }
     return last.text
   }

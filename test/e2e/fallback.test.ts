@@ -8,6 +8,7 @@ import { call } from '../support/raw-client.js'
 
 let origin: Origin
 let gateway: Gateway
+let alsoGone: string
 
 beforeAll(async () => {
   origin = await startScripted({
@@ -16,6 +17,7 @@ beforeAll(async () => {
     '/upload': async (exchange) => exchange.answer(200, {}, sha256((await exchange.body()).bytes)),
     '/own': (exchange) => exchange.answer(503, {}, 'its own words'),
   })
+  alsoGone = `http://127.0.0.1:${await refusingPort()}`
   const page = join(temporaryFolder(), 'sorry.html')
   writeFileSync(page, Buffer.from('<p>sorry \u00e4</p>', 'utf8'))
   const route = (path: string, fallback: object, service = 'gone') => ({
@@ -28,7 +30,7 @@ beforeAll(async () => {
     config: {
       services: {
         gone: { endpoints: [`http://127.0.0.1:${await refusingPort()}`] },
-        alsoGone: { endpoints: [`http://127.0.0.1:${await refusingPort()}`] },
+        alsoGone: { endpoints: [alsoGone] },
         well: { endpoints: [origin.url], breaker: {} },
       },
       routes: [
@@ -62,7 +64,7 @@ test('a static answer: status, headers and body of the route, marked with why, a
   expect(answer.one('x-tidegate-fallback')).toBe('upstream_error')
   expect(answer.one('x-rid')).toMatch(/^[0-9a-f]{32}$/)
   const line = await gateway.logged(answer)
-  expect(line).toMatchObject({ status: 203, fallback: 'upstream_error', reason: 'ECONNREFUSED' })
+  expect(line).toMatchObject({ status: 203, service: 'gone', fallback: 'upstream_error', reason: 'ECONNREFUSED' })
   expect(line.code).toBeUndefined()
   expect(await gateway.metric('tidegate_fallbacks_total{route="/body"}')).toBe(1)
 })
@@ -95,12 +97,16 @@ test('another service: its answer, marked with why', async () => {
   expect(answer.status).toBe(200)
   expect(answer.text).toBe('from the stand-in')
   expect(answer.one('x-tidegate-fallback')).toBe('upstream_error')
+  // The line pairs that service with its endpoint; the route tells whose place it took.
+  const line = await gateway.logged(answer)
+  expect(line).toMatchObject({ route: '/other', service: 'well', endpoint: origin.url, fallback: 'upstream_error' })
 })
 
 test('another service that fails as well: a problem, and no third attempt', async () => {
   const answer = await call(gateway.port, { target: '/twice' })
   expect(answer.status).toBe(502)
   expect(answer.json()).toMatchObject({ code: 'upstream_error' })
+  expect(await gateway.logged(answer)).toMatchObject({ service: 'alsoGone', endpoint: alsoGone, attempts: 2 })
 })
 
 test('what a service answers by itself is its own affair', async () => {

@@ -10,6 +10,8 @@ export interface AnswerHead {
   /** Its body ends with the connection. */
   readonly toTheEnd: boolean
   readonly seen: string | null
+  /** Its lines, each with its CRLF. */
+  readonly text: string
 }
 
 export class AnswerStream {
@@ -64,7 +66,7 @@ export class AnswerStream {
       return false
     }
     const head = this.text.slice(0, end + 2)
-    const [, digits] = /^HTTP\/1\.1 ([1-5]\d\d) [ -~]*\r\n/.exec(head) ?? []
+    const [, digits] = /^HTTP\/1\.1 ([1-9]\d\d) [\t -~\x80-\xff]*\r\n/.exec(head) ?? []
     if (digits === undefined) return this.fault()
     this.text = this.text.slice(end + 4)
     const status = Number(digits)
@@ -78,10 +80,12 @@ export class AnswerStream {
     const length = /\r\ncontent-length: (\d+)\r\n/i.exec(head)?.[1]
     const method = this.methodOf(index)
     this.bodyBytes = Number(length ?? 0)
-    this.due = method === 'HEAD' ? '' : isChunked ? 'chunks' : this.bodyBytes > 0 ? 'bytes' : ''
+    const bodiless = method === 'HEAD' || status === 204 || status === 304
+    this.due = bodiless ? '' : isChunked ? 'chunks' : this.bodyBytes > 0 ? 'bytes' : ''
     this.mayBeBodiless = method === undefined && this.due !== ''
-    const toTheEnd = length === undefined && !isChunked && method !== 'HEAD'
-    this.onHead({ index, status, closes, toTheEnd, seen: /\r\nx-seen: ([^\r]*)\r\n/i.exec(head)?.[1] ?? null })
+    const toTheEnd = length === undefined && !isChunked && !bodiless
+    const seen = /\r\nx-seen: ([^\r]*)\r\n/i.exec(head)?.[1] ?? null
+    this.onHead({ index, status, closes, toTheEnd, seen, text: head })
     if (isChunked && length !== undefined) return this.fault()
     if (!toTheEnd) return true
     if (!closes) return this.fault()

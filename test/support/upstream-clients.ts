@@ -1,9 +1,10 @@
 // The two upstream clients, set up as forward.ts sets them up; the lean one over each of its transports.
-import { type Dispatcher, Pool } from 'undici'
+import type { Dispatcher } from 'undici'
 import { native } from '../../native/index.js'
 import { NodeTransport } from '../../src/proxy/lean/node-transport.js'
 import { LeanPool } from '../../src/proxy/lean/pool.js'
 import { type Transport, transport } from '../../src/proxy/lean/transport.js'
+import { createConnector, createPool } from '../../src/proxy/undici.js'
 
 export interface ClientOptions {
   readonly connections?: number
@@ -21,13 +22,13 @@ export interface UpstreamClient {
 export const undici: UpstreamClient = {
   name: 'undici',
   create: (origin, { connections = 16, connectTimeoutMs = 2000 } = {}) =>
-    new Pool(origin, {
+    createPool(origin, {
       connections,
       pipelining: 1,
       allowH2: false,
       headersTimeout: 0,
       bodyTimeout: 0,
-      connect: { timeout: connectTimeoutMs },
+      connect: createConnector({ timeout: connectTimeoutMs }),
     }),
 }
 

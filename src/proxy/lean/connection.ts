@@ -87,8 +87,16 @@ export class LeanConnection implements ResponseSink, Carrier, Listener {
   }
 
   flush(): void {
+    if (this.unwritten === 0 || this.closed) return
+    try {
+      this.writeAll()
+    } catch (error) {
+      this.lose(error as Error)
+    }
+  }
+
+  private writeAll(): void {
     const { unwritten } = this
-    if (unwritten === 0 || this.closed) return
     const from = this.inFlight.length - unwritten
     const first = this.inFlight[from]!
     this.unwritten = 0

@@ -1,7 +1,7 @@
 // A response's head, from text to fields. As strict as llhttp, and where RFC 9112 lets a recipient choose, on the side of refusing. Pure;
 // runs per response.
 import type { IncomingHttpHeaders } from 'node:http'
-import { errors } from '../undici.js'
+import { parserError } from '../undici.js'
 
 export interface ResponseHead {
   readonly status: number
@@ -28,10 +28,6 @@ const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 /** RFC 9110, 5.5: control characters other than HTAB. CR and LF are lineEnd's. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
 const FORBIDDEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]/
-
-export function parserError(message: string, code: string): Error {
-  return Object.assign(new errors.HTTPParserError(message), { code: `HPE_${code}` })
-}
 
 function lowerCaseName(name: string): string {
   const known = names.get(name)
@@ -92,26 +88,41 @@ export function parseHead(text: string): ResponseHead {
   const phrase = end === 12 ? '' : text.substring(13, end)
   const headers = parseFields(text, end + 2)
 
-  const declared = headers['content-length']
+  const length = contentLength(headers)
   const coding = headers['transfer-encoding']
   if (coding !== undefined) {
-    if (declared !== undefined) throw parserError('Transfer-Encoding and Content-Length', 'UNEXPECTED_CONTENT_LENGTH')
+    if (length >= 0) throw parserError('Transfer-Encoding and Content-Length', 'UNEXPECTED_CONTENT_LENGTH')
     // RFC 9112, 6.1: another coding cannot be passed on as if it were none, and HTTP/1.0 has none at all.
-    if (minor === 0 || coding.toLowerCase() !== 'chunked')
+    // Several fields are a list of codings.
+    if (minor === 0 || String(coding).toLowerCase() !== 'chunked')
       throw parserError('unknown transfer coding', 'INVALID_TRANSFER_ENCODING')
-  }
-  if (declared !== undefined && (typeof declared !== 'string' || !/^[0-9]{1,15}$/.test(declared))) {
-    throw parserError('invalid Content-Length', 'INVALID_CONTENT_LENGTH')
   }
   return {
     status,
     phrase,
     headers,
-    length: declared === undefined ? -1 : Number(declared),
+    length,
     chunked: coding !== undefined,
     persistent: isPersistent(headers.connection, minor),
     keepAliveMs: headers['keep-alive'] === undefined ? -1 : hintMs(String(headers['keep-alive'])),
   }
+}
+
+/**
+ * -1 without one. RFC 9110, 8.6: equal ones, as several fields or as a list, count as one, and are passed on as one.
+ */
+function contentLength(headers: IncomingHttpHeaders): number {
+  const declared = headers['content-length'] as string | string[] | undefined
+  if (declared === undefined) return -1
+  let value = String(declared)
+  if (value.includes(',')) {
+    const values = value.split(',').map((one) => one.trim())
+    if (values.some((one) => one !== values[0])) throw parserError('several Content-Lengths', 'INVALID_CONTENT_LENGTH')
+    value = values[0]!
+    headers['content-length'] = value
+  }
+  if (!/^[0-9]{1,15}$/.test(value)) throw parserError('invalid Content-Length', 'INVALID_CONTENT_LENGTH')
+  return Number(value)
 }
 
 /** NaN where there is none: no comparison holds. */

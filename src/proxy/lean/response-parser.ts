@@ -1,14 +1,15 @@
 // HTTP/1.1 responses from the bytes of one connection, in any split (RFC 9112, 4 to 7). Knows nothing of sockets and requests; fuzzed
 // against undici. Runs per read.
 //
-//   HEAD ─┬─ no body ────────────────────────────────┐
+//   HEAD ─┬─ EMPTY_LF ─ HEAD (an empty line before it)
+//         ├─ no body ────────────────────────────────┐
 //         ├─ LENGTH ─────────────────────────────────┤
 //         ├─ CLOSE (until the connection ends)       ├─ END ─ HEAD …
 //         └─ SIZE ─ EXTENSION ─ SIZE_LF ─┬─ TRAILERS ┘
 //             └─ DATA_LF ─ DATA_CR ─ DATA ┘
 import type { IncomingHttpHeaders } from 'node:http'
-import { errors } from '../undici.js'
-import { type HeadMemo, parseHead, parserError, type ResponseHead } from './response-head.js'
+import { errors, parserError } from '../undici.js'
+import { type HeadMemo, parseHead, type ResponseHead } from './response-head.js'
 
 declare global {
   interface Buffer {
@@ -41,6 +42,7 @@ const DATA_CR = 7
 const DATA_LF = 8
 const TRAILERS = 9
 const END = 10
+const EMPTY_LF = 11
 
 /** Read as text at once in search of a head's end; longer heads are read again. */
 const WINDOW = 2048
@@ -133,6 +135,12 @@ export class ResponseParser {
   private readHead(bytes: Buffer, at: number, end: number): number {
     if (!this.sink.expects()) throw new errors.SocketError('bytes without a request')
     const before = this.partial.length
+    if (before === 0 && bytes[at] === 0x0d) {
+      // RFC 9112, 2.2 grants empty lines before a request line. Some upstreams send one behind a 100 or a body: nginx
+      // and HAProxy let it be.
+      this.state = EMPTY_LF
+      return at + 1
+    }
     let text = bytes.latin1Slice(at, Math.min(end, at + WINDOW))
     if (before > 0) text = this.partial + text
     let stop = text.indexOf('\r\n\r\n', Math.max(0, before - 3))
@@ -228,6 +236,11 @@ export class ResponseParser {
   }
 
   private readDelimiter(byte: number, at: number): number {
+    if (this.state === EMPTY_LF) {
+      if (byte !== 0x0a) throw parserError('bare CR', 'CR_EXPECTED')
+      this.state = HEAD
+      return at + 1
+    }
     if (byte !== (this.state === DATA_CR ? 0x0d : 0x0a)) throw parserError('CRLF expected around a chunk', 'STRICT')
     if (this.state === DATA_CR) this.state = DATA_LF
     else if (this.state === DATA_LF) this.beginChunk()

@@ -15,7 +15,13 @@ export class Upload {
   private readonly wire: Wire
   private readonly request: LeanRequest
   private readonly body: Readable
-  private readonly onData = (chunk: Buffer): void => this.send(chunk)
+  private readonly onData = (chunk: Buffer): void => {
+    try {
+      this.send(chunk)
+    } catch (error) {
+      this.request.abort(error as Error)
+    }
+  }
   private readonly onEnd = (): void => this.end()
   private readonly onError = (error: Error): void => this.request.abort(error)
   private readonly onClose = (): void => this.request.abort(new errors.RequestAbortedError())

@@ -40,7 +40,7 @@ const handlers: Record<string, (exchange: Exchange, res: HttpResponse) => void> 
   '/owned': (exchange) =>
     deadlines.add({
       deadlineUs: Number.POSITIVE_INFINITY,
-      connection: exchange.gated,
+      exchange,
       slot: -1,
       expire: () => {},
     }),

@@ -32,7 +32,7 @@ function exchange(fields: Partial<Exchange> = {}, path = '/hello', query = '', m
   const rid = '0123456789abcdef0123456789abcdef'
   return Object.assign(
     new Exchange(NO_RESPONSE, START_US, method, path, query, Fields.of(headers)),
-    { rid, status: 200 },
+    { rid, status: 200, service: fields.route?.service ?? null },
     fields,
   )
 }
