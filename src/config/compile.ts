@@ -3,7 +3,7 @@
 import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { compileHttpSignature } from './http-signature.js'
-import { canonicalHost } from './patterns.js'
+import { bytesOf, canonicalHost } from './patterns.js'
 import { NO_TIMEOUT } from './quantities.js'
 import { patternOf } from './references.js'
 import type {
@@ -232,7 +232,7 @@ function compileMatch(route: RouteConfig): RouteMatch {
     hosts: (host ?? []).map(canonicalHost),
     path: patternOf(route),
     methods: methods === undefined ? null : new Set(methods),
-    headers: Object.entries(headers ?? {}),
+    headers: Object.entries(headers ?? {}).map(([name, value]) => [name, bytesOf(value)] as const),
     priority: route.priority,
   }
 }

@@ -141,7 +141,7 @@ export interface RouteMatch {
   readonly path: PathPattern
   /** Upper case; null lets all through. */
   readonly methods: ReadonlySet<string> | null
-  /** Names in lower case and the values they must have. */
+  /** Names in lower case and the values they must have, a character a byte. */
   readonly headers: readonly (readonly [name: string, value: string])[]
   readonly priority: number
 }
