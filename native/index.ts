@@ -194,7 +194,7 @@ export interface GateOptions {
   readonly idleTimeoutMs: number
   /** Most bytes of a head. */
   readonly maxHeaderBytes: number
-  /** The gate's own responses, whole but for a Date: 0: bad request; 1: too slow; 2: the target is too long; 3: the head is; 4: another version. */
+  /** The gate's own responses, whole but for a Date: 0: bad request; 1: too slow; 2: the target is too long; 3: the head is; 4: the method is; 5: another version. */
   readonly refusals: readonly string[]
 }
 

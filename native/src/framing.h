@@ -328,8 +328,8 @@ Chunks passChunks(Sink& sink, Flow& flow, char** p, char* end) {
 }
 
 // kHeld: what is left is not to be handed on before the sink has answered what was. kBad…: what is wrong with a head, or a chunked body.
-// kLong…: the request line alone is over the limit, or the head is. What has come of a head that is refused is in flow.head.
-enum class Passed { kOpen, kClosed, kHeld, kBadLine, kBadLineEnd, kBadFieldName, kLongLine, kLongHead, kBadBody };
+// kLong…: what is over the limit, or brings the head over it. What has come of a head that is refused is in flow.head.
+enum class Passed { kOpen, kClosed, kHeld, kBadLine, kBadLineEnd, kBadFieldName, kLongMethod, kLongTarget, kLongHead, kBadBody };
 
 inline Passed faultAt(At at) {
   switch (at) {
@@ -339,10 +339,10 @@ inline Passed faultAt(At at) {
   }
 }
 
-// Of a head over the limit: whether its first line has no end within it (RFC 9112, 3).
+// Of a head over the limit: what has no end within it (RFC 9112, 3).
 inline Passed tooLong(const Flow& flow, size_t mostHeadBytes) {
-  const size_t lineEnd = flow.head.find('\r', flow.announcedBytes);
-  return lineEnd == std::string::npos || lineEnd - flow.announcedBytes > mostHeadBytes ? Passed::kLongLine : Passed::kLongHead;
+  const auto endsWithin = [&](char c) { return flow.head.find(c, flow.announcedBytes) <= flow.announcedBytes + mostHeadBytes; };
+  return endsWithin('\r') ? Passed::kLongHead : endsWithin(' ') ? Passed::kLongTarget : Passed::kLongMethod;
 }
 
 // Moves p over bytes that have come. A sink takes what is handed on, each call false where that has ended the connection, and then `flow` is not

@@ -242,7 +242,8 @@ size_t pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t 
     case Passed::kBadLine: refuse(g, s, connection, kRequestLine); break;
     case Passed::kBadLineEnd: refuse(g, s, connection, kLineEnd); break;
     case Passed::kBadFieldName: refuse(g, s, connection, kFieldName); break;
-    case Passed::kLongLine: refuse(g, s, connection, kSize, kTargetTooLong); break;
+    case Passed::kLongMethod: refuse(g, s, connection, kSize, kNoSuchMethod); break;
+    case Passed::kLongTarget: refuse(g, s, connection, kSize, kTargetTooLong); break;
     case Passed::kLongHead: refuse(g, s, connection, kSize, kHeadTooLarge); break;
     case Passed::kBadBody: tellBadBody(g, tls, s, connection); break;
   }

@@ -33,7 +33,7 @@ constexpr size_t kMarks = kHeadMarks + 98 * kFieldMarks;
 enum Tally { kRequestLine, kLineEnd, kFieldName, kFieldValue, kHost, kBodyLength, kSize, kParser, kIdleOver, kSlowHead, kUnread, kUnanswered, kTallies };
 
 // Positions in `refusals`, the responses of the gate itself (src/ingress/gate.ts).
-enum Refusal { kBadRequest, kTooSlow, kTargetTooLong, kHeadTooLarge, kOtherVersion, kRefusals };
+enum Refusal { kBadRequest, kTooSlow, kTargetTooLong, kHeadTooLarge, kNoSuchMethod, kOtherVersion, kRefusals };
 
 struct Connection {
   Flow flow;

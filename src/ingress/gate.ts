@@ -32,6 +32,7 @@ const REFUSALS = [
   'request_timeout',
   'uri_too_long',
   'headers_too_large',
+  'not_implemented',
   'version_not_supported',
 ] as const
 

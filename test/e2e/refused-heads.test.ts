@@ -25,6 +25,7 @@ const CODES: Readonly<Record<number, string>> = {
   400: 'bad_request',
   414: 'uri_too_long',
   431: 'headers_too_large',
+  501: 'not_implemented',
   505: 'version_not_supported',
 }
 
@@ -51,6 +52,7 @@ test.each([
   ['size', 431, `GET /${'y'.repeat(16_360)} HTTP/1.1\r\nHost: a\r\n\r\n`],
   ['size', 414, `GET /${'y'.repeat(16_384)} HTTP/1.1\r\nHost: a\r\n\r\n`],
   ['size', 414, `GET /${'y'.repeat(40_000)}`],
+  ['size', 501, 'y'.repeat(40_000)],
   ['size', 414, `HEAD http://a/${'y'.repeat(40_000)} HTTP/1.1\r\nHost: a\r\n\r\n`],
 ])('%s: %i is counted once', async (reason, status, head) => {
   const before = await counted(reason)

@@ -13,8 +13,8 @@ import { answered, guard, openGate, watchConnections } from '../../../src/ingres
 import { uWS } from '../../../src/ingress/uws.js'
 
 /** As the gate counts them. */
-const UNREAD = 7
-const UNANSWERED = 8
+const UNREAD = 10
+const UNANSWERED = 11
 const LARGE = Buffer.alloc(16 << 20, 'x')
 
 const tallies = new Float64Array(12)
