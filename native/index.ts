@@ -182,15 +182,20 @@ export interface GateOptions {
   /** Of fields: one of them has its position, plus 1, in `marks`. */
   readonly names: readonly string[]
   /**
-   * Raised by one for each head that is refused: 0: its request line; 1: the end of a line; 2: an empty field name; 3: the value of a field
-   * that decides on framing; 4: by uWebSockets.js' parser. And for each connection that had a request and is closed: 5: for nothing came;
-   * 6: as its next head came too slowly. For each that endStuck() ends: 7: nobody read from it; 8: nobody was going to answer.
+   * Raised by one for each head that is refused: 0: its request line; 1: the end of a line; 2: the name of a field; 3: the value of one; 4: not one
+   * Host; 5: a length together with chunks; 6: too long, or too many fields; 7: by uWebSockets.js' parser. And for each connection that had a
+   * request and is closed: 8: for nothing came; 9: as its next head came too slowly. For each that endStuck() ends: 10: nobody read from it;
+   * 11: nobody was going to answer.
    */
   readonly tallies: Float64Array
   /** For a head, from its first byte on. Both in steps of 4 s. */
   readonly headTimeoutMs: number
   /** From an answer to the next head; less than 10 s is 10 s. */
   readonly idleTimeoutMs: number
+  /** Most bytes of a head. */
+  readonly maxHeaderBytes: number
+  /** The gate's own responses, whole but for a Date: 0: bad request; 1: too slow; 2: the target is too long; 3: the head is; 4: the method is; 5: another version. */
+  readonly refusals: readonly string[]
 }
 
 export interface Gate {
@@ -223,8 +228,8 @@ export interface Gate {
    */
   continueRequest(state: number): void
   /**
-   * From within a request's handler: its head, a character a byte, names in lower case; null where it did not come through the gate. Where
-   * its parts are is then in `marks`, until the next call.
+   * From within a request's handler: its head, a character a byte, names in lower case, and behind it the authority of a target in
+   * absolute-form; null where it did not come through the gate. Where its parts are is then in `marks`, until the handler returns.
    */
   readHead(): string | null
   /** As native/src/head_marks.h lays them out. A field whose name is among `names` has its position there, plus 1. */
@@ -238,6 +243,8 @@ interface Addon extends Omit<Native, 'accept' | 'openGate'> {
     tallies: Float64Array,
     headMs: number,
     idleMs: number,
+    mostHeadBytes: number,
+    refusals: readonly string[],
   ): { states: Int32Array; marks: Int32Array }
   resumeConnection(state: number): void
   endStuckConnections(owned: Uint8Array): number
@@ -287,8 +294,9 @@ function load(): Native | string {
     } = addon
     return {
       ...rest,
-      openGate({ onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs }) {
-        const memory = openGate(onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs)
+      openGate({ onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs, maxHeaderBytes, refusals }) {
+        const times = [headTimeoutMs, idleTimeoutMs] as const
+        const memory = openGate(onBadBody, names, tallies, ...times, maxHeaderBytes, refusals)
         return {
           ...memory,
           guard: guardApp,

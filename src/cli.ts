@@ -61,7 +61,11 @@ program
   .argument('[file]', 'configuration, YAML or JSON')
   .action(async (file: string | undefined) => {
     const { describeConfig } = await import('./listings.js')
-    print(describeConfig(loadOrExplain(file)))
+    const { spellingWarnings } = await import('./spellings.js')
+    const loaded = loadOrExplain(file)
+    print(describeConfig(loaded))
+    for (const warning of spellingWarnings(loaded))
+      process.stderr.write(`${paint(process.stderr, 33, 'warning:')} ${warning}\n`)
   })
 
 program

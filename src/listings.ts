@@ -46,12 +46,12 @@ function hostClass(host: string): number {
 }
 
 function rowOf(route: Route, host: string): Row {
-  const { path, methods, headers, priority } = route.match
+  const { path, caseInsensitive, slashIgnored, methods, headers, priority } = route.match
   const groups = route.allowGroups.map((group) => `${GROUP}${group}`)
   const allowed = route.allow === null ? 'any consumer' : [...route.allow, ...groups].join(',')
   return {
     host,
-    path: path.exact ? `=${path.text}` : path.text,
+    path: `${path.exact ? '=' : ''}${path.text}${slashIgnored ? '[/]' : ''}${caseInsensitive ? ' (any case)' : ''}`,
     methods: methods === null ? '*' : [...methods].join(','),
     headers: headers.map(([name, value]) => `${name}: ${value}`).join(', '),
     priority,
@@ -64,7 +64,7 @@ function rowOf(route: Route, host: string): Row {
 
 const COLUMNS = ['host', 'path', 'methods', 'headers', 'priority', 'name', 'service', 'auth', 'limits'] as const
 
-/** Aligned columns; those that say nothing for any route are left out. `=` before a path: the whole of it. */
+/** Aligned columns; those that say nothing for any route are left out. `=` before a path: the whole of it; `[/]` behind it: with a slash or not. */
 export function listRoutes(loaded: Loaded, emphasise: (text: string) => string): string {
   const rows = rowsOf(loaded)
   const silent = (column: keyof Row, value: string): boolean => rows.every((row) => String(row[column]) === value)

@@ -9,17 +9,20 @@ export const OUTCOMES = {
   no_route: { status: 404, title: 'Not Found' },
   request_timeout: { status: 408, title: 'Request Timeout' },
   body_too_large: { status: 413, title: 'Content Too Large' },
+  uri_too_long: { status: 414, title: 'URI Too Long' },
   expectation_failed: { status: 417, title: 'Expectation Failed' },
   rate_limited: { status: 429, title: 'Too Many Requests' },
   headers_too_large: { status: 431, title: 'Request Header Fields Too Large' },
   client_closed: { status: 499, title: 'Client Closed Request' },
   internal_error: { status: 500, title: 'Internal Server Error' },
+  not_implemented: { status: 501, title: 'Not Implemented' },
   upstream_error: { status: 502, title: 'Bad Gateway' },
   breaker_open: { status: 503, title: 'Service Unavailable' },
   no_endpoint: { status: 503, title: 'Service Unavailable' },
   keys_unavailable: { status: 503, title: 'Service Unavailable' },
   overloaded: { status: 503, title: 'Service Unavailable' },
   upstream_timeout: { status: 504, title: 'Gateway Timeout' },
+  version_not_supported: { status: 505, title: 'HTTP Version Not Supported' },
 } as const satisfies Record<string, { status: number; title: string }>
 
 export type OutcomeCode = keyof typeof OUTCOMES

@@ -41,7 +41,7 @@ export function messageFields(
   ]
   const base = signatureBase({ ...request, headers }, scheme, input)
   if (base instanceof Rejection) throw new ConfigError([base.reason])
-  const signature = serializeDictionary({ sig1: [signs(Buffer.from(base)), new Map()] })
+  const signature = serializeDictionary({ sig1: [signs(Buffer.from(base, 'latin1')), new Map()] })
   const fields = [`Signature-Input: ${serializeDictionary({ sig1: input })}`, `Signature: ${signature}`]
   return digest === null ? fields : [`Content-Digest: ${digest}`, ...fields]
 }

@@ -37,6 +37,7 @@ import type { Logger } from './telemetry/log.js'
 import { newRid, validRid } from './telemetry/trace.js'
 
 const noRoute = new Rejection('no_route', 'no route')
+const noTrace = new Rejection('not_implemented', 'TRACE is served by routes that name it')
 const CLEARTEXT = { clientAuth: 'none', clientName: 'cn' } as const
 const breakerOpen = new Rejection('breaker_open', 'breaker open')
 
@@ -143,7 +144,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     if (found === null) return noRoute
     exchange.route = found
     exchange.service = found.service
-    return null
+    // It shows a request's fields, credentials among them, to whoever can have it sent (RFC 9110, 9.3.8).
+    return exchange.method === 'TRACE' && found.match.methods === null ? noTrace : null
   }
 
   function setRequestId(exchange: Exchange): void {

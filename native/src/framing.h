@@ -2,13 +2,11 @@
 // sink gets the bytes. gate.cc puts it before uWebSockets.js' parser and says what that one takes or waits on for ever; fuzzed in
 // native/fuzz.
 //
-//           ┌─ head ──► as it is, up to its CRLFCRLF ──► sink.feedHead, which says what follows: a length, or chunks
+//           ┌─ head ──► whole, up to its CRLFCRLF ──► sink.feedHead, which says what follows: a length, or chunks
 //   bytes ──┼─ body ──► as it is, as many bytes as were declared
 //           └─ chunks ► written anew: `size CRLF data CRLF`, all that came at once as one, without extensions and trailers. The last one goes in
 //                       when all is well
 #pragma once
-
-#include <strings.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -37,14 +35,16 @@ struct Flow {
   At at = At::kBefore;
   char tail[9] = {'-', '-', '-', '-', '-', '-', '-', '-', '-'};  // the end of what has come of target and version
   bool blank = false;          // there was one before that
-  std::string absolute;        // scheme and authority of a target in absolute-form, until they are handed on as a field
-  std::string head;            // what has been handed on of a head, where it comes in pieces
+  std::string absolute;        // scheme and authority of a target in absolute-form, which are not in the head that is handed on
+  std::string head;            // what has come of a head in earlier pieces, behind its PROXY header
   bool first = true;           // no chunk has been handed on yet
   uint64_t bytes = 0;          // of the body or the chunk, still to come
   size_t announcedBytes = 0;   // of a PROXY header, in all
   size_t extensionBytes = 0;
   size_t trailerBytes = 0;
 };
+
+constexpr size_t kSlack = 32;  // before and behind a head, for a sink that writes there
 
 inline bool isControl(unsigned char c) { return (c < 0x20 && c != '\t') || c == 0x7f; }
 
@@ -58,17 +58,16 @@ inline int hexDigit(unsigned char c) {
   return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-// kInsert: what is before *p is handed on, then the text.
-enum class Head { kIncomplete, kComplete, kBad, kInsert };
+// kCut: of what has come, the bytes up to `kept.after` are the head's, then the text in place of those up to *p.
+enum class Head { kIncomplete, kComplete, kBad, kCut };
 
-struct Insertion {
+struct Kept {
   char* after;
-  std::string text;
+  const char* text;
 };
 
 inline constexpr const char* kSchemes[2] = {"http://", "https://"};
 constexpr size_t kAuthorityBytes = 262;  // a name of 255, a colon, a port
-constexpr size_t kInsertionBytes = kAuthorityBytes + 32;
 
 // Whether a byte is below `least`. Without a branch, so that the compiler looks at many at once.
 inline bool hasBelow(const char* from, const char* to, unsigned char least) {
@@ -92,7 +91,7 @@ inline void keepTail(Flow& flow, const char* from, const char* to) {
 }
 
 // Moves *p over the head; *start is where what is handed on begins.
-inline Head passHead(Flow& flow, int tls, bool relayed, char** p, char** start, char* end, Insertion* insertion) {
+inline Head passHead(Flow& flow, int tls, bool relayed, char** p, char** start, char* end, Kept* kept) {
   char* target = *p;  // where that begins, in this part
   while (*p < end) {
     const char c = **p;
@@ -104,8 +103,8 @@ inline Head passHead(Flow& flow, int tls, bool relayed, char** p, char** start, 
         ++*p;
         flow.bytes = 0;
         flow.at = At::kMethod;
-        *insertion = {*p, ""};
-        return Head::kInsert;
+        *kept = {*p, ""};
+        return Head::kCut;
       case At::kBefore:
         if (c == '\r' && relayed) {
           *start = *p;
@@ -133,7 +132,7 @@ inline Head passHead(Flow& flow, int tls, bool relayed, char** p, char** start, 
         flow.at = c == '/' ? At::kTarget : At::kAbsolute;
         continue;
       case At::kAbsolute: {
-        // RFC 9112, 3.2.2. uWebSockets gets the path alone, and the authority in a field that nobody else can send.
+        // RFC 9112, 3.2.2. The sink gets the path alone, and finds the rest in flow.absolute.
         const size_t schemeLength = strlen(kSchemes[tls]);
         const size_t length = flow.absolute.size();
         if (length < schemeLength) {
@@ -141,8 +140,8 @@ inline Head passHead(Flow& flow, int tls, bool relayed, char** p, char** start, 
         } else if (c == '/' || c == '?' || c == ' ') {
           if (length == schemeLength) return Head::kBad;
           flow.at = At::kTarget;
-          *insertion = {target, c == '/' ? "" : "/"};
-          return Head::kInsert;
+          *kept = {target, c == '/' ? "" : "/"};
+          return Head::kCut;
         } else if (c < '!' || c > '~' || c == '@' || length == schemeLength + kAuthorityBytes) {
           return Head::kBad;
         }
@@ -156,8 +155,11 @@ inline Head passHead(Flow& flow, int tls, bool relayed, char** p, char** start, 
         if (flow.at == At::kTarget) {
           if (hasBelow(*p, to, ' ')) return Head::kBad;
           keepTail(flow, *p, to);
+        } else if (memchr(*p, '\n', static_cast<size_t>(to - *p)) != nullptr) {
+          flow.at = At::kLf;  // that is what is wrong with it
+          return Head::kBad;
         }
-        *p = to;
+        *p = kept->after = to;
         if (cr == nullptr) return Head::kIncomplete;
         if (flow.at == At::kTarget && (flow.blank || memcmp(flow.tail, " HTTP/", 6) != 0)) return Head::kBad;
         flow.at = At::kLf;
@@ -166,15 +168,12 @@ inline Head passHead(Flow& flow, int tls, bool relayed, char** p, char** start, 
       case At::kLf:
         if (c != '\n') return Head::kBad;
         flow.at = At::kLineStart;
-        if (flow.absolute.empty()) break;
-        ++*p;
-        *insertion = {*p, "Tidegate-Target:\x7f" + flow.absolute.substr(strlen(kSchemes[tls])) + "\r\n"};
-        flow.absolute.clear();
-        return Head::kInsert;
+        break;
       case At::kLineStart:
         if (c == ':') return Head::kBad;
         flow.at = c == '\r' ? At::kEndLf : At::kLine;
-        break;
+        if (c == '\r') break;
+        continue;
       default:
         if (c != '\n') return Head::kBad;
         ++*p;
@@ -183,28 +182,8 @@ inline Head passHead(Flow& flow, int tls, bool relayed, char** p, char** start, 
     ++*p;
   }
   if (flow.at == At::kBefore || flow.at == At::kBeforeLf) *start = end;
-  insertion->after = target;
+  kept->after = flow.at == At::kAbsolute ? target : *p;
   return Head::kIncomplete;
-}
-
-inline bool isWide(const char* from, const char* to) {
-  unsigned char all = 0;
-  for (; from < to; from++) all |= static_cast<unsigned char>(*from);
-  return all >= 0x80;
-}
-
-// Whether a field that decides where the request goes or ends, or its connection, has bytes over 127.
-inline bool hasWideFraming(const std::string& head) {
-  for (size_t line = 0; line < head.size();) {
-    const size_t lf = head.find('\n', line);
-    const size_t next = lf == std::string::npos ? head.size() : lf + 1;
-    for (const char* name : {"host:", "content-length:", "transfer-encoding:", "connection:"}) {
-      const size_t length = strlen(name);
-      if (next - line >= length && strncasecmp(&head[line], name, length) == 0 && isWide(&head[line], &head[next])) return true;
-    }
-    line = next;
-  }
-  return false;
 }
 
 // *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ), RFC 9112, 7.1.1, from behind the first semicolon on. False: it is not.
@@ -349,7 +328,8 @@ Chunks passChunks(Sink& sink, Flow& flow, char** p, char* end) {
 }
 
 // kHeld: what is left is not to be handed on before the sink has answered what was. kBad…: what is wrong with a head, or a chunked body.
-enum class Passed { kOpen, kClosed, kHeld, kBadLine, kBadLineEnd, kBadFieldName, kBadFieldValue, kBadBody };
+// kLong…: what is over the limit, or brings the head over it. What has come of a head that is refused is in flow.head.
+enum class Passed { kOpen, kClosed, kHeld, kBadLine, kBadLineEnd, kBadFieldName, kLongMethod, kLongTarget, kLongHead, kBadBody };
 
 inline Passed faultAt(At at) {
   switch (at) {
@@ -359,40 +339,52 @@ inline Passed faultAt(At at) {
   }
 }
 
+// Of a head over the limit: what has no end within it (RFC 9112, 3).
+inline Passed tooLong(const Flow& flow, size_t mostHeadBytes) {
+  const auto endsWithin = [&](char c) { return flow.head.find(c, flow.announcedBytes) <= flow.announcedBytes + mostHeadBytes; };
+  return endsWithin('\r') ? Passed::kLongHead : endsWithin(' ') ? Passed::kLongTarget : Passed::kLongMethod;
+}
+
 // Moves p over bytes that have come. A sink takes what is handed on, each call false where that has ended the connection, and then `flow` is not
 // touched:
 //   feed(data, length)            lies in the bytes that have come; may change up to 32 behind it, and puts them back
-//   feedText(text, length)        what was not in them
-//   feedHeadPart(data, length)    of a head that goes on
-//   feedHead(data, length, next)  the end of a head, that begins with flow.head. `next` is for the sink to say what follows it
+//   feedText(text, length)        what was not in them, 32 bytes at most
+//   feedHead(data, length, next)  a head, behind flow.announcedBytes of a PROXY header; kSlack bytes before and behind it are the sink's to change,
+//                                 and to put back. `next` is for the sink to say what follows it
 //   isBusy()                      no further request is to be handed on now
 //   endBody()                     a chunked body was sound to its end, which comes next
 template <typename Sink>
-Passed passBytes(Sink& sink, Flow& flow, int tls, bool relayed, char*& p, char* const end) {
+Passed passBytes(Sink& sink, Flow& flow, int tls, bool relayed, size_t mostHeadBytes, char*& p, char* const end) {
   while (p < end) {
     if (flow.at == At::kBefore && sink.isBusy()) return Passed::kHeld;
     if (flow.at < At::kBody) {
-      char* start = p;  // of what is handed on
-      Insertion insertion;
-      const bool announced = relayed && (flow.at == At::kAnnounced || (flow.at == At::kBefore && *p == '\r'));  // that is no text
-      const Head head = passHead(flow, tls, relayed, &p, &start, end, &insertion);
-      if (head == Head::kBad) return faultAt(flow.at);
-      if (!announced && isWide(start, p) && hasWideFraming(flow.head + std::string(start, p))) return Passed::kBadFieldValue;
-      if (head == Head::kInsert) {
-        if (!announced) flow.head.append(start, insertion.after).append(insertion.text);
-        if (start < insertion.after && !sink.feedHeadPart(start, static_cast<size_t>(insertion.after - start))) return Passed::kClosed;
-        if (!insertion.text.empty() && !sink.feedText(insertion.text.data(), insertion.text.size())) return Passed::kClosed;
-        continue;
+      char* start = p;  // of what is the head's
+      Kept kept;
+      const Head head = passHead(flow, tls, relayed, &p, &start, end, &kept);
+      if (head == Head::kBad) {
+        flow.head.append(start, p);
+        return faultAt(flow.at);
       }
       if (head == Head::kComplete) {
+        const size_t length = flow.head.size() + static_cast<size_t>(p - start);
+        if (length > flow.announcedBytes + mostHeadBytes) {
+          flow.head.append(start, p);
+          return tooLong(flow, mostHeadBytes);
+        }
         Flow next;
-        if (!sink.feedHead(start, static_cast<size_t>(p - start), next)) return Passed::kClosed;
+        if (flow.head.empty()) {
+          if (!sink.feedHead(start, length, next)) return Passed::kClosed;
+        } else {
+          std::string whole(kSlack, '\0');
+          whole.append(flow.head).append(start, p).append(kSlack, '\0');
+          if (!sink.feedHead(&whole[kSlack], length, next)) return Passed::kClosed;
+        }
         flow = std::move(next);
         continue;
       }
-      char* const to = flow.at == At::kAbsolute ? insertion.after : p;
-      if (flow.at != At::kAnnounced) flow.head.append(start, to);
-      if (start < to && !sink.feedHeadPart(start, static_cast<size_t>(to - start))) return Passed::kClosed;
+      if (start < kept.after) flow.head.append(start, kept.after);
+      if (head == Head::kCut) flow.head.append(kept.text);
+      if (flow.head.size() > flow.announcedBytes + mostHeadBytes) return tooLong(flow, mostHeadBytes);
     } else if (flow.at == At::kBody) {
       char* const data = p;
       size_t part = static_cast<size_t>(end - p);

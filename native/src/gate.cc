@@ -1,5 +1,6 @@
-// The gate: every byte of a connection passes it before uWebSockets.js' parser sees it, decrypted where there is TLS. It reads no
-// request: framing.h finds where heads and bodies end and refuses what that parser takes or waits on for ever; the rest is handed on.
+// The gate: every byte of a connection passes it before uWebSockets.js' parser sees it, decrypted where there is TLS. It serves no
+// request: framing.h finds where heads and bodies end, head_marks.h where a head's fields are, and what that parser takes, waits on for ever
+// or answers by itself is refused; the rest is handed on, each head in one piece.
 //
 // What the parser of 20.51 does with framing in doubt (test/e2e/framing.test.ts asks for all of it):
 //   chunk sizes      takes `g`, `:` and `;` for digits, blanks and controls for an end, LF for CRLF, any two bytes for a chunk's CRLF
@@ -10,7 +11,7 @@
 //   targets that are no path are answered 505, as if it were for their version
 //   bytes over 127 at either end of a value are taken for blanks and cut off, so that `chunked\xa0` is chunked
 //
-//   on_data ──► framing.h ──► uWebSockets' on_data ──► handler ──► expectBody(length | chunked), in time for what is behind the head
+//   on_data ──► framing.h ─ head ─► head_marks.h ─► uWebSockets' on_data ─► handler ─► expectBody(length | chunked), in time for what is behind
 //
 // A request that comes while another's answer is not complete would end the connection there (both answers are lost), so what lies behind a
 // request is held (gate_held.cc) until JavaScript says that its answer is through, and the kernel has all of it: who asks on and on and reads
@@ -25,6 +26,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 #include <string>
 #include <utility>
 
@@ -33,16 +35,13 @@ namespace gating {
 namespace {
 
 // uWebSockets marks the end of what it was given with two bytes behind it and looks up to 32 further.
-static_assert(kPadding >= 32);
+static_assert(kPadding >= 32 && kSlack >= 32);
 
 // uWebSockets' own, of 10 s, which it sets when an answer is complete.
 constexpr unsigned kUwsIdleSeconds = 10;
 
 // One read may bring ten thousand of them, and each may be answered on the spot: others are served in between.
 constexpr int kHeadsPerTurn = 64;
-
-constexpr char kTooSlow[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-constexpr char kRefusal[] = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 
 // What is behind the part handed on lies in the same buffer, where uWebSockets sets its marks.
 bool feed(Gate& g, int tls, us_socket_t* s, char* data, size_t length) {
@@ -100,7 +99,6 @@ void tellBadBody(Gate& g, int tls, us_socket_t* s, Connection& connection) {
 
 // uWebSockets asks a bloom filter whether a Host is the second one, and finds that very field where the names before it happen to set the same
 // bits: 20 of them do so once in a hundred times. Node's own client sends it last.
-// What has come of a head in earlier pieces is handed on already, and stays as it is.
 void putHostFirst(char* fields, char* const end) {
   for (char *line = fields, *next; line < end; line = next) {
     char* const lf = static_cast<char*>(memchr(line, '\n', static_cast<size_t>(end - line)));
@@ -136,30 +134,29 @@ struct Parser {
   us_socket_t* s;
   Connection& connection;
   int heads = 0;
+  HeadFault fault = HeadFault::kNone;  // of the head that feedHead did not take
 
   bool feed(char* data, size_t length) { return gating::feed(g, tls, s, data, length); }
   bool feedText(const char* text, size_t length) {
-    char padded[kInsertionBytes + 2 * kPadding];
+    char padded[32 + 2 * kPadding];
     memcpy(padded + kPadding, text, length);
     return feed(padded + kPadding, length);
   }
-  bool feedHeadPart(char* data, size_t length) {
-    if (feed(data, length)) return true;
-    tally(g, kParser);
-    return false;
-  }
   bool feedHead(char* data, size_t length, Flow& next) {
     heads++;
-    // Where a line begins, behind the request's.
-    const std::string& before = connection.flow.head;
-    char* const lf = !before.empty() && before.back() == '\n' ? data - 1 : static_cast<char*>(memchr(data, '\n', length));
-    putHostFirst(lf + 1, data + length);
-    const char method = before.empty() ? *data : before[0];
-    if (method != 'G' && connection.state != kNowhere) hideExpectation(lf + 1, data + length);
+    char* const head = data + connection.flow.announcedBytes;
+    char* const end = data + length;
+    char* const fields = static_cast<char*>(memchr(head, '\n', static_cast<size_t>(end - head))) + 1;
+    putHostFirst(fields, end);
+    if (*head != 'G' && connection.state != kNowhere) hideExpectation(fields, end);
+    fault = markHead(g.names, head, end, g.marks, kMarks);
+    if (fault != HeadFault::kNone) {
+      if (connection.flow.head.empty()) connection.flow.head.assign(data, length);
+      return false;
+    }
     g.current = &connection;
-    g.headIsRead = !connection.relayed && connection.flow.head.empty();
-    g.headEnding = data;
-    g.headEndingBytes = length;
+    g.head = head;
+    g.headBytes = static_cast<size_t>(end - head);
     g.next = &next;
     g.state[0] = connection.state;
     if (connection.state != kNowhere) g.state[connection.state] = kBusy;
@@ -174,10 +171,36 @@ struct Parser {
   bool isBusy() const { return gating::isBusy(g, s, connection) || (heads == kHeadsPerTurn && connection.state != kNowhere); }
 };
 
-void refuse(Gate& g, int tls, us_socket_t* s, Tally why) {
+void answer(Gate& g, us_socket_t* s, const Connection& connection, Refusal refusal) {
+  const Flow& flow = connection.flow;
+  std::string text = g.refusals[refusal];
+  if (flow.head.find("HEAD ", flow.announcedBytes) == flow.announcedBytes) text.resize(text.find("\r\n\r\n") + 4);  // RFC 9110, 9.3.2
+  char date[48];
+  const time_t now = time(nullptr);
+  tm utc;
+  const size_t dateBytes = strftime(date, sizeof date, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", gmtime_r(&now, &utc));
+  text.insert(text.find('\n') + 1, date, dateBytes);
+  g.us.write(connection.tls, s, text.data(), static_cast<int>(text.size()), 0);
+  closeNow(g, connection.tls, s);
+}
+
+void refuse(Gate& g, us_socket_t* s, const Connection& connection, Tally why, Refusal refusal = kBadRequest) {
   tally(g, why);
-  g.us.write(tls, s, kRefusal, sizeof kRefusal - 1, 0);
-  closeNow(g, tls, s);
+  answer(g, s, connection, refusal);
+}
+
+void refuseFault(Gate& g, us_socket_t* s, const Connection& connection, HeadFault fault) {
+  const auto refuse = [&](Tally why, Refusal refusal = kBadRequest) { gating::refuse(g, s, connection, why, refusal); };
+  switch (fault) {
+    case HeadFault::kNone: break;  // uWebSockets has ended the connection, or its handler
+    case HeadFault::kBadLine: refuse(kRequestLine); break;
+    case HeadFault::kBadVersion: refuse(kRequestLine, kOtherVersion); break;
+    case HeadFault::kBadName: refuse(kFieldName); break;
+    case HeadFault::kBadValue: refuse(kFieldValue); break;
+    case HeadFault::kBadHost: refuse(kHost); break;
+    case HeadFault::kBadLength: refuse(kBodyLength); break;
+    case HeadFault::kManyFields: refuse(kSize, kHeadTooLarge); break;
+  }
 }
 
 }  // namespace
@@ -207,19 +230,21 @@ size_t pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t 
   Parser parser{g, tls, s, connection};
   size_t left = 0;
   connection.within = true;
-  switch (passBytes(parser, connection.flow, tls, connection.relayed, data, end)) {
+  switch (passBytes(parser, connection.flow, tls, connection.relayed, g.mostHeadBytes, data, end)) {
     case Passed::kOpen:
       if (connection.flow.at > At::kBefore && connection.flow.at < At::kBody && !connection.headTimed && !connection.relayed) {
         connection.headTimed = true;
         g.us.timeout(tls, s, g.headSeconds);
       }
       break;
-    case Passed::kClosed: break;
+    case Passed::kClosed: refuseFault(g, s, connection, parser.fault); break;
     case Passed::kHeld: left = static_cast<size_t>(end - data); break;
-    case Passed::kBadLine: refuse(g, tls, s, kRequestLine); break;
-    case Passed::kBadLineEnd: refuse(g, tls, s, kLineEnd); break;
-    case Passed::kBadFieldName: refuse(g, tls, s, kFieldName); break;
-    case Passed::kBadFieldValue: refuse(g, tls, s, kFieldValue); break;
+    case Passed::kBadLine: refuse(g, s, connection, kRequestLine); break;
+    case Passed::kBadLineEnd: refuse(g, s, connection, kLineEnd); break;
+    case Passed::kBadFieldName: refuse(g, s, connection, kFieldName); break;
+    case Passed::kLongMethod: refuse(g, s, connection, kSize, kNoSuchMethod); break;
+    case Passed::kLongTarget: refuse(g, s, connection, kSize, kTargetTooLong); break;
+    case Passed::kLongHead: refuse(g, s, connection, kSize, kHeadTooLarge); break;
     case Passed::kBadBody: tellBadBody(g, tls, s, connection); break;
   }
   connection.within = false;
@@ -237,8 +262,7 @@ void expire(Gate& g, us_socket_t* s, Connection& connection) {
     g.onTimeout[connection.tls](s);
     return;
   }
-  g.us.write(connection.tls, s, kTooSlow, sizeof kTooSlow - 1, 0);
-  closeNow(g, connection.tls, s);
+  answer(g, s, connection, kTooSlow);
 }
 
 namespace {

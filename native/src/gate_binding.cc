@@ -32,12 +32,24 @@ bool readNames(napi_env env, napi_value list, uint32_t count, FieldNames* out) {
   return true;
 }
 
-// openGate(onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs) -> { states, marks }: once in each thread. `names` are the fields' that get
-// numbers, from 1.
+bool readRefusals(napi_env env, napi_value list, std::string* out) {
+  for (uint32_t i = 0; i < kRefusals; i++) {
+    napi_value one;
+    char text[512];
+    if (napi_get_element(env, list, i, &one) != napi_ok) return throwArgument(env, "refusals", "an array") != nullptr;
+    if (!readString(env, one, "refusals", text, sizeof text)) return false;
+    out[i] = text;
+    if (out[i].find("\r\n\r\n") == std::string::npos) return throwArgument(env, "refusals", "responses") != nullptr;
+  }
+  return true;
+}
+
+// openGate(onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs, mostHeadBytes, refusals) -> { states, marks }: once in each thread. `names`
+// are the fields' that get numbers, from 1; `refusals` the gate's own responses, without a Date.
 napi_value openGate(napi_env env, napi_callback_info info) {
-  Arguments<5> args(env, info);
+  Arguments<7> args(env, info);
   uint32_t names = 0;
-  int64_t headMs, idleMs;
+  int64_t headMs, idleMs, headBytes;
   bool isArray = false;
   napi_typedarray_type type = napi_int8_array;
   if (!checkFunction(env, args.at[0], "onBadBody")) return nullptr;
@@ -47,6 +59,7 @@ napi_value openGate(napi_env env, napi_callback_info info) {
   if (type != napi_float64_array) return throwArgument(env, "tallies", "a Float64Array");
   if (!readInteger(env, args.at[3], "headTimeoutMs", 1, INT32_MAX, &headMs)) return nullptr;
   if (!readInteger(env, args.at[4], "idleTimeoutMs", 1, INT32_MAX, &idleMs)) return nullptr;
+  if (!readInteger(env, args.at[5], "mostHeadBytes", 1, INT32_MAX, &headBytes)) return nullptr;
   if (gate != nullptr) return throwCoded(env, "EALREADY", "openGate", "this thread has one", "");
   auto* g = new Gate;
   if (!findUSockets(&g->us)) {
@@ -56,7 +69,7 @@ napi_value openGate(napi_env env, napi_callback_info info) {
   napi_value name, memory, states, marks, out;
   void* data = nullptr;
   void* markData = nullptr;
-  if (!readNames(env, args.at[1], names, &g->names) ||
+  if (!readNames(env, args.at[1], names, &g->names) || !readRefusals(env, args.at[6], g->refusals) ||
       napi_create_arraybuffer(env, kStates * sizeof(int32_t), &data, &memory) != napi_ok ||
       napi_create_typedarray(env, napi_int32_array, kStates, memory, 0, &states) != napi_ok ||
       napi_create_arraybuffer(env, kMarks * sizeof(int32_t), &markData, &memory) != napi_ok ||
@@ -67,6 +80,7 @@ napi_value openGate(napi_env env, napi_callback_info info) {
   g->marks = static_cast<int32_t*>(markData);
   g->env = env;
   g->state = static_cast<int32_t*>(data);
+  g->mostHeadBytes = static_cast<size_t>(headBytes);
   g->headSeconds = seconds(headMs);
   g->idleSeconds = seconds(idleMs);
   napi_create_string_utf8(env, "tidegate.gate", NAPI_AUTO_LENGTH, &name);
@@ -164,21 +178,20 @@ napi_value expectBody(napi_env env, napi_callback_info info) {
   return out;
 }
 
-// readHead() -> the head that is being handled, a character a byte, and its marks. Null where no gate has seen it.
+// readHead() -> the head that is being handled, a character a byte, and behind it the authority of a target in absolute-form; its marks are made.
+// Null where no gate has seen it.
 napi_value readHead(napi_env env, napi_callback_info) {
   napi_value out = nullptr;
   const Gate* g = gate;
   if (g != nullptr && g->current != nullptr) {
-    const char* head = g->headEnding;
-    size_t bytes = g->headEndingBytes;
-    std::string whole;
-    if (!g->headIsRead) {
-      whole = g->current->flow.head + std::string(head, bytes);
-      lowerNames(whole);
-      head = whole.data();
-      bytes = whole.size();
+    const std::string& absolute = g->current->flow.absolute;
+    if (absolute.empty()) {
+      napi_create_string_latin1(env, g->head, g->headBytes, &out);
+    } else {
+      const std::string text = std::string(g->head, g->headBytes) + absolute.substr(strlen(kSchemes[g->current->tls]));
+      g->marks[kAuthority] = static_cast<int32_t>(g->headBytes);
+      napi_create_string_latin1(env, text.data(), text.size(), &out);
     }
-    if (markHead(g->names, head, head + bytes, g->marks, kMarks)) napi_create_string_latin1(env, head, bytes, &out);
   }
   if (out == nullptr) napi_get_null(env, &out);
   return out;

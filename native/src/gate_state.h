@@ -26,11 +26,14 @@ enum State : int32_t { kIdle, kBusy, kHeld, kEnds };
 constexpr int32_t kNowhere = -1;
 constexpr size_t kStates = 1 << 17;  // connections of one worker that have one; the others cannot pipeline
 
-// uWebSockets takes no more than 100 fields.
-constexpr size_t kMarks = kHeadMarks + 100 * kFieldMarks;
+// uWebSockets takes no more fields than 98.
+constexpr size_t kMarks = kHeadMarks + 98 * kFieldMarks;
 
 // Positions in `tallies` (src/state/counters.ts).
-enum Tally { kRequestLine, kLineEnd, kFieldName, kFieldValue, kParser, kIdleOver, kSlowHead, kUnread, kUnanswered, kTallies };
+enum Tally { kRequestLine, kLineEnd, kFieldName, kFieldValue, kHost, kBodyLength, kSize, kParser, kIdleOver, kSlowHead, kUnread, kUnanswered, kTallies };
+
+// Positions in `refusals`, the responses of the gate itself (src/ingress/gate.ts).
+enum Refusal { kBadRequest, kTooSlow, kTargetTooLong, kHeadTooLarge, kNoSuchMethod, kOtherVersion, kRefusals };
 
 struct Connection {
   Flow flow;
@@ -60,6 +63,8 @@ struct Gate {
   OnWritable onWritable[2] = {};
   OnClose onClose[2] = {};
   OnTimeout onTimeout[2] = {};
+  std::string refusals[kRefusals];  // whole, but for their Date
+  size_t mostHeadBytes = 0;
   unsigned headSeconds = 0;
   unsigned idleSeconds = 0;
   napi_ref tallies = nullptr;      // Float64Array
@@ -83,9 +88,8 @@ struct Gate {
   int32_t* marks = nullptr;                                  // kMarks of them, in JavaScript's hands as well
   napi_ref marksKept = nullptr;
   Connection* current = nullptr;                             // whose head is being handed on
-  bool headIsRead = false;                                   // uWebSockets has read it where it lies: names are in lower case
-  const char* headEnding = nullptr;                          // of that head, behind its flow.head
-  size_t headEndingBytes = 0;
+  const char* head = nullptr;                                // that head, names in lower case
+  size_t headBytes = 0;
   Flow* next = nullptr;                                      // what follows that head
 };
 

@@ -1,5 +1,5 @@
-// Where the fields of a request's head are, for JavaScript to cut it up without a call and a string for each (src/ingress/fields.ts).
-// A head as uWebSockets has it: whole, taken by its parser, names in lower case. Judges nothing but what a line looks like.
+// A request's head before uWebSockets reads it: whether that would take it (what it refuses it answers by itself, in HTML and without a length),
+// and where its fields are, for JavaScript to cut it up without a call and a string for each (src/ingress/fields.ts). Pure.
 #pragma once
 
 #include <cstddef>
@@ -10,15 +10,15 @@
 
 namespace tidegate {
 
-// The layout of `marks`: what comes before the fields, and of each field.
-enum HeadMark { kFieldCount, kLooks, kMethodEnd, kPathEnd, kTargetEnd, kHeadMarks };
+// The layout of `marks`: what comes before the fields, and of each field. kAuthority is gate_binding.cc's.
+enum HeadMark { kFieldCount, kLooks, kMethodEnd, kPathEnd, kTargetEnd, kAuthority, kHeadMarks };
 enum FieldMark { kName, kLine, kValue, kValueEnd, kFieldMarks };
 
 // In kLooks: some field …
-constexpr int32_t kHasBlanks = 1;      // is not `name: value` but has fewer or more blanks
-constexpr int32_t kHasUnderscore = 2;  // has one in its name
-constexpr int32_t kHasWide = 4;        // has bytes in its value that are not ASCII
-constexpr int32_t kHasDel = 8;         // has a DEL in its value, the one control character that uWebSockets lets through
+constexpr int32_t kHasBlanks = 1;   // is not `name: value` but has fewer or more blanks
+constexpr int32_t kHasOddName = 2;  // has something else than letters, digits and `-` in its name
+constexpr int32_t kHasWide = 4;     // has bytes in its value that are not ASCII
+constexpr int32_t kHasDel = 8;      // has a DEL in its value
 
 // Names with a number of their own, from 1.
 class FieldNames {
@@ -27,6 +27,10 @@ class FieldNames {
     const size_t length = name.size();
     if (byLength_.size() <= length) byLength_.resize(length + 1);
     byLength_[length].push_back({std::move(name), ++count_});
+    host = find("host", 4);
+    contentLength = find("content-length", 14);
+    transferEncoding = find("transfer-encoding", 17);
+    connection = find("connection", 10);
   }
 
   int32_t find(const char* name, size_t length) const {
@@ -37,6 +41,9 @@ class FieldNames {
     return 0;
   }
 
+  // Those that decide where the request goes or ends, or its connection.
+  int32_t host = 0, contentLength = 0, transferEncoding = 0, connection = 0;
+
  private:
   struct Known {
     std::string name;
@@ -46,61 +53,91 @@ class FieldNames {
   int32_t count_ = 0;
 };
 
-// As uWebSockets does it in place.
-inline void lowerNames(std::string& head) {
-  for (size_t line = head.find('\n') + 1; line < head.size() && head[line] != '\r'; line = head.find('\n', line) + 1) {
-    for (size_t i = line; i < head.size() && head[i] != ':'; i++) {
-      if (head[i] >= 'A' && head[i] <= 'Z') head[i] |= 0x20;
-    }
+// Of RFC 9110, 5.6.2, with letters in lower case; 0 for what is none.
+struct TokenTable {
+  unsigned char lower[256] = {};
+  bool odd[256] = {};
+  constexpr TokenTable() {
+    for (const char* c = "!#$%&'*+.^_`|~"; *c != 0; c++) lower[static_cast<unsigned char>(*c)] = static_cast<unsigned char>(*c);
+    for (const char* c = "!#$%&'*+.^_`|~"; *c != 0; c++) odd[static_cast<unsigned char>(*c)] = true;
+    for (unsigned char c = '0'; c <= '9'; c++) lower[c] = c;
+    for (unsigned char c = 'a'; c <= 'z'; c++) lower[c] = lower[c - 'a' + 'A'] = c;
+    lower[static_cast<unsigned char>('-')] = '-';
   }
-}
+};
+inline constexpr TokenTable kTokens;
 
-// False: `marks`, of `capacity` numbers, has no room for all of them, or this is no such head.
-inline bool markHead(const FieldNames& names, const char* head, const char* end, int32_t* marks, size_t capacity) {
+// What is wrong with a head. kBadLength: both a length and chunks, or one that is hidden.
+enum class HeadFault { kNone, kBadLine, kBadVersion, kBadName, kBadValue, kBadHost, kBadLength, kManyFields };
+
+// `head` is whole, and its lines end in CRLF. Puts names in lower case, as uWebSockets does. `capacity` is that of `marks`, in numbers.
+inline HeadFault markHead(const FieldNames& names, char* head, char* end, int32_t* marks, size_t capacity) {
   const auto at = [head](const char* p) { return static_cast<int32_t>(p - head); };
-  const auto find = [end](const char* from, char c) {
-    return static_cast<const char*>(memchr(from, c, static_cast<size_t>(end - from)));
-  };
-  const char* cr = find(head, '\r');
+  const auto find = [end](char* from, char c) { return static_cast<char*>(memchr(from, c, static_cast<size_t>(end - from))); };
+  char* cr = find(head, '\r');
   const char* blank = find(head, ' ');
-  if (cr == nullptr || blank == nullptr || blank > cr) return false;
+  if (cr == nullptr || blank == nullptr || blank > cr) return HeadFault::kBadLine;
   const auto* targetEnd = static_cast<const char*>(memrchr(head, ' ', static_cast<size_t>(cr - head)));
+  if (cr - targetEnd != 9 || memcmp(targetEnd, " HTTP/", 6) != 0) return HeadFault::kBadLine;
+  if (memcmp(targetEnd + 6, "1.1", 3) != 0) {
+    const auto isDigit = [](char c) { return c >= '0' && c <= '9'; };
+    return isDigit(targetEnd[6]) && targetEnd[7] == '.' && isDigit(targetEnd[8]) ? HeadFault::kBadVersion : HeadFault::kBadLine;
+  }
   const auto* query = static_cast<const char*>(memchr(blank, '?', static_cast<size_t>(targetEnd - blank)));
   marks[kMethodEnd] = at(blank);
   marks[kPathEnd] = at(query == nullptr ? targetEnd : query);
   marks[kTargetEnd] = at(targetEnd);
-  int32_t looks = 0, count = 0;
+  marks[kAuthority] = 0;
+  int32_t looks = 0, count = 0, hosts = 0;
+  bool hasLength = false, hasCoding = false;
   int32_t* field = marks + kHeadMarks;
-  for (const char* line = cr + 2; line < end && *line != '\r'; line = cr + 2) {
-    if (field + kFieldMarks > marks + capacity) return false;
-    const char* colon = find(line, ':');
-    cr = colon == nullptr ? nullptr : find(colon, '\r');
-    if (cr == nullptr) return false;
+  for (char* line = cr + 2; line < end && *line != '\r'; line = cr + 2) {
+    if (field + kFieldMarks > marks + capacity) return HeadFault::kManyFields;
+    char* colon = line;
+    for (unsigned char lower; (lower = kTokens.lower[static_cast<unsigned char>(*colon)]) != 0; colon++) *colon = static_cast<char>(lower);
+    if (*colon != ':' || colon == line) return HeadFault::kBadName;
+    cr = find(colon, '\r');
+    if (cr == nullptr) return HeadFault::kBadLine;
     const char* value = colon + 1;
     const char* valueEnd = cr;
     while (value < valueEnd && (*value == ' ' || *value == '\t')) value++;
     while (valueEnd > value && (valueEnd[-1] == ' ' || valueEnd[-1] == '\t')) valueEnd--;
     if (value != colon + 2 || colon[1] != ' ' || valueEnd != cr) looks |= kHasBlanks;
-    const auto nameLength = static_cast<size_t>(colon - line);
-    if (memchr(line, '_', nameLength) != nullptr) looks |= kHasUnderscore;
     unsigned char all = 0;
-    bool del = false;
+    bool del = false, control = false;
     for (const char* c = value; c < valueEnd; c++) {
       all |= static_cast<unsigned char>(*c);
       del |= *c == 0x7f;
+      control |= static_cast<unsigned char>(*c) < 0x20 && *c != '\t';
     }
+    if (control) return HeadFault::kBadValue;
     if (all >= 0x80) looks |= kHasWide;
     if (del) looks |= kHasDel;
-    field[kName] = names.find(line, nameLength);
+    const auto nameLength = static_cast<size_t>(colon - line);
+    const int32_t name = names.find(line, nameLength);
+    if (name == 0) {
+      bool odd = false;
+      for (const char* c = line; c < colon; c++) odd |= kTokens.odd[static_cast<unsigned char>(*c)];
+      if (odd) looks |= kHasOddName;
+    } else if (name == names.host || name == names.contentLength || name == names.transferEncoding || name == names.connection) {
+      // uWebSockets takes these bytes for blanks at either end of a value.
+      if (all >= 0x80) return HeadFault::kBadValue;
+      hosts += name == names.host;
+      hasLength |= name == names.contentLength && value < valueEnd;
+      hasCoding |= name == names.transferEncoding && value < valueEnd;
+    }
+    field[kName] = name;
     field[kLine] = at(line);
     field[kValue] = at(value);
     field[kValueEnd] = at(valueEnd);
     field += kFieldMarks;
     count++;
   }
+  if (hosts != 1) return HeadFault::kBadHost;
+  if (hasLength && hasCoding) return HeadFault::kBadLength;
   marks[kFieldCount] = count;
   marks[kLooks] = looks;
-  return true;
+  return HeadFault::kNone;
 }
 
 }  // namespace tidegate

@@ -3,7 +3,7 @@
 import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { compileHttpSignature } from './http-signature.js'
-import { canonicalHost } from './patterns.js'
+import { bytesOf, canonicalHost } from './patterns.js'
 import { NO_TIMEOUT } from './quantities.js'
 import { patternOf } from './references.js'
 import type {
@@ -104,8 +104,11 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       trustRid: route.trustRid,
       preserveHost: route.preserveHost,
       stripPrefix: cuts ? match.path.text : route.rewrite === undefined ? null : '',
-      // An exact path has nothing after it, so there the slash stays.
-      rewrite: route.rewrite === undefined ? null : route.rewrite.replace(match.path.exact ? '' : /\/+$/, ''),
+      // An exact path has nothing after it, but for a slash that is ignored, so there the slash stays.
+      rewrite:
+        route.rewrite === undefined
+          ? null
+          : route.rewrite.replace(match.path.exact && !match.slashIgnored ? '' : /\/+$/, ''),
       fallback: compileFallback(route.fallback, servicesByName),
       maxBodyBytes: route.maxBody ?? settings.maxBodyBytes,
       logQuery: route.logQuery,
@@ -227,12 +230,14 @@ function orInfinity(ms: number): number {
 }
 
 function compileMatch(route: RouteConfig): RouteMatch {
-  const { host, methods, headers } = route.match
+  const { host, methods, headers, caseInsensitive = false, trailingSlash } = route.match
   return {
     hosts: (host ?? []).map(canonicalHost),
     path: patternOf(route),
+    caseInsensitive,
+    slashIgnored: trailingSlash === 'ignore',
     methods: methods === undefined ? null : new Set(methods),
-    headers: Object.entries(headers ?? {}),
+    headers: Object.entries(headers ?? {}).map(([name, value]) => [name, bytesOf(value)] as const),
     priority: route.priority,
   }
 }

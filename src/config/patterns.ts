@@ -1,4 +1,4 @@
-// Hosts and paths as the config writes them and as requests spell them, brought to one form so that the two can be compared.
+// Hosts, paths and values as the config writes them and as requests spell them, brought to one form so that the two can be compared.
 // canonicalPath runs per request. What is signed and logged stays as it was sent.
 import { domainToASCII } from 'node:url'
 
@@ -9,6 +9,14 @@ export function canonicalHost(host: string): string {
   // domainToASCII gives '' for names it refuses, an underscore or a bracket say: those have no other spelling.
   const ascii = domainToASCII(name) || name.toLowerCase()
   return suffix ? `*.${ascii}` : ascii
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
+const NOT_ASCII = /[^\x00-\x7f]/
+
+/** A text's UTF-8, a character a byte, as the values of a request's fields are. */
+export function bytesOf(text: string): string {
+  return NOT_ASCII.test(text) ? Buffer.from(text, 'utf8').latin1Slice() : text
 }
 
 /** Where services differ in how they read a path. */

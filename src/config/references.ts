@@ -157,6 +157,8 @@ function routeProblems(
     add(['maxBody'], `cannot be ${given} where the signature covers the body, which is held in memory; see signBody`)
   }
   const pattern = patternOf(route)
+  if (route.match.trailingSlash !== undefined && !pattern.exact)
+    add(['match', 'trailingSlash'], 'has no effect without exactPath: path is a prefix, and covers both')
   if (route.stripPrefix && route.rewrite !== undefined)
     add(['rewrite'], 'cannot stand next to stripPrefix: "/" does the same')
   if (pattern.segments.some(isParameter)) {
@@ -225,10 +227,13 @@ function ambiguousRoutes(routes: readonly (RouteConfig | undefined)[]): Problem[
   routes.forEach((route, index) => {
     if (route === undefined) return
     const { exact, segments } = patternOf(route)
-    const shape = segments.map((segment) => (isParameter(segment) ? ':' : segment))
+    const { caseInsensitive = false, trailingSlash = 'strict' } = route.match
+    const literal = (segment: string): string => (caseInsensitive ? segment.toLowerCase() : segment)
+    const shape = segments.map((segment) => (isParameter(segment) ? ':' : literal(segment)))
     const headers = Object.entries(route.match.headers ?? {}).sort()
     for (const host of route.match.host ?? ['']) {
-      const key = JSON.stringify([host && canonicalHost(host), exact, shape, headers, route.priority])
+      const spelling = [shape, caseInsensitive, trailingSlash]
+      const key = JSON.stringify([host && canonicalHost(host), exact, spelling, headers, route.priority])
       const same = seen.get(key) ?? []
       const methods = route.match.methods
       for (const other of same) {
@@ -250,6 +255,8 @@ function ambiguousRoutes(routes: readonly (RouteConfig | undefined)[]): Problem[
 }
 
 export function patternOf(route: Pick<RouteConfig, 'match'>): PathPattern {
-  const { path, exactPath } = route.match
-  return exactPath === undefined ? parsePattern(path ?? '/', false) : parsePattern(exactPath, true)
+  const { path, exactPath, trailingSlash } = route.match
+  if (exactPath === undefined) return parsePattern(path ?? '/', false)
+  // Where it says nothing, the route is as specific as without it.
+  return parsePattern(trailingSlash === 'ignore' ? exactPath.replace(/(?!^)\/$/, '') : exactPath, true)
 }

@@ -139,9 +139,13 @@ export interface RouteMatch {
   /** Lower case, exact or `*.suffix`; none at all means any. */
   readonly hosts: readonly string[]
   readonly path: PathPattern
+  /** Of A to Z, in the literals of the path. */
+  readonly caseInsensitive: boolean
+  /** The path, which is exact, matches with a slash behind it as well. */
+  readonly slashIgnored: boolean
   /** Upper case; null lets all through. */
   readonly methods: ReadonlySet<string> | null
-  /** Names in lower case and the values they must have. */
+  /** Names in lower case and the values they must have, a character a byte. */
   readonly headers: readonly (readonly [name: string, value: string])[]
   readonly priority: number
 }

@@ -18,8 +18,10 @@ const WORKER_LIVE_FD = 6
  */
 const WORKER_STDOUT_FD = 7
 
-/** uWS reads this once, when it is loaded. Its default is 4096. */
+/** uWS reads this once, when it is loaded. Its default is 4096. The gate before it refuses by itself what is over maxHeaderBytes. */
 const HEADERS_VARIABLE = 'UWS_HTTP_MAX_HEADERS_SIZE'
+/** To uWS the PROXY header that the relay puts before a head (native/src/proxy_protocol.h) is a part of it. */
+const MOST_PROXY_HEADER_BYTES = 52
 
 /**
  * There is a worker per core: V8's four threads for collecting garbage beside each would only take turns with the other workers. One
@@ -38,13 +40,13 @@ export interface WorkerKind {
 export function workerKind(segment: Segment, listenFd: number | null, maxHeaderBytes: number): WorkerKind {
   if (listenFd === null) {
     return {
-      spawn: () => spawnThread(maxHeaderBytes),
+      spawn: () => spawnThread(maxHeaderBytes + MOST_PROXY_HEADER_BYTES),
       shares: { segment: segmentHandle(segment), listenFd: null, stdoutFd: 1 },
     }
   }
   const mapped = { kind: 'mapped', bytes: segment.bytes, liveBytes: segment.live.byteLength } as const
   return {
-    spawn: () => spawnProcess(segment, listenFd, maxHeaderBytes),
+    spawn: () => spawnProcess(segment, listenFd, maxHeaderBytes + MOST_PROXY_HEADER_BYTES),
     shares: {
       segment: { ...mapped, fd: WORKER_SEGMENT_FD, liveFd: WORKER_LIVE_FD },
       listenFd: WORKER_LISTEN_FD,

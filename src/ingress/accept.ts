@@ -3,19 +3,19 @@
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
 import { isIPv6 } from 'node:net'
 import type { RouteTable } from '../config/compile.js'
-import { canonicalPath } from '../config/patterns.js'
+import { bytesOf, canonicalPath } from '../config/patterns.js'
 import { Rejection } from '../outcome.js'
 import { hasToken } from '../proxy/headers.js'
 import { Exchange } from './exchange.js'
-import { Fields, HEAD, inOnePiece, LOOKS, MARKS, numberOf } from './fields.js'
-import { expectBody, headMarks, readHead, takeConnection } from './gate.js'
+import { Fields, HEAD, inOnePiece, LOOKS, listed, MARKS, numberOf } from './fields.js'
+import { expectBody, headMarks, isGated, readHead, takeConnection } from './gate.js'
 
 const HOST = numberOf('host')
-const TARGET = numberOf('tidegate-target')
 const CONTENT_LENGTH = numberOf('content-length')
 const TRANSFER_ENCODING = numberOf('transfer-encoding')
 const CONNECTION = numberOf('connection')
 const EXPECT = numberOf('expect')
+const UPGRADE = numberOf('upgrade')
 
 // All of these close the connection: where its next request begins cannot be trusted (RFC 9112, 6.3).
 const badLength = new Rejection('bad_request', 'bad content-length', true)
@@ -29,6 +29,8 @@ const underscore = new Rejection('bad_request', 'underscore in a header name', t
 const badMethod = new Rejection('bad_request', 'bad method', true)
 const unknownExpectation = new Rejection('expectation_failed', 'unknown expectation', true)
 const noTunnels = new Rejection('bad_request', 'CONNECT is not served', true)
+// Frames may follow it that are no request.
+const noWebSockets = new Rejection('bad_request', 'WebSocket is not served', true)
 
 export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
   const exchange = read(res, req, nowUs)
@@ -45,13 +47,16 @@ function read(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
   const targetEnd = marks[HEAD.targetEnd]!
   const method = head.startsWith('GET ') ? 'GET' : head.substring(0, methodEnd)
   const query = pathEnd === targetEnd ? undefined : head.substring(pathEnd + 1, targetEnd)
-  return new Exchange(res, nowUs, method, head.substring(methodEnd + 1, pathEnd), query, Fields.ofHead(head, marks))
+  const fields = Fields.ofHead(head, marks)
+  const exchange = new Exchange(res, nowUs, method, head.substring(methodEnd + 1, pathEnd), query, fields)
+  if (marks[HEAD.authority] !== 0) exchange.authority = head.substring(marks[HEAD.authority]!)
+  return exchange
 }
 
-/** What came past no gate. */
+/** What came past no gate. uWS has decoded it from UTF-8; what was none is U+FFFD now, and refused (checkUnusual). */
 function readFromParser(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
   const pairs: string[] = []
-  req.forEach((name, value) => pairs.push(name, value))
+  req.forEach((name, value) => pairs.push(name, bytesOf(value)))
   return new Exchange(res, nowUs, req.getCaseSensitiveMethod(), req.getUrl(), req.getQuery(), Fields.of(pairs))
 }
 
@@ -63,14 +68,17 @@ const UNUSUAL_PATH = /[^\x21-\x7e]|[#%\\]|\/[/.]/
 /** RFC 9110, 5.6.2. */
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 
-/** Begins the field in which the gate passes on the authority of a target. */
-const DEL = 0x7f
+/** A protocol's name, and its version or not (RFC 9110, 7.8). */
+const WEBSOCKET = /(?:^|[, \t])websocket(?:[/, \t]|$)/i
+
+/** U+FFFD in UTF-8. */
+const REPLACED = '\xef\xbf\xbd'
 
 type FramingRules = Pick<RouteTable, 'underscoresInHeaders' | 'paths'>
 
 /** Framing, and what later phases read: the fields, and what the path means. Null when the request is well formed. */
 export function checkFraming(exchange: Exchange, table: FramingRules): Rejection | null {
-  const { fields } = exchange
+  const { authority, fields } = exchange
   const { marks, looks } = fields
   if (looks !== 0) {
     const refused = checkUnusual(fields, table)
@@ -79,7 +87,7 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
   let hosts = 0
   let hostAt = -1
   let hostField = ''
-  let authority = ''
+  let upgrade = ''
   let lengths = 0
   let codings = 0
   let expectation = ''
@@ -91,15 +99,6 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
         hostField = fields.valueAt(i)
         exchange.host = hostname(hostField)
         break
-      case TARGET: {
-        // The gate's, of a target in absolute-form. Whoever sends one by himself can say no more with it.
-        const value = fields.valueAt(i)
-        if (value.charCodeAt(0) !== DEL) return badHost
-        authority = value.slice(1)
-        fields.drop(i)
-        i -= MARKS
-        break
-      }
       case CONTENT_LENGTH: {
         // RFC 9110, 8.6: digits, once. uWS accepts a second one that differs.
         const value = fields.valueAt(i)
@@ -127,6 +126,9 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
         expectation = expectation === '' ? value : `${expectation},${value}`
         break
       }
+      case UPGRADE:
+        upgrade = listed(upgrade, fields.valueAt(i))
+        break
     }
   }
   if (codings > 0) {
@@ -148,6 +150,9 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
     // RFC 9112, 3.2.2: of the two the target's counts. Somebody else may go by the other.
     if (authority !== '' && authority.toLowerCase() !== hostField.toLowerCase()) return otherHost
   }
+  // RFC 9110, 7.8: other offers (h2c, say) are ignored, and all of HTTP/1.0. Whoever wants WebSocket has no use for another answer.
+  if (upgrade !== '' && WEBSOCKET.test(upgrade) && !exchange.isHttp10 && hasToken(exchange.connection, 'upgrade'))
+    return noWebSockets
   const method = exchange.method
   if (method !== 'GET' && method !== 'POST') {
     if (method === 'CONNECT') return noTunnels
@@ -176,16 +181,11 @@ function checkExpectation(exchange: Exchange, expectation: string): Rejection | 
 
 function checkUnusual(fields: Fields, table: FramingRules): Rejection | null {
   const { looks, marks } = fields
-  if ((looks & (LOOKS.wide | LOOKS.del)) !== 0) {
-    for (let i = 0; i < marks.length; i += MARKS) {
-      const value = fields.valueAt(i)
-      // The gate's own begins with one.
-      if (value.includes('\x7f') && marks[i] !== TARGET) return badHeader
-      // Where there is no gate uWS has decoded it, and what is no UTF-8 is lost: refused with one as well, so that it does not depend on that.
-      if ((looks & LOOKS.wide) !== 0 && fields.textAt(i).includes('\ufffd')) return badHeader
-    }
+  if ((looks & LOOKS.del) !== 0) return badHeader
+  if ((looks & LOOKS.wide) !== 0 && !isGated()) {
+    for (let i = 0; i < marks.length; i += MARKS) if (fields.valueAt(i).includes(REPLACED)) return badHeader
   }
-  if ((looks & LOOKS.underscore) === 0 || table.underscoresInHeaders === 'allow') return null
+  if ((looks & LOOKS.oddName) === 0 || table.underscoresInHeaders === 'allow') return null
   for (let i = marks.length - MARKS; i >= 0; i -= MARKS) {
     if (!fields.nameAt(i).includes('_')) continue
     if (table.underscoresInHeaders === 'refuse') return underscore

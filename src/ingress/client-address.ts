@@ -16,7 +16,7 @@ export function setAddresses(exchange: Exchange, peer: Peer, ranges: readonly Ad
   exchange.clientAddress = address
   if (!(known ? peer.trusted : isTrusted(address, ranges))) return
   exchange.peerTrusted = true
-  exchange.clientAddress = forwardedAddress(address, exchange.header('x-forwarded-for'), ranges)
+  exchange.clientAddress = forwardedAddress(address, exchange.fields.list('x-forwarded-for'), ranges)
 }
 
 /** An IPv4-mapped IPv6 address comes out as the IPv4 it is; uWS writes IPv6 in full, it is shortened as RFC 5952 says. */
@@ -26,8 +26,10 @@ function peerAddress(res: HttpResponse, relayed: boolean): string {
 }
 
 export function isTrusted(address: string, ranges: readonly AddressRange[]): boolean {
-  if (ranges.length === 0 || !ipaddr.isValid(address)) return false
-  const parsed = ipaddr.process(address)
+  return ranges.length > 0 && ipaddr.isValid(address) && isWithin(ipaddr.process(address), ranges)
+}
+
+function isWithin(parsed: ipaddr.IPv4 | ipaddr.IPv6, ranges: readonly AddressRange[]): boolean {
   for (const [network, bits] of ranges) {
     if (parsed.kind() === network.kind() && parsed.match([network, bits] as [ipaddr.IPv4, number])) return true
   }
@@ -35,7 +37,7 @@ export function isTrusted(address: string, ranges: readonly AddressRange[]): boo
 }
 
 /**
- * The right-most address of X-Forwarded-For that is not itself a trusted proxy: what is left of it was written by whoever wanted to
+ * The right-most address of X-Forwarded-For, all its lines as one list, that is not itself a trusted proxy: what is left of it was written by whoever wanted to
  * (as nginx's real_ip_recursive does). The peer itself where the list is empty or its last entry is no address.
  */
 export function forwardedAddress(peer: string, forwardedFor: string, ranges: readonly AddressRange[]): string {
@@ -44,8 +46,9 @@ export function forwardedAddress(peer: string, forwardedFor: string, ranges: rea
   for (let i = hops.length - 1; i >= 0; i--) {
     const hop = (hops[i] as string).trim()
     if (!ipaddr.isValid(hop)) break
-    address = ipaddr.process(hop).toString()
-    if (!isTrusted(hop, ranges)) break
+    const parsed = ipaddr.process(hop)
+    address = parsed.toString()
+    if (!isWithin(parsed, ranges)) break
   }
   return address
 }

@@ -23,7 +23,7 @@ export class Exchange {
   /** Microseconds on the segment's clock (state/segment.ts) when the request head was complete. */
   readonly startUs: number
 
-  // The request as it arrived.
+  // The request as it arrived. Values of fields are bytes, a character each (RFC 9110, 5.5).
   /** Upper case. */
   readonly method: string
   /** Origin-form path without the query, as it was sent: for the signature and the log. */
@@ -34,6 +34,8 @@ export class Exchange {
   readonly query: string
   /** There was a question mark. */
   readonly hasQuery: boolean
+  /** Of a target in absolute-form, as it was sent; '' in origin-form. */
+  authority = ''
   /** Lower case, without the port; '' where there is none. */
   host = ''
   /** The client speaks HTTP/1.0: the acceptor's relay has put it into HTTP/1.1. */

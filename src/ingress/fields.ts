@@ -7,7 +7,6 @@ export const NUMBERED = [
   'content-length',
   'transfer-encoding',
   'connection',
-  'tidegate-target',
   'x-source',
   'x-time',
   'x-m',
@@ -57,13 +56,17 @@ const VALUE = 2
 export const END = 3
 
 /** What is said of a whole head before its fields' marks (native/src/head_marks.h). */
-export const HEAD = { fields: 0, looks: 1, methodEnd: 2, pathEnd: 3, targetEnd: 4, marks: 5 } as const
+export const HEAD = { fields: 0, looks: 1, methodEnd: 2, pathEnd: 3, targetEnd: 4, authority: 5, marks: 6 } as const
 
-/** In `looks`: some field has fewer or more blanks than `name: value`, an underscore in its name, not only ASCII or a DEL in its value. */
-export const LOOKS = { blanks: 1, underscore: 2, wide: 4, del: 8 } as const
+/**
+ * In `looks`: some field has fewer or more blanks than `name: value`, something else than letters, digits and `-` in its name, not only ASCII or
+ * a DEL in its value.
+ */
+export const LOOKS = { blanks: 1, oddName: 2, wide: 4, del: 8 } as const
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
 const NOT_ASCII = /[^\x00-\x7f]/
+const ODD_NAME = /[^a-z0-9-]/
 
 /** V8 keeps a joined string as a tree, to be walked whenever it is written, and a cut one as a view that holds all of the other. Latin1. */
 export function inOnePiece(text: string): string {
@@ -77,7 +80,7 @@ export class Fields {
   readonly marks: number[]
   /** Of LOOKS. */
   readonly looks: number
-  private decoded: string[] | null = null
+  private listed: string[] | null = null
 
   private constructor(text: string, marks: number[], looks: number) {
     this.text = text
@@ -94,20 +97,17 @@ export class Fields {
     return (looks & LOOKS.blanks) === 0 ? new Fields(text, marks, looks) : tidied(text, marks)
   }
 
-  /** From name, value, name, value … as strings that were decoded from UTF-8. */
+  /** From name, value, name, value … */
   static of(pairs: readonly string[]): Fields {
     const marks: number[] = []
     let text = ''
     let looks = 0
     for (let i = 0; i < pairs.length; i += 2) {
       const name = pairs[i] as string
-      let value = pairs[i + 1] as string
-      if (name.includes('_')) looks |= LOOKS.underscore
+      const value = pairs[i + 1] as string
+      if (ODD_NAME.test(name)) looks |= LOOKS.oddName
       if (value.includes('\x7f')) looks |= LOOKS.del
-      if (NOT_ASCII.test(value)) {
-        looks |= LOOKS.wide
-        value = Buffer.from(value, 'utf8').latin1Slice()
-      }
+      if (NOT_ASCII.test(value)) looks |= LOOKS.wide
       const line = text.length
       text += `${name}: ${value}\r\n`
       marks.push(numbers.get(name) ?? 0, line, line + name.length + 2, text.length - 2)
@@ -120,35 +120,49 @@ export class Fields {
     return this.text.substring(this.marks[i + VALUE]!, this.marks[i + END]!)
   }
 
-  /** The same, decoded from UTF-8. */
-  textAt(i: number): string {
-    const value = this.valueAt(i)
-    return (this.looks & LOOKS.wide) !== 0 && NOT_ASCII.test(value)
-      ? Buffer.from(value, 'latin1').toString('utf8')
-      : value
-  }
-
   nameAt(i: number): string {
     return this.text.substring(this.marks[i + LINE]!, this.marks[i + VALUE]! - 2)
   }
 
-  /** First value of that name, in lower case, decoded from UTF-8; '' where there is none. */
+  /** First value of that name, in lower case; '' where there is none. */
   get(name: string): string {
     const { marks } = this
     const number = numbers.get(name) ?? 0
     for (let i = 0; i < marks.length; i += MARKS) {
-      if (marks[i] === number && (number > 0 || this.isNamed(i, name))) return this.textAt(i)
+      if (marks[i] === number && (number > 0 || this.isNamed(i, name))) return this.valueAt(i)
     }
     return ''
   }
 
-  /** name, value, name, value … decoded from UTF-8, in order of arrival. */
-  get pairs(): readonly string[] {
-    if (this.decoded === null) {
-      this.decoded = []
-      for (let i = 0; i < this.marks.length; i += MARKS) this.decoded.push(this.nameAt(i), this.textAt(i))
+  /** The value of that name; '' where there is none, null where it comes several times. */
+  sole(name: string): string | null {
+    const { marks } = this
+    const number = numbers.get(name) ?? 0
+    let at = -1
+    for (let i = 0; i < marks.length; i += MARKS) {
+      if (marks[i] !== number || (number === 0 && !this.isNamed(i, name))) continue
+      if (at >= 0) return null
+      at = i
     }
-    return this.decoded
+    return at < 0 ? '' : this.valueAt(at)
+  }
+
+  /** All values of that name as one list, in order of arrival (RFC 9110, 5.3); '' where there are none. */
+  list(name: NumberedName): string {
+    const { marks } = this
+    const number = numberOf(name)
+    let list = ''
+    for (let i = 0; i < marks.length; i += MARKS) if (marks[i] === number) list = listed(list, this.valueAt(i))
+    return list
+  }
+
+  /** name, value, name, value … in order of arrival. */
+  get pairs(): readonly string[] {
+    if (this.listed === null) {
+      this.listed = []
+      for (let i = 0; i < this.marks.length; i += MARKS) this.listed.push(this.nameAt(i), this.valueAt(i))
+    }
+    return this.listed
   }
 
   /** It is as if it had not been sent. */
@@ -172,13 +186,18 @@ export class Fields {
   }
 }
 
+/** One more line of a field that is a list. */
+export function listed(list: string, value: string): string {
+  return list === '' ? value : value === '' ? list : `${list}, ${value}`
+}
+
 /** Each line written as the service gets it: one blank behind the colon and none at the end. */
 function tidied(text: string, marks: readonly number[]): Fields {
   const pairs: string[] = []
   for (let i = 0; i < marks.length; i += MARKS) {
     const line = marks[i + LINE]!
     const value = text.substring(marks[i + VALUE]!, marks[i + END]!)
-    pairs.push(text.substring(line, text.indexOf(':', line)), Buffer.from(value, 'latin1').toString('utf8'))
+    pairs.push(text.substring(line, text.indexOf(':', line)), value)
   }
   return Fields.of(pairs)
 }

@@ -6,6 +6,7 @@ import type { TemplatedApp } from 'uWebSockets.js'
 import { type Gate, native } from '../../native/index.js'
 import type { Settings } from '../config/settings.js'
 import type { Deadlines } from '../deadlines.js'
+import { OUTCOMES, type OutcomeCode } from '../outcome.js'
 import { refuseBody } from './body.js'
 import type { Exchange } from './exchange.js'
 import { NUMBERED } from './fields.js'
@@ -25,16 +26,39 @@ const HELD = 2
 const ENDS = 3
 let states: Int32Array = new Int32Array(1)
 
+/** What the gate answers by itself, in its order. No request has begun by then, so there is no id to tell. */
+const REFUSALS = [
+  'bad_request',
+  'request_timeout',
+  'uri_too_long',
+  'headers_too_large',
+  'not_implemented',
+  'version_not_supported',
+] as const
+
+function refusalOf(code: OutcomeCode): string {
+  const { status, title } = OUTCOMES[code]
+  const body = `{"type":"about:blank","title":"${title}","status":${status},"code":"${code}"}`
+  const fields = `Content-Type: application/problem+json\r\nContent-Length: ${body.length}\r\nConnection: close\r\n`
+  return `HTTP/1.1 ${status} ${title}\r\n${fields}\r\n${body}`
+}
+
 /** Why there is no gate, or ''. */
 export function openGate(
   tallies: Float64Array,
-  { headerTimeoutMs, idleTimeoutMs }: Pick<Settings, 'headerTimeoutMs' | 'idleTimeoutMs'>,
+  {
+    headerTimeoutMs: headTimeoutMs,
+    idleTimeoutMs,
+    maxHeaderBytes,
+  }: Pick<Settings, 'headerTimeoutMs' | 'idleTimeoutMs' | 'maxHeaderBytes'>,
 ): string {
   if (gate !== null) return ''
   if (native === null) return 'the native addon is not there'
   try {
     const onBadBody = (exchange: unknown): void => refuseBody(exchange as Exchange)
-    gate = native.openGate({ onBadBody, names: NUMBERED, tallies, headTimeoutMs: headerTimeoutMs, idleTimeoutMs })
+    const refusals = REFUSALS.map(refusalOf)
+    const limits = { headTimeoutMs, idleTimeoutMs, maxHeaderBytes }
+    gate = native.openGate({ onBadBody, names: NUMBERED, tallies, ...limits, refusals })
     states = gate.states
     return ''
   } catch (error) {
@@ -58,6 +82,10 @@ export function watchConnections(deadlines: Deadlines, onEnded: (connections: nu
     if (ended > 0) onEnded(ended)
   }
   return setInterval(look, LOOK_MS).unref()
+}
+
+export function isGated(): boolean {
+  return gate !== null
 }
 
 export function guard(app: TemplatedApp, tls: boolean, relayed: boolean): void {

@@ -6,9 +6,10 @@
 //   2. path      more segments, then exact before prefix                   (Gateway API, Kong; nginx's longest prefix)
 //   3. segments  from the left, a literal before a `:param`
 //   4. priority  higher first. Below the path: unlike Traefik's it cannot lift a `/` over an `/api`
-//   5. methods   a route that lists some before one that takes any         (Gateway API)
-//   6. headers   more of them first                                        (Gateway API)
-//   7. place in the file. Only for overlaps: load.ts refuses routes that nothing tells apart
+//   5. spelling  a path as it is written before one in any case, and before one with a slash behind it or without
+//   6. methods   a route that lists some before one that takes any         (Gateway API)
+//   7. headers   more of them first                                        (Gateway API)
+//   8. place in the file. Only for overlaps: load.ts refuses routes that nothing tells apart
 // A route that fits but for its method or headers is passed over for the next one, also across hosts, as Traefik does; Envoy stops
 // at the virtual host.
 import type { Route, RouteTable } from '../config/compile.js'
@@ -42,6 +43,8 @@ export function byPrecedence(routes: readonly Route[]): Route[] {
     }
     return (
       right.priority - left.priority ||
+      Number(left.caseInsensitive) - Number(right.caseInsensitive) ||
+      Number(left.slashIgnored) - Number(right.slashIgnored) ||
       Number(right.methods !== null) - Number(left.methods !== null) ||
       right.headers.length - left.headers.length ||
       a.index - b.index
@@ -123,6 +126,8 @@ class PathNode {
 
 class PathTree {
   private readonly root = new PathNode('')
+  /** Of the routes that match in either case, in lower case; null where there are none. */
+  private folded: PathTree | null = null
   // The request being matched. Fields instead of arguments: the walk is synchronous and calls itself.
   private path = ''
   private method = ''
@@ -130,28 +135,46 @@ class PathTree {
   private best: Candidate | null = null
 
   add(route: Route, rank: number): void {
-    const { path, methods, headers } = route.match
+    if (!route.match.caseInsensitive) return this.insert(route, rank)
+    this.folded ??= new PathTree()
+    this.folded.insert(route, rank)
+  }
+
+  private insert(route: Route, rank: number): void {
+    const { path, caseInsensitive, slashIgnored, methods, headers } = route.match
     let node = this.root
     for (const segment of path.segments) {
       if (isParameter(segment)) {
         node.parameter ??= new PathNode('')
         node = node.parameter
       } else {
-        node = literalChild(node, segment)
+        node = literalChild(node, caseInsensitive ? segment.toLowerCase() : segment)
       }
     }
-    const list = path.exact ? node.exact : node.prefix
-    list.push({ route, rank, methods, headers })
+    const candidate = { route, rank, methods, headers }
+    if (!path.exact) node.prefix.push(candidate)
+    else {
+      node.exact.push(candidate)
+      // The slash begins an empty segment. `/` has one already.
+      if (slashIgnored && path.text !== '/') literalChild(node, '').exact.push(candidate)
+    }
   }
 
   match(path: string, method: string, headers: HeaderSource): Route | null {
+    let found = this.find(path, method, headers, null)
+    if (this.folded !== null) found = this.folded.find(path.toLowerCase(), method, headers, found)
+    return found === null ? null : found.route
+  }
+
+  /** The first of all that fit, and of `best`. */
+  private find(path: string, method: string, headers: HeaderSource, best: Candidate | null): Candidate | null {
     this.path = path
     this.method = method
     this.headers = headers
-    this.best = null
+    this.best = best
     this.walk(this.root, 0)
     this.headers = NO_HEADERS
-    return this.best === null ? null : (this.best as Candidate).route
+    return this.best
   }
 
   /** `at`: the slash before the next segment, or the end of the path. Parameters branch, so the lowest rank found so far is kept. */

@@ -3,6 +3,7 @@
 import { hash } from 'node:crypto'
 import type { Consumer, RouteTable } from '../config/compile.js'
 import { soleValue } from '../config/parameter.js'
+import { bytesOf } from '../config/patterns.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import { type Strategy, soleHeader } from './strategy.js'
@@ -32,18 +33,18 @@ export class KnownByApiKey implements Strategy {
     if (key === '') return missing
     // Which of them the service would go by is not ours to guess.
     if (key === null) return several
-    const consumer = this.consumers.get(`sha256:${hash('sha256', key, 'hex')}`)
+    const consumer = this.consumers.get(`sha256:${hash('sha256', Buffer.from(key, 'latin1'), 'hex')}`)
     if (consumer === undefined) return unknown
     exchange.consumer = consumer
     return null
   }
 
-  /** '' where there is none, null where there are several. */
+  /** Its bytes; '' where there is none, null where there are several. */
   private keyOf(exchange: Exchange): string | null {
     const sent = soleHeader(exchange, this.header)
     if (this.parameter === null || exchange.query === '') return sent
     const asked = soleValue(exchange.query, this.parameter)
-    if (sent === '') return asked
-    return asked === '' ? sent : null
+    if (sent !== '') return asked === '' ? sent : null
+    return asked === null ? null : bytesOf(asked)
   }
 }

@@ -29,10 +29,10 @@ export class VerificationKey {
       algorithm === 'hmac-sha256' ? createSecretKey(Buffer.from(material, 'base64')) : createPublicKey(material)
   }
 
-  /** @param base of which the UTF-8 bytes are signed: ASCII but for fields that are not */
+  /** @param base a character a byte, as the request's fields are */
   verify(base: string, signature: Buffer): boolean {
     const { key } = this
-    const data = Buffer.from(base, 'utf8')
+    const data = Buffer.from(base, 'latin1')
     switch (this.algorithm) {
       case 'hmac-sha256':
         return (

@@ -165,8 +165,8 @@ function check(exchange: Exchange, key: VerificationKey, input: InnerList, signa
   return null
 }
 
-/** What the caller spoke, where a trusted proxy in front says so. */
+/** What the caller spoke, where a trusted proxy in front says so: the last one did, whatever stands before it. */
 function schemeOf(exchange: Exchange): Scheme {
   if (exchange.secure) return 'https'
-  return exchange.peerTrusted && /^https(,|$)/i.test(exchange.header('x-forwarded-proto')) ? 'https' : 'http'
+  return exchange.peerTrusted && /(^|[, \t])https$/i.test(exchange.fields.list('x-forwarded-proto')) ? 'https' : 'http'
 }

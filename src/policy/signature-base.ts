@@ -104,7 +104,7 @@ class Components {
     if (parameters.size > 1) return null
     try {
       if (parameters.get('bs') === true) {
-        return values.map((value) => `:${Buffer.from(value, 'utf8').toString('base64')}:`).join(', ')
+        return values.map((value) => `:${Buffer.from(value, 'latin1').toString('base64')}:`).join(', ')
       }
       if (parameters.get('sf') === true) return strict(name, combined)
       const key = parameters.get('key')

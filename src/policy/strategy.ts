@@ -31,13 +31,5 @@ export interface Strategy {
 
 /** A header's value; '' where it is missing or empty, null where it comes twice: what reads the request next may go by the other one. */
 export function soleHeader(exchange: Exchange, name: string): string | null {
-  const { headers } = exchange
-  let value = ''
-  let found = 0
-  for (let i = 0; i < headers.length; i += 2) {
-    if (headers[i] !== name) continue
-    found++
-    value = headers[i + 1] as string
-  }
-  return found > 1 ? null : value
+  return exchange.fields.sole(name)
 }

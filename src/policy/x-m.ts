@@ -5,8 +5,9 @@ import type { Exchange } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import type { DigestPool } from './digest-pool.js'
 import { signedBodyHash, Verifier } from './signature.js'
-import type { Strategy } from './strategy.js'
+import { type Strategy, soleHeader } from './strategy.js'
 
+const several = new Rejection('unauthorized', 'several x-source, x-time or x-m fields')
 const noSource = new Rejection('unauthorized', 'x-source missing')
 const noTime = new Rejection('unauthorized', 'x-time missing or not Unix seconds')
 const noMac = new Rejection('unauthorized', 'x-m missing')
@@ -34,13 +35,14 @@ export class SignedByXm implements Strategy {
 
   /** Names the consumer; everything but the signature itself is checked. */
   identify(exchange: Exchange): Rejection | null {
-    const source = exchange.header('x-source')
+    const source = soleHeader(exchange, 'x-source')
+    const time = soleHeader(exchange, 'x-time')
+    const mac = soleHeader(exchange, 'x-m')
+    if (source === null || time === null || mac === null) return several
     if (source === '') return noSource
     const consumer = this.table.consumersByName.get(source)
     if (consumer === undefined) return unknownSource
-    const time = exchange.header('x-time')
     if (!/^[0-9]{1,12}$/.test(time)) return noTime
-    const mac = exchange.header('x-m')
     if (mac === '') return noMac
     // Against the wall clock: callers know no other. The segment's clock does not follow its steps.
     if (Math.abs(Math.floor(Date.now() / 1000) - Number(time)) > exchange.route!.maxSkewSeconds) return stale

@@ -1,7 +1,18 @@
 // Which header fields cross the gateway, and the ones it writes itself. Pure; runs per request.
 import type { Route } from '../config/compile.js'
+import { CREDENTIALS } from '../config/credentials.js'
 import type { Exchange } from '../ingress/exchange.js'
-import { END, inOnePiece, LINE, LOOKS, MARKS, NUMBERED, type NumberedName, numberOf } from '../ingress/fields.js'
+import {
+  END,
+  inOnePiece,
+  LINE,
+  LOOKS,
+  listed,
+  MARKS,
+  NUMBERED,
+  type NumberedName,
+  numberOf,
+} from '../ingress/fields.js'
 import { traceparent, validTraceparent } from '../telemetry/trace.js'
 import { FieldLines } from './field-lines.js'
 
@@ -31,10 +42,16 @@ const FORWARDED_HOST = 8
 /** Stays on this hop, is written anew, or has been answered (Expect: the client is told to continue here). */
 const DROPPED = 9
 
-/** Says who is calling (Kong's name for it). */
+/** Says who is calling (Kong's name for it). A caller's own never crosses, whatever the route. */
 const CONSUMER_FIELD = 'x-consumer-username'
-/** A caller's own never crosses, whatever the route, also not spelt so that CGI and its heirs take it for the same (RFC 3875, 4.1.18). */
-const consumerFields = ['-', '_'].flatMap((a) => ['-', '_'].map((b) => `x${a}consumer${b}username`))
+
+/**
+ * What CGI and its heirs make of a name, lighttpd and PHP among them (RFC 3875, 4.1.18): `X.Consumer!Username` is `X-Consumer-Username` to
+ * them. Of a name in lower case.
+ */
+function cgiName(name: string): string {
+  return name.replace(/[^a-z0-9]/g, '_')
+}
 
 /** What becomes of a field of each numbered name; PASSED on as it is unless somebody says otherwise. */
 const fates = new Uint8Array(NUMBERED.length + 1)
@@ -57,22 +74,28 @@ interface Fates {
   readonly numbered: Uint8Array
   /** Names without a number that go no further. */
   readonly dropped: ReadonlySet<string>
-  /** There are some without an underscore among them. */
-  readonly looksAtAll: boolean
+  /** As CGI has them: the fields that the gateway writes, has checked or takes off. Of these only what is numbered or dropped is spelt right. */
+  readonly vouchedFor: ReadonlySet<string>
 }
 
-const fatesByRoute = new WeakMap<readonly string[], Fates>()
+const fatesByRoute = new WeakMap<Route, Fates>()
 
 /** What belongs to this hop, and the credentials that end here. */
-function fatesFor(stripped: readonly string[]): Fates {
-  let found = fatesByRoute.get(stripped)
+function fatesFor(route: Route): Fates {
+  let found = fatesByRoute.get(route)
   if (found === undefined) {
+    const { auth, strippedFields } = route
     const numbered = fates.slice()
     const known: readonly string[] = NUMBERED
-    for (const name of stripped) if (known.includes(name)) numbered[numberOf(name as NumberedName)] = DROPPED
-    const dropped = new Set([...consumerFields, ...stripped].filter((name) => !known.includes(name)))
-    found = { numbered, dropped, looksAtAll: [...dropped].some((name) => !name.includes('_')) }
-    fatesByRoute.set(stripped, found)
+    for (const name of strippedFields) if (known.includes(name)) numbered[numberOf(name as NumberedName)] = DROPPED
+    const checked = auth.flatMap((kind) => CREDENTIALS[kind].vouches as readonly string[])
+    const vouchedFor = [...known.filter((_, i) => numbered[i + 1] !== PASSED), ...strippedFields, ...checked]
+    found = {
+      numbered,
+      dropped: new Set(strippedFields.filter((name) => !known.includes(name))),
+      vouchedFor: new Set(vouchedFor.map(cgiName)),
+    }
+    fatesByRoute.set(route, found)
   }
   return found
 }
@@ -164,8 +187,8 @@ function forwardingLines(
 export function upstreamFields(exchange: Exchange, authority: string): FieldLines {
   const { fields, connection, consumer, peerAddress, secure, isHttp10 } = exchange
   const { text, marks, looks } = fields
-  const { numbered, dropped, looksAtAll } = fatesFor((exchange.route as Route).strippedFields)
-  const looksAtName = looksAtAll || (looks & LOOKS.underscore) !== 0
+  const { numbered, dropped, vouchedFor } = fatesFor(exchange.route as Route)
+  const hasOddNames = (looks & LOOKS.oddName) !== 0
   const namesFields = connection !== '' && connection !== 'keep-alive' && connection !== 'close'
   let lines = ''
   let from = 0
@@ -182,7 +205,10 @@ export function upstreamFields(exchange: Exchange, authority: string): FieldLine
     const number = marks[i] as number
     switch (numbered[number]) {
       case PASSED: {
-        if (looksAtName && number === 0 && dropped.has(fields.nameAt(i))) break
+        if (number === 0) {
+          if (dropped.size > 0 && dropped.has(fields.nameAt(i))) break
+          if (hasOddNames && vouchedFor.has(cgiName(fields.nameAt(i)))) break
+        }
         if (namesFields && hasToken(connection, fields.nameAt(i))) break
         const line = marks[i + LINE] as number
         if (line !== to) {
@@ -196,7 +222,7 @@ export function upstreamFields(exchange: Exchange, authority: string): FieldLine
         host = fields.valueAt(i)
         break
       case VIA:
-        via = via === '' ? fields.valueAt(i) : `${via}, ${fields.valueAt(i)}`
+        via = listed(via, fields.valueAt(i))
         break
       case TRACE_PARENT:
         trace = fields.valueAt(i)
@@ -205,16 +231,16 @@ export function upstreamFields(exchange: Exchange, authority: string): FieldLine
         traceState = traceState === '' ? fields.valueAt(i) : `${traceState},${fields.valueAt(i)}`
         break
       case FORWARDED:
-        forwarded = forwarded === '' ? fields.valueAt(i) : `${forwarded}, ${fields.valueAt(i)}`
+        forwarded = listed(forwarded, fields.valueAt(i))
         break
       case FORWARDED_FOR:
-        forwardedFor = forwardedFor === '' ? fields.valueAt(i) : `${forwardedFor}, ${fields.valueAt(i)}`
+        forwardedFor = listed(forwardedFor, fields.valueAt(i))
         break
       case FORWARDED_PROTO:
-        forwardedProto = fields.valueAt(i)
+        forwardedProto = listed(forwardedProto, fields.valueAt(i))
         break
       case FORWARDED_HOST:
-        forwardedHost = fields.valueAt(i)
+        forwardedHost = listed(forwardedHost, fields.valueAt(i))
         break
     }
   }

@@ -16,10 +16,10 @@
 //                   40 logDropped   Float64  access lines lost, over all workers that had the slot
 //                   48 memoryBytes  Float64  resident, as the worker said with its last heartbeats
 //                   56 turnedAway   Float64 × 4, connections closed at the door, by reason (native/index.ts). Written by the acceptor
-//                   88 refused      Float64 × 5, heads refused before they were requests, by reason. Written by the gate, as is the next
-//                  128 expired      Float64 × 2, connections closed between requests, by reason
-//                  144 stuck        Float64 × 2, connections closed because nothing would have happened on them, by reason
-//                  160 free
+//                   88 refused      Float64 × 8, heads refused before they were requests, by reason. Written by the gate, as is the next
+//                  152 expired      Float64 × 2, connections closed between requests, by reason
+//                  168 stuck        Float64 × 2, connections closed because nothing would have happened on them, by reason
+//                  184 free
 //
 //   section `counters`
 //     block         one a slot and route, slot-major, by Route.slot; the last of each stands for `no route`. Float64 each:
@@ -52,8 +52,8 @@ const LOG_DROPPED = 5
 const MEMORY_BYTES = 6
 const TURNED_AWAY_AT = 7
 const REFUSED_AT = 11
-const EXPIRED_AT = 16
-const STUCK_AT = 18
+const EXPIRED_AT = 19
+const STUCK_AT = 21
 /** Far below 0, whatever connections it still has: kLeaving of the addon. */
 const LEAVING = 2 ** 30
 
@@ -61,7 +61,16 @@ const LEAVING = 2 ** 30
 export const TURNED_AWAY = ['slow_head', 'proxy_header', 'connections', 'address'] as const
 
 /** Why the gate refused heads, and closed connections between two requests, in the same way. */
-export const HEADS_REFUSED = ['request_line', 'line_end', 'field_name', 'field_value', 'parser'] as const
+export const HEADS_REFUSED = [
+  'request_line',
+  'line_end',
+  'field_name',
+  'field_value',
+  'host',
+  'body_length',
+  'size',
+  'parser',
+] as const
 export const EXPIRED = ['idle', 'slow_head'] as const
 /** Why it ended connections that the gateway had lost sight of. */
 export const STUCK = ['unread', 'unanswered'] as const

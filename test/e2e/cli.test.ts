@@ -95,13 +95,39 @@ describe('check', () => {
     const { dir, file } = configFile(SOUND)
     const env = { TEST_SECRET: 'x' }
     const holds = 'sound (3 routes, 1 service, 1 consumer)\n'
-    expect(await tidegate(['check', file], env)).toEqual({ code: 0, out: `${file}: ${holds}`, err: '' })
-    expect(await tidegate(['check'], { ...env, TIDEGATE_CONFIG: file })).toEqual({
+    expect(await tidegate(['check', file], env)).toMatchObject({ code: 0, out: `${file}: ${holds}` })
+    expect(await tidegate(['check'], { ...env, TIDEGATE_CONFIG: file })).toMatchObject({
       code: 0,
       out: `${file}: ${holds}`,
-      err: '',
     })
-    expect(await tidegate(['check'], env, dir)).toEqual({ code: 0, out: `tidegate.yaml: ${holds}`, err: '' })
+    expect(await tidegate(['check'], env, dir)).toMatchObject({ code: 0, out: `tidegate.yaml: ${holds}` })
+  })
+
+  test('warns of guarded paths that fall to an open route in another spelling, and not of what is closed', async () => {
+    const { dir, file } = configFile(SOUND)
+    const env = { TEST_SECRET: 'x' }
+    const warned = (routes: string, spelled: string, remedy: string) =>
+      `warning: tidegate.yaml: ${routes} is guarded, but ${spelled}, which is open; if its service takes that for the same path, add ${remedy}\n`
+    const case_ = 'match.caseInsensitive: true'
+    expect((await tidegate(['check'], env, dir)).err).toBe(
+      warned(
+        'routes[1] ("/a")',
+        '"/A" falls to routes[0] ("/"), and "/a/" falls to routes[0] ("/")',
+        `${case_} and match.trailingSlash: ignore`,
+      ) + warned('routes[2] ("/b/:c")', '"/B/X" falls to routes[0] ("/")', case_),
+    )
+    writeFileSync(
+      file,
+      SOUND.replace('exactPath: /a,', 'exactPath: /a, caseInsensitive: true, trailingSlash: ignore,').replace(
+        "path: '/b/:c'",
+        "path: '/b/:c', caseInsensitive: true",
+      ),
+    )
+    expect((await tidegate(['check'], env, dir)).err).toBe('')
+    expect((await tidegate(['routes'], env, dir)).out).toMatch(/=\/a\[\/\] \(any case\).*\n.*\/b\/:c \(any case\)/)
+    // An address list guards as well as credentials do, also a catch-all.
+    writeFileSync(file, SOUND.replace('auth: none', 'auth: none, addresses: { allow: [10.0.0.0/8] }'))
+    expect((await tidegate(['check'], env, dir)).err).toBe('')
   })
 
   test('ends with 2 and one line for each problem, without colours in a pipe', async () => {

@@ -132,6 +132,11 @@ describe.each([
     ['@target-uri', [['"@target-uri"', 'http://demo.test/?a=1']], {}],
     ['@target-uri behind TLS', [['"@target-uri"', 'https://demo.test/?a=1']], { 'x-forwarded-proto': 'https' }],
     [
+      '@target-uri as the last of several proxies has it',
+      [['"@target-uri"', 'http://demo.test/?a=1']],
+      { 'x-forwarded-proto': ['https', 'http'] },
+    ],
+    [
       '@request-target',
       [
         ['"@authority"', 'demo.test'],
@@ -141,6 +146,20 @@ describe.each([
     ],
   ] as const)('the target may be covered by %s', async (_name, lines, headers) => {
     await admitted({ target: '/?a=1', headers }, { lines: [['"@method"', 'GET'], ...lines] })
+  })
+
+  test.each([
+    ['UTF-8', Buffer.from('grüße').toString('latin1')],
+    ['that are none', 'gr\xfc\xdfe \xff\xa0'],
+  ])('over a field of bytes beyond ASCII, %s', async (_name, value) => {
+    const lines = [['"x-name"', value] as const]
+    const request: RequestParts = { target: '/', headers: { 'x-name': value } }
+    const covered = { lines: [...linesOf(request), ...lines] }
+    const encoded = `:${Buffer.from(value, 'latin1').toString('base64')}:`
+    await admitted(request, covered)
+    await admitted(request, { lines: [...linesOf(request), ['"x-name";bs', encoded]] })
+    const other = await send({ ...request, headers: { 'x-name': `${value}\xfe` } }, covered)
+    expect(other.status).toBe(401)
   })
 
   const GET: RequestParts = { target: '/' }

@@ -41,6 +41,9 @@ beforeAll(async () => {
         route('high', { path: '/contested', headers: { 'x-a': '1' } }, { priority: 5 }),
         route('api', { path: '/contested', headers: { 'x-a': '1', 'x-b': '2' } }),
         route('suffix', { host: 'only.test', path: '/inside' }),
+        route('api', { path: '/Admin/:user', caseInsensitive: true }),
+        route('writes', { exactPath: '/exact/', caseInsensitive: true, trailingSlash: 'ignore' }),
+        route('beta', { exactPath: '/old', trailingSlash: 'ignore' }, { rewrite: '/new/' }),
       ],
     },
   })
@@ -80,6 +83,32 @@ test.each([
   const answer = await call(gateway.port, parts)
   expect(answer.status).toBe(200)
   expect(answer.one('x-service')).toBe(service)
+})
+
+test.each([
+  ['/admin/x', 'api'],
+  ['/ADMIN/x/y', 'api'],
+  ['/aDm%49n/X', 'api'],
+  ['/admin', 'any'],
+  ['/exact', 'writes'],
+  ['/EXACT/', 'writes'],
+  ['/exact//', 'writes'],
+  ['/exact/x', 'any'],
+  ['/API', 'any'],
+  ['/api/version/', 'api'],
+])('case and a slash at the end say nothing where the route says so: %s', async (target, service) => {
+  const answer = await call(gateway.port, { target })
+  expect(answer.one('x-service')).toBe(service)
+  // It reaches the service as it was sent, but for what is normalised on every route.
+  expect(answer.json<{ url: string }>().url).toBe(target.replace('%49', 'I').replace('//', '/'))
+})
+
+test('what stands in place of a path whose slash is ignored has one where the path had', async () => {
+  for (const [target, url] of [
+    ['/old', '/new'],
+    ['/old/', '/new/'],
+  ] as const)
+    expect((await call(gateway.port, { target })).json()).toMatchObject({ url })
 })
 
 test.each([

@@ -195,11 +195,19 @@ describe.each([
       delete headers[name]
       return { headers }
     }
+    const more = (name: string, value: string): RequestParts => {
+      const headers: Record<string, string> = signedHeaders(TEST)
+      return { headers: { ...headers, [name]: [headers[name] as string, value] } }
+    }
 
     test.each([
       ['without x-m', 'x-m missing', () => without('x-m')],
       ['without x-source', 'x-source missing', () => without('x-source')],
       ['without x-time', 'x-time missing or not Unix seconds', () => without('x-time')],
+      ['with a second x-source', 'several x-source, x-time or x-m fields', () => more('x-source', OTHER.source)],
+      ['with the same x-source twice', 'several x-source, x-time or x-m fields', () => more('x-source', TEST.source)],
+      ['with a second x-time', 'several x-source, x-time or x-m fields', () => more('x-time', '1')],
+      ['with a second, empty x-m', 'several x-source, x-time or x-m fields', () => more('x-m', '')],
       ['of nobody we know', 'x-source unknown', () => signed({ source: 'nobody', secret: TEST.secret })],
       ['signed by somebody else', 'x-m does not match', () => signed({ ...OTHER, source: 'test' })],
       ['301 s old', 'x-time outside the allowed skew', () => signed(TEST, { time: now() - 301 })],

@@ -448,14 +448,23 @@ async function gate() {
   }
   assert.throws(() => native.guardApp(0, false, false), { code: 'EINVAL' })
   const told = []
-  const tallies = new Float64Array(9)
-  for (const wrong of [undefined, new Int32Array(7), {}]) {
-    assert.throws(() => native.openGate(ignore, [], wrong, 1000, 1000), TypeError)
+  const tallies = new Float64Array(12)
+  const refusals = Array(6).fill('HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\nno')
+  const rest = [16_384, refusals]
+  for (const wrong of [undefined, new Int32Array(12), {}]) {
+    assert.throws(() => native.openGate(ignore, [], wrong, 1000, 1000, ...rest), TypeError)
   }
-  assert.throws(() => native.openGate(ignore, [], tallies, 0, 1000), TypeError)
-  assert.throws(() => native.openGate(ignore, [], tallies, 1000, 'x'), TypeError)
-  const { states } = native.openGate((exchange) => told.push(exchange), ['host', 'connection'], tallies, 1000, 1000)
-  assert.throws(() => native.openGate(ignore, [], tallies, 1000, 1000), { code: 'EALREADY' })
+  assert.throws(() => native.openGate(ignore, [], tallies, 0, 1000, ...rest), TypeError)
+  assert.throws(() => native.openGate(ignore, [], tallies, 1000, 'x', ...rest), TypeError)
+  for (const wrong of [undefined, 0]) {
+    assert.throws(() => native.openGate(ignore, [], tallies, 1000, 1000, wrong, refusals), TypeError)
+  }
+  for (const wrong of [undefined, [], ['x'], refusals.map(() => 'no end')]) {
+    assert.throws(() => native.openGate(ignore, [], tallies, 1000, 1000, 16_384, wrong), TypeError)
+  }
+  const names = ['host', 'content-length', 'transfer-encoding', 'connection']
+  const { states } = native.openGate((exchange) => told.push(exchange), names, tallies, 1000, 1000, ...rest)
+  assert.throws(() => native.openGate(ignore, [], tallies, 1000, 1000, ...rest), { code: 'EALREADY' })
   for (const nobody of [-1, 0, 2 ** 17, 2 ** 31, 'x', undefined]) {
     assert.throws(() => native.resumeConnection(nobody), TypeError)
   }
@@ -536,7 +545,9 @@ async function gate() {
     native.forgetApp(handle, i % 64 === 0 ? '' : '127.0.0.1')
   }
   assert.ok(told.length > 50 && told.every(({ bytes }) => bytes === -1))
-  assert.ok(tallies.slice(0, 5).every((refused) => refused > 0))
+  // All of them but the parser's own: what that would refuse the gate has.
+  assert.ok(tallies.slice(0, 7).every((refused) => refused > 0))
+  assert.equal(tallies[7], 0)
   const batch = 'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nab'.repeat(400)
   for (const at of [port, doorPort]) {
     for (const bytewise of [false, true]) await send(bytewise ? batch.slice(0, 400) : batch, bytewise, at)

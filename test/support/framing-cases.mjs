@@ -474,8 +474,9 @@ export const CLASSES = [
       line(`GET http://${'a'.repeat(300)}/ HTTP/1.1`),
       'GET http://a.test/ HTTP/1.1\r\n\r\n',
       'GET http://a.test/ HTTP/1.1\r\nHost: \x7fa.test\r\n\r\n',
-      get('Tidegate-Target: \x7fb.test\r\n'),
-      get('Tidegate-Target: a.test\r\n'),
+      get('Tidegate-Target: \x7fa.test\r\n', 'http://b.test/'),
+      get('Tidegate-Target: a.test\r\n', 'http://b.test/'),
+      get('Tidegate-Target:\r\n', 'http://b.test/'),
     ],
   },
   {

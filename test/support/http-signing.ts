@@ -4,7 +4,7 @@ import { constants, createHash, createHmac, createPrivateKey, sign } from 'node:
 import type { RequestParts } from './raw-client.js'
 import { KEYS, type KeyId } from './rfc9421.js'
 
-/** Component identifiers as they stand in Signature-Input, and values. */
+/** Component identifiers as they stand in Signature-Input, and values, a character a byte. */
 export type Lines = readonly (readonly [identifier: string, value: string])[]
 
 export interface SigningOptions {
@@ -52,7 +52,7 @@ export function signMessage(
 
 function signed(keyid: KeyId, base: string): Buffer {
   const key = KEYS[keyid]
-  const data = Buffer.from(base)
+  const data = Buffer.from(base, 'latin1')
   if (key.algorithm === 'hmac-sha256')
     return createHmac('sha256', Buffer.from(key.secret, 'base64')).update(data).digest()
   if (key.algorithm === 'ed25519') return sign(null, data, key.privateKey)

@@ -1,4 +1,4 @@
-// nginx and HAProxy in front of the gateway, as people have them, in the foreground of a folder of their own.
+// nginx and HAProxy in front of the gateway, and CGI servers behind it, as people have them, in the foreground of a folder of their own.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
@@ -82,4 +82,34 @@ export async function startHaproxy(backend: string, server: string): Promise<Oth
        server gateway ${server}\n`,
   )
   return run('haproxy', ['-db', '-f', join(folder, 'haproxy.cfg')], folder, port)
+}
+
+const ENVIRONMENT_AS_TEXT = "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\nexec env\n"
+
+/** lighttpd with a CGI script at /env that answers its environment, a line a variable. */
+export async function startLighttpd(): Promise<OtherProxy> {
+  const folder = temporaryFolder()
+  const port = await freePort()
+  writeFileSync(join(folder, 'env'), ENVIRONMENT_AS_TEXT, { mode: 0o755 })
+  writeFileSync(
+    join(folder, 'lighttpd.conf'),
+    `server.document-root = "${folder}"
+     server.bind = "127.0.0.1"
+     server.port = ${port}
+     server.modules = ( "mod_cgi" )
+     $HTTP["url"] =~ "^/env" { cgi.assign = ( "" => "" ) }\n`,
+  )
+  return run('lighttpd', ['-D', '-f', join(folder, 'lighttpd.conf')], folder, port)
+}
+
+/** The same with what Python brings: wsgiref, whose variables are those of CGI. */
+export async function startWsgiref(): Promise<OtherProxy> {
+  const folder = temporaryFolder()
+  const port = await freePort()
+  const program = `from wsgiref.simple_server import make_server
+def application(environ, start_response):
+    start_response('200 OK', [('Content-Type', 'text/plain')])
+    return ['\\n'.join(f'{name}={value}' for name, value in environ.items()).encode('latin1')]
+make_server('127.0.0.1', ${port}, application).serve_forever()`
+  return run('python3', ['-c', program], folder, port)
 }

@@ -26,7 +26,7 @@ const MOST_LEFT_OPEN = 300
 const MOST_FAULTS = 20
 
 /** The only answers that are not to a request, or that say that nothing behind it is looked at. */
-const REFUSALS = new Set([400, 408, 413, 417, 431, 505])
+const REFUSALS = new Set([400, 408, 413, 414, 417, 431, 501, 505])
 const EXPECTED = new Set([200, 401, 404, ...REFUSALS])
 
 /** Whose PROXY header is believed, and who has to send one; and who has not. Many: each has its own ports, of which some are used up for a minute. */

@@ -43,7 +43,7 @@ const words = [
   '\xff', '\xef\xbb\xbf', '0', '0\r\n\r\n', 'ffffffffffffffff', '-1', '+1', '0x', '1\r\na\r\n', 'chunked', 'identity', 'Host: b.test\r\n',
   'Content-Length: 5\r\n', 'Content-Length: 0\r\n', 'Transfer-Encoding: chunked\r\n', 'Connection: close\r\n', 'Connection: host, x-rid\r\n',
   'Upgrade: websocket\r\n', 'X_Y: z\r\n', ' HTTP/1.1\r\n', 'HTTP/1.0', 'GET / HTTP/1.1\r\nHost: a.test\r\n\r\n', 'OPTIONS * ', 'http://a.test',
-  KEEP, 'Connection: keep-alive, close\r\n', 'Expect: 100-continue\r\n', 'Expect: x\r\n', 'https://a.test', 'Tidegate-Target: \x7fb.test\r\n',
+  KEEP, 'Connection: keep-alive, close\r\n', 'Expect: 100-continue\r\n', 'Expect: x\r\n', 'https://a.test', 'Tidegate-Target: b.test\r\n',
   'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n', 'HEAD ', 'PROXY UNKNOWN\r\n', '\r\n\r\n\0\r\nQUIT\n',
 ] // biome-ignore format: a list of words
 

@@ -31,7 +31,7 @@ const MOST_HEAD_BYTES = 12_000
 const MOST_FIELDS = 95
 export const MOST_BODY_BYTES = 10_000
 /** That change who answers, or how. */
-const NOT_JUDGED = new Set(['upgrade', 'tidegate-target', 'x-rid', 'trailer', 'keep-alive', 'proxy-connection'])
+const NOT_JUDGED = new Set(['upgrade', 'x-rid', 'trailer', 'keep-alive', 'proxy-connection'])
 
 export class StrictReading {
   readonly requests: StrictRequest[] = []
@@ -103,7 +103,6 @@ export class StrictReading {
     if (host === undefined ? !old : !AUTHORITY.test(host)) return this.stop('doubt')
     if (authority !== undefined && (host ?? authority) !== authority) return this.stop('doubt')
     if (authority !== undefined && !AUTHORITY.test(authority)) return this.stop('doubt')
-    if (hidesHost([...fields.keys()])) return this.stop('doubt')
     const expect = fields.get('expect')
     // Whether its connection goes on behind a refusal depends on who has told it to continue, and so on how its head came.
     if (expect !== undefined && (expect.toLowerCase() !== '100-continue' || path.startsWith('/signed')))
@@ -191,22 +190,4 @@ function fieldsOf(lines: readonly string[]): Map<string, string> | null {
 
 function count(text: string, what: RegExp): number {
   return text.match(what)?.length ?? 0
-}
-
-/**
- * uWebSockets.js takes a Host for the second one where the names before it set the same bits of its bloom filter. The gate puts Host first (a test
- * of pipelining.test.ts), but for a head that comes in parts: so this is none that must be served.
- */
-function hidesHost(names: readonly string[]): boolean {
-  const at = names.indexOf('host')
-  const bits = new Set(names.slice(0, Math.max(0, at)).flatMap(bloomBits))
-  return at > 0 && bloomBits('host').every((bit) => bits.has(bit))
-}
-
-/** BloomFilter.h. */
-function bloomBits(name: string): number[] {
-  if (name.length < 2) return []
-  const features = Buffer.from([0, -1, -2, name.length >> 1].map((at) => Buffer.from(name).at(at)!))
-  const hash = Math.imul(features.readUInt32LE(), 1_843_993_368)
-  return [0, 8, 16, 24].map((shift) => (hash >>> shift) & 255)
 }

@@ -34,6 +34,16 @@ const matchSchema = z
         "Prefix on segment boundaries: /api matches /api and /api/x, not /apix. ':id' stands for one segment. Default /.",
       ),
     exactPath: path.optional().describe('The whole path, in place of path.'),
+    caseInsensitive: z
+      .boolean()
+      .optional()
+      .describe('Letters of the path (A to Z) match in either case, for services that do not mind it. Default false.'),
+    trailingSlash: z
+      .enum(['strict', 'ignore'])
+      .optional()
+      .describe(
+        'ignore: exactPath matches with a slash behind it and without, for services that serve both alike. Default strict.',
+      ),
     methods: listOf(method).optional().describe('Absent: any. GET does not include HEAD.'),
     headers: z
       .record(headerName, z.string())

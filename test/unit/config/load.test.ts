@@ -197,6 +197,16 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       'gw.yaml:7:7: routes[4].match: matches the same requests as routes[3]; give one a higher priority',
     ],
     [
+      'routes that only their spelling tells apart, where it says nothing',
+      `${SERVICES}routes:\n  - { match: { exactPath: /a/, caseInsensitive: true, trailingSlash: ignore }, service: s, auth: none }\n  - { match: { exactPath: /A, caseInsensitive: true, trailingSlash: ignore }, service: s, auth: none }\n  - { match: { exactPath: /A, caseInsensitive: true }, service: s, auth: none }\n  - { match: { exactPath: /A/ }, service: s, auth: none }\n`,
+      'gw.yaml:4:7: routes[1].match: matches the same requests as routes[0]; give one a higher priority',
+    ],
+    [
+      'a slash that is ignored behind a prefix',
+      route('match: { path: /a, trailingSlash: ignore }, service: s, auth: none'),
+      'gw.yaml:3:26: routes[0].match.trailingSlash: has no effect without exactPath: path is a prefix, and covers both',
+    ],
+    [
       'proxies that are no addresses',
       `${SOUND}trustedProxies: [10.0.0.0/33, localhost, 1, '10.1']\n`,
       'gw.yaml:4:18: trustedProxies[0]: is not an address or CIDR range',

@@ -13,6 +13,8 @@ interface Match {
   exactPath?: string
   methods?: string[]
   headers?: Record<string, string>
+  caseInsensitive?: boolean
+  trailingSlash?: 'strict' | 'ignore'
 }
 
 const settings = loadSettings({})
@@ -147,6 +149,8 @@ describe('against a matcher that tries every route', () => {
       route.match.path.exact ? 0 : 1,
       route.match.path.segments.map((segment) => (segment[0] === ':' ? '1' : '0')).join(''),
       -route.match.priority,
+      Number(route.match.caseInsensitive),
+      Number(route.match.slashIgnored),
       route.match.methods === null ? 1 : 0,
       -route.match.headers.length,
       route.index,
@@ -155,7 +159,9 @@ describe('against a matcher that tries every route', () => {
     for (const route of routes) {
       const { match } = route
       const pattern = match.path.segments.map((segment) => (segment[0] === ':' ? '/[^/]+' : `/${segment}`)).join('')
-      if (!path.startsWith('/') || !new RegExp(`^${pattern}${match.path.exact ? '' : '(/.*)?'}$`).test(path)) continue
+      const end = match.slashIgnored ? (pattern === '/' ? '' : '/?') : match.path.exact ? '' : '(/.*)?'
+      const flags = match.caseInsensitive ? 'i' : ''
+      if (!path.startsWith('/') || !new RegExp(`^${pattern}${end}$`, flags).test(path)) continue
       if (match.methods !== null && !match.methods.has(method)) continue
       if (match.headers.some(([name, value]) => (headers[name] ?? '') !== value)) continue
       const ranks = match.hosts.length === 0 ? [1] : []
@@ -172,7 +178,7 @@ describe('against a matcher that tries every route', () => {
     return best?.route.name ?? null
   }
 
-  const segment = fc.constantFrom('a', 'b', 'ab', 'c')
+  const segment = fc.constantFrom('a', 'b', 'ab', 'c', 'A', 'B')
   const pattern = fc
     .array(fc.oneof(segment, fc.constantFrom(':x', ':y')), { maxLength: 4 })
     .chain((segments) => fc.constantFrom(`/${segments.join('/')}`, `/${segments.join('/')}/`.replace('//', '/')))
@@ -185,15 +191,19 @@ describe('against a matcher that tries every route', () => {
       host: fc.option(fc.uniqueArray(hostPattern, { minLength: 1, maxLength: 3 }), { nil: undefined }),
       path: pattern,
       exact: fc.boolean(),
+      caseInsensitive: fc.boolean(),
+      slashIgnored: fc.boolean(),
       methods: fc.option(fc.uniqueArray(method, { minLength: 1 }), { nil: undefined }),
       headers: fc.option(header, { nil: undefined }),
       priority: fc.integer({ min: 0, max: 2 }),
     })
-    .map(({ host, path, exact, methods, headers, priority }) => ({
+    .map(({ host, path, exact, caseInsensitive, slashIgnored, methods, headers, priority }) => ({
       priority,
       match: {
         ...(host === undefined ? {} : { host }),
         ...(exact ? { exactPath: path } : { path }),
+        ...(caseInsensitive ? { caseInsensitive } : {}),
+        ...(exact && slashIgnored ? { trailingSlash: 'ignore' as const } : {}),
         ...(methods === undefined ? {} : { methods }),
         ...(headers === undefined ? {} : { headers }),
       },

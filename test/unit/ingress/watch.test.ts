@@ -13,11 +13,11 @@ import { answered, guard, openGate, watchConnections } from '../../../src/ingres
 import { uWS } from '../../../src/ingress/uws.js'
 
 /** As the gate counts them. */
-const UNREAD = 7
-const UNANSWERED = 8
+const UNREAD = 10
+const UNANSWERED = 11
 const LARGE = Buffer.alloc(16 << 20, 'x')
 
-const tallies = new Float64Array(9)
+const tallies = new Float64Array(12)
 const deadlines = new Deadlines(() => 0)
 const lookedAt = { ended: 0, tell: (_: number) => {} }
 let app: ReturnType<typeof uWS.App>
@@ -65,7 +65,7 @@ const handlers: Record<string, (exchange: Exchange, res: HttpResponse) => void> 
 
 beforeAll(async () => {
   if (native === null) return
-  expect(openGate(tallies, { headerTimeoutMs: 60_000, idleTimeoutMs: 60_000 })).toBe('')
+  expect(openGate(tallies, { headerTimeoutMs: 60_000, idleTimeoutMs: 60_000, maxHeaderBytes: 16_384 })).toBe('')
   app = uWS.App()
   guard(app, false, false)
   app.any('/*', (res: HttpResponse, req: HttpRequest) => {
