@@ -23,6 +23,9 @@
 #include "addon.h"
 #include "gate_state.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -292,6 +295,15 @@ us_socket_t* onClose(us_socket_t* s, int code, void* reason) {
   return g.onClose[kTls](s, code, reason);
 }
 
+// Whether the client has taken anything since the last look. The kernel has so much room that a client may read for minutes before there is some
+// again, and that is all uWebSockets hears of.
+bool takesBytes(Gate& g, us_socket_t* s, Connection& connection) {
+  int unsent = 0;
+  if (ioctl(g.us.fd(s), SIOCOUTQ, &unsent) != 0 || unsent == connection.unsent) return false;
+  connection.unsent = unsent;
+  return true;
+}
+
 // uWebSockets sets its clock when an answer is complete, and while it has bytes that the client does not take. In ticks of 4 s.
 template <int kTls>
 us_socket_t* onTimeout(us_socket_t* s) {
@@ -300,6 +312,10 @@ us_socket_t* onTimeout(us_socket_t* s) {
   if (found == g.connections.end()) return g.onTimeout[kTls](s);
   Connection& connection = found->second;
   const At at = connection.flow.at;
+  if ((g.us.events(s) & kWritable) && takesBytes(g, s, connection)) {
+    g.us.timeout(kTls, s, kUwsIdleSeconds);
+    return s;
+  }
   if (at >= At::kBody || isBusy(g, s, connection) || (g.us.events(s) & kWritable)) return g.onTimeout[kTls](s);
   if (at == At::kBefore && !connection.idleExtended && g.idleSeconds > kUwsIdleSeconds) {
     connection.idleExtended = true;

@@ -38,6 +38,7 @@ struct Connection {
   std::string held;             // what came after the request that is being answered, behind what is handed on of it already
   size_t heldFrom = 0;          // where it begins
   int32_t state = kNowhere;     // position of its word
+  int unsent = 0;               // bytes that the kernel had for its client, when its clock was last over
   bool tls = false;
   bool relayed = false;
   bool within = false;          // its bytes are being handed on: it is erased afterwards
