@@ -146,14 +146,16 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   function admit(exchange: Exchange, forged: Rejection | null): void {
     const refused = forged ?? refuseReplay(exchange) ?? authorize(exchange) ?? rateLimit(exchange)
     if (refused !== null) reject(exchange, refused)
-    else if (exchange.upload === null) call(exchange)
-    else {
-      askForBody(exchange)
-      readAhead(uploadContext, exchange)
-    }
+    else ask(exchange)
   }
 
   /** The exchange's service: the route's own, or the one that stands in for it. */
+  function ask(exchange: Exchange): void {
+    if (exchange.upload === null || breakers[exchange.service!.index]?.isShut(nowUs())) return call(exchange)
+    askForBody(exchange)
+    readAhead(uploadContext, exchange)
+  }
+
   function call(exchange: Exchange): void {
     // Who has waited for something is watched; all else is still in the loop turn it came in.
     exchange.upstreamStartUs = exchange.watched ? nowUs() : exchange.startUs
@@ -204,7 +206,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     if (fallback.service !== null) {
       exchange.service = fallback.service
       exchange.endpoint = null
-      return call(exchange)
+      return ask(exchange)
     }
     exchange.upload?.drop()
     answerFallback(exchange, fallback, rejection)

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, refusingPort, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
+import { requireGate } from '../support/requirements.js'
 import { type Caller, signedHeaders } from '../support/signing.js'
 import { chunkOf } from '../support/wire.js'
 
@@ -59,11 +60,13 @@ beforeAll(async () => {
       services: {
         origin: { endpoints: [origin.url] },
         'by-undici': { endpoints: [origin.url], client: 'undici' },
+        shut: { endpoints: [origin.url], breaker: {} },
         refusing: { endpoints: [`http://127.0.0.1:${await refusingPort()}`] },
       },
       routes: [
         route('/', 'origin'),
         route('/by-undici/talk', 'by-undici', { rewrite: '/talk' }),
+        route('/shut', 'shut'),
         route('/refused', 'refusing', { rewrite: '/sized', fallback: { service: 'origin' } }),
         route('/signed', 'origin', { auth: 'x-m', rewrite: '/sized', maxBody: '8MiB' }),
         route('/unsigned', 'origin', { auth: 'x-m', rewrite: '/sized', signBody: false }),
@@ -120,6 +123,18 @@ describe('the service is asked', () => {
     await connection.write('0\r\n\r\n')
     await connection.reader.until('hello and bye')
     await connection.reader.until('0\r\n\r\n')
+    connection.destroy()
+  })
+
+  test('not at all while its breaker is open, and the client is not asked for its body', async (context) => {
+    requireGate(context, gateway)
+    const hold = { method: 'POST', target: '/breakers?service=shut&hold=open', host: 'localhost' }
+    expect((await call(gateway.adminPort, hold)).status).toBe(200)
+    const connection = await Connection.open(gateway.port)
+    await connection.write(head('/shut', 1000, { Expect: '100-continue' }))
+    const answer = await connection.answer()
+    expect([answer.status, answer.interim]).toEqual([503, []])
+    expect(answer.json()).toMatchObject({ code: 'breaker_open' })
     connection.destroy()
   })
 
