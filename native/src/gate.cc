@@ -40,6 +40,7 @@ static_assert(kPadding >= 32);
 
 // uWebSockets' own, of 10 s, which it sets when an answer is complete.
 constexpr unsigned kUwsIdleSeconds = 10;
+constexpr int kMostStalls = 6;
 
 // One read may bring ten thousand of them, and each may be answered on the spot: others are served in between.
 constexpr int kHeadsPerTurn = 64;
@@ -295,12 +296,14 @@ us_socket_t* onClose(us_socket_t* s, int code, void* reason) {
   return g.onClose[kTls](s, code, reason);
 }
 
-// Whether the client has taken anything since the last look. The kernel has so much room that a client may read for minutes before there is some
-// again, and that is all uWebSockets hears of.
-bool takesBytes(Gate& g, us_socket_t* s, Connection& connection) {
+// Whether the client has taken anything of its response in the last minute, looked at every 10 s. uWebSockets hears only of room in our kernel's
+// buffer, of which a slow client makes none for minutes; and the client's kernel acknowledges in steps of a sixteenth of its own.
+bool stillTakes(Gate& g, us_socket_t* s, Connection& connection) {
   int unsent = 0;
-  if (ioctl(g.us.fd(s), SIOCOUTQ, &unsent) != 0 || unsent == connection.unsent) return false;
+  if (ioctl(g.us.fd(s), SIOCOUTQ, &unsent) != 0) return false;
+  if (unsent == connection.unsent) return ++connection.stalls < kMostStalls;
   connection.unsent = unsent;
+  connection.stalls = 0;
   return true;
 }
 
@@ -312,7 +315,7 @@ us_socket_t* onTimeout(us_socket_t* s) {
   if (found == g.connections.end()) return g.onTimeout[kTls](s);
   Connection& connection = found->second;
   const At at = connection.flow.at;
-  if ((g.us.events(s) & kWritable) && takesBytes(g, s, connection)) {
+  if ((g.us.events(s) & kWritable) && stillTakes(g, s, connection)) {
     g.us.timeout(kTls, s, kUwsIdleSeconds);
     return s;
   }

@@ -294,7 +294,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     const nowUs = this.context.nowUs()
     const isComing = this.isUploading && !this.upload!.paused
     if (isUnread || isComing || this.place === 'awaited') {
-      // uWS and the gate cut a client that takes nothing of its response, but have no clock for one whose upload is held back.
+      // The gate cuts a client that takes nothing of its response for a minute, but has no clock for one whose upload is held back.
       const mustProgress = isUnread ? this.upload?.paused : isComing
       const silentUntilUs = mustProgress ? nowUs + CLIENT_SILENCE_MS * 1000 : Number.POSITIVE_INFINITY
       this.deadlineUs = patience.withClient(nowUs, Math.min(silentUntilUs, this.placeUntilUs))

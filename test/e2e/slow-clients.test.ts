@@ -7,9 +7,9 @@ import { type Origin, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 
 /** What the service may take, and how much longer the client does. */
-const SLOW_CALL_MS = 600
-const TOTAL_MS = 900
-const CLIENT_MS = 2000
+const SLOW_CALL_MS = 1000
+const TOTAL_MS = 1500
+const CLIENT_MS = 2500
 /** More than the kernel and uWebSockets.js hold of a response that nobody reads. */
 const LARGE = Buffer.alloc(32 << 20, 'x')
 
@@ -43,7 +43,10 @@ beforeAll(async () => {
   gateway = await startGateway({
     workers: 1,
     config: {
-      services: Object.fromEntries(paths.map((path) => [path, service])),
+      services: {
+        ...Object.fromEntries(paths.map((path) => [path, service])),
+        'reads-late': { ...service, timeouts: {} },
+      },
       routes: paths.map((path) => ({
         match: { path: `/${path}`, methods: ['GET', 'POST'] },
         service: path,
