@@ -5,11 +5,13 @@ import type { TlsMaterial } from './config/certificates.js'
 import type { Consumer, RouteTable } from './config/compile.js'
 import type { Settings } from './config/settings.js'
 import { Deadlines } from './deadlines.js'
+import { BodyMemory } from './ingress/body-memory.js'
 import { isTrusted } from './ingress/client-address.js'
 import { guard, openGate, watchConnections } from './ingress/gate.js'
 import { type Peer, Peers } from './ingress/peers.js'
 import { TlsApps } from './ingress/tls.js'
 import { uWS } from './ingress/uws.js'
+import { addressKey } from './policy/address-key.js'
 import { DigestPool } from './policy/digest-pool.js'
 import { Clients } from './proxy/clients.js'
 import { endConnections } from './proxy/respond.js'
@@ -49,6 +51,8 @@ export interface Worker {
   use(generation: number, table: RouteTable): void
   /** The oldest generation that requests may be on. */
   readonly oldest: number
+  /** Bytes that request bodies hold. */
+  readonly bodyBytes: number
   /**
    * Answers from now on say that the connection ends with them. Resolves when nothing is in flight and no connection is open; `idleMs` after
    * no more can come those that are idle are not waited for.
@@ -82,6 +86,7 @@ export function createWorker(parts: WorkerParts): Worker {
     breakers: new BreakerTable(segment),
     health: new HealthTable(segment, parts.endpointSlots),
     clients: new Clients(settings.upstreamConnections),
+    bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
   }
   /** Oldest first; the last one is what new requests get. */
   let generations: Generation[] = []
@@ -192,6 +197,9 @@ export function createWorker(parts: WorkerParts): Worker {
     use,
     get oldest() {
       return generations[0]!.number
+    },
+    get bodyBytes() {
+      return shared.bodyMemory.bytes
     },
     drain,
     close(): void {

@@ -2,12 +2,13 @@
 // contents; what a phase does is in the file named after it. Which generation a request gets is in generations.ts; starting, beating and
 // leaving are in control/worker-entry.ts.
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
-import type { RouteTable } from './config/compile.js'
+import type { RouteTable, Service } from './config/compile.js'
 import type { Settings } from './config/settings.js'
 import { createCrash } from './crash.js'
 import type { Deadlines } from './deadlines.js'
 import { accept, checkFraming } from './ingress/accept.js'
 import { checkLength, Upload, WholeBody } from './ingress/body.js'
+import type { BodyMemory } from './ingress/body-memory.js'
 import { setAddresses } from './ingress/client-address.js'
 import { ClientCertificates } from './ingress/client-certificate.js'
 import type { Exchange } from './ingress/exchange.js'
@@ -24,6 +25,7 @@ import { createReplayGuard } from './policy/replay.js'
 import { Breaker } from './proxy/breaker.js'
 import type { Clients } from './proxy/clients.js'
 import { forward } from './proxy/forward.js'
+import { readAhead } from './proxy/read-ahead.js'
 import { answerFallback, refuse } from './proxy/respond.js'
 import { Upstreams } from './proxy/upstreams.js'
 import type { BreakerTable } from './state/breaker-table.js'
@@ -58,6 +60,7 @@ export interface Shared {
   readonly breakers: BreakerTable
   readonly health: HealthTable
   readonly clients: Clients
+  readonly bodyMemory: BodyMemory
 }
 
 export interface Phases {
@@ -88,8 +91,11 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const upstreams = new Upstreams(table, shared.health, shared.clients, settings.upstreamConnections, owner)
   const context = { upstreams, deadlines, breakers, nowUs, conclude, refuse: reject }
   const crash = createCrash({ log, breakers, nowUs, conclude })
+  const mayBeginEarly = (service: Service): boolean => upstreams.mayBeginEarly(service)
+  const uploadContext = { deadlines, nowUs, mayBeginEarly, begin: call, refuse: reject }
 
-  const bodyRules = { deadlines, nowUs, minBytesPerSecond: settings.minBodyBytesPerSecond }
+  const { bodyMemory } = shared
+  const bodyRules = { deadlines, nowUs, minBytesPerSecond: settings.minBodyBytesPerSecond, memory: bodyMemory }
 
   let inFlight = 0
   let onIdle: (() => void) | null = null
@@ -174,17 +180,22 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   function admit(exchange: Exchange, forged: Rejection | null): void {
     const refused = forged ?? refuseReplay(exchange) ?? authorize(exchange) ?? rateLimit(exchange)
     if (refused !== null) reject(exchange, refused)
-    else call(exchange)
+    else ask(exchange)
   }
 
   /** The exchange's service: the route's own, or the one that stands in for it. */
+  function ask(exchange: Exchange): void {
+    if (exchange.upload === null || breakers[exchange.service!.index]?.isShut(nowUs())) return call(exchange)
+    askForBody(exchange)
+    readAhead(uploadContext, exchange)
+  }
+
   function call(exchange: Exchange): void {
     // Who has waited for something is watched; all else is still in the loop turn it came in.
     exchange.upstreamStartUs = exchange.watched ? nowUs() : exchange.startUs
     const refused = upstreams.pick(exchange) ?? askBreaker(exchange)
     if (refused !== null) return reject(exchange, refused)
     watch(exchange)
-    askForBody(exchange)
     forward(context, exchange)
   }
 
@@ -217,6 +228,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     if (fallback === null || exchange.fallback !== '' || rejection.status < 502) return false
     // Who was not let in is not let in elsewhere.
     if (exchange.upstreamStartUs === 0) return false
+    // The body is not read any further: nobody else could have it.
+    if (rejection.closesConnection) return false
     // What is gone of a streamed body, the other service could not have.
     return exchange.res !== null && (fallback.service === null || !exchange.upload?.taken)
   }
@@ -227,7 +240,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     if (fallback.service !== null) {
       exchange.service = fallback.service
       exchange.endpoint = null
-      return call(exchange)
+      return ask(exchange)
     }
     exchange.upload?.drop()
     answerFallback(exchange, fallback, rejection)
@@ -251,6 +264,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   function conclude(exchange: Exchange): void {
     if (exchange.concluded) return
     exchange.concluded = true
+    bodyMemory.hold(exchange, 0)
     inFlight--
     const endUs = exchange.endUs > 0 ? exchange.endUs : nowUs()
     try {

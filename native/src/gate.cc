@@ -24,6 +24,9 @@
 #include "addon.h"
 #include "gate_state.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 #include <algorithm>
 #include <cstring>
 #include <ctime>
@@ -39,6 +42,7 @@ static_assert(kPadding >= 32 && kSlack >= 32);
 
 // uWebSockets' own, of 10 s, which it sets when an answer is complete.
 constexpr unsigned kUwsIdleSeconds = 10;
+constexpr int kMostStalls = 6;
 
 // One read may bring ten thousand of them, and each may be answered on the spot: others are served in between.
 constexpr int kHeadsPerTurn = 64;
@@ -316,6 +320,17 @@ us_socket_t* onClose(us_socket_t* s, int code, void* reason) {
   return g.onClose[kTls](s, code, reason);
 }
 
+// Whether the client has taken anything of its response in the last minute, looked at every 10 s. uWebSockets hears only of room in our kernel's
+// buffer, of which a slow client makes none for minutes; and the client's kernel acknowledges in steps of a sixteenth of its own.
+bool stillTakes(Gate& g, us_socket_t* s, Connection& connection) {
+  int unsent = 0;
+  if (ioctl(g.us.fd(s), SIOCOUTQ, &unsent) != 0) return false;
+  if (unsent == connection.unsent) return ++connection.stalls < kMostStalls;
+  connection.unsent = unsent;
+  connection.stalls = 0;
+  return true;
+}
+
 // uWebSockets sets its clock when an answer is complete, and while it has bytes that the client does not take. In ticks of 4 s.
 template <int kTls>
 us_socket_t* onTimeout(us_socket_t* s) {
@@ -324,6 +339,10 @@ us_socket_t* onTimeout(us_socket_t* s) {
   if (found == g.connections.end()) return g.onTimeout[kTls](s);
   Connection& connection = found->second;
   const At at = connection.flow.at;
+  if ((g.us.events(s) & kWritable) && stillTakes(g, s, connection)) {
+    g.us.timeout(kTls, s, kUwsIdleSeconds);
+    return s;
+  }
   if (at >= At::kBody || isBusy(g, s, connection) || (g.us.events(s) & kWritable)) return g.onTimeout[kTls](s);
   if (at == At::kBefore && !connection.idleExtended && g.idleSeconds > kUwsIdleSeconds) {
     connection.idleExtended = true;

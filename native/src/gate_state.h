@@ -41,6 +41,8 @@ struct Connection {
   std::string held;             // what came after the request that is being answered, behind what is handed on of it already
   size_t heldFrom = 0;          // where it begins
   int32_t state = kNowhere;     // position of its word
+  int unsent = 0;               // bytes that the kernel had for its client, when its clock was last over
+  int stalls = 0;               // how often in a row they were as many as before
   bool tls = false;
   bool relayed = false;
   bool within = false;          // its bytes are being handed on: it is erased afterwards

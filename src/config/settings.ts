@@ -157,6 +157,13 @@ export const SETTINGS = {
     about:
       'bytes per second that a request body must bring on average, after 5 s; slower ones are answered 408; 0 takes any',
   },
+  TIDEGATE_BODY_MEMORY: {
+    key: 'bodyMemoryBytes',
+    type: bytesIn(2 ** 20, 2 ** 40),
+    default: '256MiB',
+    about:
+      'most bytes of request bodies that a worker holds, read whole for a signature or read ahead of a service; a quarter of it for one client address; more is answered 503',
+  },
   TIDEGATE_RATE_LIMIT_KEYS: {
     key: 'rateLimitKeys',
     type: numberIn(1024, 2 ** 24),

@@ -90,7 +90,7 @@ async function start(message: StartMessage): Promise<Started> {
   const beat = (): void => {
     // Of a thread it would be the whole process's.
     if (beats++ % MEMORY_BEATS === 0 && parentPort === null) memoryBytes = process.memoryUsage.rss()
-    counters.beat(segment.nowUs(), loopDelay.max / 1000, accessLog?.dropped ?? 0, memoryBytes)
+    counters.beat(segment.nowUs(), loopDelay.max / 1000, accessLog?.dropped ?? 0, memoryBytes, worker.bodyBytes)
     loopDelay.reset()
   }
   beat()

@@ -5,10 +5,17 @@ import type { HttpResponse } from 'uWebSockets.js'
 import { Readable } from 'node:stream'
 import type { Deadline, Deadlines } from '../deadlines.js'
 import { Rejection } from '../outcome.js'
+import { type BodyMemory, memoryFull } from './body-memory.js'
 import type { Exchange, Holder } from './exchange.js'
+import { GatheredBytes } from './gathered-bytes.js'
 
 const tooLarge = new Rejection('body_too_large', 'body over the limit', true)
-const tooSlow = new Rejection('request_timeout', 'body not received in time', true)
+const tooLargeToHold = new Rejection(
+  'body_too_large',
+  'body over what one client may hold of TIDEGATE_BODY_MEMORY',
+  true,
+)
+export const uploadTooSlow = new Rejection('request_timeout', 'body not received in time', true)
 const malformed = new Rejection('bad_request', 'bad chunk', true)
 
 /** A declared length over the limit is refused before a byte of it is read. */
@@ -41,6 +48,7 @@ export interface BodyRules {
   readonly nowUs: () => number
   /** Over the time since the head, but for the first seconds and what the client was held back; 0: any. */
   readonly minBytesPerSecond: number
+  readonly memory: BodyMemory
 }
 
 const PACE_US = 1e6
@@ -91,20 +99,20 @@ export class WholeBody implements Holder, Deadline {
   private readonly rules: BodyRules
   private readonly pace: Pace
   private readonly done: (exchange: Exchange, rejection: Rejection | null) => void
-  private chunks: Buffer[] = []
-  /** A declared length gets one buffer of its own, not a slice of Node's pool: the digest pool can take it over without a copy. */
-  private whole: Buffer | null
-  private bytes = 0
+  private readonly gathered = new GatheredBytes()
 
   constructor(exchange: Exchange, rules: BodyRules, done: (exchange: Exchange, rejection: Rejection | null) => void) {
     this.exchange = exchange
     this.rules = rules
     this.pace = new Pace(exchange.startUs, rules)
     this.done = done
-    this.whole = exchange.contentLength > 0 ? Buffer.allocUnsafeSlow(exchange.contentLength) : null
     this.deadlineUs = exchange.startUs + CLIENT_SILENCE_MS * 1000
     rules.deadlines.add(this)
     exchange.holder = this
+    if (exchange.contentLength > rules.memory.mostPerAddress) {
+      this.finish(tooLargeToHold)
+      return
+    }
     ;(exchange.res as HttpResponse).onData((chunk, isLast) => {
       try {
         this.receive(chunk, isLast)
@@ -119,24 +127,25 @@ export class WholeBody implements Holder, Deadline {
   }
 
   expire(): void {
-    this.finish(tooSlow)
+    this.finish(uploadTooSlow)
   }
 
   private receive(chunk: ArrayBuffer, isLast: boolean): void {
     if (this.slot < 0) return
-    const exchange = this.exchange
-    const offset = this.bytes
-    this.bytes += chunk.byteLength
-    exchange.bytesIn = this.bytes
-    if (this.bytes > exchange.route!.maxBodyBytes) return this.finish(tooLarge)
-    if (this.whole !== null) this.whole.set(new Uint8Array(chunk), offset)
-    else if (chunk.byteLength > 0) this.chunks.push(Buffer.from(new Uint8Array(chunk)))
+    const { exchange, gathered } = this
+    exchange.bytesIn += chunk.byteLength
+    if (exchange.bytesIn > exchange.route!.maxBodyBytes) return this.finish(tooLarge)
+    const { memory } = this.rules
+    gathered.append(chunk, exchange.contentLength > 0 ? exchange.contentLength : memory.mostPerAddress)
+    if (!memory.hold(exchange, gathered.capacity)) {
+      return this.finish(gathered.length > memory.mostPerAddress ? tooLargeToHold : memoryFull)
+    }
     if (!isLast) {
       this.deadlineUs = Math.min(exchange.startUs + WHOLE_BODY_US, this.rules.nowUs() + CLIENT_SILENCE_MS * 1000)
-      if (!this.pace.holds(exchange.res as HttpResponse, this.bytes)) this.finish(tooSlow)
+      if (!this.pace.holds(exchange.res as HttpResponse, exchange.bytesIn)) this.finish(uploadTooSlow)
       return
     }
-    exchange.body = this.whole ?? Buffer.concat(this.chunks)
+    exchange.body = gathered.take()
     this.finish(null)
   }
 
@@ -148,17 +157,16 @@ export class WholeBody implements Holder, Deadline {
   private release(): void {
     this.rules.deadlines.remove(this)
     this.exchange.holder = null
-    this.chunks = []
-    this.whole = null
+    this.gathered.clear()
   }
 }
 
-/** What is held of a body for an upstream that does not take it yet, and that undici's stream holds besides. */
-const HELD_BYTES = 65_536
+/** What is read ahead of a body that its service does not take yet. Then the client is stopped. */
+const READ_AHEAD_BYTES = 65_536
 
-/** Told what becomes of an upload, by whoever forwards it. */
+/** Told what becomes of an upload, by whoever waits for it or forwards it. */
 export interface UploadEvents {
-  /** More than the route allows, too slow, or malformed: it has been dropped. */
+  /** More than the route or the worker's memory allows, too slow, or malformed: it has been dropped. */
   onRefused(rejection: Rejection): void
   /** Some of it came from the client, or the last of it did, or the client is waited for again. */
   onProgress(): void
@@ -166,18 +174,18 @@ export interface UploadEvents {
 
 /**
  * A body on its way through: what the upstream does not take stops the client. It is listened to from the request's head on, for uWS
- * drops what nobody listens to; undici reads it through a stream of its own per attempt (`open`), which dies with its connection.
+ * drops what nobody listens to. An attempt gets all of it, if that is here by then, else a stream that dies with the attempt's connection.
  */
 export class Upload {
   /** All of it is here. */
   complete = false
-  /** The client is held back: its silence is ours. */
+  /** The client is held back: its silence is ours. Never once the upload is complete or dropped: uWS then reads the next request. */
   paused = false
   /** Some was handed to an upstream: another one could not have the whole any more. */
   taken = false
   private readonly exchange: Exchange
-  private held: Buffer[] = []
-  private heldBytes = 0
+  private readonly memory: BodyMemory
+  private readonly held = new GatheredBytes()
   private dropped = false
   private refusal: Rejection | null = null
   private readonly pace: Pace
@@ -186,6 +194,7 @@ export class Upload {
 
   constructor(exchange: Exchange, rules: BodyRules) {
     this.exchange = exchange
+    this.memory = rules.memory
     this.pace = new Pace(exchange.startUs, rules)
     ;(exchange.res as HttpResponse).onData((chunk, isLast) => {
       try {
@@ -196,14 +205,25 @@ export class Upload {
     })
   }
 
-  /** Events from before are told at once. */
-  listen(events: UploadEvents): void {
+  get isComing(): boolean {
+    return !this.complete && !this.dropped
+  }
+
+  /** There is no more of it to wait for before its service is asked. */
+  get isReadAhead(): boolean {
+    return this.complete || this.paused
+  }
+
+  /** A refusal from before is told at once. */
+  listen(events: UploadEvents | null): void {
     this.events = events
-    if (this.refusal !== null) events.onRefused(this.refusal)
+    if (this.refusal !== null) events?.onRefused(this.refusal)
   }
 
   /** For one attempt. Only while nothing was taken. */
-  open(): Readable {
+  open(): Buffer | Readable {
+    this.stream = null
+    if (this.complete) return this.held.bytes
     this.stream = new UploadStream(this)
     return this.stream
   }
@@ -211,7 +231,8 @@ export class Upload {
   /** Nobody wants the rest (the service failed, answered early, or was never asked): it is let through to nowhere. */
   drop(): void {
     this.dropped = true
-    this.held = []
+    this.held.clear()
+    this.memory.hold(this.exchange, 0)
     this.resume()
   }
 
@@ -227,37 +248,52 @@ export class Upload {
     this.drop()
   }
 
-  /** To the stream, as far as it has room. */
+  /** What is held, to the stream, if that has room. */
   deliver(stream: UploadStream): void {
-    if (stream !== this.stream || stream.destroyed) return
-    while (this.held.length > 0 && stream.hasRoom) {
-      const chunk = this.held.shift() as Buffer
-      this.heldBytes -= chunk.length
-      this.taken = true
-      stream.hasRoom = stream.push(chunk)
+    if (stream !== this.stream || stream.destroyed || !stream.hasRoom) return
+    if (this.held.length > 0) {
+      this.push(stream, this.held.take())
+      this.memory.hold(this.exchange, 0)
     }
-    if (this.held.length > 0) return
     if (this.complete) stream.push(null)
-    // The last of it may come while the client is held back, and its next request is behind it.
-    this.resume()
+    else if (stream.hasRoom) this.resume()
+  }
+
+  private push(stream: UploadStream, chunk: Buffer): void {
+    this.taken = true
+    stream.hasRoom = stream.push(chunk)
   }
 
   private receive(chunk: ArrayBuffer, isLast: boolean): void {
-    const exchange = this.exchange
+    const { exchange, stream } = this
     if (this.dropped || exchange.concluded) return
     exchange.bytesIn += chunk.byteLength
     if (exchange.bytesIn > exchange.route!.maxBodyBytes) return this.refuse(tooLarge)
     if (!isLast && !this.paused && !this.pace.holds(exchange.res as HttpResponse, exchange.bytesIn)) {
-      return this.refuse(tooSlow)
-    }
-    if (chunk.byteLength > 0) {
-      this.held.push(Buffer.from(new Uint8Array(chunk)))
-      this.heldBytes += chunk.byteLength
+      return this.refuse(uploadTooSlow)
     }
     this.complete = isLast
-    if (this.stream !== null) this.deliver(this.stream)
-    if (this.heldBytes >= HELD_BYTES && !isLast) this.pause()
+    if (chunk.byteLength > 0) {
+      if (stream?.hasRoom && this.held.length === 0 && !stream.destroyed) {
+        this.push(stream, Buffer.from(new Uint8Array(chunk)))
+      } else if (!this.keep(chunk)) return this.refuse(memoryFull)
+    }
+    if (stream !== null) this.deliver(stream)
+    if (isLast) this.resume()
     this.events?.onProgress()
+  }
+
+  /** Until somebody takes it. False: no memory is left for it. */
+  private keep(chunk: ArrayBuffer): boolean {
+    const { held, exchange } = this
+    held.append(
+      chunk,
+      exchange.contentLength > 0 ? Math.min(exchange.contentLength, READ_AHEAD_BYTES) : READ_AHEAD_BYTES,
+    )
+    const fits = this.memory.hold(exchange, held.capacity)
+    if ((held.length >= READ_AHEAD_BYTES || !fits) && !this.complete) this.pause()
+    // What is on its way is not refused for lack of memory: its client is stopped, and the service takes what is held.
+    return fits || this.stream !== null
   }
 
   /** Also while it is paused: uSockets reads on from a client that does not take the answer (us_socket_write watches for both). */
@@ -272,17 +308,23 @@ export class Upload {
     this.paused = false
     this.pace.resume()
     this.exchange.res?.resume()
-    this.events?.onProgress()
+    if (this.isComing) this.events?.onProgress()
   }
 }
+
+/** Whoever destroys a stream tells the forwarding as well. */
+const ignore = (): void => {}
 
 class UploadStream extends Readable {
   hasRoom = false
   private readonly upload: Upload
 
   constructor(upload: Upload) {
-    super({ highWaterMark: HELD_BYTES })
+    // One chunk at a time: what waits is gathered in the upload, where it is bounded.
+    super({ highWaterMark: 1 })
     this.upload = upload
+    // A stream may be destroyed before a connection reads it, and an error nobody listens to would end the worker.
+    this.on('error', ignore)
   }
 
   override _read(): void {

@@ -67,6 +67,8 @@ export class Exchange {
   body: Buffer | null = null
   /** The body on its way through, where it is not read whole. */
   upload: Upload | null = null
+  /** Memory that its body takes in this worker, as body-memory.ts counts it. */
+  heldBytes = 0
 
   // What the phases decided.
   rid = ''
@@ -116,7 +118,7 @@ export class Exchange {
   upstreamStartUs = 0
   /** Segment clock, when the upstream's part was over; 0 where it had none. */
   endUs = 0
-  /** Time from the first attempt to the upstream's last byte. */
+  /** The service's own time from the first attempt to its last byte: without what was waited for the client. */
   upstreamUs = 0
 
   /** Of the phases that it passes (crash.ts). */

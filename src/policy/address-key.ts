@@ -27,6 +27,15 @@ export function hashAddress(hash: KeyHash, text: string): void {
   hash.pair(KIND_V6, high, low)
 }
 
+/** The same as text, for tables of one worker's own. */
+export function addressKey(text: string): string {
+  if (!text.includes(':') || !parseV6(text)) return text
+  if (groups[0] === 0 && groups[1] === 0 && groups[4] === 0 && groups[5] === 0xffff) {
+    return `${groups[6]! >> 8}.${groups[6]! & 255}.${groups[7]! >> 8}.${groups[7]! & 255}`
+  }
+  return `${groups[0]}:${groups[1]}:${groups[2]}:${groups[3]}`
+}
+
 /** Dotted decimal from `start` to the end, as a number; -1: it is not. */
 function parseV4(text: string, start: number): number {
   let address = 0

@@ -85,6 +85,16 @@ export class Breaker {
     return this.admitUnclosed(low, Math.floor(nowUs / 1000), nowUs)
   }
 
+  /** Every call is refused for now: nobody need wait for its body. */
+  isShut(nowUs: number): boolean {
+    const low = this.record.state()
+    const hold = (low >> 3) & 3
+    if (hold !== HOLD.none) return hold === HOLD.open
+    if ((low & 7) !== STATE.open) return false
+    const leftMs = this.record.untilDeadlineMs(low, Math.floor(nowUs / 1000))
+    return leftMs > 0 && leftMs <= this.rules.maxOpenForMs
+  }
+
   /** How the call ended. Once per permit. */
   report(permit: number, outcome: number, nowUs: number): void {
     const low = this.record.state()

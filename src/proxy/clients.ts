@@ -3,11 +3,13 @@
 import type { Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../config/compile.js'
 import { clientKey, createClient } from './client.js'
+import { UploadPlaces } from './upload-places.js'
 
 export interface HeldClient {
   readonly dispatcher: Dispatcher
   /** Requests of any generation. */
   inFlight: number
+  readonly uploads: UploadPlaces
 }
 
 interface Entry extends HeldClient {
@@ -39,7 +41,7 @@ export class Clients {
     let entry = this.entries.get(key)
     if (entry === undefined) {
       const dispatcher = createClient(service, endpoint, this.connections)
-      entry = { key, dispatcher, inFlight: 0, generations: 0 }
+      entry = { key, dispatcher, inFlight: 0, uploads: new UploadPlaces(this.connections), generations: 0 }
       this.entries.set(key, entry)
     }
     entry.generations++

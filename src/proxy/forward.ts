@@ -5,19 +5,27 @@ import type { Dispatcher } from 'undici'
 import type { Service } from '../config/compile.js'
 import { withoutParameter } from '../config/parameter.js'
 import type { Deadline, Deadlines } from '../deadlines.js'
-import { CLIENT_SILENCE_MS, type Upload, type UploadEvents } from '../ingress/body.js'
+import { CLIENT_SILENCE_MS, type Upload, type UploadEvents, uploadTooSlow } from '../ingress/body.js'
 import type { Exchange, Holder } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import { type Breaker, OUTCOME } from './breaker.js'
 import { DeadlineError, isMistake, type UpstreamFailure, upstreamFailure } from './failure.js'
 import { upstreamFields } from './headers.js'
 import { idempotent } from './lean/pool.js'
+import { Patience } from './patience.js'
 import { answerWhole, cut, MOST_WHOLE_BYTES, StreamedAnswer } from './respond.js'
 import { errors } from './undici.js'
+import type { PlaceWaiter } from './upload-places.js'
 import type { Upstreams } from './upstreams.js'
 
+/** How long an upload waits for one of the connections that unfinished uploads may hold. */
+const PLACE_WAIT_US = 10e6
 const answerNotTaken = new Rejection('request_timeout', 'answer not taken in time', true)
-const uploadTooSlow = new Rejection('request_timeout', 'body not received in time', true)
+const noPlace = new Rejection('overloaded', 'too many uploads wait for a connection', true)
+
+// Slow clients give way while others wait for the upstream connections that they hold.
+const uploadGivesWay = new Rejection('request_timeout', 'body too slow while others waited for its connection', true)
+const readerGivesWay = new Rejection('client_closed', 'response read too slowly while others waited for its connection')
 
 /** What forwarding needs of the worker. */
 export interface ForwardContext {
@@ -37,7 +45,7 @@ export function forward(context: ForwardContext, exchange: Exchange): void {
   new Forwarding(context, exchange).begin()
 }
 
-class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, UploadEvents {
+class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, UploadEvents, PlaceWaiter {
   deadlineUs: number
   slot = -1
   readonly exchange: Exchange
@@ -49,6 +57,12 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   private abortReason: Error | null = null
   /** Nothing of the endpoint's is held: there is no attempt, or it has given its place back. */
   private released = true
+
+  // Whom the exchange waits for.
+  private readonly patience: Patience
+  /** Of an upload that is still coming: it may have a connection, or waits for that. */
+  private place: 'none' | 'held' | 'awaited' = 'none'
+  private placeUntilUs = Number.POSITIVE_INFINITY
 
   // The answer, while its head waits for the first chunk to leave together with it.
   private phrase = ''
@@ -63,17 +77,50 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     const service = exchange.service!
     this.service = service
     this.upload = exchange.upload
-    this.deadlineUs = this.inTotal(
-      exchange.upstreamStartUs,
-      this.isUploading ? CLIENT_SILENCE_MS : service.firstByteTimeoutMs,
-    )
+    const startUs = exchange.upstreamStartUs
+    this.patience = new Patience(service, startUs)
+    this.deadlineUs = this.patience.withService(startUs, service.firstByteTimeoutMs)
     exchange.holder = this
     context.deadlines.add(this)
   }
 
   begin(): void {
     this.upload?.listen(this)
-    if (!this.exchange.concluded) this.attempt()
+    if (!this.exchange.concluded) this.start()
+  }
+
+  /** At exchange.endpoint. An upload that is still coming begins once there is a place for it. */
+  private start(): void {
+    if (!this.isUploading) return this.attempt()
+    if (this.context.upstreams.takePlace(this.exchange.endpoint!, this)) return this.onPlace()
+    this.place = 'awaited'
+    this.placeUntilUs = this.context.nowUs() + PLACE_WAIT_US
+    this.wait()
+  }
+
+  get readAheadUs(): number {
+    return this.exchange.upstreamStartUs - this.exchange.startUs
+  }
+
+  /** Called by the exchange that leaves the place, which an exception here is none of. */
+  onPlace(): void {
+    this.place = 'held'
+    this.placeUntilUs = Number.POSITIVE_INFINITY
+    try {
+      this.wait()
+      this.attempt()
+    } catch (error) {
+      this.exchange.crash(error)
+    }
+  }
+
+  private leavePlace(): void {
+    const { upstreams } = this.context
+    const { place } = this
+    this.place = 'none'
+    this.placeUntilUs = Number.POSITIVE_INFINITY
+    if (place === 'held') upstreams.leavePlace(this.exchange.endpoint!)
+    else if (place === 'awaited') upstreams.stopWaiting(this.exchange.endpoint!, this)
   }
 
   private attempt(): void {
@@ -151,17 +198,15 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   private takeData(chunk: Buffer): void {
     const exchange = this.exchange
     if (exchange.res === null) return
+    // Before the response is complete: uWS takes nothing back to reading after that.
+    if (exchange.bytesOut + chunk.length === this.length) this.upload?.drop()
     if (this.answer === null && chunk.length === this.length && chunk.length <= MOST_WHOLE_BYTES) {
       // All of it is here: head and body leave in one write.
-      this.upload?.drop()
       return this.answerWhole(chunk, -1)
     }
-    this.waitForMore()
-    // With its last byte uWS takes the answer for complete: a client that is held back could not be let go on any more.
-    if (exchange.bytesOut + chunk.length === this.length) this.upload?.drop()
-    if (this.startAnswer().send(chunk)) return
-    this.controller!.pause()
-    this.waitForClient()
+    const taken = this.startAnswer().send(chunk)
+    this.wait()
+    if (!taken) this.controller!.pause()
   }
 
   private takeEnd(): void {
@@ -173,13 +218,14 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
       const empty = hasBody(exchange) && this.length <= 0 ? emptyBody : null
       return this.answerWhole(empty, exchange.status === 204 ? -1 : this.length)
     }
-    if (!this.answer.drained) return // drained() goes on
+    if (!this.answer.drained) return this.endService(null, this.context.nowUs()) // drained() goes on
     this.answer.end()
     this.conclude(null)
   }
 
   private takeError(error: Error): void {
     this.releaseEndpoint()
+    this.leavePlace()
     const exchange = this.exchange
     // Whoever aborted has decided the outcome already.
     if (exchange.concluded || this.abortReason !== null) return
@@ -188,7 +234,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     if (isMistake(error)) return exchange.crash(error)
     const failure = upstreamFailure(error)
     if (this.mayRetry(failure)) {
-      if (this.context.upstreams.pick(exchange) === null) return this.attempt()
+      if (this.context.upstreams.pick(exchange) === null) return this.start()
     }
     this.fail(failure)
   }
@@ -204,22 +250,21 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   }
 
   onRefused(rejection: Rejection): void {
-    this.giveUp(new Error(rejection.reason), rejection)
+    this.giveUp(rejection)
   }
 
-  /** Whom the request waits for: the client or, while it is held back, the service; the first byte once all of it is there. */
+  /** Of the upload. Once it is complete its connection is no longer the client's to hold. */
   onProgress(): void {
-    if (this.answer?.waiting) this.waitForClient()
-    if (this.headers !== null) return
-    const { firstByteTimeoutMs, idleTimeoutMs } = this.service
-    const waitMs = this.isUploading ? (this.upload!.paused ? idleTimeoutMs : CLIENT_SILENCE_MS) : firstByteTimeoutMs
-    this.deadlineUs = this.inTotal(this.context.nowUs(), waitMs)
+    const begins = this.place === 'awaited' && !this.isUploading
+    if (!this.isUploading) this.leavePlace()
+    this.wait()
+    if (begins) this.attempt()
   }
 
   /** The client can take more. */
   private drained(): void {
     if (!this.upstreamDone) {
-      this.waitForMore()
+      this.wait()
       return this.controller!.resume()
     }
     this.answer!.end()
@@ -229,20 +274,30 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   // From the clock.
 
   expire(): void {
-    if (this.isUploading && this.headers === null && !this.upload!.paused) {
-      return this.giveUp(new Error(uploadTooSlow.reason), uploadTooSlow)
-    }
-    if (this.answer?.waiting && this.upload?.paused)
-      return this.giveUp(new Error(answerNotTaken.reason), answerNotTaken)
-    const error = new DeadlineError(this.lateness())
+    const nowUs = this.context.nowUs()
+    if (this.patience.clock.isWaitingForClient) return this.judgeClient(nowUs)
+    const error = new DeadlineError(this.lateness(nowUs))
     this.abort(error)
     if (!this.exchange.concluded) this.fail(upstreamFailure(error))
+  }
+
+  private judgeClient(nowUs: number): void {
+    const { exchange, patience } = this
+    if (nowUs >= this.placeUntilUs) return this.giveUp(noPlace)
+    if (patience.isClientLate(nowUs)) return this.giveUp(this.answer?.waiting ? answerNotTaken : uploadTooSlow)
+    const bytes = exchange.bytesIn + exchange.bytesOut
+    if (this.released) patience.beginPace(nowUs, bytes)
+    const isSlow = patience.isClientSlow(nowUs, bytes)
+    if (isSlow && this.context.upstreams.isContended(this.service, exchange.endpoint!)) {
+      return this.giveUp(this.answer?.waiting ? readerGivesWay : uploadGivesWay)
+    }
+    this.deadlineUs = patience.clientDeadlineUs
   }
 
   /** The head waited for a chunk until the end of this turn of the loop: it goes on its own (server-sent events, long polls). */
   flushHead(): void {
     if (this.exchange.res === null || this.answer !== null) return
-    this.waitForMore()
+    this.wait()
     this.startAnswer().flushHead()
   }
 
@@ -258,35 +313,33 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     return this.answer
   }
 
-  private lateness(): string {
-    const { exchange, service } = this
-    if (this.deadlineUs >= exchange.upstreamStartUs + service.totalTimeoutMs * 1000) return 'total timeout'
+  private lateness(nowUs: number): string {
+    if (this.patience.isTotalOver(nowUs)) return 'total timeout'
     if (this.isUploading && this.headers === null) return 'upload timeout'
     return this.headers === null ? 'first byte timeout' : 'idle timeout'
   }
 
-  /** From one part of the answer to the next, as long as the whole is in time. */
-  private waitForMore(): void {
-    this.deadlineUs = this.inTotal(this.context.nowUs(), this.service.idleTimeoutMs)
-  }
-
-  /**
-   * It is the client that keeps us waiting now. uWS cuts one that takes nothing for 10 s, but has no clock for one whose upload is held back:
-   * that one neither gets on with its body nor is it heard of when it leaves.
-   */
-  private waitForClient(): void {
-    this.deadlineUs = this.inTotal(
-      this.context.nowUs(),
-      this.upload?.paused ? CLIENT_SILENCE_MS : Number.POSITIVE_INFINITY,
-    )
-  }
-
-  private inTotal(fromUs: number, waitMs: number): number {
-    return Math.min(fromUs + waitMs * 1000, this.exchange.upstreamStartUs + this.service.totalTimeoutMs * 1000)
+  /** Something came, or cannot go on: from now the service is waited for, or the client. */
+  private wait(): void {
+    const { patience } = this
+    const isUnread = this.answer?.waiting ?? false
+    const nowUs = this.context.nowUs()
+    const isComing = this.isUploading && !this.upload!.paused
+    if (isUnread || isComing || this.place === 'awaited') {
+      // The gate cuts a client that takes nothing of its response for a minute, but has no clock for one whose upload is held back.
+      const mustProgress = isUnread ? this.upload?.paused : isComing
+      const silentUntilUs = mustProgress ? nowUs + CLIENT_SILENCE_MS * 1000 : Number.POSITIVE_INFINITY
+      this.deadlineUs = patience.withClient(nowUs, Math.min(silentUntilUs, this.placeUntilUs))
+      return
+    }
+    const { firstByteTimeoutMs, idleTimeoutMs } = this.service
+    // For the first byte from the whole request on.
+    const isFirst = this.headers === null && !this.isUploading
+    this.deadlineUs = patience.withService(nowUs, isFirst ? firstByteTimeoutMs : idleTimeoutMs)
   }
 
   private get isUploading(): boolean {
-    return this.upload !== null && !this.upload.complete
+    return this.upload?.isComing ?? false
   }
 
   private mayRetry(failure: UpstreamFailure): boolean {
@@ -295,8 +348,9 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     return failure.retry === 'always' ? this.service.endpoints.length > 1 : idempotent.has(this.exchange.method)
   }
 
-  private giveUp(reason: Error, rejection: Rejection): void {
-    this.abort(reason)
+  /** Because of the client. */
+  private giveUp(rejection: Rejection): void {
+    this.abort(new Error(rejection.reason))
     if (!this.exchange.concluded) this.fail({ rejection, retry: 'never', upstreamAtFault: false })
   }
 
@@ -334,9 +388,16 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     const exchange = this.exchange
     const nowUs = this.context.nowUs()
     exchange.endUs = nowUs
-    exchange.upstreamUs = nowUs - exchange.upstreamStartUs
     exchange.holder = null
     this.context.deadlines.remove(this)
+    this.endService(failure, nowUs)
+  }
+
+  /** The service's part is over: a client that is still reading keeps nothing of it. */
+  private endService(failure: UpstreamFailure | null, nowUs: number): void {
+    const exchange = this.exchange
+    exchange.upstreamUs = this.patience.clock.spent(nowUs)
+    this.leavePlace()
     this.releaseEndpoint()
     const permit = exchange.breakerPermit
     if (permit < 0) return

@@ -1,12 +1,13 @@
 // The endpoints of all services as one generation reaches them: which one is next, how many requests each has, the client that speaks to it.
 // Runs per request. Knows nothing of attempts and answers: that is forward.ts.
 import type { Dispatcher } from 'undici'
-import type { Endpoint, RouteTable } from '../config/compile.js'
+import type { Endpoint, RouteTable, Service } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import type { HealthTable } from '../state/health-table.js'
 import type { Clients, HeldClient } from './clients.js'
 import { Cluster } from './cluster.js'
+import type { PlaceWaiter } from './upload-places.js'
 
 const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
 const queueFull = new Rejection('overloaded', 'too many requests waiting for a connection')
@@ -29,7 +30,7 @@ export class Upstreams {
     table: RouteTable,
     health: HealthTable,
     private readonly clients: Clients,
-    connections: number,
+    private readonly connections: number,
     workerIndex: number,
   ) {
     this.most = connections + MAX_PENDING
@@ -55,6 +56,31 @@ export class Upstreams {
 
   release(endpoint: Endpoint): void {
     this.held[endpoint.index]!.inFlight--
+  }
+
+  /** Some endpoint has few uploads that are still coming. */
+  mayBeginEarly(service: Service): boolean {
+    for (const { index } of service.endpoints) if (this.held[index]!.uploads.mayBeginEarly) return true
+    return false
+  }
+
+  /** For an upload that is still coming. False: the waiter is told when it has a place. Each place ends with leavePlace, as soon as the upload is complete. */
+  takePlace(endpoint: Endpoint, waiter: PlaceWaiter): boolean {
+    return this.held[endpoint.index]!.uploads.take(waiter)
+  }
+
+  leavePlace(endpoint: Endpoint): void {
+    this.held[endpoint.index]!.uploads.leave()
+  }
+
+  stopWaiting(endpoint: Endpoint, waiter: PlaceWaiter): void {
+    this.held[endpoint.index]!.uploads.stopWaiting(waiter)
+  }
+
+  /** Whether requests wait for a connection to the endpoint that those in flight have. */
+  isContended(service: Service, endpoint: Endpoint): boolean {
+    const { inFlight, uploads } = this.held[endpoint.index]!
+    return uploads.anyWaits || inFlight > this.connections * service.pipelining
   }
 
   /** No request is left that could ask for one. */

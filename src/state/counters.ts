@@ -5,7 +5,7 @@
 //   section `workers`
 //     connections   Int32 × slots, contiguous: open client connections, -1 where there is no worker; less LEAVING where one accepts no
 //                   more. The native acceptor reads the whole array to even out the workers: who is below 0 gets none. Padded to 64 bytes.
-//     line          192 bytes a slot, so that two workers never write to one cache line:
+//     line          256 bytes a slot, so that two workers never write to one cache line:
 //                    0 pid          Int32    written by the primary
 //                    4 state        Int32    0 empty, 1 starting, 2 listening, 3 draining
 //                    8 inFlight     Int32    exchanges begun and not finished
@@ -19,7 +19,8 @@
 //                   88 refused      Float64 × 8, heads refused before they were requests, by reason. Written by the gate, as is the next
 //                  152 expired      Float64 × 2, connections closed between requests, by reason
 //                  168 stuck        Float64 × 2, connections closed because nothing would have happened on them, by reason
-//                  184 free
+//                  184 bodyBytes    Float64  what request bodies hold, as body-memory.ts counts it
+//                  192 free
 //
 //   section `counters`
 //     block         one a slot and route, slot-major, by Route.slot; the last of each stands for `no route`. Float64 each:
@@ -34,7 +35,7 @@ import { bucketOf, DURATION_BUCKETS, MAX_DURATION_US } from './durations.js'
 import type { Segment } from './segment.js'
 
 const CACHE_LINE_BYTES = 64
-const LINE_BYTES = 192
+const LINE_BYTES = 256
 const LINE_INTS = LINE_BYTES / 4
 const LINE_FLOATS = LINE_BYTES / 8
 const WORKER_STATES = ['empty', 'starting', 'listening', 'draining'] as const
@@ -54,6 +55,7 @@ const TURNED_AWAY_AT = 7
 const REFUSED_AT = 11
 const EXPIRED_AT = 19
 const STUCK_AT = 21
+const BODY_BYTES = 23
 /** Far below 0, whatever connections it still has: kLeaving of the addon. */
 const LEAVING = 2 ** 30
 
@@ -100,6 +102,8 @@ export interface WorkerStatus {
   readonly loopDelayUs: number
   readonly logDropped: number
   readonly memoryBytes: number
+  /** What request bodies hold of that. */
+  readonly bodyBytes: number
   /** Connections closed before they had a request, by reason. */
   readonly turnedAway: Readonly<Record<(typeof TURNED_AWAY)[number], number>>
   /** Heads refused before they were requests, by reason. */
@@ -147,6 +151,7 @@ export class WorkerTable {
     this.floats[float + STARTED_US] = nowUs
     this.floats[float + LOOP_DELAY_US] = 0
     this.floats[float + MEMORY_BYTES] = 0
+    this.floats[float + BODY_BYTES] = 0
     Atomics.store(this.ints, int + PID, pid)
     Atomics.add(this.ints, int + STARTS, 1)
     Atomics.store(this.ints, int + STATE, WORKER_STATES.indexOf('starting'))
@@ -201,6 +206,7 @@ export class WorkerTable {
       loopDelayUs: this.floats[float + LOOP_DELAY_US] as number,
       logDropped: this.floats[float + LOG_DROPPED] as number,
       memoryBytes: this.memoryBytes(slot),
+      bodyBytes: this.floats[float + BODY_BYTES] as number,
       turnedAway: this.named(TURNED_AWAY, float + TURNED_AWAY_AT),
       headsRefused: this.named(HEADS_REFUSED, float + REFUSED_AT),
       expired: this.named(EXPIRED, float + EXPIRED_AT),
@@ -336,10 +342,12 @@ export class WorkerCounters {
    * @param loopDelayUs longest event-loop delay since the last one
    * @param logDropped access lines this worker has lost so far
    * @param memoryBytes what is resident of it
+   * @param bodyBytes what request bodies hold of that
    */
-  beat(nowUs: number, loopDelayUs: number, logDropped: number, memoryBytes: number): void {
+  beat(nowUs: number, loopDelayUs: number, logDropped: number, memoryBytes: number, bodyBytes: number): void {
     this.floats[LOOP_DELAY_US] = loopDelayUs
     this.floats[MEMORY_BYTES] = memoryBytes
+    this.floats[BODY_BYTES] = bodyBytes
     this.floats[LOG_DROPPED] = this.droppedBefore + logDropped
     this.floats[HEARTBEAT_US] = nowUs
   }

@@ -214,7 +214,7 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, he
   out.family(
     'tidegate_upstream_duration_seconds',
     'summary',
-    "From a request's first attempt to the upstream's last byte.",
+    "The service's own time from a request's first attempt to its last byte, without what was waited for the client.",
   )
   for (const { route, totals } of forwarded) {
     out.sample(totals.upstreamUs / 1e6, { route }, '_sum')
@@ -341,6 +341,7 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
     (worker) => worker.loopDelayUs / 1e6,
   )
   gauge('tidegate_worker_memory_bytes', 'Resident memory, a second ago at most.', (worker) => worker.memoryBytes)
+  gauge('tidegate_worker_body_memory_bytes', 'Memory that request bodies hold.', (worker) => worker.bodyBytes)
   counter('tidegate_worker_restarts_total', 'Workers that were replaced.', (worker) => worker.restarts)
   counter(
     'tidegate_access_log_dropped_total',

@@ -2,11 +2,14 @@
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
-import { type Origin, startEcho, startScripted } from '../support/origins.js'
+import { type Origin, type RawExchange, startEcho, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
+import { requireGate } from '../support/requirements.js'
 import { type Caller, signedHeaders } from '../support/signing.js'
 
 const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
+
+const LARGE_BYTES = 64 << 20
 
 let origin: Origin
 let late: Origin
@@ -14,12 +17,19 @@ let gateway: Gateway
 
 beforeAll(async () => {
   origin = await startEcho()
+  const large = async (exchange: RawExchange) => {
+    await exchange.send(`HTTP/1.1 200 OK\r\nContent-Length: ${LARGE_BYTES}\r\n\r\n`)
+    await exchange.send(Buffer.alloc(LARGE_BYTES))
+  }
   late = await startScripted({
     // Longer than uWS's own timeout of a connection.
     '/late': async (exchange) => {
       await pause(15_000)
       await exchange.answer(200, {}, String((await exchange.body()).bytes.length))
     },
+    // More than the kernel and uWebSockets.js hold of it.
+    '/large': large,
+    '/unread': large,
   })
   gateway = await startGateway({
     config: {
@@ -31,6 +41,8 @@ beforeAll(async () => {
       routes: [
         { match: { path: '/signed' }, service: 'origin', auth: 'x-m' },
         { match: { path: '/open' }, service: 'origin', auth: 'none' },
+        { match: { path: '/large' }, service: 'late', auth: 'none' },
+        { match: { path: '/unread' }, service: 'late', auth: 'none' },
         { match: { path: '/late' }, service: 'late', auth: 'none', maxBody: 'unlimited' },
       ],
     },
@@ -98,4 +110,28 @@ test.concurrent('a service that reads nothing for a quarter of a minute gets the
   const answer = await connection.exchange({ method: 'POST', target: '/late', body })
   connection.destroy()
   expect([answer.status, answer.text]).toEqual([200, String(body.length)])
+})
+
+test.concurrent('a response that is read slowly but steadily is not cut', async (context) => {
+  requireGate(context, gateway)
+  const connection = await Connection.open(gateway.port)
+  await connection.send({ target: '/large' })
+  expect((await connection.head()).status).toBe(200)
+  // Far too little for the kernel to make room for more of it, for three times as long as uWebSockets.js has patience.
+  for (let second = 0; second < 35; second++) {
+    await connection.reader.exactly(20_000)
+    await pause(1000)
+  }
+  await connection.reader.exactly(LARGE_BYTES - 35 * 20_000)
+  connection.destroy()
+})
+
+test.concurrent('a response that is not read at all is cut, and its client is to blame', async () => {
+  const connection = await Connection.open(gateway.port)
+  connection.socket.pause()
+  await connection.send({ target: '/unread' })
+  const line = await gateway.access.find(({ path }) => path === '/unread', 'the response', 120_000)
+  connection.destroy()
+  expect(line).toMatchObject({ status: 200, code: 'client_closed' })
+  expect(line.totalMs).toBeLessThan(100_000)
 })

@@ -4,6 +4,7 @@ import { type ChildProcess, fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { startGateway } from '../support/gateway.js'
+import { askWell, told } from '../support/good-clients.js'
 import { residentGrowth } from '../support/memory.js'
 import { startEcho } from '../support/origins.js'
 import { requireAcceptor, requireDescriptors } from '../support/requirements.js'
@@ -18,20 +19,6 @@ const ALONE_MS = 5_000
 const BESET_MS = Number(process.env.TIDEGATE_TEST_SLOWLORIS_MS ?? 45_000) / ROUNDS
 
 const SLOW_HEADS = fileURLToPath(new URL('../support/slow-heads.mjs', import.meta.url))
-const GOOD_CLIENTS = fileURLToPath(new URL('../support/good-clients.mjs', import.meta.url))
-
-/** Every answer must be 200. Sorted latencies. */
-async function ask(port: number, forMs: number): Promise<number[]> {
-  const clients = fork(GOOD_CLIENTS, [port, GOOD, PACE_MS, forMs].map(String))
-  const { latencies, why } = await new Promise<{ latencies?: number[]; why?: string }>((resolve) =>
-    clients.once('message', resolve).once('disconnect', () => resolve({ why: 'the good clients have ended' })),
-  )
-  if (latencies === undefined) throw new Error(why)
-  return latencies.sort((a, b) => a - b)
-}
-
-const told = (sorted: readonly number[]): string =>
-  [0.5, 0.99, 0.999].map((q) => `p${q * 100} ${sorted[Math.floor(q * sorted.length)]!.toFixed(1)} ms`).join(', ')
 
 test(`${SLOW} slow heads leave ${GOOD} good clients served`, async (context) => {
   // Both ends of the slow ones are on this machine, and one worker may have most of them.
@@ -51,7 +38,7 @@ test(`${SLOW} slow heads leave ${GOOD} good clients served`, async (context) => 
   let growth = 0
   try {
     for (let round = 0; round < ROUNDS; round++) {
-      const alone = await ask(gateway.port, ALONE_MS)
+      const alone = await askWell(gateway.port, GOOD, PACE_MS, ALONE_MS)
       let beset: number[] = []
       let last = { open: 0, ended: 0 }
       const grown = await residentGrowth(gateway, async () => {
@@ -60,7 +47,7 @@ test(`${SLOW} slow heads leave ${GOOD} good clients served`, async (context) => 
           last = message as typeof last
         })
         await expect.poll(() => last.open, { timeout: 30_000 }).toBeGreaterThan(SLOW * 0.9)
-        beset = await ask(gateway.port, BESET_MS)
+        beset = await askWell(gateway.port, GOOD, PACE_MS, BESET_MS)
       })
       growth = Math.max(growth, grown)
       ended += last.ended

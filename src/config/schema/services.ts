@@ -73,19 +73,21 @@ const timeoutsSchema = z
       .describe('TCP and TLS handshake. A lost SYN is sent again after 1 s: the default leaves room for one.'),
     firstByte: duration(1, HOUR_MS, true)
       .prefault('15s')
-      .describe('From the request sent to the head of the answer. 15 s is what Envoy allows a whole exchange.'),
+      .describe('From the whole request sent to the head of the answer. 15 s is what Envoy allows a whole exchange.'),
     idle: duration(1, HOUR_MS, true)
       .prefault('60s')
       .describe(
-        'Longest silence within the answer, as proxy_read_timeout of nginx. Event streams without heartbeats want none.',
+        'Longest silence within the answer, or before more of an upload is taken, as proxy_read_timeout of nginx. Event streams without heartbeats want none.',
       ),
     total: duration(1, 24 * HOUR_MS, true)
       .prefault('none')
       .describe(
-        'From the request to the last byte of the answer. Leave at none for downloads, event streams and long polls.',
+        "All of the service's own time until the last byte of the answer: what is waited for the client does not count. Leave at none for event streams and long polls.",
       ),
   })
-  .describe('Deadlines towards the service. The one that passes first ends the exchange with 504.')
+  .describe(
+    'Deadlines towards the service. The one that passes first ends the exchange with 504. They stand while the client is waited for.',
+  )
 
 const upstreamTlsSchema = z
   .strictObject({

@@ -365,6 +365,7 @@ describe('the environment', () => {
       proxyProtocol: 'off',
       maxBodyBytes: 1048576,
       minBodyBytesPerSecond: 240,
+      bodyMemoryBytes: 268_435_456,
       rateLimitKeys: 131072,
       replayKeys: 262144,
       drainTimeoutMs: 10000,

@@ -58,6 +58,28 @@ function admits(breaker: Breaker, times: number): number[] {
   return Array.from({ length: times }, () => breaker.admit(nowUs)).filter((permit) => permit >= 0)
 }
 
+describe('shut', () => {
+  it('from the opening until the first probe may go', () => {
+    const breaker = breakerOf()
+    expect(breaker.isShut(nowUs)).toBe(false)
+    call(breaker, failed, 10)
+    expect(breaker.isShut(nowUs)).toBe(true)
+    pass(RULES.openForMs - 1)
+    expect(breaker.isShut(nowUs)).toBe(true)
+    pass(1)
+    expect(breaker.isShut(nowUs)).toBe(false)
+    expect(admits(breaker, 1)).toHaveLength(1)
+  })
+
+  it('while held open, and not while held closed', () => {
+    const breaker = breakerOf()
+    breaker.hold('open', nowUs)
+    expect(breaker.isShut(nowUs)).toBe(true)
+    breaker.hold('closed', nowUs)
+    expect(breaker.isShut(nowUs)).toBe(false)
+  })
+})
+
 describe('closed', () => {
   it('opens with the call that makes the failures enough of enough calls', () => {
     const breaker = breakerOf()

@@ -167,7 +167,7 @@ describe('worker table', () => {
     writers[1]!.begin()
     writers[1]!.begin()
     writers[1]!.count(exchange(0, 200), 1)
-    writers[1]!.beat(6_000_000, 1500, 7, 2 ** 26)
+    writers[1]!.beat(6_000_000, 1500, 7, 2 ** 26, 5000)
     expect(table.read(1)).toMatchObject({
       state: 'listening',
       connections: 1,
@@ -177,6 +177,7 @@ describe('worker table', () => {
       loopDelayUs: 1500,
       logDropped: 7,
       memoryBytes: 2 ** 26,
+      bodyBytes: 5000,
     })
     table.draining(1)
     // The acceptors see nobody to leave a connection to, and the page still how many there are.
@@ -199,10 +200,10 @@ describe('worker table', () => {
 
   it('keeps the access lines that earlier workers of the slot lost', () => {
     const { segment, table, writers } = setUp()
-    writers[0]!.beat(1, 0, 40, 0)
+    writers[0]!.beat(1, 0, 40, 0, 0)
     const next = new WorkerCounters(segment, table, 0, ROUTES)
-    next.beat(2, 0, 2, 0)
-    next.beat(3, 0, 3, 0)
+    next.beat(2, 0, 2, 0, 0)
+    next.beat(3, 0, 3, 0, 0)
     expect(table.read(0).logDropped).toBe(43)
   })
 
