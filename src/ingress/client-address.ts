@@ -34,6 +34,9 @@ export function isTrusted(address: string, ranges: readonly AddressRange[]): boo
   return false
 }
 
+/** Each costs some microseconds, and no request passes so many proxies. */
+const MOST_HOPS = 100
+
 /**
  * The right-most address of X-Forwarded-For that is not itself a trusted proxy: what is left of it was written by whoever wanted to
  * (as nginx's real_ip_recursive does). The peer itself where the list is empty or its last entry is no address.
@@ -41,7 +44,7 @@ export function isTrusted(address: string, ranges: readonly AddressRange[]): boo
 export function forwardedAddress(peer: string, forwardedFor: string, ranges: readonly AddressRange[]): string {
   let address = peer
   const hops = forwardedFor.split(',')
-  for (let i = hops.length - 1; i >= 0; i--) {
+  for (let i = hops.length - 1; i >= Math.max(0, hops.length - MOST_HOPS); i--) {
     const hop = (hops[i] as string).trim()
     if (!ipaddr.isValid(hop)) break
     address = ipaddr.process(hop).toString()
