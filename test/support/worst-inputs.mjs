@@ -77,6 +77,8 @@ const VALUES = {
 const READ = [
   'X-Nobody-Reads',
   'Accept',
+  'Expect',
+  'Upgrade',
   'Cookie',
   'Connection',
   'TE',
