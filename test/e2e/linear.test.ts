@@ -23,7 +23,12 @@ let pid = 0
 
 beforeAll(async () => {
   origin = await startWorstOrigin()
-  gateway = await startGateway({ workers: 1, env: { TIDEGATE_ACCESS_LOG: '/dev/null' }, config: configFor(origin.url) })
+  gateway = await startGateway({
+    workers: 1,
+    // On a busy machine heads that come in pieces take their time.
+    env: { TIDEGATE_ACCESS_LOG: '/dev/null', TIDEGATE_HEADER_TIMEOUT_MS: '120000' },
+    config: configFor(origin.url),
+  })
   pid = (await gateway.status()).workers[0]!.pid
 })
 
