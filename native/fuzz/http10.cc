@@ -1,6 +1,7 @@
 // HTTP/1.0 from and to HTTP/1.1 (src/http10.h) on any bytes: the first decides what the rest is, a request or an answer, and for whom.
 //
-// Held: a beginning is never judged otherwise than the whole; what a request becomes is one head of HTTP/1.1 and no more; no split changes an answer.
+// Held: a beginning is never judged otherwise than the whole, nor piece by piece; what a request becomes is one head of HTTP/1.1 and no more; no
+// split changes an answer.
 #include "input.h"
 
 #include "../src/http10.h"
@@ -12,9 +13,12 @@ namespace {
 void request(const std::string& input) {
   const Exact exact(input);
   const Glance seen = glance(exact.bytes.get(), exact.size);
+  size_t lines = 0;
   for (size_t n = 0; n < input.size() && n < 300; n++) {
     const Exact part(input.substr(0, n));
     const Glance early = glance(part.bytes.get(), n);
+    const Glance further = glance(part.bytes.get(), n, &lines);
+    hold(further.kind == early.kind && further.bytes == early.bytes, "judged otherwise behind lines that were looked at");
     if (early.kind != Glance::kIncomplete) hold(early.kind == seen.kind, "judged otherwise by its beginning");
   }
   if (seen.kind != Glance::kHttp10) return;

@@ -310,6 +310,7 @@ void Arrivals::admit(Visitor visitor, Calls& call) {
 void Arrivals::back(const Visitor& visitor, Calls& call) {
   Visitor again = visitor;
   again.kept = true;
+  again.lines = 0;
   waitOrNot(again, call);
 }
 
@@ -384,7 +385,7 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
       refuse(visitor, kBadRequest, kBadProxyHeader);
       return kGone;
     }
-    const Glance seen = glance(buffer, n);
+    const Glance seen = glance(buffer, n, &visitor.lines);
     if (maybeForged || (seen.kind == Glance::kIncomplete && n < kMostHeadBytes)) {
       keep();
       return kWaits;

@@ -72,6 +72,7 @@ struct Visitor {
   bool watched = false;       // it is in the epoll set
   int32_t place = kNotCounted;  // where its address is counted
   std::string said = {};        // what was received of it and is not handed on yet
+  size_t lines = 0;             // how many bytes of its head are lines that were looked at
 };
 
 // To JavaScript: `fd` is the visitor's own or, `relayed`, uWS's end of its relay. False: the callback threw, and `fd` is closed unless it was adopted.

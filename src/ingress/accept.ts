@@ -5,7 +5,7 @@ import { isIPv6 } from 'node:net'
 import type { RouteTable } from '../config/compile.js'
 import { bytesOf, canonicalPath } from '../config/patterns.js'
 import { Rejection } from '../outcome.js'
-import { hasToken } from '../proxy/headers.js'
+import { connectionOptions } from '../proxy/headers.js'
 import { Exchange } from './exchange.js'
 import { Fields, HEAD, inOnePiece, LOOKS, listed, MARKS, numberOf } from './fields.js'
 import { expectBody, headMarks, isGated, readHead, takeConnection } from './gate.js'
@@ -91,6 +91,7 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
   let lengths = 0
   let codings = 0
   let expectation = ''
+  let connection = ''
   for (let i = 0; i < marks.length; i += MARKS) {
     switch (marks[i]) {
       case HOST:
@@ -114,9 +115,8 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
       case CONNECTION: {
         const value = fields.valueAt(i)
         // uWS takes a first field of that length for `close`, and ends the connection: the client is told.
-        if (exchange.connection === '' && value.length === 5) exchange.closeRequested = true
-        exchange.connection = exchange.connection === '' ? value : `${exchange.connection},${value}`
-        if (hasToken(value, 'close')) exchange.closeRequested = true
+        if (connection === '' && value.length === 5) exchange.closeRequested = true
+        connection = connection === '' ? value : `${connection},${value}`
         break
       }
       case EXPECT: {
@@ -130,6 +130,10 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
         upgrade = listed(upgrade, fields.valueAt(i))
         break
     }
+  }
+  if (connection !== '') {
+    exchange.connection = connectionOptions(connection)
+    if (exchange.connection.has('close')) exchange.closeRequested = true
   }
   if (codings > 0) {
     if (lengths > 0) return badLength
@@ -151,7 +155,7 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
     if (authority !== '' && authority.toLowerCase() !== hostField.toLowerCase()) return otherHost
   }
   // RFC 9110, 7.8: other offers (h2c, say) are ignored, and all of HTTP/1.0. Whoever wants WebSocket has no use for another answer.
-  if (upgrade !== '' && WEBSOCKET.test(upgrade) && !exchange.isHttp10 && hasToken(exchange.connection, 'upgrade'))
+  if (upgrade !== '' && WEBSOCKET.test(upgrade) && !exchange.isHttp10 && exchange.connection?.has('upgrade') === true)
     return noWebSockets
   const method = exchange.method
   if (method !== 'GET' && method !== 'POST') {
@@ -199,6 +203,9 @@ function checkUnusual(fields: Fields, table: FramingRules): Rejection | null {
 const hostnames = new Map<string, string>()
 const MAX_HOSTNAMES = 1000
 
+/** Of a name, and of what may stand around it: the gate has the same for a target in absolute-form (native/src/framing.h). */
+const MAX_HOST = 262
+
 /**
  * host[:port] → lower-case host; '' for what is no host. Of RFC 3986, 3.2.2, without the escapes and the comma that no name has in DNS:
  * somebody else may take them for another host.
@@ -206,6 +213,8 @@ const MAX_HOSTNAMES = 1000
 function hostname(value: string): string {
   const known = hostnames.get(value)
   if (known !== undefined) return known
+  // RFC 3986, 3.2.2: no name in DNS is longer than 255, and what a name ends in is looked up piece by piece (match.ts).
+  if (value.length > MAX_HOST) return ''
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|[\w.~!$&'()*+;=-]+)(?::([0-9]{0,5}))?$/.exec(value)
   const [, ipv6, port] = match ?? []
   const isHost = match !== null && (ipv6 === undefined || isIPv6(ipv6)) && !(Number(port) > 65_535)

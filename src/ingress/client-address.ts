@@ -36,6 +36,9 @@ function isWithin(parsed: ipaddr.IPv4 | ipaddr.IPv6, ranges: readonly AddressRan
   return false
 }
 
+/** Each costs some microseconds, and no request passes so many proxies. */
+const MOST_HOPS = 100
+
 /**
  * The right-most address of X-Forwarded-For, all its lines as one list, that is not itself a trusted proxy: what is left of it was written by whoever wanted to
  * (as nginx's real_ip_recursive does). The peer itself where the list is empty or its last entry is no address.
@@ -43,7 +46,7 @@ function isWithin(parsed: ipaddr.IPv4 | ipaddr.IPv6, ranges: readonly AddressRan
 export function forwardedAddress(peer: string, forwardedFor: string, ranges: readonly AddressRange[]): string {
   let address = peer
   const hops = forwardedFor.split(',')
-  for (let i = hops.length - 1; i >= 0; i--) {
+  for (let i = hops.length - 1; i >= Math.max(0, hops.length - MOST_HOPS); i--) {
     const hop = (hops[i] as string).trim()
     if (!ipaddr.isValid(hop)) break
     const parsed = ipaddr.process(hop)

@@ -60,7 +60,8 @@ export function subjectNames(pem: string, kind: SubjectName): readonly string[] 
 
 /** `DNS:a.test, URI:"…, …"`: Node quotes a name, as JSON, that holds what could be taken for the next entry. */
 function alternativeNames(text: string): string[] {
-  const entries = text.match(/[A-Za-z ]+:(?:"(?:[^"\\]|\\.)*"|[^,"]*)(?=, |$)/g) ?? []
+  // A match begins only where an entry does: from each letter of a long word the expression would read the word again.
+  const entries = text.match(/(?<=^|, )[A-Za-z ]+:(?:"(?:[^"\\]|\\.)*"|[^,"]*)(?=, |$)/g) ?? []
   return entries.map((entry) => {
     const colon = entry.indexOf(':') + 1
     const value = entry.slice(colon)

@@ -59,8 +59,8 @@ export class Exchange {
   declaresLength = false
   /** The client sends its body once it is told to continue, and has not been told yet. */
   awaitsContinue = false
-  /** All Connection fields as one list; '' where there is none. */
-  connection = ''
+  /** The options that the Connection fields list, in lower case; null where there is none. */
+  connection: ReadonlySet<string> | null = null
   /** The client asked for `Connection: close`. */
   closeRequested = false
   /** The whole body where the signature covers it. */

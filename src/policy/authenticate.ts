@@ -10,6 +10,7 @@ import { KnownByCertificate } from './client-certificate.js'
 import type { DigestPool } from './digest-pool.js'
 import { SignedMessage } from './http-signature.js'
 import { KnownByToken } from './jwt.js'
+import type { KeysListener } from './jwt-keys.js'
 import type { Strategy } from './strategy.js'
 import { SignedByXm } from './x-m.js'
 
@@ -61,13 +62,14 @@ export class Authenticator {
     pool: DigestPool,
     offloadBytes: number,
     private readonly deadlines: Deadlines,
+    onKeys: KeysListener,
   ) {
     const strategies: Record<CredentialKind, Strategy> = {
       'x-m': new SignedByXm(table, pool, offloadBytes),
       'http-signature': new SignedMessage(table, pool, offloadBytes),
       'api-key': new KnownByApiKey(table),
       basic: new KnownByPassword(table),
-      jwt: new KnownByToken(table),
+      jwt: new KnownByToken(table, onKeys),
       'client-certificate': new KnownByCertificate(table),
     }
     this.routes = table.routes.map(({ auth }) => auth.map((kind) => strategies[kind]))

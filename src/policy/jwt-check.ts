@@ -3,7 +3,7 @@
 import { decodeJwt, errors, type JWTPayload } from 'jose'
 import type { Issuer } from '../config/compile.js'
 import { Rejection } from '../outcome.js'
-import { IssuerKeys, NoKeysError } from './jwt-keys.js'
+import { IssuerKeys, type KeysListener, NoKeysError } from './jwt-keys.js'
 
 export type Claims = JWTPayload
 
@@ -21,8 +21,10 @@ export class TokenCheck {
   /** By the iss claim. */
   private readonly issuers: ReadonlyMap<string, { readonly issuer: Issuer; readonly keys: IssuerKeys }>
 
-  constructor(issuers: readonly Issuer[]) {
-    this.issuers = new Map(issuers.map((issuer) => [issuer.issuer, { issuer, keys: new IssuerKeys(issuer) }] as const))
+  constructor(issuers: readonly Issuer[], onKeys: KeysListener) {
+    this.issuers = new Map(
+      issuers.map((issuer) => [issuer.issuer, { issuer, keys: new IssuerKeys(issuer, onKeys) }] as const),
+    )
   }
 
   async check(token: string): Promise<{ readonly issuer: Issuer; readonly claims: Claims } | Rejection> {

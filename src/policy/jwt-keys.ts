@@ -1,10 +1,12 @@
 // Keys of one issuer of tokens, and jwtVerify over them: secrets, public keys from the configuration, or those the issuer publishes, which
-// are fetched when first needed, kept, and asked for again when a token names one that is not among them. With jwt-check.ts the only user of jose.
+// are fetched when first needed, kept, and asked for again when a token names one that is not among them. Of the users of jose
+// (jwt-check.ts, key-set.ts) the one that verifies.
 import { createSecretKey, type KeyObject } from 'node:crypto'
 import {
   type CryptoKey,
   createLocalJWKSet,
   createRemoteJWKSet,
+  customFetch,
   errors,
   type JWTHeaderParameters,
   type JWTPayload,
@@ -12,24 +14,27 @@ import {
   jwtVerify,
 } from 'jose'
 import type { Issuer } from '../config/compile.js'
+import { FETCH_TIMEOUT_MS, fetchKeySet } from './key-set.js'
 
 type KeyFinder = (header: JWTHeaderParameters) => Promise<CryptoKey>
 
 /** The issuer's keys cannot be had: nothing is said about the token. Its message is for the log. */
 export class NoKeysError extends Error {}
 
+/** Told why published keys cannot be fetched, once for each reason; '' once they can be again. */
+export type KeysListener = (of: { readonly issuer: string; readonly url: string }, reason: string) => void
+
 /** Keys that were published are good for this long after the issuer fell silent. */
 const STALE_MS = 3_600_000
 /** An issuer that does not answer is asked again after this time at most. */
 const RETRY_MS = 5_000
-const FETCH_TIMEOUT_MS = 5_000
 
 export class IssuerKeys {
   private readonly options: JWTVerifyOptions
   private readonly secrets: readonly KeyObject[]
   private readonly getKey: KeyFinder
 
-  constructor(issuer: Issuer) {
+  constructor(issuer: Issuer, onKeys: KeysListener) {
     this.options = {
       algorithms: [...issuer.algorithms],
       issuer: issuer.issuer,
@@ -39,7 +44,7 @@ export class IssuerKeys {
       requiredClaims: ['exp'],
     }
     this.secrets = issuer.secrets.map((secret) => createSecretKey(secret, 'utf8'))
-    this.getKey = issuer.jwks === null ? givenKeys(issuer.keys) : publishedKeys(issuer.name, issuer.jwks)
+    this.getKey = issuer.jwks === null ? givenKeys(issuer.keys) : publishedKeys(issuer.name, issuer.jwks, onKeys)
   }
 
   /** Signature and claims. @throws errors.JOSEError where the token is no good, NoKeysError */
@@ -88,11 +93,21 @@ function onlyKeyOf({ alg, kid }: JWTHeaderParameters): JWTHeaderParameters {
   return kid === undefined ? { alg } : { alg, kid }
 }
 
-function publishedKeys(issuer: string, { url, maxAgeMs, cooldownMs }: NonNullable<Issuer['jwks']>): KeyFinder {
+function publishedKeys(
+  issuer: string,
+  { url, maxAgeMs, cooldownMs }: NonNullable<Issuer['jwks']>,
+  onKeys: KeysListener,
+): KeyFinder {
   const remote = createRemoteJWKSet(new URL(url), {
     cacheMaxAge: maxAgeMs,
     cooldownDuration: cooldownMs,
     timeoutDuration: FETCH_TIMEOUT_MS,
+    [customFetch]: async (url, options) => {
+      const response = await fetchKeySet(url, options)
+      if (failure !== '') onKeys({ issuer, url }, '')
+      failure = ''
+      return response
+    },
   })
   let freshMs = Number.NEGATIVE_INFINITY
   let failedMs = Number.NEGATIVE_INFINITY
@@ -115,7 +130,10 @@ function publishedKeys(issuer: string, { url, maxAgeMs, cooldownMs }: NonNullabl
     } catch (error) {
       if (isAboutToken(error)) throw error
       failedMs = Date.now()
-      failure = describe(error as Error)
+      const reason = describe(error as Error)
+      // Once for each reason, as it may fail for days. Requests say it only where no keys are left.
+      if (reason !== failure) onKeys({ issuer, url }, reason)
+      failure = reason
       const known = remote.jwks()
       last = known === undefined ? null : createLocalJWKSet(known)
       return fromLast(asked)

@@ -5,6 +5,7 @@ import type { Consumer, Issuer, RouteTable } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import type { Claims, TokenCheck } from './jwt-check.js'
+import type { KeysListener } from './jwt-keys.js'
 import { type Strategy, soleHeader } from './strategy.js'
 
 const missing = new Rejection('unauthorized', 'Authorization: Bearer missing')
@@ -35,10 +36,10 @@ export class KnownByToken implements Strategy {
   private readonly remembered = new Map<string, Known>()
   private checks = 0
 
-  constructor(table: Pick<RouteTable, 'issuers'>) {
+  constructor(table: Pick<RouteTable, 'issuers'>, onKeys: KeysListener) {
     const { issuers } = table
     this.tokens =
-      issuers.length === 0 ? null : import('./jwt-check.js').then(({ TokenCheck }) => new TokenCheck(issuers))
+      issuers.length === 0 ? null : import('./jwt-check.js').then(({ TokenCheck }) => new TokenCheck(issuers, onKeys))
   }
 
   presents(exchange: Exchange): boolean {

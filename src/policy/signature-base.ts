@@ -65,7 +65,8 @@ function refused(identifier: string, why: string): Rejection {
 class Components {
   private readonly request: SignedRequest
   private readonly scheme: Scheme
-  private query: URLSearchParams | null = null
+  /** Parameters of the query by name; null is the value of those that come more than once. */
+  private query: Map<string, string | null> | null = null
   private readonly dictionaries = new Map<string, Dictionary>()
 
   constructor(request: SignedRequest, scheme: Scheme) {
@@ -87,12 +88,10 @@ class Components {
     if (parameters.size !== 1 || typeof encoded !== 'string') return null
     const name = formDecoded(encoded)
     if (name === null) return null
-    this.query ??= new URLSearchParams(this.request.query)
-    const values = this.query.getAll(name)
-    const value = values[0]
+    this.query ??= parametersOf(this.request.query)
+    const value = this.query.get(name) ?? null
     // Of several none is certain; and bytes that are no UTF-8 would all be signed as the same character.
-    if (value === undefined || values.length > 1 || value.includes('\ufffd')) return null
-    return formEncoded(value)
+    return value === null || value.includes('\ufffd') ? null : formEncoded(value)
   }
 
   /** RFC 9421, 2.1. */
@@ -157,6 +156,12 @@ function authority({ headers }: SignedRequest, scheme: Scheme): string {
   return host.replace(scheme === 'https' ? /:(443)?$/ : /:(80)?$/, '')
 }
 
+function parametersOf(query: string): Map<string, string | null> {
+  const parameters = new Map<string, string | null>()
+  for (const [name, value] of new URLSearchParams(query)) parameters.set(name, parameters.has(name) ? null : value)
+  return parameters
+}
+
 /** Null where it is not what formEncoded makes of anything. */
 function formDecoded(encoded: string): string | null {
   try {
@@ -192,6 +197,19 @@ export function isInnerList(member: Item | InnerList): member is InnerList {
 export function valuesOf(headers: readonly string[], name: string): string[] {
   const values: string[] = []
   for (let i = 0; i < headers.length; i += 2)
-    if (headers[i] === name) values.push((headers[i + 1] as string).replace(/^[ \t]+|[ \t]+$/g, ''))
+    if (headers[i] === name) values.push(withoutBlanks(headers[i + 1] as string))
   return values
+}
+
+/** Not by a regular expression: one for blanks at the end reads a row of n blanks in the middle n times. */
+function withoutBlanks(value: string): string {
+  let from = 0
+  let to = value.length
+  while (from < to && isBlank(value.charCodeAt(from))) from++
+  while (to > from && isBlank(value.charCodeAt(to - 1))) to--
+  return value.substring(from, to)
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09
 }

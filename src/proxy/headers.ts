@@ -100,16 +100,39 @@ function fatesFor(route: Route): Fates {
   return found
 }
 
-/** Case-insensitive membership in a comma-separated list such as Connection's. */
-export function hasToken(list: string, token: string): boolean {
-  if (list === token) return true
-  if (!list.includes(',')) return list.trim().toLowerCase() === token
-  return list.split(',').some((item) => item.trim().toLowerCase() === token)
+/** What the Connection fields of a message list, in lower case. */
+export type ConnectionOptions = ReadonlySet<string>
+
+const NO_OPTIONS: ConnectionOptions = new Set()
+const usualOptions = new Map(['', 'keep-alive', 'close'].map((value) => [value, optionsOf(value)]))
+
+/**
+ * The options that a message's Connection fields list (RFC 9110, 7.6.1): one value or several. Read it once for each message: the list may be as
+ * long as the head, and every field is looked up in it.
+ */
+export function connectionOptions(value: string | readonly string[] | undefined): ConnectionOptions {
+  if (value === undefined) return NO_OPTIONS
+  const list = typeof value === 'string' ? value : value.join(',')
+  return usualOptions.get(list) ?? optionsOf(list)
+}
+
+function optionsOf(list: string): ConnectionOptions {
+  const options = new Set<string>()
+  for (const item of list.toLowerCase().split(',')) {
+    const option = item.trim()
+    if (option !== '') options.add(option)
+  }
+  return options
+}
+
+/** Most lists are `keep-alive` or `close`, and name no field. */
+function namesFields(options: ConnectionOptions): boolean {
+  return options.size > Number(options.has('keep-alive')) + Number(options.has('close'))
 }
 
 /** Whether a field stays on this hop: by its name, or because Connection names it. `name` is lower case. */
-export function isHopByHop(name: string, connection: string | undefined): boolean {
-  return hopByHop.has(name) || (connection !== undefined && connection !== 'keep-alive' && hasToken(connection, name))
+export function isHopByHop(name: string, options: ConnectionOptions): boolean {
+  return hopByHop.has(name) || options.has(name)
 }
 
 /** RFC 7239, 6: an IPv6 address is quoted and bracketed. */
@@ -189,7 +212,7 @@ export function upstreamFields(exchange: Exchange, authority: string): FieldLine
   const { text, marks, looks } = fields
   const { numbered, dropped, vouchedFor } = fatesFor(exchange.route as Route)
   const hasOddNames = (looks & LOOKS.oddName) !== 0
-  const namesFields = connection !== '' && connection !== 'keep-alive' && connection !== 'close'
+  const named = connection !== null && namesFields(connection) ? connection : null
   let lines = ''
   let from = 0
   let to = 0
@@ -209,7 +232,7 @@ export function upstreamFields(exchange: Exchange, authority: string): FieldLine
           if (dropped.size > 0 && dropped.has(fields.nameAt(i))) break
           if (hasOddNames && vouchedFor.has(cgiName(fields.nameAt(i)))) break
         }
-        if (namesFields && hasToken(connection, fields.nameAt(i))) break
+        if (named?.has(fields.nameAt(i))) break
         const line = marks[i + LINE] as number
         if (line !== to) {
           lines += text.substring(from, to)

@@ -11,7 +11,7 @@ import type { Exchange } from '../ingress/exchange.js'
 import { answered, answeredLast, isLastWrite } from '../ingress/gate.js'
 import type { Rejection } from '../outcome.js'
 import { rateLimitHeader, rateLimitPolicyHeader } from '../policy/rate-limit.js'
-import { isHopByHop } from './headers.js'
+import { connectionOptions, isHopByHop } from './headers.js'
 
 /** A head up to this long and a body up to the other fit one cork, with room for the fields that are added here. */
 const MOST_HEAD_BYTES = 5000
@@ -166,11 +166,9 @@ function linesOf(headers: Headers): string {
   let lines = headers[LINES]
   if (lines !== undefined) return lines
   lines = ''
-  // Several fields are one list (RFC 9110, 5.3), whatever Node's types say of it.
-  const options = headers.connection as string | string[] | undefined
-  const connection = Array.isArray(options) ? options.join(',') : options
+  const options = connectionOptions(headers.connection)
   for (const name in headers) {
-    if (rewritten.has(name) || isHopByHop(name, connection)) continue
+    if (rewritten.has(name) || isHopByHop(name, options)) continue
     const value = headers[name]
     if (typeof value === 'string') lines += `\r\n${name}: ${value}`
     else if (value !== undefined) for (const one of value) lines += `\r\n${name}: ${one}`
@@ -209,16 +207,28 @@ function writeHead(
   })
 }
 
-/** Field by field, as neither client takes a head that is longer than a cork. */
-function writeLongHead(exchange: Exchange, res: HttpResponse, phrase: string, lines: string): void {
+/**
+ * As many lines at a time as a cork has room for; neither client takes a head longer than that. A head may have thousands of lines, and a call for
+ * each takes milliseconds.
+ */
+function writeLongHead(exchange: Exchange, res: HttpResponse, phrase: string, upstreamLines: string): void {
+  const lines = upstreamLines + ownLines(exchange)
   res.cork(() => {
     res.writeStatus(Buffer.from(statusLine(exchange.status, phrase), 'latin1'))
   })
-  for (const line of (lines + ownLines(exchange)).slice(2).split('\r\n')) {
-    const colon = line.indexOf(': ')
+  for (let from = 2; from < lines.length; ) {
+    // Whole lines that fit, or one line that does not.
+    let end = lines.length
+    if (end - from > MOST_HEAD_BYTES) end = lines.lastIndexOf('\r\n', from + MOST_HEAD_BYTES)
+    if (end <= from) end = lines.indexOf('\r\n', from)
+    if (end < 0) end = lines.length
+    const colon = lines.indexOf(': ', from)
+    const name = lines.substring(from, colon)
+    const rest = Buffer.from(lines.substring(colon + 2, end), 'latin1')
     res.cork(() => {
-      res.writeHeader(line.slice(0, colon), Buffer.from(line.slice(colon + 2), 'latin1'))
+      res.writeHeader(name, rest)
     })
+    from = end + 2
   }
 }
 

@@ -369,7 +369,7 @@ describe('keys that an issuer publishes', () => {
     expect(answer.status).toBe(503)
     expect(answer.json<{ code: string }>().code).toBe('keys_unavailable')
     expect(answer.one('retry-after')).toBe('1')
-    expect((await own.logged(answer)).reason).toMatch(/^keys of acme cannot be had: Expected 200 OK/)
+    expect((await own.logged(answer)).reason).toBe('keys of acme cannot be had: answered 500')
     expect(other.requests.all).toEqual([])
     server.fails = false
     let again = await send(fresh())
@@ -382,6 +382,30 @@ describe('keys that an issuer publishes', () => {
     server.fails = true
     for (let i = 0; i < 5; i++) expect((await send(fresh())).status).toBe(503)
     expect(server.requests).toBe(1)
+  })
+
+  test('that have no end are read no further than a key set can be long, and the known ones stay good', async () => {
+    const { server, own, send } = await start('100ms', '1s')
+    expect((await send(fresh())).status).toBe(200)
+    let sent = 0
+    let cut = 0
+    server.answers = (response) => {
+      const more = (): void => {
+        while (!response.destroyed && response.write(Buffer.alloc(65_536, 0x20))) sent += 65_536
+      }
+      response.on('drain', more).on('close', () => cut++)
+      more()
+    }
+    const before = server.requests
+    while (server.requests < before + 2) expect((await send(fresh())).status).toBe(200)
+    await expect.poll(() => cut).toBeGreaterThan(0)
+    // What is on its way when the gateway ends it lies in the sockets.
+    expect(sent).toBeLessThan(40_000_000)
+    const warning = await own.log.find((line) => line.msg === 'keys of an issuer cannot be fetched', 'the warning')
+    expect(warning).toMatchObject({ level: 40, issuer: 'acme', reason: 'answer over 128 KiB' })
+    server.answers = null
+    while (!own.log.all.some((line) => line.msg === 'keys of an issuer can be fetched again')) await send(fresh())
+    expect(own.log.all.filter((line) => line.msg === 'keys of an issuer cannot be fetched')).toHaveLength(1)
   })
 
   test('that are known outlast an issuer that falls silent', async () => {

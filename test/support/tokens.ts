@@ -2,7 +2,7 @@
 // publishes its keys. Remembers every token it made, for the end of a suite to look for them.
 import { createHmac, generateKeyPairSync, type JsonWebKey, type KeyObject, sign as signBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { createServer } from 'node:http'
+import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 
 export interface KeyPair {
@@ -68,10 +68,13 @@ export const inSeconds = (seconds: number): number => Math.floor(Date.now() / 10
 export class KeyServer {
   keys: JsonWebKey[] = []
   fails = false
+  /** Answers in place of the set. */
+  answers: ((response: ServerResponse) => void) | null = null
   requests = 0
   private readonly server = createServer((_, response) => {
     this.requests++
-    if (this.fails) response.writeHead(500).end()
+    if (this.answers !== null) this.answers(response)
+    else if (this.fails) response.writeHead(500).end()
     else response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ keys: this.keys }))
   })
 

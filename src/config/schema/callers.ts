@@ -114,7 +114,9 @@ const jwksSchema = z
     url: z
       .string()
       .refine((text) => URL.canParse(text) && /^https?:\/\//i.test(text), 'must be an http:// or https:// URL')
-      .describe('Where the issuer publishes its keys. Over http whoever is between can put their own in place.'),
+      .describe(
+        'Where the issuer publishes its keys: 128 KiB and 100 keys at most, within 5 s, from this URL alone (redirects are not followed). Over http whoever is between can put their own in place.',
+      ),
     maxAge: duration(1000, 24 * HOUR_MS)
       .prefault('10m')
       .describe(

@@ -47,6 +47,12 @@ function lineEnd(text: string, at: number): number {
   return cr
 }
 
+/** Throws for what are no field lines. */
+export function checkFields(text: string): void {
+  if (FORBIDDEN.test(text)) throw parserError('control character in the head', 'INVALID_HEADER_TOKEN')
+  parseFields(text, 0)
+}
+
 /** Field lines, from `from` to the end of the text. */
 function parseFields(text: string, from: number): IncomingHttpHeaders {
   const fields = new Fields()

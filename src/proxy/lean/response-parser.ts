@@ -9,7 +9,7 @@
 //             └─ DATA_LF ─ DATA_CR ─ DATA ┘
 import type { IncomingHttpHeaders } from 'node:http'
 import { errors, parserError } from '../undici.js'
-import { type HeadMemo, parseHead, type ResponseHead } from './response-head.js'
+import { checkFields, type HeadMemo, parseHead, type ResponseHead } from './response-head.js'
 
 declare global {
   interface Buffer {
@@ -56,11 +56,16 @@ export class ResponseParser {
   private state = HEAD
   /** Of a head or trailers whose end has not come. */
   private partial = ''
+  /** Where the first line of `partial` begins that is not checked yet. */
+  private unchecked = 0
   /** Of the body or the chunk. */
   private remaining = 0
   private sizeDigits = 0
   private extension = ''
   private trailers = noTrailers
+  /** Data of the chunks in one read, moved together, to be handed over as one piece. */
+  private gatheredFrom = 0
+  private gatheredTo = 0
   private last: ResponseHead | null = null
   /** How bytes are marked that begin with the last head, and how long that is. */
   private mark = 0
@@ -87,12 +92,28 @@ export class ResponseParser {
   execute(bytes: Buffer, from: number, end: number, mark = 0): number {
     let at = from
     if (mark !== 0 && mark === this.mark && this.idle && !this.stopped) at = this.repeatHead(at)
-    while (!this.stopped) {
-      if (this.state === END) this.finish()
-      else if (at === end) return at
-      else at = this.step(bytes, at, end)
+    try {
+      while (!this.stopped) {
+        if (this.state === END) {
+          if (this.handOver(bytes)) this.finish()
+        } else if (at < end) at = this.step(bytes, at, end)
+        else if (this.handOver(bytes)) return at
+      }
+    } catch (error) {
+      // The sink gets the sound bytes before the error.
+      this.handOver(bytes)
+      throw error
     }
     return at
+  }
+
+  /** False: the sink has stopped the parser. */
+  private handOver(bytes: Buffer): boolean {
+    const { gatheredFrom, gatheredTo } = this
+    if (gatheredFrom === gatheredTo) return true
+    this.gatheredFrom = this.gatheredTo = 0
+    this.sink.onData(bytes.subarray(gatheredFrom, gatheredTo))
+    return !this.stopped
   }
 
   /** The connection ended in order. True where that ends a response, false where one is cut short; throws for a wrong length. */
@@ -150,10 +171,11 @@ export class ResponseParser {
     }
     if (stop < 0 || stop > this.maxHeadBytes) {
       this.keepPartial(text)
-      checkPartialHead(text)
+      this.unchecked = checkPartialHead(text, this.unchecked)
       return end
     }
     this.partial = ''
+    this.unchecked = 0
     const head = this.memo.parse(text, 0, stop)
     if (head !== this.last) this.mark = 0
     else if (this.mark === 0) {
@@ -199,8 +221,20 @@ export class ResponseParser {
     const stop = Math.min(end, at + this.remaining)
     this.remaining -= stop - at
     if (this.remaining === 0) this.state = next
-    this.sink.onData(bytes.subarray(at, stop))
+    if (next === DATA_CR) this.gather(bytes, at, stop)
+    else this.sink.onData(bytes.subarray(at, stop))
     return stop
+  }
+
+  /** Moves the chunks of one read together, over their framing: a write to the client for each costs more than the bytes do. */
+  private gather(bytes: Buffer, at: number, stop: number): void {
+    if (this.gatheredFrom === this.gatheredTo) {
+      this.gatheredFrom = at
+      this.gatheredTo = stop
+      return
+    }
+    bytes.copyWithin(this.gatheredTo, at, stop)
+    this.gatheredTo += stop - at
   }
 
   private readSize(bytes: Buffer, from: number, end: number): number {
@@ -251,7 +285,7 @@ export class ResponseParser {
   private readTrailers(bytes: Buffer, at: number, end: number): number {
     const before = this.partial.length
     const text = this.partial + bytes.latin1Slice(at, Math.min(end, at + this.maxHeadBytes + 4))
-    const stop = text.startsWith('\r\n') ? -2 : text.indexOf('\r\n\r\n')
+    const stop = text.startsWith('\r\n') ? -2 : text.indexOf('\r\n\r\n', Math.max(0, before - 3))
     if (stop === -1 || stop > this.maxHeadBytes) {
       this.keepPartial(text)
       return end
@@ -268,15 +302,21 @@ function parseTrailers(text: string): IncomingHttpHeaders {
   return parseHead(`HTTP/1.1 200\r\n${text}`).headers
 }
 
-/** What is wrong already is wrong now: an upstream that does not speak HTTP need not close for us to know. */
-function checkPartialHead(text: string): void {
+/**
+ * What is wrong already is wrong now: an upstream that does not speak HTTP need not close for us to know. Checks the lines from `from` on, so that
+ * each is read once in however many pieces a head comes. Returns where the first incomplete line begins.
+ */
+function checkPartialHead(text: string, from: number): number {
   if (!(text.length < 7 ? 'HTTP/1.'.startsWith(text) : text.startsWith('HTTP/1.'))) {
     throw parserError('not an HTTP/1 response', 'INVALID_CONSTANT')
   }
-  const lines = text.lastIndexOf('\n')
-  if (lines < 0) return
-  if (text.charCodeAt(lines - 1) !== 13) throw parserError('bare LF', 'CR_EXPECTED')
-  parseHead(text.substring(0, lines - 1))
+  const last = text.lastIndexOf('\n')
+  if (last < from) return from
+  if (text.charCodeAt(last - 1) !== 13) throw parserError('bare LF', 'CR_EXPECTED')
+  const lines = text.substring(from, last - 1)
+  if (from === 0) parseHead(lines)
+  else checkFields(lines)
+  return last + 1
 }
 
 function hexValue(byte: number): number {

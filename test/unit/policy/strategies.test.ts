@@ -74,7 +74,7 @@ describe('strategies', () => {
   test.each([
     ['x-api-key', new KnownByApiKey(table)],
     ['authorization', new KnownByPassword(table)],
-    ['authorization', new KnownByToken(table)],
+    ['authorization', new KnownByToken(table, () => {})],
   ])('refuse whatever else is in %s', async (name, strategy) => {
     await fc.assert(
       fc.asyncProperty(
