@@ -90,6 +90,20 @@ export class Primary {
     return ''
   }
 
+  /**
+   * SIGUSR1: whoever has given the log files other names wants them opened anew. Resolves when nothing is written to the former ones any more, with
+   * what keeps some of them in use.
+   */
+  async reopenLogs(): Promise<readonly string[]> {
+    const { log, reopenLog } = this.foundation
+    const own = reopenLog()
+    const problems = await this.supervisor.reopenLogs()
+    if (own !== '' && !problems.includes(own)) problems.unshift(own)
+    if (problems.length === 0) log.info('log files opened anew')
+    else log.error({ problems }, 'log files not opened anew: lines go where they went before')
+    return problems
+  }
+
   /** SIGTERM's way out. */
   drain(): void {
     void this.leave(true)
@@ -184,6 +198,7 @@ export class Primary {
         holdBreaker: (name, as) => this.holdBreaker(name, as),
         reload: () => reloader.reload('admin'),
         restart: () => this.restart(),
+        reopenLogs: () => this.reopenLogs(),
       })
     } catch (error) {
       throw new StartError((error as Error).message)

@@ -51,6 +51,7 @@ async function runPrimary(
   process.on('SIGINT', stop)
   // Their default action is to end the process, and what they ask for is not worth that while it starts.
   process.on('SIGHUP', () => void running?.reload('signal'))
+  process.on('SIGUSR1', () => void running?.reopenLogs())
   process.on('SIGUSR2', () => {
     const problem = running?.restart() ?? ''
     if (problem !== '') process.emitWarning(problem)

@@ -76,6 +76,12 @@ export const SETTINGS = {
     shown: '`tidegate-UID-PORT.state` in the runtime or temp directory',
     about: 'file that keeps limits and breakers over a restart; `none` keeps nothing past the process',
   },
+  TIDEGATE_LOG: {
+    key: 'log',
+    type: text,
+    default: 'stderr',
+    about: "where the gateway's own lines go: `stderr`, or the path of a file",
+  },
   TIDEGATE_LOG_LEVEL: {
     key: 'logLevel',
     type: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),

@@ -18,6 +18,8 @@ export interface AdminOptions {
   readonly holdBreaker: (service: string, as: 'open' | 'closed' | null) => boolean
   /** Reads the configuration again. */
   readonly reload: () => Promise<ReloadResult>
+  /** Opens the log files anew; resolves when nothing is written to the former ones any more, with what keeps some in use. */
+  readonly reopenLogs: () => Promise<readonly string[]>
   /** Begins to restart the workers one by one; '', or why it does not. */
   readonly restart: () => string
   readonly log: Logger
@@ -80,6 +82,13 @@ function restart({ restart }: AdminOptions): Answer {
   return { status: 202, type: JSON_TYPE, body: `${JSON.stringify({ restarting: true })}\n` }
 }
 
+/** `POST /reopen`: answers once no worker writes to its former log files any more; 500 where one has to, and why. */
+async function reopen({ reopenLogs }: AdminOptions): Promise<Answer> {
+  const problems = await reopenLogs()
+  const reopened = problems.length === 0
+  return { status: reopened ? 200 : 500, type: JSON_TYPE, body: `${JSON.stringify({ reopened, problems })}\n` }
+}
+
 /**
  * What changes something is not for web pages: one that was loaded in a browser on this machine could name us in a form, or point a host
  * name of its own at us. Browsers send Origin with every POST, and curl does not.
@@ -101,6 +110,7 @@ export function startAdmin(options: AdminOptions): Promise<Admin> {
     ['/breakers', new Map([['POST', (req) => holdBreaker(req, options)]])],
     ['/reload', new Map([['POST', () => reload(options)]])],
     ['/restart', new Map([['POST', () => restart(options)]])],
+    ['/reopen', new Map([['POST', () => reopen(options)]])],
     ['/metrics', new Map([['GET', async () => ({ status: 200, type: METRICS, body: await options.metrics() })]])],
     [
       '/status',

@@ -45,12 +45,13 @@ interface Started {
   readonly isSocketShared: boolean
   reload(generation: Generation): void
   useCertificates(certificates: TlsMaterial): void
+  reopenLogs(number: number): void
   drain(how: Pick<DrainMessage, 'last' | 'idleMs'>): void
 }
 
 async function start(message: StartMessage): Promise<Started> {
   const { settings, slot, spec } = message
-  const log = createLog({ level: settings.logLevel, worker: slot })
+  const { log, reopen: reopenLog } = createLog({ level: settings.logLevel, worker: slot, target: settings.log })
   process.on('uncaughtException', (error) => {
     log.fatal({ err: error }, 'uncaught exception')
     fail(`uncaught exception: ${error.message}`)
@@ -135,6 +136,14 @@ async function start(message: StartMessage): Promise<Started> {
       use(generation)
       tell()
     },
+    reopenLogs(number) {
+      const problem = reopenLog()
+      const done = (other: string): void => {
+        send({ type: 'reopened', number, problems: [problem, other].filter((text) => text !== '') })
+      }
+      if (accessLog === null) done('')
+      else accessLog.reopen(done)
+    },
     drain({ last, idleMs }) {
       if (draining) return
       draining = true
@@ -169,6 +178,7 @@ function receive(message: ToWorker): void {
     })
   } else if (started === null) leave(0)
   else if (message.type === 'drain') void started.then((worker) => worker?.drain(message))
+  else if (message.type === 'reopenLogs') void started.then((worker) => worker?.reopenLogs(message.number))
   else if (message.type === 'certificates') void started.then((worker) => worker?.useCertificates(message.certificates))
   else void started.then((worker) => worker?.reload(message.generation))
 }

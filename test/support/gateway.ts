@@ -137,11 +137,24 @@ export class Command {
     this.child = child
     collect(child.stdout!, this.stdout, this.access)
     collect(child.stderr!, this.stderr, this.log)
-    const lastResort = () => void child.kill('SIGKILL')
+    // A log in a file of its own is read as somebody at a terminal would, through its rotations.
+    const { TIDEGATE_LOG: logFile } = env
+    const tail =
+      logFile === undefined || logFile === 'stderr'
+        ? null
+        : spawn('tail', ['-n', '+1', '-F', '-s', '0.05', '--max-unchanged-stats=1', '---disable-inotify', logFile], {
+            stdio: ['ignore', 'pipe', 'ignore'],
+          })
+    if (tail !== null) collect(tail.stdout!, { text: '' }, this.log)
+    const lastResort = () => {
+      child.kill('SIGKILL')
+      tail?.kill()
+    }
     leftBehind.add(lastResort)
     this.ended = new Promise((resolve, reject) => {
       child.once('error', reject)
       child.once('close', (code, signal) => {
+        tail?.kill()
         leftBehind.delete(lastResort)
         resolve({ code, signal })
       })
