@@ -4,6 +4,7 @@ import type { Loaded } from './config/load.js'
 import type { Settings } from './config/settings.js'
 import { type Admin, startAdmin } from './control/admin.js'
 import { CertificateWatch } from './control/certificate-watch.js'
+import { checkDescriptors } from './control/descriptors.js'
 import { type Foundation, layFoundation } from './control/foundation.js'
 import { type HealthChecks, startHealthChecks } from './control/health-checks.js'
 import { closeSocket, openDoorAgain } from './control/listening-socket.js'
@@ -71,6 +72,7 @@ export class Primary {
     await this.startServing()
     this.checks = startHealthChecks({ table: state.health, services: this.reloader.table.services, log })
     this.keepHouse()
+    this.checkDescriptors()
     if (this.isolation === 'process' && this.settings.state !== 'none') this.offer = this.offerTakeover()
     const { host, adminHost } = this.settings
     log.info({ host, port: this.port, adminHost, adminPort: this.adminPort }, 'listening')
@@ -133,6 +135,7 @@ export class Primary {
         publish: async (generation, table) => {
           await this.supervisor.reload(generation)
           this.checks?.update(table.services)
+          this.checkDescriptors()
         },
       })
     } catch (error) {
@@ -255,6 +258,15 @@ export class Primary {
     if (settings.watchConfig === 'on') {
       this.unwatch = watchFile(settings.configFile, () => void reloader.reload('file'))
     }
+  }
+
+  private checkDescriptors(): void {
+    checkDescriptors(
+      this.foundation.log,
+      this.settings,
+      this.reloader.table.endpoints.length,
+      this.isolation === 'thread',
+    )
   }
 
   /** Orphans whose socket is ours now shut its door when they leave. */

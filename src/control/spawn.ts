@@ -114,7 +114,13 @@ function neverStarted(why: () => string): WorkerHandle {
 function spawnThread(maxHeaderBytes: number): WorkerHandle {
   process.env[HEADERS_VARIABLE] = String(maxHeaderBytes)
   // Descriptors that the thread opens and the addon closes: Node would close whoever has their numbers by then, when the thread ends.
-  const thread = new Worker(threadEntry, { trackUnmanagedFds: false })
+  let thread: Worker
+  try {
+    thread = new Worker(threadEntry, { trackUnmanagedFds: false })
+  } catch (error) {
+    const { message } = error as Error
+    return neverStarted(() => message)
+  }
   let problem = ''
   thread.on('error', (error) => {
     problem = (error as Error).message

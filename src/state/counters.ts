@@ -5,7 +5,7 @@
 //   section `workers`
 //     connections   Int32 × slots, contiguous: open client connections, -1 where there is no worker; less LEAVING where one accepts no
 //                   more. The native acceptor reads the whole array to even out the workers: who is below 0 gets none. Padded to 64 bytes.
-//     line          192 bytes a slot, so that two workers never write to one cache line:
+//     line          256 bytes a slot, so that two workers never write to one cache line:
 //                    0 pid          Int32    written by the primary
 //                    4 state        Int32    0 empty, 1 starting, 2 listening, 3 draining
 //                    8 inFlight     Int32    exchanges begun and not finished
@@ -15,11 +15,11 @@
 //                   32 loopDelayUs  Float64  longest event-loop delay between the last two heartbeats
 //                   40 logDropped   Float64  access lines lost, over all workers that had the slot
 //                   48 memoryBytes  Float64  resident, as the worker said with its last heartbeats
-//                   56 turnedAway   Float64 × 4, connections closed at the door, by reason (native/index.ts). Written by the acceptor
-//                   88 refused      Float64 × 8, heads refused before they were requests, by reason. Written by the gate, as is the next
-//                  152 expired      Float64 × 2, connections closed between requests, by reason
-//                  168 stuck        Float64 × 2, connections closed because nothing would have happened on them, by reason
-//                  184 free
+//                   56 turnedAway   Float64 × 5, connections closed at the door, by reason (native/index.ts). Written by the acceptor
+//                   96 refused      Float64 × 8, heads refused before they were requests, by reason. Written by the gate, as is the next
+//                  160 expired      Float64 × 2, connections closed between requests, by reason
+//                  176 stuck        Float64 × 2, connections closed because nothing would have happened on them, by reason
+//                  192 free
 //
 //   section `counters`
 //     block         one a slot and route, slot-major, by Route.slot; the last of each stands for `no route`. Float64 each:
@@ -34,7 +34,7 @@ import { bucketOf, DURATION_BUCKETS, MAX_DURATION_US } from './durations.js'
 import type { Segment } from './segment.js'
 
 const CACHE_LINE_BYTES = 64
-const LINE_BYTES = 192
+const LINE_BYTES = 256
 const LINE_INTS = LINE_BYTES / 4
 const LINE_FLOATS = LINE_BYTES / 8
 const WORKER_STATES = ['empty', 'starting', 'listening', 'draining'] as const
@@ -51,14 +51,14 @@ const LOOP_DELAY_US = 4
 const LOG_DROPPED = 5
 const MEMORY_BYTES = 6
 const TURNED_AWAY_AT = 7
-const REFUSED_AT = 11
-const EXPIRED_AT = 19
-const STUCK_AT = 21
+const REFUSED_AT = 12
+const EXPIRED_AT = 20
+const STUCK_AT = 22
 /** Far below 0, whatever connections it still has: kLeaving of the addon. */
 const LEAVING = 2 ** 30
 
 /** Why the acceptor closed connections, in the order in which it counts them (native/index.ts). */
-export const TURNED_AWAY = ['slow_head', 'proxy_header', 'connections', 'address'] as const
+export const TURNED_AWAY = ['slow_head', 'proxy_header', 'connections', 'address', 'descriptors'] as const
 
 /** Why the gate refused heads, and closed connections between two requests, in the same way. */
 export const HEADS_REFUSED = [

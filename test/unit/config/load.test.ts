@@ -352,6 +352,7 @@ describe('the environment', () => {
       workers: Math.min(128, os.availableParallelism()),
       isolation: 'auto',
       state: `/run/user/7/tidegate-${process.getuid?.()}-8080.state`,
+      log: 'stderr',
       logLevel: 'info',
       accessLog: 'stdout',
       upstreamConnections: 128,
