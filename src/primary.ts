@@ -195,6 +195,7 @@ export class Primary {
     try {
       return await startAdmin({
         host: settings.adminHost,
+        names: settings.adminNames,
         port,
         log,
         ...createStatus({ reloader, state, isolation, certificates, supervisor, workers, isLeaving }),

@@ -32,6 +32,13 @@ const bytesIn = (min: number, max: number) =>
     return bytes ?? 0
   })
 
+const namesIn = z.string().transform((value, context) => {
+  const names = value.split(',').map((name) => name.trim())
+  if (value !== '' && !names.every((name) => /^[A-Za-z0-9_.:-]+$/.test(name)))
+    context.addIssue('must be host names or addresses with commas between them, without ports')
+  return value === '' ? [] : names
+})
+
 const PORT = numberIn(0, 65_535)
 
 export const SETTINGS = {
@@ -48,6 +55,14 @@ export const SETTINGS = {
     type: hostname,
     default: '127.0.0.1',
     about: 'address of the admin listener, which has no password',
+  },
+  TIDEGATE_ADMIN_NAMES: {
+    key: 'adminNames',
+    type: namesIn,
+    default: '',
+    shown: 'none',
+    about:
+      'names and addresses, with commas between them, that requests to the admin listener may have in Host besides `localhost` and the address they came to',
   },
   TIDEGATE_ADMIN_PORT: {
     key: 'adminPort',

@@ -3,10 +3,13 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Logger } from '../telemetry/log.js'
+import { hostName, refusalOf } from './admin-callers.js'
 import type { ReloadResult } from './reload.js'
 
 export interface AdminOptions {
   readonly host: string
+  /** What it is called besides `host`, its address and localhost. */
+  readonly names: readonly string[]
   /** 0 takes a free one. */
   readonly port: number
   /** Whether requests are served now; `why` says what is missing. */
@@ -90,19 +93,12 @@ async function reopen({ reopenLogs }: AdminOptions): Promise<Answer> {
 }
 
 /**
- * What changes something is not for web pages: one that was loaded in a browser on this machine could name us in a form, or point a host
- * name of its own at us. Browsers send Origin with every POST, and curl does not.
- */
-function fromBrowser(req: IncomingMessage): boolean {
-  return req.headers.origin !== undefined || req.headers['sec-fetch-site'] !== undefined
-}
-
-/**
  * Starts listening.
  * @throws Error naming TIDEGATE_ADMIN_PORT or TIDEGATE_ADMIN_HOST where that is not possible
  */
 export function startAdmin(options: AdminOptions): Promise<Admin> {
   const { host, port, log } = options
+  const names = new Set([host, ...options.names].map(hostName))
   /** Path, then method. HEAD is answered as GET is; node:http leaves the body out. */
   const resources = new Map<string, ReadonlyMap<string, Handler>>([
     ['/livez', new Map([['GET', () => ({ status: 200, type: TEXT, body: 'live\n' })]])],
@@ -123,6 +119,8 @@ export function startAdmin(options: AdminOptions): Promise<Admin> {
   const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000 }, (req, res) => {
     // A body nobody asked for: read past, so that the connection can go on.
     req.resume()
+    const refusal = refusalOf(req, names)
+    if (refusal !== null) return send(res, problem(refusal.status, refusal.title, refusal.detail), {})
     answer(resources, req, res).catch((error: unknown) => {
       log.error({ err: error, path: req.url }, 'admin: cannot answer')
       send(res, problem(500, 'Internal Server Error', 'see the log'), {})
@@ -160,10 +158,6 @@ async function answer(
   if (handler === undefined) {
     const allow = [...methods.keys()].flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ')
     send(res, problem(405, 'Method Not Allowed', `allowed: ${allow}`), { allow })
-    return
-  }
-  if (req.method === 'POST' && fromBrowser(req)) {
-    send(res, problem(403, 'Forbidden', 'not from a browser'), {})
     return
   }
   send(res, await handler(req), {})

@@ -348,6 +348,7 @@ describe('the environment', () => {
       host: '0.0.0.0',
       port: 8080,
       adminHost: '127.0.0.1',
+      adminNames: [],
       adminPort: 9901,
       workers: Math.min(128, os.availableParallelism()),
       isolation: 'auto',
