@@ -1,17 +1,12 @@
 // The environment: what differs from one deployment to the next. Each variable with its type, limits, default and meaning; README's
 // table is held equal to this one by a test. The values are read in load.ts.
 import os from 'node:os'
-import path from 'node:path'
 import { z } from 'zod'
 import { sizeBytes } from './quantities.js'
+import { defaultStatePath, type StatePlaces } from './state-path.js'
 
 /** What defaults may depend on besides themselves. */
-export interface DefaultsContext {
-  /** RUNTIME_DIRECTORY (systemd) or XDG_RUNTIME_DIR, else the temp directory. */
-  readonly runtimeDirectory: string
-  readonly uid: number
-  readonly port: number
-}
+export type DefaultsContext = StatePlaces
 
 const text = z.string().min(1)
 const hostname = z.string().regex(/^[A-Za-z0-9_.:%-]+$/, 'is not a host name or address')
@@ -86,9 +81,8 @@ export const SETTINGS = {
   TIDEGATE_STATE: {
     key: 'state',
     type: text,
-    default: (context: DefaultsContext) =>
-      path.join(context.runtimeDirectory, `tidegate-${context.uid}-${context.port}.state`),
-    shown: '`tidegate-UID-PORT.state` in the runtime or temp directory',
+    default: defaultStatePath,
+    shown: '`tidegate-UID-PORT.state` in [a directory of its own](#the-state)',
     about: 'file that keeps limits and breakers over a restart; `none` keeps nothing past the process',
   },
   TIDEGATE_LOG: {
