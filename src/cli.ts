@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 // The command: words on a terminal → a call. Gateway code is imported only by `start`; the other subcommands work offline. Bad input
 // ends with 2 and one line a problem on stderr.
 import './control/no-debugger.js'

@@ -94,6 +94,11 @@ export interface ServiceEnvironment {
   readonly watchdogMs: number
 }
 
+/** A script of package.json has started us: npm tells by this variable. */
+export function isStartedByNpm(env: Environment = process.env): boolean {
+  return env.npm_lifecycle_event !== undefined
+}
+
 export function serviceEnvironment(env: Environment = process.env, pid = process.pid): ServiceEnvironment {
   const number = (text: string | undefined): number => (/^\d{1,15}$/.test(text ?? '') ? Number(text) : 0)
   const ours = (of: string | undefined): boolean => number(of) === pid
