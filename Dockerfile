@@ -3,7 +3,7 @@ FROM node:24-trixie AS build
 WORKDIR /src
 # What the installation needs comes first, so that this layer outlives changes to src/.
 COPY package.json package-lock.json LICENSE ./
-COPY scripts/build-native.mjs scripts/
+COPY scripts/build-native.mjs scripts/prepare.mjs scripts/
 COPY native/binding.gyp native/
 COPY native/src native/src
 # Not `npm ci`: the lock file names the platform packages of Linux on x64 alone, and ci refuses a lock that does not name all.
@@ -21,6 +21,7 @@ COPY --from=build /src/package.json /src/LICENSE ./
 COPY --from=build /src/node_modules node_modules
 COPY --from=build /src/native/build/Release/tidegate.node native/build/Release/
 COPY --from=build /src/dist dist
+COPY bin bin
 # Limits and breakers live here: name a volume to keep them when the container is replaced. The rest of the root may be read-only.
 RUN install -d -o node -g node -m 700 /var/lib/tidegate
 VOLUME /var/lib/tidegate
@@ -34,5 +35,5 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=2 \
   CMD ["node", "-e", "fetch('http://127.0.0.1:' + (process.env.TIDEGATE_ADMIN_PORT || 9901) + '/readyz').then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 # The exec form: the gateway is process 1 and gets the signals itself.
-ENTRYPOINT ["node", "dist/src/cli.js"]
+ENTRYPOINT ["node", "bin/tidegate.js"]
 CMD ["start"]

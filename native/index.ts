@@ -54,7 +54,7 @@ export interface Door {
   readonly headTimeoutMs: number
   /**
    * Raised by one for each connection that is turned away. 0: its head came too slowly; 1: a PROXY header was wrong, missing or not asked for;
-   * 2: over maxConnections; 3: over maxPerAddress.
+   * 2: over maxConnections; 3: over maxPerAddress; 4: no descriptors are left for it.
    */
   readonly tallies: Float64Array
   /** Whether a proxy has this address that is believed about whom it speaks for. */
@@ -71,6 +71,10 @@ export interface Door {
   readonly addressSeed: number
   /** First bytes are a handshake: nothing but a PROXY header is read, nobody is told why, and whoever has said anything is handed over. */
   readonly tls: boolean
+  /** Most connections of this worker, which has descriptors for no more. A request of HTTP/1.0 counts as three while it lasts. 503 as well. */
+  readonly room: number
+  /** A connection whose descriptor is this one or a higher one is refused too, whatever has taken the others. */
+  readonly highestFd: number
 }
 
 export interface Acceptor {
@@ -86,6 +90,8 @@ export interface Acceptor {
    * door has so long for the head, and is then sent away without a word; requests of HTTP/1.0 are seen through.
    */
   close(waitMs: number): void
+  /** Changes `room`. */
+  makeRoom(connections: number): void
   /** onConnection is asked again whose connections of this address are; of every one if it is ''. */
   forget(address: string): void
   /** Connections at the door that have not been handed over. */
@@ -267,6 +273,7 @@ interface Addon extends Omit<Native, 'accept' | 'openGate'> {
   waitingAtDoor(handle: unknown): number
   relaysUnderWay(handle: unknown): number
   forgetApp(handle: unknown, address: string): void
+  makeRoom(handle: unknown, connections: number): void
 }
 
 function load(): Native | string {
@@ -286,6 +293,7 @@ function load(): Native | string {
       waitingAtDoor,
       relaysUnderWay,
       forgetApp,
+      makeRoom,
       openGate,
       guardApp,
       resumeConnection,
@@ -329,6 +337,8 @@ function load(): Native | string {
                   door.places,
                   door.addressSeed,
                   door.tls,
+                  door.room,
+                  door.highestFd,
                 ],
               )
         return {
@@ -338,6 +348,7 @@ function load(): Native | string {
           waiting: () => waitingAtDoor(handle),
           relays: () => relaysUnderWay(handle),
           forget: (address) => forgetApp(handle, address),
+          makeRoom: (connections) => makeRoom(handle, connections),
         }
       },
     }

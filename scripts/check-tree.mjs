@@ -139,10 +139,10 @@ const OWNED = [
 
 const NAMES = [
   {
-    // spawn.ts hands the environment on to the workers, with the one variable that uWS reads by itself.
+    // spawn.ts hands the environment on to the workers, with the one variable that uWS reads by itself. no-debugger.ts runs before anything is loaded.
     pattern: /\bprocess\.env\b/,
     what: 'process.env',
-    by: ['src/config/load.ts', 'src/control/spawn.ts'],
+    by: ['src/config/load.ts', 'src/control/spawn.ts', 'src/control/no-debugger.ts'],
   },
   { pattern: /\.node['"`]/, what: 'a .node file', by: ['native/index.ts'] },
 ]

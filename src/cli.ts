@@ -1,6 +1,6 @@
-#!/usr/bin/env node
 // The command: words on a terminal → a call. Gateway code is imported only by `start`; the other subcommands work offline. Bad input
 // ends with 2 and one line a problem on stderr.
+import './control/no-debugger.js'
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { ConfigError, type Loaded, loadConfig } from './config/load.js'

@@ -39,6 +39,8 @@ export interface WorkerParts {
   readonly certificates: TlsMaterial | null
   /** '1.2' or '1.3'. */
   readonly minTlsVersion: string
+  /** Whether this worker takes one connection more, so many being open with it. */
+  readonly accepts: (connections: number) => boolean
   /** Some generation is gone: this is the oldest that still has requests. */
   readonly onRetired: (oldest: number) => void
 }
@@ -125,11 +127,12 @@ export function createWorker(parts: WorkerParts): Worker {
     guard(app, speaksTls, peer.relayed)
     // Its connections are its own: the acceptor counts those of its clients.
     if (peer.relayed) return app
-    app.filter((_, change) => {
+    app.filter((res, change) => {
       if (Number(change) > 0) {
         connections++
         counters.connectionOpened()
         peers.opened(peer)
+        if (!parts.accepts(connections)) res.close()
       } else {
         connections--
         counters.connectionClosed()

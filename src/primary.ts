@@ -4,6 +4,7 @@ import type { Loaded } from './config/load.js'
 import type { Settings } from './config/settings.js'
 import { type Admin, startAdmin } from './control/admin.js'
 import { CertificateWatch } from './control/certificate-watch.js'
+import { checkDescriptors } from './control/descriptors.js'
 import { type Foundation, layFoundation } from './control/foundation.js'
 import { type HealthChecks, startHealthChecks } from './control/health-checks.js'
 import { closeSocket, openDoorAgain } from './control/listening-socket.js'
@@ -71,6 +72,7 @@ export class Primary {
     await this.startServing()
     this.checks = startHealthChecks({ table: state.health, services: this.reloader.table.services, log })
     this.keepHouse()
+    this.checkDescriptors()
     if (this.isolation === 'process' && this.settings.state !== 'none') this.offer = this.offerTakeover()
     const { host, adminHost } = this.settings
     log.info({ host, port: this.port, adminHost, adminPort: this.adminPort }, 'listening')
@@ -88,6 +90,20 @@ export class Primary {
     if (this.leaving) return 'the gateway is draining'
     void this.supervisor.restart()
     return ''
+  }
+
+  /**
+   * SIGUSR1: whoever has given the log files other names wants them opened anew. Resolves when nothing is written to the former ones any more, with
+   * what keeps some of them in use.
+   */
+  async reopenLogs(): Promise<readonly string[]> {
+    const { log, reopenLog } = this.foundation
+    const own = reopenLog()
+    const problems = await this.supervisor.reopenLogs()
+    if (own !== '' && !problems.includes(own)) problems.unshift(own)
+    if (problems.length === 0) log.info('log files opened anew')
+    else log.error({ problems }, 'log files not opened anew: lines go where they went before')
+    return problems
   }
 
   /** SIGTERM's way out. */
@@ -119,6 +135,7 @@ export class Primary {
         publish: async (generation, table) => {
           await this.supervisor.reload(generation)
           this.checks?.update(table.services)
+          this.checkDescriptors()
         },
       })
     } catch (error) {
@@ -178,12 +195,14 @@ export class Primary {
     try {
       return await startAdmin({
         host: settings.adminHost,
+        names: settings.adminNames,
         port,
         log,
         ...createStatus({ reloader, state, isolation, certificates, supervisor, workers, isLeaving }),
         holdBreaker: (name, as) => this.holdBreaker(name, as),
         reload: () => reloader.reload('admin'),
         restart: () => this.restart(),
+        reopenLogs: () => this.reopenLogs(),
       })
     } catch (error) {
       throw new StartError((error as Error).message)
@@ -240,6 +259,15 @@ export class Primary {
     if (settings.watchConfig === 'on') {
       this.unwatch = watchFile(settings.configFile, () => void reloader.reload('file'))
     }
+  }
+
+  private checkDescriptors(): void {
+    checkDescriptors(
+      this.foundation.log,
+      this.settings,
+      this.reloader.table.endpoints.length,
+      this.isolation === 'thread',
+    )
   }
 
   /** Orphans whose socket is ours now shut its door when they leave. */

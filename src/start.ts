@@ -1,11 +1,13 @@
 // `tidegate start`: runs the primary until it ends, asks of it what signals ask, and tells a person at a terminal where it listens. The demo's
 // origin lives in this process, next to a primary that sees no request.
-import { type Loaded, loadConfig } from './config/load.js'
+import { isStartedByNpm, type Loaded, loadConfig } from './config/load.js'
 import { StartError } from './control/start-error.js'
 import { demoConfig, demoCurl, startDemoOrigin } from './demo.js'
 import { type Primary, startPrimary } from './primary.js'
 
 export { StartError }
+
+const PARENT_LOOK_MS = 500
 
 /** Resolves with the exit code. */
 export function startGateway(loaded: Loaded, takesOver: boolean): Promise<number> {
@@ -20,6 +22,7 @@ export function startGateway(loaded: Loaded, takesOver: boolean): Promise<number
 export async function startDemo(): Promise<number> {
   const origin = await startDemoOrigin()
   try {
+    if (isStartedByNpm()) endWithParent()
     const load = (): Loaded => loadConfig({ text: { origin: 'demo', yaml: demoConfig(origin.url) } })
     const loaded = load()
     return await runPrimary(loaded, load, (running) => {
@@ -28,6 +31,19 @@ export async function startDemo(): Promise<number> {
   } finally {
     origin.close()
   }
+}
+
+/**
+ * `npm start` is for a person at a terminal: its gateway drains when npm is gone, which may have been killed and have passed no signal on. Any other
+ * gateway outlives whoever started it.
+ */
+function endWithParent(): void {
+  const parent = process.ppid
+  const timer = setInterval(() => {
+    if (process.ppid === parent) return
+    clearInterval(timer)
+    process.kill(process.pid, 'SIGTERM')
+  }, PARENT_LOOK_MS).unref()
 }
 
 /** Runs until a signal ends it. A second signal does not wait for what is in flight. */
@@ -51,6 +67,7 @@ async function runPrimary(
   process.on('SIGINT', stop)
   // Their default action is to end the process, and what they ask for is not worth that while it starts.
   process.on('SIGHUP', () => void running?.reload('signal'))
+  process.on('SIGUSR1', () => void running?.reopenLogs())
   process.on('SIGUSR2', () => {
     const problem = running?.restart() ?? ''
     if (problem !== '') process.emitWarning(problem)

@@ -306,9 +306,9 @@ bool isTypedArray(napi_env env, napi_value value, napi_typedarray_type wanted) {
 }
 
 // The arguments from `at` on: headTimeoutMs (0: nobody looks at first bytes, the rest is not read), tallies, isTrusted, proxyProtocol,
-// maxConnections, maxPerAddress, places, addressSeed, tls. False: an error has been thrown.
+// maxConnections, maxPerAddress, places, addressSeed, tls, room, highestFd. False: an error has been thrown.
 bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
-  int64_t headTimeoutMs, maxConnections, maxPerAddress, seed;
+  int64_t headTimeoutMs, maxConnections, maxPerAddress, seed, room, highestFd;
   if (!readInteger(env, at[0], "headTimeoutMs", 0, INT32_MAX, &headTimeoutMs)) return false;
   if (headTimeoutMs == 0) return true;
   if (!isTypedArray(env, at[1], napi_float64_array)) return throwArgument(env, "tallies", "a Float64Array") != nullptr;
@@ -319,6 +319,10 @@ bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
   if (!isTypedArray(env, at[6], napi_int32_array)) return throwArgument(env, "places", "an Int32Array") != nullptr;
   if (!readInteger(env, at[7], "addressSeed", 0, int64_t{1} << 53, &seed)) return false;
   if (napi_get_value_bool(env, at[8], &options.tls) != napi_ok) return throwArgument(env, "tls", "a boolean") != nullptr;
+  if (!readInteger(env, at[9], "room", 0, INT32_MAX, &room)) return false;
+  if (!readInteger(env, at[10], "highestFd", 0, INT32_MAX, &highestFd)) return false;
+  options.room = static_cast<int32_t>(room);
+  options.highestFd = static_cast<int32_t>(highestFd);
   options.headTimeoutMs = static_cast<uint64_t>(headTimeoutMs);
   options.maxConnections = static_cast<int32_t>(maxConnections);
   options.maxPerAddress = static_cast<int32_t>(maxPerAddress);
@@ -328,7 +332,7 @@ bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
 
 // startAccepting(fd, counts, self, onConnection, onError, …readDoor) -> handle for stopAccepting. Owns fd from success on.
 napi_value startAccepting(napi_env env, napi_callback_info info) {
-  Arguments<14> args(env, info);
+  Arguments<16> args(env, info);
   int64_t fd, self;
   ArrivalOptions options;
   if (!readInteger(env, args.at[0], "fd", 0, INT32_MAX, &fd)) return nullptr;
@@ -474,6 +478,16 @@ napi_value relaysUnderWay(napi_env env, napi_callback_info info) {
   return integer(env, a->arrivals == nullptr ? 0 : static_cast<int64_t>(a->arrivals->exchanges()));
 }
 
+// makeRoom(handle, connections): how many this worker has descriptors for, from now on.
+napi_value makeRoom(napi_env env, napi_callback_info info) {
+  Arguments<2> args(env, info);
+  int64_t connections;
+  Acceptor* a = acceptorOf(env, args.at[0]);
+  if (a == nullptr || !readInteger(env, args.at[1], "connections", 0, INT32_MAX, &connections)) return nullptr;
+  if (a->arrivals != nullptr) a->arrivals->makeRoom(static_cast<int32_t>(connections));
+  return nullptr;
+}
+
 // forgetApp(handle, address): onConnection is asked anew about that address; about every one if it is ''.
 napi_value forgetApp(napi_env env, napi_callback_info info) {
   Arguments<2> args(env, info);
@@ -493,6 +507,7 @@ void registerAcceptor(napi_env env, napi_value exports) {
   setFunction(env, exports, "stopAccepting", stopAccepting);
   setFunction(env, exports, "waitingAtDoor", waitingAtDoor);
   setFunction(env, exports, "relaysUnderWay", relaysUnderWay);
+  setFunction(env, exports, "makeRoom", makeRoom);
   setFunction(env, exports, "forgetApp", forgetApp);
 }
 

@@ -199,6 +199,21 @@ void Arrivals::left(const Visitor& visitor) {
   if (visitor.place >= 0 && memory(options_.places, &n) != nullptr && static_cast<size_t>(visitor.place) < n) places().leave(visitor.place);
 }
 
+// Of this worker alone, with this one. The kernel gives out the lowest descriptor that is free: a high one says how many are open.
+bool Arrivals::lacksDescriptors(int fd) {
+  size_t n;
+  const auto* counts = static_cast<int32_t*>(memory(options_.counts, &n));
+  if (options_.self >= n) return false;
+  const int32_t open = __atomic_load_n(counts + options_.self, __ATOMIC_SEQ_CST);
+  const int64_t own = open >= 0 ? open : open + kLeaving;
+  for (;;) {
+    const int64_t lines = static_cast<int64_t>(exchanges_ + idleLines.size());
+    if (fd < options_.highestFd && own + 2 * lines <= options_.room) return false;
+    if (idleLines.empty()) return true;
+    dropIdleLine(*this);  // nobody needs it this moment; its two descriptors go, one at once
+  }
+}
+
 // With this one, which is in our own count already. Two workers that take the last place at the same moment both see both, and neither keeps it.
 bool Arrivals::isFull() {
   size_t n;
@@ -298,6 +313,7 @@ void Arrivals::arrive(int fd, const Address& address, Calls& call) {
 }
 
 void Arrivals::admit(Visitor visitor, Calls& call) {
+  if (lacksDescriptors(visitor.fd)) return refuse(visitor, kUnavailable, kNoDescriptors);
   if (options_.maxConnections > 0 && isFull()) return refuse(visitor, kUnavailable, kTooManyConnections);
   if (options_.proxyProtocol || options_.maxPerAddress > 0) {
     const bool trusted = isTrusted(visitor, call);

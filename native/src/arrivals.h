@@ -43,13 +43,15 @@ class Member {
 };
 
 // Why connections were closed at the door; positions in `tallies` (src/state/counters.ts).
-enum Tally { kSlowHead, kBadProxyHeader, kTooManyConnections, kTooManyOfAddress };
+enum Tally { kSlowHead, kBadProxyHeader, kTooManyConnections, kTooManyOfAddress, kNoDescriptors };
 
 struct ArrivalOptions {
   uint64_t headTimeoutMs = 0;    // from accept4 to the end of the first request's head
   bool tls = false;              // first bytes are a handshake, and only a PROXY header is ours to read
   bool proxyProtocol = false;    // who is trusted must begin with its header
   int32_t maxConnections = 0;    // of all workers together; 0: any number
+  int32_t room = 0;              // most connections of this worker: its other descriptors are for upstreams and for itself
+  int32_t highestFd = 0;         // a connection with this descriptor or a higher one takes what is kept for those
   int32_t maxPerAddress = 0;     // the same, of one client address that is not trusted
   uint64_t addressSeed = 0;
   napi_ref isTrusted = nullptr;  // (address) => boolean: whether it is a proxy's that vouches for others
@@ -98,6 +100,9 @@ class Arrivals {
   // Ends all of it now, and frees it.
   void close();
 
+  // How many connections this worker has descriptors for.
+  void makeRoom(int32_t connections) { options_.room = connections; }
+
   // Owns visitor.fd from here on.
   void arrive(int fd, const Address& address, Calls& call);
   // One that has had its answer and may send its next request.
@@ -141,6 +146,7 @@ class Arrivals {
   void settle(Visitor& visitor, size_t bytes, Calls& call);
   bool isTrusted(const Visitor& visitor, Calls& call);
   bool isFull();
+  bool lacksDescriptors(int fd);
   bool enter(Visitor& visitor);
   AddressCounts places();
   KnownApp& knownApp(const Address& address) { return known_[(addressKey(address, 0) >> 8) % kKnownApps]; }

@@ -306,6 +306,7 @@ void relay(Arrivals& arrivals, const Visitor& visitor, size_t headBytes, size_t 
   std::string early(arrivals.buffer + headBytes, bytes < headBytes ? 0 : bytes - headBytes);
   Line* line = bytes < headBytes ? nullptr : sendOff(arrivals, visitor, proxyHeader(visitor.address) + request.head, call);
   if (line == nullptr) {
+    if (bytes >= headBytes) arrivals.tally(kNoDescriptors);
     close(visitor.fd);
     arrivals.left(visitor);
     return;
@@ -317,5 +318,7 @@ void relay(Arrivals& arrivals, const Visitor& visitor, size_t headBytes, size_t 
   if (!relay->watch()) relay->abandon();
   else if (bytes > headBytes) relay->onLine(call);  // of what is here already no event tells
 }
+
+void dropIdleLine(Arrivals& arrivals) { arrivals.idleLines.front()->abandon(); }
 
 }  // namespace tidegate

@@ -8,4 +8,7 @@ namespace tidegate {
 // Of the `bytes` in arrivals.buffer that were received from the visitor the first `headBytes` are a request's head. Owns visitor.fd.
 void relay(Arrivals& arrivals, const Visitor& visitor, size_t headBytes, size_t bytes, Calls& call);
 
+// Closes a line that is between two exchanges; there is one.
+void dropIdleLine(Arrivals& arrivals);
+
 }  // namespace tidegate

@@ -1,7 +1,6 @@
 // File and environment → settings and config, frozen and plain (they travel to the workers as messages), or a ConfigError that names
 // every problem with its key, line and column. The only reader of process.env. Nothing here prints a value that may be a secret.
 import { readFileSync, statSync } from 'node:fs'
-import os from 'node:os'
 import path from 'node:path'
 import { isMap, isPair, isScalar, LineCounter, type ParsedNode, parseDocument } from 'yaml'
 import type { z } from 'zod'
@@ -95,6 +94,11 @@ export interface ServiceEnvironment {
   readonly watchdogMs: number
 }
 
+/** A script of package.json has started us: npm tells by this variable. */
+export function isStartedByNpm(env: Environment = process.env): boolean {
+  return env.npm_lifecycle_event !== undefined
+}
+
 export function serviceEnvironment(env: Environment = process.env, pid = process.pid): ServiceEnvironment {
   const number = (text: string | undefined): number => (/^\d{1,15}$/.test(text ?? '') ? Number(text) : 0)
   const ours = (of: string | undefined): boolean => number(of) === pid
@@ -116,8 +120,10 @@ function readSettings(env: Environment): { settings: Settings; problems: string[
   }
   const values: Record<string, unknown> = {}
   const context = (): DefaultsContext => ({
-    // systemd gives several directories with colons between them.
-    runtimeDirectory: env.RUNTIME_DIRECTORY?.split(':')[0] || env.XDG_RUNTIME_DIR || os.tmpdir(),
+    stateDirectory: env.STATE_DIRECTORY ?? '',
+    runtimeDirectory: env.RUNTIME_DIRECTORY ?? '',
+    sessionDirectory: env.XDG_RUNTIME_DIR ?? '',
+    stateHome: env.XDG_STATE_HOME ?? '',
     uid: process.getuid?.() ?? 0,
     port: typeof values.port === 'number' ? values.port : 0,
   })

@@ -1,17 +1,12 @@
 // The environment: what differs from one deployment to the next. Each variable with its type, limits, default and meaning; README's
 // table is held equal to this one by a test. The values are read in load.ts.
 import os from 'node:os'
-import path from 'node:path'
 import { z } from 'zod'
 import { sizeBytes } from './quantities.js'
+import { defaultStatePath, type StatePlaces } from './state-path.js'
 
 /** What defaults may depend on besides themselves. */
-export interface DefaultsContext {
-  /** RUNTIME_DIRECTORY (systemd) or XDG_RUNTIME_DIR, else the temp directory. */
-  readonly runtimeDirectory: string
-  readonly uid: number
-  readonly port: number
-}
+export type DefaultsContext = StatePlaces
 
 const text = z.string().min(1)
 const hostname = z.string().regex(/^[A-Za-z0-9_.:%-]+$/, 'is not a host name or address')
@@ -32,6 +27,13 @@ const bytesIn = (min: number, max: number) =>
     return bytes ?? 0
   })
 
+const namesIn = z.string().transform((value, context) => {
+  const names = value.split(',').map((name) => name.trim())
+  if (value !== '' && !names.every((name) => /^[A-Za-z0-9_.:-]+$/.test(name)))
+    context.addIssue('must be host names or addresses with commas between them, without ports')
+  return value === '' ? [] : names
+})
+
 const PORT = numberIn(0, 65_535)
 
 export const SETTINGS = {
@@ -48,6 +50,14 @@ export const SETTINGS = {
     type: hostname,
     default: '127.0.0.1',
     about: 'address of the admin listener, which has no password',
+  },
+  TIDEGATE_ADMIN_NAMES: {
+    key: 'adminNames',
+    type: namesIn,
+    default: '',
+    shown: 'none',
+    about:
+      'names and addresses, with commas between them, that requests to the admin listener may have in Host besides `localhost` and the address they came to',
   },
   TIDEGATE_ADMIN_PORT: {
     key: 'adminPort',
@@ -71,10 +81,15 @@ export const SETTINGS = {
   TIDEGATE_STATE: {
     key: 'state',
     type: text,
-    default: (context: DefaultsContext) =>
-      path.join(context.runtimeDirectory, `tidegate-${context.uid}-${context.port}.state`),
-    shown: '`tidegate-UID-PORT.state` in the runtime or temp directory',
+    default: defaultStatePath,
+    shown: '`tidegate-UID-PORT.state` in [a directory of its own](#the-state)',
     about: 'file that keeps limits and breakers over a restart; `none` keeps nothing past the process',
+  },
+  TIDEGATE_LOG: {
+    key: 'log',
+    type: text,
+    default: 'stderr',
+    about: "where the gateway's own lines go: `stderr`, or the path of a file",
   },
   TIDEGATE_LOG_LEVEL: {
     key: 'logLevel',

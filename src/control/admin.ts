@@ -3,10 +3,13 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Logger } from '../telemetry/log.js'
+import { hostName, refusalOf } from './admin-callers.js'
 import type { ReloadResult } from './reload.js'
 
 export interface AdminOptions {
   readonly host: string
+  /** What it is called besides `host`, its address and localhost. */
+  readonly names: readonly string[]
   /** 0 takes a free one. */
   readonly port: number
   /** Whether requests are served now; `why` says what is missing. */
@@ -18,6 +21,8 @@ export interface AdminOptions {
   readonly holdBreaker: (service: string, as: 'open' | 'closed' | null) => boolean
   /** Reads the configuration again. */
   readonly reload: () => Promise<ReloadResult>
+  /** Opens the log files anew; resolves when nothing is written to the former ones any more, with what keeps some in use. */
+  readonly reopenLogs: () => Promise<readonly string[]>
   /** Begins to restart the workers one by one; '', or why it does not. */
   readonly restart: () => string
   readonly log: Logger
@@ -80,12 +85,11 @@ function restart({ restart }: AdminOptions): Answer {
   return { status: 202, type: JSON_TYPE, body: `${JSON.stringify({ restarting: true })}\n` }
 }
 
-/**
- * What changes something is not for web pages: one that was loaded in a browser on this machine could name us in a form, or point a host
- * name of its own at us. Browsers send Origin with every POST, and curl does not.
- */
-function fromBrowser(req: IncomingMessage): boolean {
-  return req.headers.origin !== undefined || req.headers['sec-fetch-site'] !== undefined
+/** `POST /reopen`: answers once no worker writes to its former log files any more; 500 where one has to, and why. */
+async function reopen({ reopenLogs }: AdminOptions): Promise<Answer> {
+  const problems = await reopenLogs()
+  const reopened = problems.length === 0
+  return { status: reopened ? 200 : 500, type: JSON_TYPE, body: `${JSON.stringify({ reopened, problems })}\n` }
 }
 
 /**
@@ -94,6 +98,7 @@ function fromBrowser(req: IncomingMessage): boolean {
  */
 export function startAdmin(options: AdminOptions): Promise<Admin> {
   const { host, port, log } = options
+  const names = new Set([host, ...options.names].map(hostName))
   /** Path, then method. HEAD is answered as GET is; node:http leaves the body out. */
   const resources = new Map<string, ReadonlyMap<string, Handler>>([
     ['/livez', new Map([['GET', () => ({ status: 200, type: TEXT, body: 'live\n' })]])],
@@ -101,6 +106,7 @@ export function startAdmin(options: AdminOptions): Promise<Admin> {
     ['/breakers', new Map([['POST', (req) => holdBreaker(req, options)]])],
     ['/reload', new Map([['POST', () => reload(options)]])],
     ['/restart', new Map([['POST', () => restart(options)]])],
+    ['/reopen', new Map([['POST', () => reopen(options)]])],
     ['/metrics', new Map([['GET', async () => ({ status: 200, type: METRICS, body: await options.metrics() })]])],
     [
       '/status',
@@ -113,6 +119,8 @@ export function startAdmin(options: AdminOptions): Promise<Admin> {
   const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000 }, (req, res) => {
     // A body nobody asked for: read past, so that the connection can go on.
     req.resume()
+    const refusal = refusalOf(req, names)
+    if (refusal !== null) return send(res, problem(refusal.status, refusal.title, refusal.detail), {})
     answer(resources, req, res).catch((error: unknown) => {
       log.error({ err: error, path: req.url }, 'admin: cannot answer')
       send(res, problem(500, 'Internal Server Error', 'see the log'), {})
@@ -150,10 +158,6 @@ async function answer(
   if (handler === undefined) {
     const allow = [...methods.keys()].flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method])).join(', ')
     send(res, problem(405, 'Method Not Allowed', `allowed: ${allow}`), { allow })
-    return
-  }
-  if (req.method === 'POST' && fromBrowser(req)) {
-    send(res, problem(403, 'Forbidden', 'not from a browser'), {})
     return
   }
   send(res, await handler(req), {})

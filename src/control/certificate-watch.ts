@@ -21,6 +21,8 @@ export class CertificateWatch {
   /** What the files were when they were last read, and when they were last looked at. */
   private read: string
   private seen: string
+  /** What was wrong with them then, as it was told. */
+  private told = ''
 
   /** @throws StartError with all that is wrong */
   constructor(tls: ListenerTls, log: Logger, onChange: (certificates: TlsMaterial) => void) {
@@ -47,12 +49,17 @@ export class CertificateWatch {
     const stays = now === this.seen
     this.seen = now
     if (!stays || now === this.read) return
-    this.read = now
     const found = this.load()
     if (Array.isArray(found)) {
-      this.log.error({ problems: found }, 'certificates cannot be used: the former ones stay')
+      // Looked at again: it may be the gateway's own want of descriptors that is over by then.
+      const problems = found.join('\n')
+      if (problems !== this.told)
+        this.log.error({ problems: found }, 'certificates cannot be used: the former ones stay')
+      this.told = problems
       return
     }
+    this.read = now
+    this.told = ''
     if (JSON.stringify(found) === JSON.stringify(this.current)) return
     this.current = found
     this.log.info({ names: found.certificates.map(({ names }) => names) }, 'certificates changed')

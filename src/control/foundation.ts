@@ -2,7 +2,8 @@
 // in which a start that cannot be says why and has changed nothing.
 import { compile } from '../config/compile.js'
 import { type Loaded, serviceEnvironment } from '../config/load.js'
-import { createLog, type Logger } from '../telemetry/log.js'
+import type { Settings } from '../config/settings.js'
+import { createLog, type Logger, type OwnLog } from '../telemetry/log.js'
 import { chooseIsolation, type Isolation } from './isolation.js'
 import { type ListeningSocket, listenOnceOrphansLeave, openSocket } from './listening-socket.js'
 import { type ServiceManager, serviceManager } from './service-manager.js'
@@ -14,6 +15,8 @@ export interface Foundation {
   readonly loaded: Loaded
   readonly isolation: Isolation
   readonly log: Logger
+  /** Opens the file of that log anew: '', or what keeps the former one. */
+  readonly reopenLog: () => string
   readonly service: ServiceManager
   /** Null where none is taken over. */
   readonly former: Former | null
@@ -26,7 +29,7 @@ export async function layFoundation(loaded: Loaded, takesOver: boolean): Promise
   const { config, settings } = loaded
   const table = compile(config, settings)
   const isolation = chooseIsolation(settings)
-  const log = createLog({ level: settings.logLevel })
+  const { log, reopen: reopenLog } = openLog(settings)
   const former = takesOver ? takeOver(settings, isolation) : null
   const environment = serviceEnvironment()
   const service = serviceManager(environment, log)
@@ -48,7 +51,15 @@ export async function layFoundation(loaded: Loaded, takesOver: boolean): Promise
     },
     'starting',
   )
-  return { loaded, isolation, log, service, former, socket, state }
+  return { loaded, isolation, log, reopenLog, service, former, socket, state }
+}
+
+function openLog(settings: Settings): OwnLog {
+  try {
+    return createLog({ level: settings.logLevel, target: settings.log })
+  } catch (error) {
+    throw new StartError((error as Error).message)
+  }
 }
 
 /** Where another gateway has both port and state, the port is what to tell of. */

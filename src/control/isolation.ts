@@ -5,6 +5,8 @@ import { StartError } from './start-error.js'
 
 export interface Isolation {
   readonly kind: 'process' | 'thread'
+  /** The native addon is there, which alone can map a file. */
+  readonly keepsState: boolean
   /** Why, for the log and /status. */
   readonly why: string
 }
@@ -22,13 +24,15 @@ export function chooseIsolation(settings: Settings): Isolation {
 }
 
 function isolationOf(settings: Settings): Isolation {
-  if (settings.isolation === 'thread') return { kind: 'thread', why: 'TIDEGATE_ISOLATION=thread' }
+  if (settings.isolation === 'thread')
+    return { kind: 'thread', keepsState: native !== null, why: 'TIDEGATE_ISOLATION=thread' }
   if (native !== null) {
     return {
       kind: 'process',
+      keepsState: true,
       why: settings.isolation === 'process' ? 'TIDEGATE_ISOLATION=process' : 'native addon loaded',
     }
   }
   if (settings.isolation === 'process') throw new StartError(`TIDEGATE_ISOLATION=process: ${nativeProblem}`)
-  return { kind: 'thread', why: nativeProblem }
+  return { kind: 'thread', keepsState: false, why: nativeProblem }
 }

@@ -45,6 +45,12 @@ export interface ReloadMessage {
   readonly generation: Generation
 }
 
+/** Logrotate has given the log files other names, say. Answered by `reopened` with this number. */
+interface ReopenLogsMessage {
+  readonly type: 'reopenLogs'
+  readonly number: number
+}
+
 /** Finish what is under way and leave. */
 export interface DrainMessage {
   readonly type: 'drain'
@@ -54,11 +60,13 @@ export interface DrainMessage {
   readonly idleMs: number
 }
 
-export type ToWorker = StartMessage | ReloadMessage | CertificatesMessage | DrainMessage
+export type ToWorker = StartMessage | ReloadMessage | CertificatesMessage | ReopenLogsMessage | DrainMessage
 
 export type FromWorker =
   | { readonly type: 'listening'; readonly port: number; readonly uwsVersion: string }
   /** It serves this generation, and has no requests of any before `oldest`. */
   | { readonly type: 'serves'; readonly generation: number; readonly oldest: number }
+  /** It writes to the files that have the names of its log files now, or `problems` say why not. */
+  | { readonly type: 'reopened'; readonly number: number; readonly problems: readonly string[] }
   /** It cannot start, or cannot go on; it is about to exit. */
   | { readonly type: 'failed'; readonly message: string }

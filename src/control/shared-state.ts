@@ -2,6 +2,7 @@
 // earlier primary (an orphan). Sees no request.
 import type { RouteTable } from '../config/compile.js'
 import type { Settings } from '../config/settings.js'
+import { makeStateDirectory } from '../config/state-path.js'
 import { AddressCounts } from '../state/address-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
 import { CountersReader, countersBytesPerWorker, WorkerTable } from '../state/counters.js'
@@ -109,6 +110,7 @@ function specOf(table: RouteTable, settings: Settings): SegmentSpec {
 
 function open(spec: SegmentSpec, settings: Settings, isolation: Isolation, held: number | undefined): Segment {
   try {
+    if (settings.state !== 'none' && isolation.keepsState && held === undefined) makeStateDirectory(settings.state)
     return openSegment(spec, {
       path: settings.state === 'none' ? null : settings.state,
       isolation: isolation.kind,

@@ -1,13 +1,14 @@
 // The two kinds of worker behind one interface: a forked process that inherits the segment and the listening socket, and a thread that
 // shares memory with the primary.
-import { fork } from 'node:child_process'
+import { type ChildProcess, fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
 import { type Segment, segmentHandle } from '../state/segment.js'
 import type { FromWorker, StartMessage } from './messages.js'
 import type { WorkerHandle } from './supervisor.js'
 
-const entry = fileURLToPath(new URL('./worker-entry.js', import.meta.url))
+const threadEntry = fileURLToPath(new URL('./worker-entry.js', import.meta.url))
+const processEntry = fileURLToPath(new URL('./worker-process.js', import.meta.url))
 
 /** Where the inherited descriptors are in a worker: after stdin, stdout, stderr and the IPC channel. */
 const WORKER_SEGMENT_FD = 4
@@ -29,6 +30,13 @@ const MOST_PROXY_HEADER_BYTES = 52
  * is the same.
  */
 const WORKER_FLAGS = ['--v8-pool-size=1', '--max-semi-space-size=12']
+
+/**
+ * Where Node has this flag, SIGUSR1 does not reach a worker at all. The primary does without: with the flag Node does not call its own listener either
+ * (measured with 22.23 and 24.21).
+ */
+const NO_DEBUGGER = '--disable-sigusr1'
+if (process.allowedNodeEnvironmentFlags.has(NO_DEBUGGER)) WORKER_FLAGS.push(NO_DEBUGGER)
 
 export interface WorkerKind {
   spawn(): WorkerHandle
@@ -56,17 +64,33 @@ export function workerKind(segment: Segment, listenFd: number | null, maxHeaderB
 }
 
 function spawnProcess(segment: Segment, listenFd: number, maxHeaderBytes: number): WorkerHandle {
-  const child = fork(entry, [], {
-    // Bodies are never sent this way, but secrets of any bytes are: JSON would do, this keeps undefined apart from null.
-    serialization: 'advanced',
-    stdio: ['ignore', 'ignore', 'inherit', 'ipc', segment.fd, listenFd, segment.liveFd, 1],
-    env: { ...process.env, [HEADERS_VARIABLE]: String(maxHeaderBytes) },
-    execArgv: [...process.execArgv, ...WORKER_FLAGS],
-  })
+  let child: ChildProcess
+  try {
+    child = fork(processEntry, [], {
+      // Bodies are never sent this way, but secrets of any bytes are: JSON would do, this keeps undefined apart from null.
+      serialization: 'advanced',
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc', segment.fd, listenFd, segment.liveFd, 1],
+      env: { ...process.env, [HEADERS_VARIABLE]: String(maxHeaderBytes) },
+      execArgv: [...process.execArgv, ...WORKER_FLAGS],
+    })
+  } catch (error) {
+    // Out of memory, say: Node throws some of the system's errors.
+    const { message } = error as Error
+    return neverStarted(() => message)
+  }
+  const { pid } = child
+  if (pid === undefined) {
+    // The others, being out of descriptors or processes among them, are an event. Node emits no 'exit' then.
+    let why = 'it cannot be started'
+    child.on('error', (error) => {
+      why = error.message
+    })
+    return neverStarted(() => why)
+  }
   // A channel that breaks ends in 'exit'; without a listener it would end the primary too.
   child.on('error', () => {})
   return {
-    pid: child.pid ?? 0,
+    pid,
     send: (message) => {
       if (child.connected) child.send(message, () => {})
     },
@@ -76,10 +100,27 @@ function spawnProcess(segment: Segment, listenFd: number, maxHeaderBytes: number
   }
 }
 
+/** What the system did not let start exits as soon as somebody listens. */
+function neverStarted(why: () => string): WorkerHandle {
+  return {
+    pid: 0,
+    send: () => {},
+    kill: () => {},
+    onMessage: () => {},
+    onExit: (listener) => void setImmediate(() => listener(why())),
+  }
+}
+
 function spawnThread(maxHeaderBytes: number): WorkerHandle {
   process.env[HEADERS_VARIABLE] = String(maxHeaderBytes)
   // Descriptors that the thread opens and the addon closes: Node would close whoever has their numbers by then, when the thread ends.
-  const thread = new Worker(entry, { trackUnmanagedFds: false })
+  let thread: Worker
+  try {
+    thread = new Worker(threadEntry, { trackUnmanagedFds: false })
+  } catch (error) {
+    const { message } = error as Error
+    return neverStarted(() => message)
+  }
   let problem = ''
   thread.on('error', (error) => {
     problem = (error as Error).message

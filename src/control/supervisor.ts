@@ -7,6 +7,7 @@ import type { FromWorker, Generation, ToWorker } from './messages.js'
 
 /** A forked process or a thread. */
 export interface WorkerHandle {
+  /** 0: the system did not let it start; onExit tells why. */
   readonly pid: number
   send(message: ToWorker): void
   /** At once, without a last word. */
@@ -45,6 +46,8 @@ const HOPELESS_STARTS = 3
 const LEAVE_GRACE_MS = 2000
 /** Where connections have nowhere else to go, they are not kept waiting for requests that may never come. */
 const LAST_IDLE_MS = 1000
+/** Of a worker that the system did not let start: it holds nothing. */
+const NO_OWNER = -1
 
 /** One process or thread, from its start to its end. */
 interface Instance {
@@ -60,6 +63,9 @@ interface Instance {
   /** The generation it serves, and the oldest that it has requests of. */
   serves: number
   oldest: number
+  /** Which request to open its log files anew it has carried out, and what was wrong then. */
+  reopened: number
+  problems: readonly string[]
   readonly onEvent: Set<() => void>
 }
 
@@ -78,6 +84,7 @@ export class Supervisor {
   private readonly instances: (Instance | null)[]
   private readonly watch: NodeJS.Timeout
   private draining = false
+  private reopens = 0
   private everListened = false
   private allListen: (() => void) | null = null
   private hopeless: ((error: Error) => void) | null = null
@@ -140,6 +147,18 @@ export class Supervisor {
     )
   }
 
+  /** Resolves when no worker writes to its former log files any more, with what was wrong; one that ends meanwhile closes its files. */
+  async reopenLogs(): Promise<string[]> {
+    const number = ++this.reopens
+    const asked = this.instances.filter((instance) => instance !== null)
+    for (const instance of asked) {
+      instance.problems = []
+      instance.worker.send({ type: 'reopenLogs', number })
+    }
+    await Promise.all(asked.map((one) => this.until(one, () => one.reopened >= number || this.isGone(one))))
+    return [...new Set(asked.flatMap(({ problems }) => problems))]
+  }
+
   /**
    * Starts another worker for each in turn, and lets the one it replaces finish once the new one listens. False: one could not be
    * replaced, and the rest was left alone. Called again while one is under way it is that one.
@@ -184,29 +203,31 @@ export class Supervisor {
   private spawn(slot: number): Instance | null {
     const { options } = this
     const worker = options.spawn()
-    const message = options.startMessage(slot, worker.pid)
-    if (message === null) {
+    const message = worker.pid === 0 ? null : options.startMessage(slot, worker.pid)
+    if (message === null && worker.pid !== 0) {
       worker.kill()
       return null
     }
     options.table.started(slot, worker.pid, options.nowUs())
     const instance: Instance = {
       slot,
-      owner: message.owner,
+      owner: message?.owner ?? NO_OWNER,
       worker,
       startedMs: performance.now(),
       listening: false,
       leaving: false,
       said: '',
       ending: false,
-      serves: message.generation.number,
-      oldest: message.generation.number,
+      serves: message?.generation.number ?? Number.POSITIVE_INFINITY,
+      oldest: message?.generation.number ?? Number.POSITIVE_INFINITY,
+      reopened: this.reopens,
+      problems: [],
       onEvent: new Set(),
     }
     this.instances[slot] = instance
     worker.onMessage((received) => this.receive(instance, received))
     worker.onExit((how) => this.gone(instance, how))
-    worker.send(message)
+    if (message !== null) worker.send(message)
     return instance
   }
 
@@ -215,6 +236,10 @@ export class Supervisor {
     if (message.type === 'serves') {
       instance.serves = message.generation
       instance.oldest = message.oldest
+    }
+    if (message.type === 'reopened') {
+      instance.reopened = message.number
+      instance.problems = message.problems
     }
     if (message.type === 'listening') {
       instance.listening = true
@@ -233,7 +258,7 @@ export class Supervisor {
     const { log } = this.options
     this.instances[slot] = null
     this.options.table.vacate(slot)
-    this.options.onGone(owner, slot)
+    if (owner !== NO_OWNER) this.options.onGone(owner, slot)
     this.wake(instance)
     if (this.draining) return this.leaveWhenEmpty()
     const place = this.places.find((one) => one.instance === instance)

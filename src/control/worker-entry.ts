@@ -8,10 +8,11 @@ import { createWorker } from '../generations.js'
 import { type Listener, listenInherited, listenShared } from '../ingress/listen.js'
 import { uwsVersion } from '../ingress/uws.js'
 import { AddressCounts } from '../state/address-counts.js'
-import { WorkerCounters, WorkerTable } from '../state/counters.js'
+import { TURNED_AWAY, WorkerCounters, WorkerTable } from '../state/counters.js'
 import { attachSegment } from '../state/segment.js'
 import { createAccessLog } from '../telemetry/access-log.js'
 import { createLog } from '../telemetry/log.js'
+import { descriptorLimit, openDescriptors, planDescriptors, Refusals } from './descriptors.js'
 import type { DrainMessage, FromWorker, Generation, StartMessage, ToWorker } from './messages.js'
 
 /** A tenth of the time after which the primary takes a worker for hung. */
@@ -41,16 +42,26 @@ function fail(message: string): void {
   setImmediate(() => leave(1))
 }
 
+/** Without a descriptor to read it by, as it was. */
+function residentBytes(before: number): number {
+  try {
+    return process.memoryUsage.rss()
+  } catch {
+    return before
+  }
+}
+
 interface Started {
   readonly isSocketShared: boolean
   reload(generation: Generation): void
   useCertificates(certificates: TlsMaterial): void
+  reopenLogs(number: number): void
   drain(how: Pick<DrainMessage, 'last' | 'idleMs'>): void
 }
 
 async function start(message: StartMessage): Promise<Started> {
   const { settings, slot, spec } = message
-  const log = createLog({ level: settings.logLevel, worker: slot })
+  const { log, reopen: reopenLog } = createLog({ level: settings.logLevel, worker: slot, target: settings.log })
   process.on('uncaughtException', (error) => {
     log.fatal({ err: error }, 'uncaught exception')
     fail(`uncaught exception: ${error.message}`)
@@ -63,6 +74,15 @@ async function start(message: StartMessage): Promise<Started> {
     else log.error({ err: error }, 'access log cannot be written')
   }
   const accessLog = createAccessLog(settings.accessLog, { onTrouble }, message.stdoutFd)
+  const limit = descriptorLimit()
+  const sharers = parentPort === null ? 1 : settings.workers
+  // Before there are connections. Those that threads open later are in the plan's spare ones.
+  const open = openDescriptors()
+  const plan = (endpoints: number) => planDescriptors(limit, settings, endpoints, sharers, open)
+  let room = 0
+  const tallies = slots.turnedAway(slot)
+  const lacksDescriptors = TURNED_AWAY.indexOf('descriptors')
+  const refusals = new Refusals(log, limit, tallies[lacksDescriptors]!)
   let serves = message.generation.number
   const tell = (): void => send({ type: 'serves', generation: serves, oldest: worker.oldest })
   const worker = createWorker({
@@ -75,12 +95,22 @@ async function start(message: StartMessage): Promise<Started> {
     log,
     certificates: message.certificates,
     minTlsVersion: message.generation.config.tls?.minVersion ?? '',
+    // The native acceptor refuses them before they come so far.
+    accepts: (connections) => {
+      if (message.listenFd !== null || connections <= room) return true
+      tallies[lacksDescriptors]!++
+      return false
+    },
     onRetired: tell,
   })
   const use = ({ number, config, slots }: Generation): void => {
-    worker.use(number, compile(config, settings, slots))
+    const table = compile(config, settings, slots)
+    worker.use(number, table)
     serves = number
+    room = plan(table.endpoints.length).room
+    listener?.makeRoom(room)
   }
+  let listener: Listener | null = null
   use(message.generation)
 
   const loopDelay = monitorEventLoopDelay({ resolution: 20 })
@@ -89,7 +119,8 @@ async function start(message: StartMessage): Promise<Started> {
   let memoryBytes = 0
   const beat = (): void => {
     // Of a thread it would be the whole process's.
-    if (beats++ % MEMORY_BEATS === 0 && parentPort === null) memoryBytes = process.memoryUsage.rss()
+    if (beats++ % MEMORY_BEATS === 0 && parentPort === null) memoryBytes = residentBytes(memoryBytes)
+    refusals.tell(tallies[lacksDescriptors]!)
     counters.beat(segment.nowUs(), loopDelay.max / 1000, accessLog?.dropped ?? 0, memoryBytes, worker.bodyBytes)
     loopDelay.reset()
   }
@@ -97,7 +128,7 @@ async function start(message: StartMessage): Promise<Started> {
   setInterval(beat, HEARTBEAT_MS)
 
   slots.listening(slot)
-  let listener: Listener =
+  listener =
     message.listenFd === null
       ? await listenShared(worker.peers.anyone, settings.host, message.port)
       : listenInherited(worker.peers, {
@@ -105,11 +136,13 @@ async function start(message: StartMessage): Promise<Started> {
           port: message.port,
           counts: slots.connections,
           self: slot,
-          tallies: slots.turnedAway(slot),
+          tallies,
           addresses: new AddressCounts(segment),
           settings,
           secure: message.certificates !== null,
-          onError: (code) => log.error({ code }, 'cannot accept connections for the moment'),
+          room,
+          highestFd: plan(0).highestFd,
+          onError: (code) => refusals.acceptFailed(code),
         })
   send({ type: 'listening', port: listener.port, uwsVersion })
 
@@ -120,7 +153,7 @@ async function start(message: StartMessage): Promise<Started> {
       worker.useCertificates(next)
       if (message.listenFd !== null || draining) return
       // uWS accepts by itself, for the app that was told to: the next one listens beside it, then alone.
-      const former = listener
+      const former = listener!
       listener = await listenShared(worker.peers.anyone, settings.host, former.port)
       void former.close(false, 0)
     } catch (error) {
@@ -135,6 +168,14 @@ async function start(message: StartMessage): Promise<Started> {
       use(generation)
       tell()
     },
+    reopenLogs(number) {
+      const problem = reopenLog()
+      const done = (other: string): void => {
+        send({ type: 'reopened', number, problems: [problem, other].filter((text) => text !== '') })
+      }
+      if (accessLog === null) done('')
+      else accessLog.reopen(done)
+    },
     drain({ last, idleMs }) {
       if (draining) return
       draining = true
@@ -143,9 +184,9 @@ async function start(message: StartMessage): Promise<Started> {
         log.warn('drain time over: cutting what is still in flight')
         done()
       }, settings.drainTimeoutMs)
-      const noMoreCome = listener.close(last, idleMs)
+      const noMoreCome = listener!.close(last, idleMs)
       void worker.drain(idleMs, noMoreCome).then(function settle(): void {
-        if (listener.onTheirWay() > 0) setTimeout(settle, SETTLE_MS)
+        if (listener!.onTheirWay() > 0) setTimeout(settle, SETTLE_MS)
         else done()
       })
       function done(): void {
@@ -169,6 +210,7 @@ function receive(message: ToWorker): void {
     })
   } else if (started === null) leave(0)
   else if (message.type === 'drain') void started.then((worker) => worker?.drain(message))
+  else if (message.type === 'reopenLogs') void started.then((worker) => worker?.reopenLogs(message.number))
   else if (message.type === 'certificates') void started.then((worker) => worker?.useCertificates(message.certificates))
   else void started.then((worker) => worker?.reload(message.generation))
 }

@@ -15,6 +15,8 @@ export interface Listener {
    * @param waitMs for the first request of those who were accepted and have not sent it yet
    */
   close(last: boolean, waitMs: number): Promise<void>
+  /** Another configuration has other upstreams: this many client connections are what there are descriptors for. */
+  makeRoom(connections: number): void
   /** Answers that have left uWS and not this process yet. */
   onTheirWay(): number
 }
@@ -37,6 +39,9 @@ export interface InheritedSocket {
   readonly settings: Pick<Settings, 'headerTimeoutMs' | 'proxyProtocol' | 'maxConnections' | 'maxConnectionsPerAddress'>
   /** The listener speaks TLS. */
   readonly secure: boolean
+  /** What there are descriptors for (control/descriptors.ts). */
+  readonly room: number
+  readonly highestFd: number
   readonly onError: (code: string) => void
 }
 
@@ -73,6 +78,8 @@ export function listenInherited(peers: Peers, socket: InheritedSocket): Listener
       places: addresses.places,
       addressSeed: addresses.seed,
       tls: socket.secure,
+      room: socket.room,
+      highestFd: socket.highestFd,
     },
     onError: socket.onError,
   })
@@ -88,6 +95,7 @@ export function listenInherited(peers: Peers, socket: InheritedSocket): Listener
       acceptor.close(waitMs)
       while (acceptor.waiting() > 0) await new Promise((resolve) => setTimeout(resolve, DOOR_LOOK_MS))
     },
+    makeRoom: acceptor.makeRoom,
     onTheirWay: () => acceptor.relays(),
   }
 }
@@ -99,6 +107,7 @@ export function listenShared(app: TemplatedApp, host: string, port: number): Pro
       resolve({
         port: uWS.us_socket_local_port(socket as never),
         close: async () => uWS.us_listen_socket_close(socket),
+        makeRoom: () => {},
         onTheirWay: () => 0,
       })
     })

@@ -113,6 +113,7 @@ export class Peers {
     for (const app of this.former) app.close()
   }
 
+  /** Null: its connections are for the app that serves anyone. */
   private take(address: string, most: number): Slot | null {
     if (address === '') return null
     let slot: Slot
@@ -123,7 +124,14 @@ export class Peers {
       this.forget(slot.address)
     } else if (this.slots.length < Math.floor(most / this.shares)) {
       const peer: Peer = { ...NOBODY, address }
-      slot = Object.assign(peer, { app: this.create(peer) })
+      let app: TemplatedApp
+      try {
+        app = this.create(peer)
+      } catch {
+        // Over TLS it reads its certificates, and descriptors may have run out.
+        return null
+      }
+      slot = Object.assign(peer, { app })
       this.slots.push(slot)
     } else {
       return null

@@ -71,7 +71,7 @@ export class DigestPool {
   private start(): Piscina<DigestTask, DigestAnswer> {
     // Loaded with the first check: it brings 7 MiB, and most gateways see no long signed bodies.
     const pool = require('piscina') as typeof import('piscina')
-    return new pool.Piscina<DigestTask, DigestAnswer>({
+    const piscina = new pool.Piscina<DigestTask, DigestAnswer>({
       filename: fileURLToPath(new URL('./digest-worker.js', import.meta.url)),
       workerData: this.consumers,
       minThreads: this.threads,
@@ -82,6 +82,9 @@ export class DigestPool {
       // Threads have nothing to do with the environment, and it may hold secrets.
       env: {},
     })
+    // A thread that cannot start, for want of descriptors say; the next check tries again.
+    piscina.on('error', () => {})
+    return piscina
   }
 }
 

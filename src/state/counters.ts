@@ -15,12 +15,12 @@
 //                   32 loopDelayUs  Float64  longest event-loop delay between the last two heartbeats
 //                   40 logDropped   Float64  access lines lost, over all workers that had the slot
 //                   48 memoryBytes  Float64  resident, as the worker said with its last heartbeats
-//                   56 turnedAway   Float64 × 4, connections closed at the door, by reason (native/index.ts). Written by the acceptor
-//                   88 refused      Float64 × 8, heads refused before they were requests, by reason. Written by the gate, as is the next
-//                  152 expired      Float64 × 2, connections closed between requests, by reason
-//                  168 stuck        Float64 × 2, connections closed because nothing would have happened on them, by reason
-//                  184 bodyBytes    Float64  what request bodies hold, as body-memory.ts counts it
-//                  192 free
+//                   56 turnedAway   Float64 × 5, connections closed at the door, by reason (native/index.ts). Written by the acceptor
+//                   96 refused      Float64 × 8, heads refused before they were requests, by reason. Written by the gate, as is the next
+//                  160 expired      Float64 × 2, connections closed between requests, by reason
+//                  176 stuck        Float64 × 2, connections closed because nothing would have happened on them, by reason
+//                  192 bodyBytes    Float64  what request bodies hold, as body-memory.ts counts it
+//                  200 free
 //
 //   section `counters`
 //     block         one a slot and route, slot-major, by Route.slot; the last of each stands for `no route`. Float64 each:
@@ -52,15 +52,15 @@ const LOOP_DELAY_US = 4
 const LOG_DROPPED = 5
 const MEMORY_BYTES = 6
 const TURNED_AWAY_AT = 7
-const REFUSED_AT = 11
-const EXPIRED_AT = 19
-const STUCK_AT = 21
-const BODY_BYTES = 23
+const REFUSED_AT = 12
+const EXPIRED_AT = 20
+const STUCK_AT = 22
+const BODY_BYTES = 24
 /** Far below 0, whatever connections it still has: kLeaving of the addon. */
 const LEAVING = 2 ** 30
 
 /** Why the acceptor closed connections, in the order in which it counts them (native/index.ts). */
-export const TURNED_AWAY = ['slow_head', 'proxy_header', 'connections', 'address'] as const
+export const TURNED_AWAY = ['slow_head', 'proxy_header', 'connections', 'address', 'descriptors'] as const
 
 /** Why the gate refused heads, and closed connections between two requests, in the same way. */
 export const HEADS_REFUSED = [

@@ -13,6 +13,8 @@ import type { Segment } from './segment.js'
 const IDENTITY_AT = 320
 const NOBODY = 0
 const BEING_TAKEN = -1
+/** In place of a start: no descriptor was left to read it by. */
+const UNKNOWN = -2
 
 export class Owners {
   private readonly pids: Int32Array
@@ -48,7 +50,11 @@ export class Owners {
 
   isAlive(owner: number): boolean {
     const pid = this.pidOf(owner)
-    return pid === BEING_TAKEN || (pid !== NOBODY && startTicksOf(pid) === this.startTicks[this.at(owner) / 8 + 1])
+    if (pid === BEING_TAKEN || pid === NOBODY) return pid === BEING_TAKEN
+    const now = startTicksOf(pid)
+    const then = this.startTicks[this.at(owner) / 8 + 1]
+    // What it holds must not be given back while it may use it.
+    return now === UNKNOWN || (now >= 0 && (then === UNKNOWN || now === then))
   }
 
   private pidOf(owner: number): number {
@@ -67,7 +73,8 @@ function startTicksOf(pid: number): number {
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
     // One that has ended and waits for its parent to hear of it touches nothing any more.
     return fields[0] === 'Z' || fields[0] === 'X' ? -1 : Number(fields[19])
-  } catch {
-    return -1
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    return code === 'EMFILE' || code === 'ENFILE' ? UNKNOWN : -1
   }
 }

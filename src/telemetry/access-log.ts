@@ -107,7 +107,11 @@ export class AccessLog {
   private second = -1
   private secondText = ''
 
-  constructor(private readonly writer: LineWriter) {}
+  constructor(
+    private readonly writer: LineWriter,
+    /** Null: not a file of its own. */
+    private readonly path: string | null = null,
+  ) {}
 
   /** Lines lost because what reads them lags or fails. */
   get dropped(): number {
@@ -210,6 +214,19 @@ export class AccessLog {
     return last.text
   }
 
+  /**
+   * Lines from now on go to the file that has the path's name now. Calls back once none is written to the former one any more, or with what keeps
+   * them there.
+   */
+  reopen(done: (problem: string) => void): void {
+    if (this.path === null) return done('')
+    try {
+      this.writer.moveTo(openSink(this.path), () => done(''))
+    } catch (error) {
+      done(cannotWrite(this.path, error as Error))
+    }
+  }
+
   /** Calls back when everything written so far is out, or cannot be got out within a second. */
   flush(done: () => void): void {
     this.writer.flush(done)
@@ -239,7 +256,11 @@ export function createAccessLog(target: string, options: LineWriterOptions = {},
   try {
     sink = openSink(target, stdoutFd)
   } catch (error) {
-    throw new Error(`TIDEGATE_ACCESS_LOG: cannot write to ${target}: ${(error as Error).message}`, { cause: error })
+    throw new Error(cannotWrite(target, error as Error), { cause: error })
   }
-  return new AccessLog(new LineWriter(sink, options))
+  return new AccessLog(new LineWriter(sink, options), target === 'stdout' ? null : target)
+}
+
+function cannotWrite(target: string, { message }: Error): string {
+  return `TIDEGATE_ACCESS_LOG: cannot write to ${target}: ${message}`
 }

@@ -1,5 +1,6 @@
 // Gathers lines and hands them to sonic-boom in batches, off the request's way. A line is dropped and counted rather than anybody made
 // to wait for it, and no error of the destination leaves this file except as one call of `onTrouble`. `write` runs per request.
+import { close } from 'node:fs'
 import sonic from 'sonic-boom'
 import type { Sink } from './sink.js'
 
@@ -17,6 +18,9 @@ const FULL_RETRY_MS = 5
 /** What an exit waits for a reader that lags. */
 const FLUSH_DEADLINE_MS = 1000
 
+/** Its types leave out where it writes, which it reads anew for each write. */
+type Boom = sonic.SonicBoom & { fd: number }
+
 export class LineWriter {
   /** Lines lost since the start. */
   dropped = 0
@@ -26,14 +30,20 @@ export class LineWriter {
   private failing = false
   private closed = false
   private retry: NodeJS.Timeout | null = null
-  private readonly boom: sonic.SonicBoom
+  /** sonic-boom has a write under way that it did not make on the spot. */
+  private writing = false
+  /** What waits for the end of that write, which goes to the former destination. */
+  private moved: (() => void)[] = []
+  private readonly boom: Boom
   private readonly timer: NodeJS.Timeout
   private readonly waiting: (() => void)[] = []
+  private readonly sink: Sink
   private readonly maxWriteBytes: number
   private readonly maxQueuedBytes: number
   private readonly onTrouble: (error: Error | null) => void
 
   constructor(sink: Sink, { maxQueuedBytes = 8 << 20, onTrouble = () => {} }: LineWriterOptions = {}) {
+    this.sink = sink
     this.maxWriteBytes = sink.maxWriteBytes
     this.maxQueuedBytes = Math.max(maxQueuedBytes, sink.maxWriteBytes)
     this.onTrouble = onTrouble
@@ -47,7 +57,7 @@ export class LineWriter {
       minLength: 1,
       // Its own answer to a full pipe is to look again after 100 ms, and in its synchronous half to sleep for them.
       retryEAGAIN: () => false,
-    })
+    }) as Boom
     this.boom.on('write', (bytes: number) => this.onWritten(bytes))
     this.boom.on('error', (error: NodeJS.ErrnoException) => this.onError(error))
     this.timer = setInterval(() => this.hand(), FLUSH_INTERVAL_MS).unref()
@@ -77,6 +87,27 @@ export class LineWriter {
     this.waiting.push(finish)
   }
 
+  /**
+   * Whatever is not being written this moment goes to another file, also what the former one did not take; the former one is closed. Calls back once
+   * nothing is written to it any more.
+   * @param sink of the same kind as the former one; owned from here on
+   * @throws Error where it is of another kind
+   */
+  moveTo(sink: Sink, done: () => void): void {
+    if (sink.maxWriteBytes !== this.sink.maxWriteBytes || sink.nonBlocking !== this.sink.nonBlocking) {
+      close(sink.fd, () => {})
+      throw new Error('it is another kind of file than the former one')
+    }
+    const finish = (): void => close(former, () => done())
+    if (this.closed) return void close(sink.fd, () => done())
+    const former = this.boom.fd
+    this.boom.fd = sink.fd
+    if (this.writing) this.moved.push(finish)
+    else finish()
+    // Tries again what the former one has refused.
+    this.hand()
+  }
+
   /** Flushes, then closes the descriptor (never 1 or 2). Lines written later count as dropped. */
   close(done: () => void): void {
     this.flush(() => {
@@ -91,7 +122,7 @@ export class LineWriter {
   private hand(): void {
     const batch = this.pending
     if (batch === '') {
-      if (this.failing) this.boom.flush()
+      if (this.failing) this.tryAgain()
       return
     }
     this.pending = ''
@@ -99,15 +130,24 @@ export class LineWriter {
       for (let i = batch.indexOf('\n'); i >= 0; i = batch.indexOf('\n', i + 1)) this.dropped++
       if (this.closed) return
       // It is sonic-boom that has to try again, or a destination that came back would never be noticed.
-      this.boom.flush()
+      this.tryAgain()
       return
     }
     this.queuedBytes += batch.length
+    this.writing = !this.sink.nonBlocking
     this.boom.write(Buffer.from(batch, 'latin1') as unknown as string)
+  }
+
+  private tryAgain(): void {
+    this.writing = !this.sink.nonBlocking
+    this.boom.flush()
   }
 
   private onWritten(bytes: number): void {
     this.queuedBytes -= bytes
+    // It goes on with what is queued, in the next file where there is one.
+    this.writing = this.queuedBytes > 0 && !this.sink.nonBlocking
+    for (const finish of this.moved.splice(0)) finish()
     if (this.failing && bytes > 0) {
       this.failing = false
       this.onTrouble(null)
@@ -116,11 +156,13 @@ export class LineWriter {
   }
 
   private onError(error: NodeJS.ErrnoException): void {
+    this.writing = false
+    for (const finish of this.moved.splice(0)) finish()
     if (error.code === 'EAGAIN' || error.code === 'EBUSY') {
       // sonic-boom has kept the batch. Not unref'd: an exit waits in flush, which has its own deadline.
       this.retry ??= setTimeout(() => {
         this.retry = null
-        this.boom.flush()
+        this.tryAgain()
       }, FULL_RETRY_MS)
       return
     }

@@ -18,6 +18,8 @@ import { toHdr } from './quantiles.js'
 interface BreakerStatus {
   readonly service: string
   readonly state: BreakerState
+  /** What an operator holds it in, whatever its state is. */
+  readonly held: 'open' | 'closed' | null
   /** How often it changed to each state. */
   readonly transitions: Readonly<Record<BreakerState, number>>
 }
@@ -60,7 +62,7 @@ export interface MetricsSource {
 
 /** Upper bounds in seconds. What Prometheus' own clients use, finer below 5 ms where a gateway lives, and up to a minute. */
 const BOUNDS = [0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
-const QUANTILES = [0.5, 0.9, 0.95, 0.99, 0.999]
+const PERCENTILES = [50, 90, 95, 99, 99.9]
 
 type Labels = Readonly<Record<string, string | number>>
 
@@ -185,12 +187,13 @@ function durations(out: Exposition, used: readonly RouteCounts[]): void {
   out.family(
     'tidegate_request_duration_quantile_seconds',
     'gauge',
-    'Quantiles over all workers since the start, within 4 %.',
+    'Percentiles over all workers since the start, within 4 %.',
   )
   for (const { route, totals } of used) {
     const histogram = toHdr(totals.durations)
-    for (const quantile of QUANTILES) {
-      out.sample(histogram.getValueAtPercentile(quantile * 100) / 1e6, { route, quantile })
+    // Not `quantile`: that label is a summary's, and these cannot be one, for the histogram has its _sum and _count.
+    for (const percentile of PERCENTILES) {
+      out.sample(histogram.getValueAtPercentile(percentile) / 1e6, { route, percentile })
     }
   }
 }
@@ -233,9 +236,17 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, he
 }
 
 function breakers(out: Exposition, source: MetricsSource): void {
-  out.family('tidegate_breaker_state', 'gauge', "1 for the state a service's breaker is in, 0 for the others.")
-  for (const { service, state } of source.breakers) {
-    for (const each of STATE_NAMES) out.sample(each === state ? 1 : 0, { service, state: each })
+  out.family(
+    'tidegate_breaker_state',
+    'gauge',
+    "1 for the state a service's breaker is in, or is held in, 0 for the others.",
+  )
+  for (const { service, state, held } of source.breakers) {
+    for (const each of STATE_NAMES) out.sample(each === (held ?? state) ? 1 : 0, { service, state: each })
+  }
+  out.family('tidegate_breaker_held', 'gauge', "1 where an operator holds a service's breaker in that state.")
+  for (const { service, held } of source.breakers) {
+    for (const each of ['open', 'closed']) out.sample(each === held ? 1 : 0, { service, state: each })
   }
   out.family('tidegate_breaker_transitions_total', 'counter', "How often a service's breaker changed to each state.")
   for (const { service, transitions } of source.breakers) {
@@ -284,7 +295,8 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
   }
   const counter = (name: string, help: string, value: (worker: WorkerStatus) => number) => {
     out.family(name, 'counter', help)
-    for (const worker of all) out.sample(value(worker), { worker: worker.slot })
+    // One has a place that is used in a rolling restart alone. What was counted there stays.
+    for (const worker of all) if (worker.startedUs > 0) out.sample(value(worker), { worker: worker.slot })
   }
   out.family('tidegate_workers', 'gauge', 'Workers by state.')
   for (const state of ['starting', 'listening', 'draining'] as const) {

@@ -1,4 +1,4 @@
-// Where access lines go: opened once per worker, and told how lines may be written to it so that several workers can share it without
+// Where access lines go: opened by each worker, and told how lines may be written to it so that several workers can share it without
 // mixing lines or ever blocking the event loop. Knows nothing of what is written.
 import { constants, fstatSync, openSync } from 'node:fs'
 import { isatty } from 'node:tty'
@@ -23,9 +23,13 @@ const PIPE_BUF = 4_096
 /** Throws what `open` throws when the path cannot be opened for appending. A FIFO without a reader is such a path. */
 export function openSink(target: string, stdoutFd = 1): Sink {
   if (target === 'stdout') return sinkOn(stdoutFd)
+  return describe(openLogFile(target), true)
+}
+
+/** For those who collect logs to read (0640). Throws as openSink does. */
+export function openLogFile(path: string): number {
   // Without O_NONBLOCK the open of a FIFO would wait for its reader; a regular file does not notice it.
-  const fd = openSync(target, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK, 0o640)
-  return describe(fd, true)
+  return openSync(path, constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK, 0o640)
 }
 
 /**

@@ -1,8 +1,10 @@
 // The admin listener of a running gateway: probes, numbers that agree with the traffic there was, and the state of every part.
+import { spawnSync } from 'node:child_process'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
+import { requireTool } from '../support/requirements.js'
 
 let echo: Origin
 let gateway: Gateway
@@ -21,7 +23,14 @@ beforeAll(async () => {
       },
       routes: [
         { name: 'counted', match: { path: '/counted' }, service: 'echo', auth: 'none' },
-        { name: 'signed', match: { path: '/signed' }, service: 'echo', auth: 'x-m' },
+        {
+          name: 'signed',
+          match: { path: '/signed' },
+          service: 'echo',
+          auth: 'x-m',
+          replay: 'once',
+          limits: [{ by: 'consumer', rate: '1000/s' }],
+        },
       ],
     },
   })
@@ -130,4 +139,26 @@ test('the first log lines say which isolation runs and why, and which uWebSocket
   expect(starting).toMatchObject({ isolation: gateway.isolation, why: expect.stringMatching(/./) })
   const listens = gateway.log.all.find((line) => line.msg === 'worker listens')
   expect(listens?.uWebSockets).toMatch(/^20\.\d+\.\d+$/)
+})
+
+// Last: it replaces the workers.
+test('the metrics are what promtool takes, also with a breaker that is held and after a rolling restart', async (context) => {
+  requireTool(context, 'promtool')
+  const post = (target: string) => call(gateway.adminPort, { method: 'POST', target, host: 'localhost' })
+  const check = async () => {
+    const { text } = await gateway.admin('/metrics')
+    const { status, stdout, stderr } = spawnSync('promtool', ['check', 'metrics'], { input: text, encoding: 'utf8' })
+    expect([status, stdout, stderr]).toEqual([0, '', ''])
+    return new Set(Array.from(text.matchAll(/\{worker="(\d+)"\}/g), ([, slot]) => slot))
+  }
+  expect((await post('/breakers?service=echo&hold=open')).status).toBe(200)
+  expect(await gateway.metric('tidegate_breaker_state{service="echo",state="open"}')).toBe(1)
+  expect(await gateway.metric('tidegate_breaker_held{service="echo",state="open"}')).toBe(1)
+  expect(await check()).toEqual(new Set(['0', '1']))
+  await post('/breakers?service=echo&hold=none')
+  expect(await gateway.metric('tidegate_breaker_state{service="echo",state="closed"}')).toBe(1)
+  if (gateway.isolation === 'thread') return
+  expect((await post('/restart')).status).toBe(202)
+  await gateway.log.find(({ msg }) => msg === 'all workers were restarted', 'the end of it')
+  expect(await check()).toEqual(new Set(['0', '1', '2']))
 })

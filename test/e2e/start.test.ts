@@ -1,7 +1,10 @@
 // Starts that cannot be: an exit code, one line that names the thing, and nothing left running.
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { describe, expect, test } from 'vitest'
 import {
   Command,
@@ -11,6 +14,7 @@ import {
   temporaryFolder,
   writeConfig,
 } from '../support/gateway.js'
+import { Lines } from '../support/lines.js'
 import { call, type RequestParts } from '../support/raw-client.js'
 import { requireProcesses, requireTool } from '../support/requirements.js'
 import { withWrongDigit } from '../support/signing.js'
@@ -137,3 +141,32 @@ test('--demo serves without any file, and prints a command that is answered as i
   }
   expect(await demo.ended).toEqual({ code: 0, signal: null })
 })
+
+test.each(['SIGKILL', 'SIGTERM'] as const)(
+  'npm start: %s to npm alone ends the gateway as well',
+  async (signal) => {
+    const folder = temporaryFolder()
+    // As in package.json, less the build, which would write what other tests run.
+    const { scripts } = JSON.parse(readFileSync('package.json', 'utf8')) as { scripts: { start: string } }
+    const start = scripts.start.replace('npm run --silent build && ', '').replace('bin/', `${process.cwd()}/bin/`)
+    writeFileSync(join(folder, 'package.json'), JSON.stringify({ private: true, scripts: { start } }))
+    const npm = spawn('npm', ['start'], {
+      cwd: folder,
+      env: cleanEnvironment({ TIDEGATE_WORKERS: '1', TIDEGATE_ACCESS_LOG: 'off' }),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    const log = new Lines<{ text: string }>('line of npm start')
+    createInterface(npm.stderr).on('line', (text) => log.push({ text }))
+    // Closed when nobody has it any more: npm, the primary and the worker.
+    const gone = once(npm, 'close')
+    const { text } = await log.find((line) => line.text.includes('"msg":"listening"'), 'the start', 30_000)
+    const { pid } = JSON.parse(text) as { pid: number }
+    npm.stdout.resume()
+    process.kill(npm.pid!, signal)
+    const deadline = setTimeout(() => process.kill(pid, 'SIGKILL'), 15_000)
+    await gone
+    clearTimeout(deadline)
+    await log.find((line) => line.text.includes('"msg":"ended"'), 'an orderly end')
+  },
+  60_000,
+)

@@ -13,6 +13,7 @@ import {
   writeConfig,
 } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
+import { freePort } from '../support/other-proxies.js'
 import { call } from '../support/raw-client.js'
 import { requireProcesses } from '../support/requirements.js'
 
@@ -67,6 +68,24 @@ test('there must be a gateway to take over from', async (context) => {
     ])
   } finally {
     await gateway.close()
+  }
+})
+
+test('one of an earlier version is found where that kept its state: in the temp directory', async (context) => {
+  const folder = temporaryFolder()
+  const port = await freePort()
+  const at = join(folder, `tidegate-${process.getuid!()}-${port}.state`)
+  const old = await startGateway({ config, env: { TIDEGATE_STATE: at, TIDEGATE_PORT: String(port) } })
+  try {
+    requireProcesses(context, old)
+    const env = { TIDEGATE_STATE: '', TIDEGATE_PORT: String(port), TMPDIR: folder, XDG_RUNTIME_DIR: '' }
+    const next = await startGateway({ config, args: ['--takeover'], env })
+    expect(await old.command.ended).toEqual({ code: 0, signal: null })
+    expect((await next.status<{ state: { path: string } }>()).state.path).toBe(at)
+    await expectServing(next)
+    await next.close()
+  } finally {
+    if (old.command.child.exitCode === null) await old.close()
   }
 })
 

@@ -145,7 +145,7 @@ async function door() {
   const { fd, port } = native.listen('127.0.0.1', 0, 256)
   const counts = new Int32Array(native.attachSegment(native.openSegment(null, 4096).fd, 4096), 0, 2)
   const places = new Int32Array(2 * 32_768)
-  const tallies = new Float64Array(4)
+  const tallies = new Float64Array(5)
   let served = 0
   const large = 'x'.repeat(3_000_000)
   const onConnection = (connection, _address, relayed, _announced, place) => {
@@ -169,7 +169,7 @@ async function door() {
   }
   const trusted = (address) => address === '127.0.0.2'
   const handle = native.startAccepting(
-    ...[fd, counts, 0, onConnection, ignore, 300, tallies, trusted, true, 200, 40, places, 12345, false],
+    ...[fd, counts, 0, onConnection, ignore, 300, tallies, trusted, true, 200, 40, places, 12345, false, 1000, 1 << 20],
   )
   const say = (text, from = '127.0.0.1', pieces = 1) =>
     new Promise((resolve) => {
@@ -373,7 +373,7 @@ async function threads() {
     globalThis.segment = native.openSegment(null, 4096)
     const counts = new Int32Array(segment.buffer, 0, 2)
     const { fd, port } = native.listen('127.0.0.1', 0, 8)
-    const door = [workerData.door ? 5000 : 0, new Float64Array(4), () => false, false, 10, 10, new Int32Array(2 * 32768), 1, false]
+    const door = [workerData.door ? 5000 : 0, new Float64Array(5), () => false, false, 10, 10, new Int32Array(2 * 32768), 1, false, 1000, 1 << 20]
     globalThis.handle = native.startAccepting(fd, counts, 0, (fd) => {
       native.closeFd(fd)
       if (workerData.end === 'exit') process.exit()
@@ -517,7 +517,7 @@ async function gate() {
     whose.adoptSocket(connection)
     return isRelayed ? undefined : app
   }
-  const door = [5000, new Float64Array(4), () => false, false, 0, 0, new Int32Array(0), 1, false]
+  const door = [5000, new Float64Array(5), () => false, false, 0, 0, new Int32Array(0), 1, false, 1000, 1 << 20]
   const handle = native.startAccepting(fd, counts, 0, onConnection, ignore, ...door)
   const send = (request, bytewise, port, forMs = 50) =>
     new Promise((resolve) => {

@@ -29,6 +29,8 @@ export interface GatewayOptions {
   readonly args?: readonly string[]
   /** A listening socket, passed on as a service manager does. */
   readonly listenFd?: number
+  /** The limit of open files (ulimit -n) of each of its processes. */
+  readonly descriptors?: number
   /** Workers that die are part of the test. */
   readonly losesWorkers?: boolean
 }
@@ -125,11 +127,15 @@ export class Command {
   /** Settles when the process is gone and nobody holds its output open any more, workers included. */
   readonly ended: Promise<Ended>
 
-  constructor(args: readonly string[], env: Readonly<Record<string, string>>, listenFd?: number) {
+  constructor(args: readonly string[], env: Readonly<Record<string, string>>, listenFd?: number, descriptors?: number) {
     const command = [process.execPath, CLI, ...args]
     // The pid that LISTEN_PID names is that of the shell, and then of what it becomes.
-    const activated = ['sh', '-c', 'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$0" "$@"', ...command]
-    const [program, ...rest] = (listenFd === undefined ? command : activated) as [string, ...string[]]
+    const first = [
+      ...(listenFd === undefined ? [] : ['export LISTEN_PID=$$ LISTEN_FDS=1']),
+      ...(descriptors === undefined ? [] : [`ulimit -n ${descriptors}`]),
+    ]
+    const shell = ['sh', '-c', [...first, 'exec "$0" "$@"'].join('; '), ...command]
+    const [program, ...rest] = (first.length === 0 ? command : shell) as [string, ...string[]]
     const child = spawn(program, rest, {
       env,
       stdio: ['ignore', 'pipe', 'pipe', ...(listenFd === undefined ? [] : [listenFd])],
@@ -137,11 +143,24 @@ export class Command {
     this.child = child
     collect(child.stdout!, this.stdout, this.access)
     collect(child.stderr!, this.stderr, this.log)
-    const lastResort = () => void child.kill('SIGKILL')
+    // A log in a file of its own is read as somebody at a terminal would, through its rotations.
+    const { TIDEGATE_LOG: logFile } = env
+    const tail =
+      logFile === undefined || logFile === 'stderr'
+        ? null
+        : spawn('tail', ['-n', '+1', '-F', '-s', '0.05', '--max-unchanged-stats=1', '---disable-inotify', logFile], {
+            stdio: ['ignore', 'pipe', 'ignore'],
+          })
+    if (tail !== null) collect(tail.stdout!, { text: '' }, this.log)
+    const lastResort = () => {
+      child.kill('SIGKILL')
+      tail?.kill()
+    }
     leftBehind.add(lastResort)
     this.ended = new Promise((resolve, reject) => {
       child.once('error', reject)
       child.once('close', (code, signal) => {
+        tail?.kill()
         leftBehind.delete(lastResort)
         resolve({ code, signal })
       })
@@ -319,6 +338,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
       ...options.env,
     }),
     options.listenFd,
+    options.descriptors,
   )
   const early = command.ended.then(({ code, signal }) => {
     throw new Error(`the gateway ended with ${signal ?? code} before it listened:\n${command.stderr.text}`)

@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { request } from 'node:http'
 import { connect } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { type Admin, type AdminOptions, startAdmin } from '../../../src/control/admin.js'
@@ -12,6 +14,7 @@ async function start(options: Partial<AdminOptions> = {}) {
   const faults: unknown[] = []
   const admin = await startAdmin({
     host: '127.0.0.1',
+    names: [],
     port: 0,
     ready: () => ({ ready: true, why: '' }),
     metrics: () => 'tidegate_build_info 1\n',
@@ -93,6 +96,85 @@ describe('admin listener', () => {
     await expect(start({ host: '203.0.113.1' })).rejects.toThrow(
       /TIDEGATE_ADMIN_HOST: cannot listen on 203\.0\.113\.1:0: .*EADDRNOTAVAIL/,
     )
+  })
+
+  describe('answers', () => {
+    /** A request with the header fields as they are: fetch would not let them be chosen. */
+    function status(port: number, fields: Record<string, string>, method = 'GET', from = '127.0.0.1'): Promise<number> {
+      return new Promise((resolve, reject) => {
+        const headers = method === 'POST' ? { ...fields, 'content-length': '0' } : fields
+        const path = method === 'POST' ? '/restart' : '/status'
+        request({ port, host: from, path, method, headers }, (response) => {
+          response.resume()
+          resolve(response.statusCode!)
+        })
+          .on('error', reject)
+          .end()
+      })
+    }
+
+    it.each(['localhost', 'LOCALHOST:9901', 'localhost.', '127.0.0.1', '127.0.0.1:80'])('Host: %s', async (host) => {
+      const { admin } = await start()
+      expect(await status(admin.port, { host })).toBe(200)
+    })
+
+    it.each([
+      'evil.example',
+      'evil.example:9901',
+      'localhost.evil.example',
+      '127.0.0.1.evil.example',
+      '127.0.0.2',
+      '[::1]',
+      '0.0.0.0',
+      '127.1',
+      '2130706433',
+      'localhost@evil.example',
+    ])('not Host: %s', async (host) => {
+      const { admin } = await start()
+      expect(await status(admin.port, { host })).toBe(421)
+      expect(await status(admin.port, { host }, 'POST')).toBe(421)
+    })
+
+    it('the names in TIDEGATE_ADMIN_NAMES, and the one it listens on', async () => {
+      const { admin } = await start({ host: 'localhost', names: ['Tidegate', '10.1.2.3', '2001:db8::1'] })
+      for (const host of ['tidegate:9901', '10.1.2.3:9901', '[2001:DB8::1]:9901', 'localhost'])
+        expect(await status(admin.port, { host }, 'GET', 'localhost'), host).toBe(200)
+    })
+
+    it('the address of IPv6 that it was reached by, and of IPv4 by way of it', async () => {
+      const { admin } = await start({ host: '::' })
+      expect(await status(admin.port, { host: `[::1]:${admin.port}` }, 'GET', '::1')).toBe(200)
+      expect(await status(admin.port, { host: '127.0.0.1' }, 'GET', '127.0.0.1')).toBe(200)
+      expect(await status(admin.port, { host: '[::1]' }, 'GET', '127.0.0.1')).toBe(421)
+    })
+
+    it('HTTP/1.0 without Host, as load balancers ask', async () => {
+      const { admin } = await start()
+      const socket = connect(admin.port, '127.0.0.1')
+      socket.write('GET /readyz HTTP/1.0\r\n\r\n')
+      const [first] = (await once(socket, 'data')) as [Buffer]
+      expect(first.toString()).toMatch(/^HTTP\/1\.1 200 /)
+      socket.destroy()
+    })
+
+    it.each([
+      { origin: 'http://evil.example' },
+      { origin: 'null' },
+      { origin: 'http://localhost' },
+      { 'sec-fetch-site': 'same-origin' },
+      { 'sec-fetch-site': 'none' },
+    ])('no POST with %j', async (fields) => {
+      const restarts: unknown[] = []
+      const { admin } = await start({
+        restart: () => {
+          restarts.push(1)
+          return ''
+        },
+      })
+      expect(await status(admin.port, { host: 'localhost', ...fields }, 'POST')).toBe(403)
+      expect(restarts).toEqual([])
+      expect(await status(admin.port, { host: 'localhost' }, 'POST')).toBe(202)
+    })
   })
 
   it('closes although somebody still holds a connection', async () => {

@@ -114,7 +114,9 @@ function setUp() {
         counters: new CountersReader(segment, 2, 2),
         workers: table.readAll(),
         health,
-        breakers: [{ service: 'demo', state: 'open', transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 } }],
+        breakers: [
+          { service: 'demo', state: 'open', held: null, transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 } },
+        ],
         rateTable: { slots: 1024, probes: 12, evictions: 3, full: 1 },
         replayTable: { slots: 96, live: 7, repeated: 2, full: 1, stuck: 4 },
         certificates: [],
@@ -182,7 +184,7 @@ describe('metrics', () => {
     expect(Math.abs(at.get('0.01')! - 100)).toBeLessThanOrEqual(6)
     expect(value(families, 'tidegate_request_duration_seconds_count', { route: 'hello' })).toBe(1001)
     expect(value(families, 'tidegate_request_duration_seconds_sum', { route: 'hello' })).toBeCloseTo(170.05, 6)
-    const median = value(families, 'tidegate_request_duration_quantile_seconds', { route: 'hello', quantile: '0.5' })!
+    const median = value(families, 'tidegate_request_duration_quantile_seconds', { route: 'hello', percentile: '50' })!
     expect(Math.abs(median / 0.05 - 1)).toBeLessThan(0.04)
   })
 
@@ -204,6 +206,15 @@ describe('metrics', () => {
     expect(value(families, 'tidegate_breaker_transitions_total', { service: 'demo', to: 'open' })).toBe(1)
     expect(value(families, 'tidegate_rate_table_full_total', {})).toBe(1)
     expect([...read({ rateTable: null }).keys()].filter((name) => name.includes('rate_table'))).toEqual([])
+  })
+
+  it('show a breaker in the state that an operator holds it in', () => {
+    const { read } = setUp()
+    const transitions = { closed: 0, open: 1, half_open: 0, ramp: 0 }
+    const families = read({ breakers: [{ service: 'demo', state: 'closed', held: 'open', transitions }] })
+    const of = (name: string, state: string) => value(families, name, { service: 'demo', state })
+    expect([of('tidegate_breaker_state', 'open'), of('tidegate_breaker_state', 'closed')]).toEqual([1, 0])
+    expect([of('tidegate_breaker_held', 'open'), of('tidegate_breaker_held', 'closed')]).toEqual([1, 0])
   })
 
   it('show the table of signatures where a route wants it', () => {
