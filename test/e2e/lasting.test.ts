@@ -128,7 +128,7 @@ describe.each([
     const gateway = await start(state)
     try {
       const startedAt = Date.now()
-      expect(whatBecameOf(gateway)).toMatch(/^state restored from .+: 1 buckets, 4 breakers$/)
+      expect(whatBecameOf(gateway)).toMatch(/^state restored from .+: 1 rate limit keys, 4 breakers$/)
       const asked = origin.requests.all.length
       const refused = await call(gateway.port, { target: '/later' })
       expect(refused.json()).toMatchObject({ code: 'breaker_open' })
