@@ -162,7 +162,7 @@ describe('a full table', () => {
     const table = new RateTable(segment, 0)
     const brief = new Window(1, 1)
     const window = new Window(3, 3600)
-    fill(table, segment, 500, 'limit', 1, brief)
+    for (let i = 0; i < 500; i++) table.admit(chargeFor(segment, `brief ${i}`, brief), START_US)
     const take = (nowUs: number) => table.admit(sharing(segment, 'k', 'limit', 1, window), nowUs)
     expect([take(START_US), take(START_US)]).toEqual([admitted, admitted])
     const { shared, inserts } = table.totals()
