@@ -84,7 +84,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const clientCertificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
   const checkAddress = createAddressCheck(table)
   const refuseReplay = createReplayGuard(shared.replays, segment, table.routes)
-  const rateLimit = createRateLimit(shared.rates, segment)
+  const rateLimit = createRateLimit(shared.rates, segment, table.routes)
   const breakers = table.services.map((service) => {
     if (service.breaker === null) return null
     const breaker = new Breaker(shared.breakers, service, owner)

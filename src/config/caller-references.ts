@@ -44,15 +44,19 @@ export function credentialProblems(
 
 /** Groups in `allow` that nobody can be in. */
 export function groupProblems(route: RouteConfig, path: readonly PropertyKey[], config: CheckedEntries): Problem[] {
-  if (config.consumers === null || config.jwt === null) return []
-  const issuers = Object.values(config.jwt)
-  if (issuers.some(({ groupsClaim }) => groupsClaim !== undefined)) return []
-  const known = [...Object.values(config.consumers), ...issuers].flatMap(({ groups }) => groups)
   return (route.allow ?? []).flatMap((entry, at) => {
-    const group = entry.slice(GROUP.length)
-    if (!entry.startsWith(GROUP) || known.includes(group)) return []
-    return [{ path: [...path, at], message: `nobody is in a group "${group}"${hint(group, [...new Set(known)])}` }]
+    const message = entry.startsWith(GROUP) ? groupProblem(entry.slice(GROUP.length), config) : null
+    return message === null ? [] : [{ path: [...path, at], message }]
   })
+}
+
+/** null where somebody can be in the group. */
+export function groupProblem(group: string, { consumers, jwt }: CheckedEntries): string | null {
+  if (consumers === null || jwt === null) return null
+  const issuers = Object.values(jwt)
+  if (issuers.some(({ groupsClaim }) => groupsClaim !== undefined)) return null
+  const known = [...Object.values(consumers), ...issuers].flatMap(({ groups }) => groups)
+  return known.includes(group) ? null : `nobody is in a group "${group}"${hint(group, [...new Set(known)])}`
 }
 
 export function consumerProblems({ consumers, jwt }: CheckedEntries, names: DefinedNames): Problem[] {

@@ -4,7 +4,7 @@ import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { compileHttpSignature } from './http-signature.js'
 import { bytesOf, canonicalHost } from './patterns.js'
-import { NO_TIMEOUT } from './quantities.js'
+import { NO_TIMEOUT, type Rate } from './quantities.js'
 import { patternOf } from './references.js'
 import type {
   AddressRange,
@@ -13,13 +13,16 @@ import type {
   Fallback,
   Issuer,
   LimitKey,
+  LimitMeasure,
   LimitPolicy,
+  LimitTier,
   Route,
   RouteMatch,
   RouteTable,
   Service,
   TableSlots,
 } from './route-table.js'
+import type { MeasureConfig } from './schema/limits.js'
 import type { Config, LimitConfig, RouteConfig } from './schema.js'
 import type { Settings } from './settings.js'
 
@@ -243,22 +246,38 @@ function compileMatch(route: RouteConfig): RouteMatch {
 }
 
 function compileLimit(name: string, limit: LimitConfig): LimitPolicy {
-  const { quantity, windowSeconds } = limit.rate
-  return {
+  const policy: LimitPolicy = {
     name,
     by: limit.by.map((key): LimitKey => {
       const header = /^header:(.+)$/.exec(key)?.[1]
       return header === undefined ? { kind: key as 'consumer' | 'address' | 'route' } : { kind: 'header', header }
     }),
-    quantity,
-    windowSeconds,
-    burst: limit.burst ?? quantity,
+    measure: measureOf(limit),
+    tiers: [],
     cost: typeof limit.cost === 'number' ? limit.cost : 1,
     costByMethod: typeof limit.cost === 'number' ? null : new Map(Object.entries(limit.cost)),
     mode: limit.mode,
     onFull: limit.onFull,
     headers: limit.headers,
   }
+  const tiers = Object.entries(limit.tiers).map(([who, tier]): LimitTier => {
+    const group = who.startsWith(GROUP) ? who.slice(GROUP.length) : null
+    const { timezone } = limit
+    const measure = measureOf(
+      limit.quota === undefined ? { ...tier, quota: undefined } : { quota: tier.quota, timezone },
+    )
+    return { consumer: group === null ? who : null, group, policy: { ...policy, measure } }
+  })
+  return { ...policy, tiers }
+}
+
+/** load.ts has seen to it that there is a rate or a quota. */
+function measureOf({ rate, burst, quota, timezone }: MeasureConfig): LimitMeasure {
+  if (quota !== undefined) return { kind: 'quota', ...quota, timezone: timezone ?? 'UTC' }
+  const { quantity, windowSeconds } = rate as Rate
+  return burst === undefined
+    ? { kind: 'window', quantity, windowSeconds }
+    : { kind: 'bucket', quantity, windowSeconds, burst }
 }
 
 /** Host and path, `~2` and so on where that is taken. Given names come first, so that a route without one never takes another's. */

@@ -1,4 +1,5 @@
-// Durations, sizes and rates as people write them. Pure; used by the schema alone.
+// Durations, sizes, rates and quotas as people write them. Pure; used by the schema alone.
+import { PERIODS, type Period } from './calendar.js'
 
 const DURATION_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 } as const
 export const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/
@@ -39,6 +40,21 @@ export function parseRate(text: string): Rate | null {
   const match = RATE.exec(text)
   if (match === null) return null
   return { quantity: Number(match[1]), windowSeconds: WINDOW_SECONDS[match[2] as keyof typeof WINDOW_SECONDS] }
+}
+
+export const QUOTA = /^(\d+)\/(h|hour|d|day|w|week|month)$/
+export interface Quota {
+  quantity: number
+  period: Period
+}
+/** null where the text is not a quota. */
+export function parseQuota(text: string): Quota | null {
+  const match = QUOTA.exec(text)
+  if (match === null) return null
+  return {
+    quantity: Number(match[1]),
+    period: PERIODS.find((period) => period.startsWith(match[2] as string)) as Period,
+  }
 }
 
 /** `1s`, `500ms`, `2m`: the shortest way to write it, for listings and messages. */

@@ -2,10 +2,11 @@
 // apart, options that have no effect where they stand. Pure; each problem with the path of the key it is about.
 import { consumerProblems, credentialProblems, groupProblems } from './caller-references.js'
 import { CREDENTIAL_KINDS, CREDENTIALS, GROUP } from './credentials.js'
+import { limitProblems } from './limit-references.js'
 import { hint } from './nearest.js'
 import { canonicalHost, isParameter, type PathPattern, parsePattern } from './patterns.js'
 import { UNLIMITED_BYTES } from './quantities.js'
-import type { Config, LimitConfig, RouteConfig } from './schema.js'
+import type { Config, RouteConfig } from './schema.js'
 
 export interface Problem {
   readonly path: readonly PropertyKey[]
@@ -70,7 +71,8 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
     problems.push(...tlsProblems(service, ['services', name, 'tls']))
   }
   problems.push(...consumerProblems(config, names))
-  for (const [name, limit] of Object.entries(config.limits)) problems.push(...costProblems(limit, ['limits', name]))
+  for (const [name, limit] of Object.entries(config.limits))
+    problems.push(...limitProblems(limit, ['limits', name], config, names))
   config.routes.forEach((route, index) => {
     if (route !== undefined) problems.push(...routeProblems(route, ['routes', index], config, names))
   })
@@ -170,25 +172,12 @@ function routeProblems(
   route.limits.forEach((entry, index) => {
     const inline = typeof entry !== 'string'
     const limit = inline ? entry : config.limits[entry]
-    if (inline) problems.push(...costProblems(entry, [...at, 'limits', index]))
+    if (inline) problems.push(...limitProblems(entry, [...at, 'limits', index], config, names))
     if (limit?.by.includes('consumer') && open) {
       add(['limits', index], 'counts by consumer, and with auth: none callers are not identified')
     }
   })
   return problems
-}
-
-function costProblems(limit: LimitConfig, at: readonly PropertyKey[]): Problem[] {
-  const burst = limit.burst ?? limit.rate.quantity
-  const costs = typeof limit.cost === 'number' ? [limit.cost] : Object.values(limit.cost)
-  return costs.some((cost) => cost > burst)
-    ? [
-        {
-          path: [...at, 'cost'],
-          message: `is more than the bucket holds (burst: ${burst}), nothing would ever be admitted`,
-        },
-      ]
-    : []
 }
 
 function duplicateNames(routes: readonly (RouteConfig | undefined)[], limitNames: readonly string[]): Problem[] {

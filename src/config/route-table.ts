@@ -2,6 +2,7 @@
 // the route alone. Types, and nothing else; compile.ts makes them of a configuration.
 import type { JsonWebKey } from 'node:crypto'
 import type ipaddr from 'ipaddr.js'
+import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
 import type { PathPattern, PathRules } from './patterns.js'
@@ -116,22 +117,36 @@ export type LimitKey =
   | { readonly kind: 'consumer' | 'address' | 'route' }
   | { readonly kind: 'header'; readonly header: string }
 
+/** How a limit counts; what each of them promises is in docs/limits.md. */
+export type LimitMeasure =
+  /** Never more than `quantity` in any `windowSeconds`. */
+  | { readonly kind: 'window'; readonly quantity: number; readonly windowSeconds: number }
+  /** `quantity` per `windowSeconds` on average; from idle `burst` pass at once. */
+  | { readonly kind: 'bucket'; readonly quantity: number; readonly windowSeconds: number; readonly burst: number }
+  /** `quantity` in each calendar period of a time zone. */
+  | { readonly kind: 'quota'; readonly quantity: number; readonly period: Period; readonly timezone: string }
+
 export interface LimitPolicy {
-  /** Bucket namespace in the rate table: the named limit, or `<route>#<position>`. What keeps its name keeps its state. */
+  /** Namespace of its keys in the rate table: the named limit, or `<route>#<position>`. What keeps its name keeps its state. */
   readonly name: string
   readonly by: readonly LimitKey[]
-  /** `quantity` requests per `windowSeconds`. */
-  readonly quantity: number
-  readonly windowSeconds: number
-  /** The bucket's size: from idle exactly that many pass at once. */
-  readonly burst: number
-  /** What one request takes from the bucket; by upper-case method where it differs. */
+  readonly measure: LimitMeasure
+  /** The same limit for consumers who have another measure: the one for their name, else the first for a group of theirs. */
+  readonly tiers: readonly LimitTier[]
+  /** What one request takes; by upper-case method where it differs. */
   readonly cost: number
   readonly costByMethod: ReadonlyMap<string, number> | null
   readonly mode: 'enforce' | 'report'
   readonly onFull: 'allow' | 'deny'
   /** RateLimit and RateLimit-Policy also on answers that were admitted. */
   readonly headers: boolean
+}
+
+export interface LimitTier {
+  /** One of the two is null. */
+  readonly consumer: string | null
+  readonly group: string | null
+  readonly policy: LimitPolicy
 }
 
 /** What ingress/match.ts compares a request with. */

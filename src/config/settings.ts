@@ -183,7 +183,7 @@ export const SETTINGS = {
     key: 'rateLimitKeys',
     type: numberIn(1024, 2 ** 24),
     default: '131072',
-    about: 'buckets the rate-limit table has room for',
+    about: 'keys the rate-limit table has room for: windows, at 416 bytes each, and as many buckets and quotas, at 88',
   },
   TIDEGATE_REPLAY_KEYS: {
     key: 'replayKeys',

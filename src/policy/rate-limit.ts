@@ -3,51 +3,91 @@
 // exchange. Knows no client and no upstream.
 //
 // Header syntax: draft-ietf-httpapi-ratelimit-headers-10.
-import type { LimitPolicy, Route } from '../config/compile.js'
+import { nextPeriodStartMs } from '../config/calendar.js'
+import type { Consumer, LimitMeasure, LimitPolicy, Route } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
-import { Charge, VERDICT } from '../state/charge.js'
+import { Bucket } from '../state/bucket.js'
+import { Charge, type Cost, type Meter, type Share, VERDICT } from '../state/charge.js'
 import { KeyHash } from '../state/key-hash.js'
-import { Rate, ticksAt } from '../state/rate.js'
+import { Quota } from '../state/quota.js'
+import { shareOf } from '../state/rate-slots.js'
 import { MAX_CHARGES, type RateTable } from '../state/rate-table.js'
 import type { Segment } from '../state/segment.js'
+import { Window } from '../state/window.js'
 import { hashAddress } from './address-key.js'
-
-const TICKS_PER_SECOND = Number(ticksAt(1_000_000) - ticksAt(0))
 
 /** A policy with all that does not depend on the request. */
 class PreparedPolicy {
-  readonly rate: Rate
-  readonly cost: bigint
-  readonly costByMethod: ReadonlyMap<string, bigint> | null
+  readonly meter: Meter
+  readonly share: Share
+  readonly cost: Cost
+  readonly costByMethod: ReadonlyMap<string, Cost> | null
   /** Hash of what all its keys begin with. */
   readonly start: KeyHash
   readonly refusal: Rejection
   readonly noRoom: Rejection
+  private readonly tiers: readonly PreparedPolicy[]
+  /** Of consumers seen so far. */
+  private readonly tierOf = new WeakMap<Consumer, PreparedPolicy>()
 
+  /** @param limits how many share the table. @param rows it has */
   constructor(
     readonly policy: LimitPolicy,
     seed: Int32Array,
+    limits: number,
+    rows: number,
   ) {
-    const { name, quantity, windowSeconds, burst, cost, costByMethod } = policy
-    this.rate = new Rate(quantity, windowSeconds, burst)
-    this.cost = this.rate.costTicks(cost)
+    const { name, cost, costByMethod } = policy
+    this.meter = meterOf(policy.measure)
+    this.cost = this.meter.cost(cost)
     this.costByMethod =
-      costByMethod && new Map([...costByMethod].map(([method, cost]) => [method, this.rate.costTicks(cost)]))
+      costByMethod && new Map([...costByMethod].map(([method, cost]) => [method, this.meter.cost(cost)]))
     const [a, b, c, d] = seed as unknown as [number, number, number, number]
-    this.start = new KeyHash().seed(a, b, c, d).text(name)
+    const limit = new KeyHash().seed(a, b, c, d).text(name)
+    this.start = new KeyHash().from(limit).text(this.meter.salt)
+    this.share = shareOf(limits, limit, rows, new KeyHash().from(this.start).text('common'))
     this.refusal = new Rejection('rate_limited', `limit ${name}`)
     this.noRoom = new Rejection('rate_limited', `limit ${name}: no room for another key`)
+    this.tiers = policy.tiers.map(({ policy }) => new PreparedPolicy(policy, seed, limits, rows))
   }
 
-  costOf(method: string): bigint {
+  costOf(method: string): Cost {
     return this.costByMethod?.get(method) ?? this.cost
   }
+
+  /** Itself, or the tier that the consumer is in. */
+  for(consumer: Consumer | null): PreparedPolicy {
+    if (this.tiers.length === 0 || consumer === null) return this
+    let tier = this.tierOf.get(consumer)
+    if (tier === undefined) {
+      tier = this.findTier(consumer)
+      this.tierOf.set(consumer, tier)
+    }
+    return tier
+  }
+
+  private findTier({ name, groups }: Consumer): PreparedPolicy {
+    const { tiers } = this.policy
+    const named = tiers.findIndex(({ consumer }) => consumer === name)
+    const found = named >= 0 ? named : tiers.findIndex(({ group }) => group !== null && groups.includes(group))
+    return this.tiers[found] ?? this
+  }
+}
+
+function meterOf(measure: LimitMeasure): Meter {
+  const { kind, quantity } = measure
+  if (kind === 'window') return new Window(quantity, measure.windowSeconds)
+  if (kind === 'bucket') return new Bucket(quantity, measure.windowSeconds, measure.burst)
+  const { period, timezone } = measure
+  return new Quota(quantity, `${period} ${timezone}`, (wallMs) => nextPeriodStartMs(period, timezone, wallMs))
 }
 
 class PreparedRoute {
   readonly policies: readonly PreparedPolicy[]
   readonly charges: readonly Charge[]
+  /** Which policy each charge is for: the route's own, or the tier of the request's consumer. */
+  readonly charging: PreparedPolicy[]
   /** Some policy wants its headers on admitted answers too. */
   readonly tells: boolean
 
@@ -55,10 +95,11 @@ class PreparedRoute {
     readonly route: Route,
     prepare: (policy: LimitPolicy) => PreparedPolicy,
   ) {
-    // A limit named twice is one bucket, and is charged once.
+    // A limit named twice is one, and is charged once.
     const limits = route.limits.filter((limit, at) => route.limits.findIndex(({ name }) => name === limit.name) === at)
     if (limits.length > MAX_CHARGES) throw new RangeError(`route ${route.name} has more than ${MAX_CHARGES} limits`)
     this.policies = limits.map(prepare)
+    this.charging = [...this.policies]
     this.tells = limits.some(({ headers }) => headers)
     this.charges = limits.map((limit) => {
       const charge = new Charge()
@@ -69,35 +110,43 @@ class PreparedRoute {
   }
 }
 
-export function createRateLimit(table: RateTable, segment: Segment): (exchange: Exchange) => Rejection | null {
-  const routes: PreparedRoute[] = []
+/** @param routes all that there are: each of their limits has its share of the table */
+export function createRateLimit(
+  table: RateTable,
+  segment: Segment,
+  routes: readonly Route[],
+): (exchange: Exchange) => Rejection | null {
+  const known: PreparedRoute[] = []
   const hash = new KeyHash()
+  const limits = Math.max(1, new Set(routes.flatMap(({ limits }) => limits.map(({ name }) => name))).size)
 
   function prepared(route: Route): PreparedRoute {
-    const made = new PreparedRoute(route, (policy) => new PreparedPolicy(policy, segment.seed))
-    routes[route.index] = made
+    const { rows } = table.narrow
+    const made = new PreparedRoute(route, (policy) => new PreparedPolicy(policy, segment.seed, limits, rows))
+    known[route.index] = made
     return made
   }
 
   return function rateLimit(exchange) {
     const route = exchange.route as Route
     if (route.limits.length === 0) return null
-    let known = routes[route.index]
-    if (known === undefined || known.route !== route) known = prepared(route)
-    const { policies, charges } = known
+    let ready = known[route.index]
+    if (ready === undefined || ready.route !== route) ready = prepared(route)
+    const { policies, charging, charges } = ready
     const count = policies.length
     for (let i = 0; i < count; i++) {
-      const policy = policies[i] as PreparedPolicy
+      const policy = (policies[i] as PreparedPolicy).for(exchange.consumer)
+      charging[i] = policy
       hash.from(policy.start)
       hashKey(hash, policy.policy, exchange)
-      ;(charges[i] as Charge).set(policy.rate, policy.costOf(exchange.method), hash.finish())
+      ;(charges[i] as Charge).set(policy.meter, policy.costOf(exchange.method), policy.share, hash.finish())
     }
-    // Who has waited, for a body or for a thread, is watched; all else is decided in the loop turn it came in.
+    // A request that has waited, for its body or for a thread, is `watched`; any other is decided in the loop turn it came in.
     const nowUs = exchange.watched ? segment.nowUs() : exchange.startUs
     let refusing: number
     if (count === 1) refusing = decidesAlone(charges[0] as Charge, table.admit(charges[0] as Charge, nowUs))
     else refusing = table.admitAll(charges, count, nowUs)
-    return settle(exchange, known, refusing, nowUs)
+    return settle(exchange, ready, refusing, nowUs)
   }
 }
 
@@ -120,7 +169,7 @@ function hashKey(hash: KeyHash, policy: LimitPolicy, exchange: Exchange): void {
 
 function settle(
   exchange: Exchange,
-  { policies, charges, tells }: PreparedRoute,
+  { charging, charges, tells }: PreparedRoute,
   refusing: number,
   nowUs: number,
 ): Rejection | null {
@@ -130,44 +179,49 @@ function settle(
       exchange.limitReported = true
   }
   if (refusing >= 0) {
-    const policy = policies[refusing] as PreparedPolicy
-    describe(exchange, policy, charges[refusing] as Charge, nowUs)
-    return (charges[refusing] as Charge).verdict === VERDICT.undecided ? policy.noRoom : policy.refusal
+    const policy = charging[refusing] as PreparedPolicy
+    const charge = charges[refusing] as Charge
+    describe(exchange, policy, charge, nowUs)
+    return charge.verdict === VERDICT.undecided ? policy.noRoom : policy.refusal
   }
   if (!tells) return null
   // Of those that show themselves on admitted answers too, the one with least left.
   let least = -1
   let leastLeft = Number.POSITIVE_INFINITY
-  const now = ticksAt(nowUs)
   for (let i = 0; i < charges.length; i++) {
-    if (!(policies[i] as PreparedPolicy).policy.headers) continue
+    if (!(charging[i] as PreparedPolicy).policy.headers) continue
     const charge = charges[i] as Charge
-    const { burst, interval } = charge.rate as Rate
-    const left = (burst - Number(BigInt.asIntN(64, charge.tat - now))) / interval
-    if (left >= leastLeft) continue
+    tell(charge, nowUs)
+    if (charge.left >= leastLeft) continue
     least = i
-    leastLeft = left
+    leastLeft = charge.left
   }
-  describe(exchange, policies[least] as PreparedPolicy, charges[least] as Charge, nowUs)
+  describe(exchange, charging[least] as PreparedPolicy, charges[least] as Charge, nowUs)
   return null
 }
 
-function describe(exchange: Exchange, { policy }: PreparedPolicy, charge: Charge, nowUs: number): void {
-  const { burst, interval } = charge.rate as Rate
-  const fillTicks = Math.max(0, Number(BigInt.asIntN(64, charge.tat - ticksAt(nowUs))))
-  exchange.limit = policy
-  exchange.limitRemaining = Math.max(0, Math.floor((burst - fillTicks) / interval))
-  exchange.limitResetSeconds = Math.ceil(fillTicks / TICKS_PER_SECOND)
-  // What costs more than the bucket holds never gets in: told to come back when it is full, for less.
-  const missing = Math.min(fillTicks + Number(charge.costTicks) - burst, Math.max(fillTicks, 1))
-  exchange.limitRetrySeconds = Math.max(1, Math.ceil(missing / TICKS_PER_SECOND))
+function tell(charge: Charge, nowUs: number): void {
+  if (charge.verdict !== VERDICT.undecided) return (charge.meter as Meter).tell(charge, nowUs)
+  charge.left = 0
+  charge.wholeInUs = 0
+  charge.againInUs = 0
 }
 
-/** `RateLimit-Policy`: the policy alone, so made once for each. */
+function describe(exchange: Exchange, { policy }: PreparedPolicy, charge: Charge, nowUs: number): void {
+  tell(charge, nowUs)
+  exchange.limit = policy
+  exchange.limitRemaining = charge.left
+  exchange.limitResetSeconds = Math.max(0, Math.ceil(charge.wholeInUs / 1e6))
+  exchange.limitRetrySeconds = Math.max(1, Math.ceil(charge.againInUs / 1e6))
+}
+
+/** `RateLimit-Policy`: the policy alone, so made once for each. A quota has no `w`: days and months differ in length. */
 export function rateLimitPolicyHeader(limit: LimitPolicy): string {
   let text = policyHeaders.get(limit)
   if (text === undefined) {
-    text = `${quoted(limit.name)};q=${limit.quantity};w=${limit.windowSeconds}`
+    const { measure } = limit
+    const window = measure.kind === 'quota' ? '' : `;w=${measure.windowSeconds}`
+    text = `${quoted(limit.name)};q=${measure.quantity}${window}`
     policyHeaders.set(limit, text)
   }
   return text

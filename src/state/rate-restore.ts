@@ -1,62 +1,68 @@
-// What becomes of an earlier run's buckets when the gateway starts: the claims of the dead end, what no run of this table can have
-// written is emptied, and where the table has another size its buckets move. In the primary, before there are workers.
-import { Charge } from './charge.js'
+// What becomes of what an earlier run has counted when the gateway starts: the claims of the dead end, what no run of this table can have
+// written is emptied, and where the table has another size its slots move. In the primary, before there are workers.
 import { OWNERS } from './claims.js'
 import { Owners } from './owners.js'
-import { ticksAt } from './rate.js'
-import { HORIZON_TICKS, LINE_64, ROW_64, tagIndex, tagOf } from './rate-slots.js'
+import { HORIZON_TICKS, type RateSlots, SLOTS_PER_ROW, tagOf } from './rate-slots.js'
 import { RateTable } from './rate-table.js'
 import type { Segment } from './segment.js'
+import { ticksAt } from './ticks.js'
+import { timesAreSound } from './window.js'
 
 /** A worker that outlived its primary holds a claim for no longer than an instant while it runs. */
 const CLAIM_MS = 20
 
-/** Takes the buckets of `before` over into `after`, which may be the same segment. Returns what to say of it in the log. */
+/** Takes what is in `before` over into `after`, which may be the same segment. Returns what to say of it in the log. */
 export function adoptRates(before: Segment, after: Segment): string {
   const table = new RateTable(after, 0)
   const from = before === after ? table : new RateTable(before, 0)
-  const { slots } = from
   const owners = new Owners(before)
   for (let owner = 0; owner < OWNERS; owner++) {
     if (owners.isAlive(owner)) continue
     from.release(owner)
     owners.free(owner)
   }
+  const counts = { kept: 0, damaged: 0, lost: 0 }
+  const nowUs = after.nowUs()
+  for (const slots of [from.narrow, from.wide]) adopt(slots, from === table ? null : table, nowUs, owners, counts)
+  const { kept, damaged, lost } = counts
+  return `${kept} rate limit keys${damaged > 0 ? ` (${damaged} damaged ones dropped)` : ''}${lost > 0 ? ` (${lost} without room dropped)` : ''}`
+}
 
-  const now = ticksAt(after.nowUs())
-  const charge = new Charge()
-  let kept = 0
-  let damaged = 0
-  let lost = 0
+/** @param to null where the slots stay where they are */
+function adopt(
+  slots: RateSlots,
+  to: RateTable | null,
+  nowUs: number,
+  owners: Owners,
+  counts: { kept: number; damaged: number; lost: number },
+): void {
+  const now = ticksAt(nowUs)
   for (let row = 0; row < slots.rows; row++) {
-    endClaim(slots.words, row * ROW_64, 0n, owners)
+    endClaim(slots.words, slots.lockOf(row), 0n, owners)
     // The tag after the last: of no slot.
-    slots.tags[tagIndex(row * 16 + 15) + 1] = 0
-    for (let line = row * 16 + 1; line < row * 16 + 16; line++) {
-      let tat: bigint
-      let tag: number
+    slots.tags[slots.tagAt(slots.slotAt(row, SLOTS_PER_ROW - 1)) + 1] = 0
+    for (let slot = 0; slot < SLOTS_PER_ROW; slot++) {
+      const at = slots.slotAt(row, slot)
+      let word: bigint
+      let key: ReturnType<RateSlots['keyAt']>
       do {
-        tat = settled(slots.words, line * LINE_64, owners)
-        tag = slots.tags[tagIndex(line)] as number
-        const key = line * 16 + 2
-        charge.a = slots.ints[key] as number
-        charge.b = slots.ints[key + 1] as number
-        charge.c = slots.ints[key + 2] as number
-        charge.d = slots.ints[key + 3] as number
+        word = settled(slots.words, at, owners)
+        key = slots.keyAt(at)
         // An orphan may give the slot to another key this moment.
-      } while (tat >= 0n && Atomics.load(slots.words, line * LINE_64) !== tat)
-      if (tag === 0 && tat >= 0n && tat <= now + 1n) continue
-      const itsRow = slots.rowOf(charge.a) === row || slots.rowOf(charge.b) === row
-      if (!itsRow || tag !== tagOf(charge.c) || tat < 0n || tat > now + HORIZON_TICKS) {
-        slots.empty(line)
-        damaged++
-      } else if (tat > now) {
-        if (from === table || table.restore(charge, tat)) kept++
-        else lost++
+      } while (word >= 0n && Atomics.load(slots.words, at) !== word)
+      const tag = slots.tags[slots.tagAt(at)] as number
+      if (tag === 0 && word >= 0n && word <= now + 1n) continue
+      const itsRow = slots.rowOf(key.a) === row || slots.rowOf(key.b) === row
+      const isOurs = itsRow && tag === tagOf(key.c) && word >= 0n && word <= now + HORIZON_TICKS
+      if (!isOurs || (slots.wide && !timesAreSound(slots, at, nowUs))) {
+        slots.empty(at)
+        counts.damaged++
+      } else if (word > now) {
+        if (to === null || to.restore(slots, at)) counts.kept++
+        else counts.lost++
       }
     }
   }
-  return `${kept} buckets${damaged > 0 ? ` (${damaged} damaged ones dropped)` : ''}${lost > 0 ? ` (${lost} without room dropped)` : ''}`
 }
 
 /** What the word holds once a claim of somebody who lives has ended; a claim that stays is for the caller to end. */

@@ -1,37 +1,51 @@
-// Where the buckets lie, and how a key finds its own. Reads alone, but for empty(): who may write what, and when, is rate-table.ts.
-// Runs per request.
+// Where the state of limits lies, and how a key finds its own. Reads alone, but for empty(): who may write what, and when, is
+// rate-table.ts. Runs per request.
 //
 //   section `rates`
 //     owners   256 × 512   one a worker: its journal (claims.ts), at 256 its counts, Float64 each, at 320 who it is (owners.ts)
-//     rows     1024 bytes each: a line that says what is where, and 15 slots of a line each
+//     narrow   rows of 1024 bytes: a line that says what is where, and 15 slots of one line, for buckets and quotas
+//     wide     as many rows of 4864 bytes: the same with 15 slots of five lines, for windows
 //
 //     row      0 lock   Int64        0, or the claim of who gives a slot to a key whose first row this is
 //             32 tags   16 × Uint16  of the slots, 0 for one never used; the last stays 0
-//     slot     0 tat    Int64        GCRA's theoretical arrival time in ticks (rate.ts); negative: claimed
+//     slot     0 word   Int64        the meter's (bucket.ts, window.ts, quota.ts); negative: claimed. Its upper half is a time in units of
+//                                    2^32 ticks: once that has passed, the slot is as good as empty
 //              8 key    4 × Int32    all 128 bits of the key's hash (key-hash.ts)
-//             24 free
+//             24 mark   Int32        of the limit, whatever the key
+//             28 free
+//             32 …                   in wide ones: the window's ring
 //
-// A key has two rows, by its hash's first and second word, and is put into the emptier one: a table nine tenths full still has room for
-// all but one key in a thousand, and a look-up reads two lines, at worst three. A slot whose time has passed is a full bucket, which is
-// what a key without a slot has too: so it is free, for its own key as for any other.
-import type { Charge } from './charge.js'
+// A key has two rows, by its hash's first and second word, and is put into the emptier one: rows nine tenths full still have room for all
+// but one key in a thousand, and a look-up reads two lines, at worst three. What a slot whose time has passed says is what a key without a
+// slot is taken to have: so it is free, for its own key as for any other.
+//
+// Not all 15 slots are for everybody. Two are for keys that others share (rate-table.ts), and of the other 13 up to six are divided among the
+// limits: keys that clients choose may fill what their own limit may have, and no more.
+
+import type { Share, SlotKey } from './charge.js'
 import { JOURNAL_BYTES, OWNERS } from './claims.js'
-import { ticksAt } from './rate.js'
+import type { KeyHash } from './key-hash.js'
 import type { Segment } from './segment.js'
+import { TICKS_PER_SECOND, ticksAt } from './ticks.js'
 
 export const OWNER_BYTES = 512
 const ROWS_OFFSET = OWNERS * OWNER_BYTES
-const ROW_BYTES = 1024
 export const SLOTS_PER_ROW = 15
+/** Of a row, for keys of requests' own. */
+const FOR_KEYS = 13
+/** Of these, divided among the limits. */
+const DIVIDED = 6
 
-// In 64-bit and 32-bit words. Line 0 of a row is its head, so slot n is line n + 1; lines are counted through the table.
-const ROW_32 = ROW_BYTES / 4
-export const ROW_64 = ROW_BYTES / 8
-export const LINE_64 = 8
+// In 64-bit words.
+const LINE = 8
+const NARROW = LINE
+const WIDE = 5 * LINE
+const rowWords = (slot: number): number => LINE + SLOTS_PER_ROW * slot
+const ROW_BYTES = (rowWords(NARROW) + rowWords(WIDE)) * 8
 const TAGS_32 = 8
 
-/** A bucket due later than this was not written by us. */
-export const HORIZON_TICKS = 21n * 365n * 86_400n * (ticksAt(1_000_000) - ticksAt(0))
+/** A slot whose time is later than this was not written by us. */
+export const HORIZON_TICKS = 21n * 365n * 86_400n * TICKS_PER_SECOND
 
 /** Positions in an owner's counts. */
 export const COUNT = {
@@ -49,35 +63,69 @@ export const COUNT = {
   stuck: 5,
   /** Of several charges at once, because one changed meanwhile. */
   retries: 6,
+  /** Charges on a slot that keys without one share. */
+  shared: 7,
 } as const
 export type RateCounts = Record<keyof typeof COUNT, number>
 const COUNTS = Object.keys(COUNT) as (keyof typeof COUNT)[]
 
-/** Nine tenths of the slots are for the keys it is made for. */
+/** So many keys fill nine tenths of the slots that are for keys, of either kind. */
 export function rateTableBytes(keys: number): number {
-  return ROWS_OFFSET + Math.max(2, Math.ceil(keys / (SLOTS_PER_ROW * 0.9))) * ROW_BYTES
+  return ROWS_OFFSET + rowsFor(keys) * ROW_BYTES
 }
 
+function rowsFor(keys: number): number {
+  return Math.max(2, Math.ceil(keys / (FOR_KEYS * 0.9)))
+}
+
+/** What each of so many limits may have. */
+export function shareOf(limits: number, start: KeyHash, rows: number, commonKeys: KeyHash): Share {
+  const own = Math.max(1, Math.floor(DIVIDED / limits))
+  return {
+    mark: start.a,
+    own,
+    others: Math.min(DIVIDED, (limits - 1) * own),
+    // Two slots of each row are there for them: a quarter of that, so that each finds one in one of its two rows. A power of two, so that
+    // a few limits more or less move no key.
+    common: 2 ** Math.floor(Math.log2(Math.max(1, rows / 2 / limits))),
+    commonKeys,
+  }
+}
+
+/** The slots of one kind. Positions are in 64-bit words from the first row of the section on. */
 export class RateSlots {
   readonly rows: number
   readonly words: BigInt64Array
   readonly ints: Int32Array
+  readonly floats: Float64Array
   readonly tags: Uint16Array
   /** The owner's own. */
   readonly counts: Float64Array
-  /** Set by freeIn next to its result. */
+  /** Set by freeIn next to its result: slots of the row that are not free, and how many of them this limit has. */
   live = 0
+  liveOfLimit = 0
+  /** Set by find: what the first word was before the key was seen in its slot. */
+  seen = 0n
+  private readonly first: number
+  private readonly slotWords: number
+  private readonly rowWords: number
 
   constructor(
     private readonly segment: Segment,
     owner: number,
+    readonly wide: boolean,
   ) {
     if (!(owner >= 0 && owner < OWNERS)) throw new RangeError(`owner ${owner} is not in 0 to ${OWNERS - 1}`)
     const { offset, bytes } = segment.section('rates')
     this.rows = Math.floor((bytes - ROWS_OFFSET) / ROW_BYTES)
-    this.words = new BigInt64Array(segment.buffer, offset + ROWS_OFFSET, this.rows * ROW_64)
-    this.ints = new Int32Array(segment.buffer, offset + ROWS_OFFSET, this.rows * ROW_32)
-    this.tags = new Uint16Array(segment.buffer, offset + ROWS_OFFSET, this.rows * ROW_32 * 2)
+    const at = offset + ROWS_OFFSET
+    this.words = new BigInt64Array(segment.buffer, at, (this.rows * ROW_BYTES) / 8)
+    this.ints = new Int32Array(segment.buffer, at, (this.rows * ROW_BYTES) / 4)
+    this.floats = new Float64Array(segment.buffer, at, (this.rows * ROW_BYTES) / 8)
+    this.tags = new Uint16Array(segment.buffer, at, (this.rows * ROW_BYTES) / 2)
+    this.slotWords = wide ? WIDE : NARROW
+    this.rowWords = rowWords(this.slotWords)
+    this.first = wide ? this.rows * rowWords(NARROW) : 0
     this.counts = this.countsOf(owner)
   }
 
@@ -89,69 +137,128 @@ export class RateSlots {
     return Math.floor(((word >>> 0) * this.rows) / 4294967296)
   }
 
-  /** The key's line, with what its tat was before the key was seen there in charge.seen; -1 where it has none. */
-  find(charge: Charge): number {
-    const line = this.findIn(this.rowOf(charge.a), charge)
-    return line >= 0 ? line : this.findIn(this.rowOf(charge.b), charge)
+  /** Of a row: its first word, which is its lock. */
+  lockOf(row: number): number {
+    return this.first + row * this.rowWords
   }
 
-  private findIn(row: number, charge: Charge): number {
-    const ints = this.ints
-    const tags = row * ROW_32 + TAGS_32
-    const pattern = Math.imul(tagOf(charge.c), 0x10001)
+  /** The slot, 0 to 14, of a row. */
+  slotAt(row: number, slot: number): number {
+    return this.first + row * this.rowWords + LINE + slot * this.slotWords
+  }
+
+  /** Of the slot at a position, in 16-bit words. */
+  tagAt(at: number): number {
+    const row = Math.floor((at - this.first) / this.rowWords)
+    return this.lockOf(row) * 4 + TAGS_32 * 2 + (at - this.slotAt(row, 0)) / this.slotWords
+  }
+
+  /** The key's slot, with this.seen; -1 where it has none. */
+  find(key: SlotKey): number {
+    const at = this.findIn(this.rowOf(key.a), key)
+    return at >= 0 ? at : this.findIn(this.rowOf(key.b), key)
+  }
+
+  private findIn(row: number, key: SlotKey): number {
+    const { ints } = this
+    const start = this.first + row * this.rowWords
+    const tags = start * 2 + TAGS_32
+    const pattern = Math.imul(tagOf(key.c), 0x10001)
     for (let pair = 0; pair < 8; pair++) {
       const differs = (ints[tags + pair] as number) ^ pattern
       // No half is zero: neither tag fits.
       if (((differs - 0x00010001) & ~differs & 0x80008000) === 0) continue
-      const line = row * 16 + 1 + pair * 2
-      if ((differs & 0xffff) === 0 && this.holds(line, charge)) return line
-      if (differs >>> 16 === 0 && this.holds(line + 1, charge)) return line + 1
+      const at = start + LINE + pair * 2 * this.slotWords
+      if ((differs & 0xffff) === 0 && this.holds(at, key)) return at
+      if (differs >>> 16 === 0 && this.holds(at + this.slotWords, key)) return at + this.slotWords
     }
     return -1
   }
 
-  private holds(line: number, charge: Charge): boolean {
-    const ints = this.ints
-    // First the time, then the key: see the protocol.
-    const seen = Atomics.load(this.words, line * LINE_64)
-    const key = line * 16 + 2
-    if (
-      ints[key] !== charge.a ||
-      ints[key + 1] !== charge.b ||
-      ints[key + 2] !== charge.c ||
-      ints[key + 3] !== charge.d
-    ) {
+  private holds(at: number, key: SlotKey): boolean {
+    const { ints } = this
+    // First the word, then the key: see the protocol.
+    const seen = Atomics.load(this.words, at)
+    const bits = at * 2 + 2
+    if (ints[bits] !== key.a || ints[bits + 1] !== key.b || ints[bits + 2] !== key.c || ints[bits + 3] !== key.d) {
       this.counts[COUNT.probes]!++
       return false
     }
-    charge.seen = seen
+    this.seen = seen
     return true
   }
 
-  /** A line whose time has passed, one never used rather than another; this.live is then how many slots of the row are not free. */
-  freeIn(row: number, limit: bigint): number {
-    const ints = this.ints
+  /** A slot whose time has passed, one never used rather than another; -1 where there is none. */
+  freeIn(row: number, limit: bigint, mark: number): number {
+    const { ints } = this
     // The upper halves decide but for slots that fall due within the same 0.85 s.
     const limitHigh = Number(limit >> 32n)
+    const firstSlot = this.slotAt(row, 0)
+    const firstTag = this.tagAt(firstSlot)
     let found = -1
+    let isNew = false
     let live = 0
-    for (let line = row * 16 + 1; line < row * 16 + 16; line++) {
-      const high = ints[line * 16 + 1] as number
-      if (high < 0 || high > limitHigh || (high === limitHigh && Atomics.load(this.words, line * LINE_64) > limit))
+    let liveOfLimit = 0
+    for (let slot = 0; slot < SLOTS_PER_ROW; slot++) {
+      const at = firstSlot + slot * this.slotWords
+      const high = ints[at * 2 + 1] as number
+      if (high < 0 || high > limitHigh || (high === limitHigh && Atomics.load(this.words, at) > limit)) {
         live++
-      else if (found < 0 || (this.tags[tagIndex(line)] === 0 && this.tags[tagIndex(found)] !== 0)) found = line
+        if (ints[at * 2 + 6] === mark) liveOfLimit++
+      } else if (!isNew) {
+        isNew = this.tags[firstTag + slot] === 0
+        if (isNew || found < 0) found = at
+      }
     }
     this.live = live
+    this.liveOfLimit = liveOfLimit
     return found
   }
 
+  /** May the limit have one more slot of the row that freeIn has just looked through? */
+  hasRoom(share: Share, common: boolean): boolean {
+    if (common) return this.live < SLOTS_PER_ROW
+    return this.live < (this.liveOfLimit < share.own ? FOR_KEYS : FOR_KEYS - share.others)
+  }
+
+  writeKey(at: number, key: SlotKey, mark: number): void {
+    const { ints } = this
+    const bits = at * 2 + 2
+    ints[bits] = key.a
+    ints[bits + 1] = key.b
+    ints[bits + 2] = key.c
+    ints[bits + 3] = key.d
+    ints[bits + 4] = mark
+  }
+
+  keyAt(at: number): SlotKey {
+    const [a, b, c, d] = this.ints.subarray(at * 2 + 2, at * 2 + 6) as unknown as [number, number, number, number]
+    return { a, b, c, d }
+  }
+
+  markAt(at: number): number {
+    return this.ints[at * 2 + 6] as number
+  }
+
+  /** Into a slot that nobody else uses: all but the key. */
+  copyState(at: number, from: RateSlots, fromAt: number): void {
+    for (let word = this.slotWords - 1; word > 3; word--)
+      Atomics.store(this.words, at + word, Atomics.load(from.words, fromAt + word))
+    Atomics.store(this.words, at, Atomics.load(from.words, fromAt))
+  }
+
   /** Whatever the slot holds. Its new time is above all that it had, as the protocol wants it. */
-  empty(line: number): void {
-    Atomics.store(this.tags, tagIndex(line), 0)
-    this.ints.fill(0, line * 16 + 2, line * 16 + 6)
+  empty(at: number): void {
+    this.forget(at)
     const now = ticksAt(this.segment.nowUs())
-    const tat = Atomics.load(this.words, line * LINE_64)
-    Atomics.store(this.words, line * LINE_64, (tat > now && tat < now + HORIZON_TICKS ? tat : now) + 1n)
+    const word = Atomics.load(this.words, at)
+    Atomics.store(this.words, at, (word > now && word < now + HORIZON_TICKS ? word : now) + 1n)
+  }
+
+  /** The slot's key, in one that the caller has claimed. */
+  forget(at: number): void {
+    Atomics.store(this.tags, this.tagAt(at), 0)
+    this.ints.fill(0, at * 2 + 2, at * 2 + 7)
   }
 
   /** Added up over all owners, since the table was made. */
@@ -164,6 +271,17 @@ export class RateSlots {
     return totals
   }
 
+  /** Slots that say something, and all there are. Reads them all: for whoever asks, not per request. */
+  occupancy(nowUs: number): { live: number; slots: number } {
+    const now = ticksAt(nowUs)
+    let live = 0
+    for (let row = 0; row < this.rows; row++) {
+      this.freeIn(row, now, 0)
+      live += this.live
+    }
+    return { live, slots: this.rows * SLOTS_PER_ROW }
+  }
+
   private countsOf(owner: number): Float64Array {
     const { buffer, offset } = this.journal(owner)
     return new Float64Array(buffer, offset + JOURNAL_BYTES, COUNTS.length)
@@ -173,9 +291,4 @@ export class RateSlots {
 /** Never 0. From a word of the hash that does not choose a row. */
 export function tagOf(word: number): number {
   return word & 0xffff || 1
-}
-
-/** Of a line's tag, in 16-bit words: they lie 32 bytes into the row, and line 1 has the first. */
-export function tagIndex(line: number): number {
-  return (line >> 4) * (ROW_BYTES / 2) + 16 + (line & 15) - 1
 }

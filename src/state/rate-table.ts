@@ -1,31 +1,37 @@
-// The buckets of all limits, by key: exact over all workers and kept from start to start. Runs per request; knows nothing of routes
-// or HTTP (policy/rate-limit.ts does). Where the buckets lie: rate-slots.ts. How one worker holds several at once: claims.ts.
+// What all limits have counted, by key: exact over all workers and kept from start to start. Runs per request; knows nothing of routes
+// or HTTP (policy/rate-limit.ts does). What a slot says and when it admits: bucket.ts, window.ts, quota.ts. Where the slots lie:
+// rate-slots.ts. How one worker holds several at once: claims.ts.
 //
-// A bucket is one number, GCRA's tat: when it will be full again. A request is admitted if its cost, put on top of tat (of now, where tat has
-// passed), ends no further than the burst from now; that end is the new tat. So a decision is one compareExchange and takes no lock, and a
-// bucket whose tat has passed is as good as none: its slot is free for another key.
+// A decision reads a slot's first word, works out the next one, and replaces it by one compareExchange: it takes no lock. A slot whose time
+// has passed is as good as none, and free for another key.
 //
-// The rule that makes this safe: in a slot tat only ever grows, also from key to key, and while a slot's key changes a claim (a negative
-// number) stands in its place. So who loads tat, then finds its key in the slot, then replaces that very tat knows that the key was there
-// all along. (A claim that ends with the tat it began with left the key alone.)
-//   decide   tat and key as above. Refused: tat is read again, for the same reason. Nothing is written.
-//   insert   claims the first row's lock, which whoever inserts the same key needs as well; looks again; claims a free slot's tat,
-//            writes key and tag, publishes tat with the first charge in it. Whoever charges the slot's former key has the claim to
-//            fail on. A worker that dies in between is undone by release(): slot emptied, lock opened.
-//   several  all policies are looked at first: where one refuses nothing was written. Then all tats but the last are claimed in
+// The rule that makes this safe: no word comes twice in a slot, also from key to key, and while a slot's key changes a claim (a negative
+// number) stands in its place. So who loads the word, then finds its key in the slot, then replaces that very word knows that the key was
+// there all along, with nothing counted in between. (A claim that ends with the word it began with left all as it was.)
+//   decide   word and key as above. Refused: the word is read again, for the same reason. Nothing is written.
+//   insert   claims the first row's lock, which whoever inserts the same key needs as well; looks again; claims a free slot's word,
+//            writes key and tag and what belongs to the meter, publishes a word that has counted nothing. Whoever charges the slot's former
+//            key has the claim to fail on. A worker that dies in between is undone by release(): slot emptied, lock opened.
+//   several  all policies are looked at first: where one refuses nothing was written. Then all words but the last are claimed in
 //            order of place, the last is replaced, the others are published. If any changed meanwhile, all go back to what they were and
 //            the request is decided anew. So at no time does anybody see one charged and not the others, and a refusal charges none. (A
 //            worker that dies in this instant leaves the last one charged, for a request that died with it.)
 // Nobody waits for a claim while it holds one, so no two wait for each other.
-import { type Charge, VERDICT } from './charge.js'
+//
+// A key for which no slot is free is counted in one that it shares with others of its limit: one of Share.common, by its hash. They are
+// keys like any other, and slots are kept for them (RateSlots.hasRoom). What such a slot has counted is at least what any of its keys was
+// admitted, so none of them gets more than its limit. When a slot becomes free for one of them, it begins there with what the shared
+// one has counted.
+import { type Charge, type Share, type SlotKey, VERDICT } from './charge.js'
 import { Claims, ENTRIES } from './claims.js'
-import { type Rate, ticksAt } from './rate.js'
-import { COUNT, LINE_64, type RateCounts, RateSlots, ROW_64, SLOTS_PER_ROW, tagIndex, tagOf } from './rate-slots.js'
+import { KeyHash } from './key-hash.js'
+import { COUNT, type RateCounts, RateSlots, tagOf } from './rate-slots.js'
 import type { Segment } from './segment.js'
+import { ticksAt } from './ticks.js'
 
 /** Beyond this many live slots the first row is compared with the second. */
-const CROWDED = 9
-/** What an evicted bucket has been full for: a request's time is read once per loop turn and may be that old when it is decided. */
+const CROWDED = 7
+/** How long a slot's time has passed before another key gets it: a request's own time may be that much older when it is decided. */
 const GRACE_TICKS = ticksAt(100_000) - ticksAt(0)
 // Kinds of claims, for release().
 const LOCK = 1
@@ -37,135 +43,165 @@ const TAKEOVER_ENTRY = ENTRIES - 2
 /** Policies that one request can have. */
 export const MAX_CHARGES = TAKEOVER_ENTRY + 1
 
-const INSERTED = 0
-const FOUND = 1
-const NONE_FREE = 2
-const HELD = 3
+/** What came of looking for a slot, or making one. */
+const DONE = 0
+const NONE_FREE = 1
+const STUCK = 2
 /** Of the three steps for several charges: go on, or start over. Below every position, and not the -1 of admitted. */
 const AGAIN = -2
 
 export class RateTable {
-  readonly slots: RateSlots
+  readonly narrow: RateSlots
+  readonly wide: RateSlots
   private readonly words: BigInt64Array
   private readonly counts: Float64Array
   private readonly claims: Claims
   private readonly order = new Int32Array(MAX_CHARGES)
-  private nowTicks = 0n
+  private readonly common = new KeyHash()
 
   /** @param owner the worker's index: no two that live at once may have the same. One that only reads may have any. */
   constructor(
     private readonly segment: Segment,
     readonly owner: number,
   ) {
-    this.slots = new RateSlots(segment, owner)
-    this.words = this.slots.words
-    this.counts = this.slots.counts
-    this.claims = new Claims(this.words, this.slots.journal(owner), owner)
+    this.narrow = new RateSlots(segment, owner, false)
+    this.wide = new RateSlots(segment, owner, true)
+    this.words = this.narrow.words
+    this.counts = this.narrow.counts
+    this.claims = new Claims(this.words, this.narrow.journal(owner), owner)
   }
 
-  /** One bucket. The verdict is in the charge as well. */
+  /** One limit. The verdict is in the charge as well. */
   admit(charge: Charge, nowUs: number): number {
-    this.nowTicks = ticksAt(nowUs)
     this.counts[COUNT.decisions]!++
-    const now = this.nowTicks
-    const { costTicks } = charge
-    const { burstTicks } = charge.rate as Rate
     for (;;) {
-      const line = this.slots.find(charge)
-      if (line < 0) {
-        if (costTicks > burstTicks) return charge.decided(VERDICT.refused, now)
-        if (costTicks === 0n) return charge.decided(VERDICT.admitted, now)
-        const tat = BigInt.asIntN(64, now + costTicks)
-        const outcome = this.insert(charge, tat)
-        if (outcome === FOUND) continue
-        return outcome === INSERTED ? charge.decided(VERDICT.admitted, tat) : charge.decided(VERDICT.undecided, now)
+      const verdict = this.lookAt(charge, nowUs)
+      if (verdict !== VERDICT.admitted || charge.cost.units === 0) return verdict
+      if (!charge.owned) {
+        const placed = this.place(charge, nowUs)
+        if (placed === AGAIN) continue
+        if (placed !== DONE) return this.leave(charge)
       }
-      const seen = charge.seen
-      if (seen < 0n) {
-        if (this.claims.outwait(line * LINE_64, seen)) continue
-        this.counts[COUNT.stuck]!++
-        return charge.decided(VERDICT.undecided, now)
-      }
-      const next = BigInt.asIntN(64, later(seen, now) + costTicks)
-      if (BigInt.asIntN(64, next - now) > burstTicks) {
-        if (Atomics.load(this.words, line * LINE_64) !== seen) continue
-        return charge.decided(VERDICT.refused, seen)
-      }
-      if (costTicks !== 0n && Atomics.compareExchange(this.words, line * LINE_64, seen, next) !== seen) continue
-      return charge.decided(VERDICT.admitted, next)
+      if (this.charged(charge)) return verdict
     }
   }
 
+  /** What admit would say of the charge now. Changes nothing. */
+  peek(charge: Charge, nowUs: number): number {
+    return this.lookAt(charge, nowUs)
+  }
+
   /**
-   * The first `count` charges, all or none of them; their buckets must differ. Returns the position of the one that refused, or -1: of
+   * The first `count` charges, all or none of them; their keys must differ. Returns the position of the one that refused, or -1: of
    * several that refuse it is the one that will for longest. A charge that only reports has its verdict and changes nothing.
    */
   admitAll(charges: readonly Charge[], count: number, nowUs: number): number {
-    this.nowTicks = ticksAt(nowUs)
     this.counts[COUNT.decisions]! += count
     for (;;) {
-      const refusing = this.look(charges, count)
-      if (refusing !== AGAIN) return refusing
-      const unplaced = this.place(charges, count)
+      const refusing = this.peekAll(charges, count, nowUs)
+      if (refusing >= 0) return refusing
+      const unplaced = this.placeAll(charges, count, nowUs)
       if (unplaced >= 0) return unplaced
       if (unplaced !== AGAIN && this.take(charges, count)) return -1
       this.counts[COUNT.retries]!++
     }
   }
 
-  /** Decides each charge without writing. AGAIN: nothing speaks against taking them. */
-  private look(charges: readonly Charge[], count: number): number {
-    const now = this.nowTicks
-    let refusing = AGAIN
-    let longest = 0n
+  /** What admitAll would say of the charges now. Changes nothing. */
+  peekAll(charges: readonly Charge[], count: number, nowUs: number): number {
+    let refusing = -1
+    let longestUs = 0
     for (let i = 0; i < count; i++) {
       const charge = charges[i] as Charge
+      // Left so by an earlier round.
       if (charge.verdict === VERDICT.undecided) continue
-      const line = this.slots.find(charge)
-      let seen = now
-      if (line >= 0) {
-        seen = charge.seen
-        if (seen < 0n) {
-          if (this.claims.outwait(line * LINE_64, seen)) i--
-          else {
-            this.counts[COUNT.stuck]!++
-            if (this.leaveUndecided(charge)) return i
-          }
-          continue
-        }
+      const verdict = this.lookAt(charge, nowUs)
+      if (charge.reports || verdict === VERDICT.admitted) continue
+      if (verdict === VERDICT.undecided) {
+        if (!charge.admitsUndecided) return i
+        continue
       }
-      charge.line = line
-      charge.seen = seen
-      const { burstTicks } = charge.rate as Rate
-      const next = BigInt.asIntN(64, later(seen, now) + charge.costTicks)
-      const excess = BigInt.asIntN(64, next - now - burstTicks)
-      if (excess > 0n) {
-        if (line >= 0 && Atomics.load(this.words, line * LINE_64) !== seen) {
-          i--
-          continue
-        }
-        charge.decided(VERDICT.refused, seen)
-        if (!charge.reports && excess > longest) {
-          longest = excess
-          refusing = i
-        }
-      } else {
-        charge.decided(VERDICT.admitted, next)
-      }
+      charge.meter!.tell(charge, nowUs)
+      if (refusing >= 0 && charge.againInUs <= longestUs) continue
+      longestUs = charge.againInUs
+      refusing = i
     }
     return refusing
   }
 
-  /** Gives each admitted charge a bucket, full still. Position of one that must be refused for want of room, AGAIN or -1. */
-  private place(charges: readonly Charge[], count: number): number {
+  /** The slots a key of the meter is in. */
+  slotsOf(charge: Charge): RateSlots {
+    return charge.meter!.wide ? this.wide : this.narrow
+  }
+
+  /** Decides without writing. */
+  private lookAt(charge: Charge, nowUs: number): number {
+    const slots = this.slotsOf(charge)
+    for (;;) {
+      let at = slots.find(charge.key)
+      charge.owned = at >= 0
+      if (at < 0) at = this.findCommon(charge, slots)
+      charge.at = at
+      charge.seen = slots.seen
+      if (at >= 0 && slots.seen < 0n) {
+        if (this.claims.outwait(at, slots.seen)) continue
+        this.counts[COUNT.stuck]!++
+        return this.leave(charge)
+      }
+      charge.verdict = charge.meter!.decide(charge, slots, at, nowUs) ? VERDICT.admitted : VERDICT.refused
+      if (charge.verdict === VERDICT.refused && at >= 0 && Atomics.load(this.words, at) !== charge.seen) continue
+      return charge.verdict
+    }
+  }
+
+  /** The slot that keys like this one share, where they do. */
+  private findCommon(charge: Charge, slots: RateSlots): number {
+    if (!charge.admitsUndecided) return -1
+    return slots.find(this.commonKey(charge))
+  }
+
+  private commonKey({ share, key }: Charge): SlotKey {
+    const { common, commonKeys } = share as Share
+    return this.common
+      .from(commonKeys)
+      .word(key.d & (common - 1))
+      .finish()
+  }
+
+  /** Counts an admitted charge. False: the slot has changed, nothing was counted. */
+  private charged(charge: Charge): boolean {
+    const { at, seen } = charge
+    if (!charge.meter!.prepare(charge, this.slotsOf(charge), at, seen)) return false
+    if (Atomics.compareExchange(this.words, at, seen, charge.next) !== seen) return false
+    if (!charge.owned) this.counts[COUNT.shared]!++
+    return true
+  }
+
+  /** A slot for a charge that was admitted without one. DONE: charge.at is the slot it shares. AGAIN: it has one now. */
+  private place(charge: Charge, nowUs: number): number {
+    const slots = this.slotsOf(charge)
+    const own = this.insert(charge, charge.key, slots, nowUs, false)
+    if (own !== NONE_FREE) return own
+    this.counts[COUNT.full]!++
+    if (charge.at >= 0) return DONE
+    return charge.admitsUndecided ? this.insert(charge, this.commonKey(charge), slots, nowUs, true) : NONE_FREE
+  }
+
+  /** Position of a charge that must be refused for want of room, AGAIN or -1. */
+  private placeAll(charges: readonly Charge[], count: number, nowUs: number): number {
+    let outcome = -1
     for (let i = 0; i < count; i++) {
       const charge = charges[i] as Charge
-      if (charge.verdict !== VERDICT.admitted || charge.line >= 0 || charge.costTicks === 0n) continue
-      const outcome = this.insert(charge, this.nowTicks)
-      if (outcome === FOUND) return AGAIN
-      if (outcome !== INSERTED && this.leaveUndecided(charge)) return i
+      if (charge.verdict !== VERDICT.admitted || charge.owned || charge.cost.units === 0) continue
+      const placed = this.place(charge, nowUs)
+      if (placed === DONE) continue
+      if (placed === AGAIN) outcome = AGAIN
+      else {
+        this.leave(charge)
+        if (!charge.admitsUndecided && !charge.reports) return i
+      }
     }
-    return -1
+    return outcome
   }
 
   /** Charges all that were admitted, at once to anybody who looks. False: one changed meanwhile, and none was charged. */
@@ -174,123 +210,137 @@ export class RateTable {
     let taking = 0
     for (let i = 0; i < count; i++) {
       const charge = charges[i] as Charge
-      if (charge.verdict !== VERDICT.admitted || charge.costTicks === 0n) continue
-      let at = taking++
-      for (; at > 0 && (charges[order[at - 1] as number] as Charge).line > charge.line; at--)
-        order[at] = order[at - 1] as number
-      order[at] = i
+      if (charge.verdict !== VERDICT.admitted || charge.cost.units === 0) continue
+      let place = taking++
+      for (; place > 0 && (charges[order[place - 1] as number] as Charge).at > charge.at; place--)
+        order[place] = order[place - 1] as number
+      order[place] = i
     }
     if (taking === 0) return true
     let held = 0
     for (; held < taking - 1; held++) {
-      const { line, seen } = charges[order[held] as number] as Charge
-      if (!claims.take(held, HOLD, line * LINE_64, seen)) break
-    }
-    if (held === taking - 1) {
-      const last = charges[order[held] as number] as Charge
-      if (Atomics.compareExchange(this.words, last.line * LINE_64, last.seen, last.tat) === last.seen) {
-        for (let i = 0; i < held; i++) {
-          const { line, tat } = charges[order[i] as number] as Charge
-          claims.end(i, line * LINE_64, tat)
-        }
-        return true
+      const charge = charges[order[held] as number] as Charge
+      if (!claims.take(held, HOLD, charge.at, charge.seen)) break
+      if (!charge.meter!.prepare(charge, this.slotsOf(charge), charge.at, claims.claim)) {
+        claims.end(held, charge.at, charge.seen)
+        break
       }
     }
+    if (held === taking - 1 && this.charged(charges[order[held] as number] as Charge)) {
+      for (let i = 0; i < held; i++) {
+        const { at, next, owned } = charges[order[i] as number] as Charge
+        claims.end(i, at, next)
+        if (!owned) this.counts[COUNT.shared]!++
+      }
+      return true
+    }
     while (held-- > 0) {
-      const { line, seen } = charges[order[held] as number] as Charge
-      claims.end(held, line * LINE_64, seen)
+      const { at, seen } = charges[order[held] as number] as Charge
+      claims.end(held, at, seen)
     }
     return false
   }
 
-  /** True where the request must be refused for it. */
-  private leaveUndecided(charge: Charge): boolean {
-    charge.decided(VERDICT.undecided, this.nowTicks)
-    return !charge.admitsUndecided && !charge.reports
+  private leave(charge: Charge): number {
+    charge.verdict = VERDICT.undecided
+    return VERDICT.undecided
   }
 
-  /** Gives the key a slot that holds `tat`; charge.line and charge.seen say where and what. */
-  private insert(charge: Charge, tat: bigint): number {
-    const { claims, words, slots } = this
-    const { ints } = slots
-    const home = slots.rowOf(charge.a)
-    const other = slots.rowOf(charge.b)
-    const lock = home * ROW_64
+  /** Gives the key a slot that has counted nothing, or what the slot at charge.at has. AGAIN: it has one. */
+  private insert(charge: Charge, key: SlotKey, slots: RateSlots, nowUs: number, common: boolean): number {
+    const { claims, words } = this
+    const share = charge.share as Share
+    const home = slots.rowOf(key.a)
+    const other = slots.rowOf(key.b)
+    const lock = slots.lockOf(home)
     while (!claims.take(LOCK_ENTRY, LOCK, lock, 0n)) {
       const holder = Atomics.load(words, lock)
       if (holder === 0n || claims.outwait(lock, holder)) continue
       this.counts[COUNT.stuck]!++
-      return HELD
+      return STUCK
     }
-    let outcome = NONE_FREE
-    const limit = this.nowTicks - GRACE_TICKS
-    for (;;) {
-      if (this.slots.find(charge) >= 0) {
-        outcome = FOUND
+    let outcome = AGAIN
+    const limit = ticksAt(nowUs) - GRACE_TICKS
+    // Its time has passed: it says nothing.
+    const from = charge.at >= 0 && charge.seen > limit ? charge.at : -1
+    while (slots.find(key) < 0) {
+      const at = this.freeSlot(slots, home, other, limit, share, common)
+      if (at < 0) {
+        outcome = NONE_FREE
         break
       }
-      let line = slots.freeIn(home, limit)
-      if (slots.live > CROWDED && other !== home) {
-        const live = slots.live
-        const elsewhere = slots.freeIn(other, limit)
-        if (elsewhere >= 0 && (line < 0 || slots.live < live)) line = elsewhere
+      const former = Atomics.load(words, at)
+      if (former < 0n || former > limit || !claims.take(TAKEOVER_ENTRY, TAKEOVER, at, former)) continue
+      const word = charge.meter!.begin(charge, slots, at, from, nowUs)
+      if (from >= 0 && Atomics.load(words, from) !== charge.seen) {
+        // What was copied may be neither what it was nor what it is.
+        slots.forget(at)
+        claims.end(TAKEOVER_ENTRY, at, ticksAt(nowUs))
+        break
       }
-      if (line < 0) break
-      const word = line * LINE_64
-      const former = Atomics.load(words, word)
-      if (former < 0n || former > limit || !claims.take(TAKEOVER_ENTRY, TAKEOVER, word, former)) continue
-      const key = line * 16 + 2
-      ints[key] = charge.a
-      ints[key + 1] = charge.b
-      ints[key + 2] = charge.c
-      ints[key + 3] = charge.d
-      this.counts[COUNT.inserts]!++
-      if (Atomics.exchange(slots.tags, tagIndex(line), tagOf(charge.c)) !== 0) this.counts[COUNT.evictions]!++
-      claims.end(TAKEOVER_ENTRY, word, tat)
-      charge.line = line
-      charge.seen = tat
-      outcome = INSERTED
+      this.fill(slots, at, key, share.mark)
+      claims.end(TAKEOVER_ENTRY, at, word)
       break
     }
     claims.end(LOCK_ENTRY, lock, 0n)
-    if (outcome === NONE_FREE) this.counts[COUNT.full]!++
     return outcome
   }
 
-  /** At start, before there are workers: a bucket of an earlier run. False: there is no room for it. */
-  restore(charge: Charge, tat: bigint): boolean {
-    this.nowTicks = ticksAt(this.segment.nowUs())
-    return this.insert(charge, tat) === INSERTED
+  /** -1 where none of the two rows has one for this limit. */
+  private freeSlot(
+    slots: RateSlots,
+    home: number,
+    other: number,
+    limit: bigint,
+    share: Share,
+    common: boolean,
+  ): number {
+    let found = slots.freeIn(home, limit, share.mark)
+    if (!slots.hasRoom(share, common)) found = -1
+    const { live } = slots
+    if ((found >= 0 && live <= CROWDED) || other === home) return found
+    const elsewhere = slots.freeIn(other, limit, share.mark)
+    return elsewhere >= 0 && slots.hasRoom(share, common) && (found < 0 || slots.live < live) ? elsewhere : found
+  }
+
+  private fill(slots: RateSlots, at: number, key: SlotKey, mark: number): void {
+    slots.writeKey(at, key, mark)
+    this.counts[COUNT.inserts]!++
+    if (Atomics.exchange(slots.tags, slots.tagAt(at), tagOf(key.c)) !== 0) this.counts[COUNT.evictions]!++
+  }
+
+  /** At start, before there are workers: a slot of an earlier run, which may be of another table. False: there is no room for it. */
+  restore(from: RateSlots, fromAt: number): boolean {
+    const slots = from.wide ? this.wide : this.narrow
+    const key = from.keyAt(fromAt)
+    const limit = ticksAt(this.segment.nowUs())
+    for (const row of [slots.rowOf(key.a), slots.rowOf(key.b)]) {
+      const at = slots.freeIn(row, limit, 0)
+      if (at < 0) continue
+      slots.copyState(at, from, fromAt)
+      this.fill(slots, at, key, from.markAt(fromAt))
+      return true
+    }
+    return false
   }
 
   /** Primary, when a worker is gone and before another gets its index: ends the claims it died with. */
   release(owner: number): void {
-    new Claims(this.words, this.slots.journal(owner), owner).left((kind, word, saved) => {
-      if (kind === TAKEOVER) this.slots.empty(word / LINE_64)
-      else Atomics.store(this.words, word, kind === HOLD ? saved : 0n)
+    new Claims(this.words, this.narrow.journal(owner), owner).left((kind, at, saved) => {
+      if (kind === TAKEOVER) (at < this.wide.lockOf(0) ? this.narrow : this.wide).empty(at)
+      else Atomics.store(this.words, at, kind === HOLD ? saved : 0n)
     })
   }
 
   /** Added up over all workers, since the table was made. */
   totals(): RateCounts {
-    return this.slots.totals()
+    return this.narrow.totals()
   }
 
-  /** Buckets that are not full, and slots there are. Reads the whole table: for whoever asks, not per request. */
-  occupancy(): { live: number; slots: number } {
-    const { slots } = this
-    const now = ticksAt(this.segment.nowUs())
-    let live = 0
-    for (let row = 0; row < slots.rows; row++) {
-      slots.freeIn(row, now)
-      live += slots.live
-    }
-    return { live, slots: slots.rows * SLOTS_PER_ROW }
+  /** Slots that say something, and all there are, of either kind. Reads the whole table: for whoever asks, not per request. */
+  occupancy(): { live: number; slots: number; liveWindows: number; windowSlots: number } {
+    const nowUs = this.segment.nowUs()
+    const { live: liveWindows, slots: windowSlots } = this.wide.occupancy(nowUs)
+    return { ...this.narrow.occupancy(nowUs), liveWindows, windowSlots }
   }
-}
-
-/** Math.max takes no bigints. */
-function later(a: bigint, b: bigint): bigint {
-  if (a > b) return a
-  return b
 }

@@ -109,7 +109,7 @@ export type SegmentHandle =
     }
   | { readonly kind: 'shared'; readonly buffer: SharedArrayBuffer; readonly live: SharedArrayBuffer }
 
-export const LAYOUT = 2
+export const LAYOUT = 3
 const MAGIC = Buffer.from('TIDEGATE', 'latin1')
 const PAGE = 4096
 const COMPLETE = 3

@@ -25,12 +25,18 @@ interface BreakerStatus {
 }
 
 interface RateTableStatus {
+  /** For buckets and quotas, and of them those in use; and the same for windows. */
   readonly slots: number
+  readonly live: number
+  readonly windowSlots: number
+  readonly liveWindows: number
   /** Slots looked at beyond the first. */
   readonly probes: number
   readonly evictions: number
   /** Decisions that found no room for their key. */
   readonly full: number
+  /** Charges on slots that keys without room share. */
+  readonly shared: number
 }
 
 interface ReplayTableStatus {
@@ -256,18 +262,20 @@ function breakers(out: Exposition, source: MetricsSource): void {
 
 function rateTable(out: Exposition, { rateTable: table }: MetricsSource): void {
   if (table === null) return
-  out.family('tidegate_rate_table_slots', 'gauge', 'Keys the rate-limit table has room for.')
-  out.sample(table.slots)
+  out.family('tidegate_rate_table_slots', 'gauge', 'Keys the rate-limit table has slots for, by what the limits are.')
+  out.sample(table.slots, { holds: 'buckets' })
+  out.sample(table.windowSlots, { holds: 'windows' })
+  out.family('tidegate_rate_table_live', 'gauge', 'Slots in use.')
+  out.sample(table.live, { holds: 'buckets' })
+  out.sample(table.liveWindows, { holds: 'windows' })
   out.family('tidegate_rate_table_probes_total', 'counter', 'Slots looked at beyond the first.')
   out.sample(table.probes)
-  out.family(
-    'tidegate_rate_table_evictions_total',
-    'counter',
-    'Slots taken over from a key whose bucket was full again.',
-  )
+  out.family('tidegate_rate_table_evictions_total', 'counter', 'Slots taken over from a key that no longer needed one.')
   out.sample(table.evictions)
   out.family('tidegate_rate_table_full_total', 'counter', 'Decisions that found no room for their key.')
   out.sample(table.full)
+  out.family('tidegate_rate_table_shared_total', 'counter', 'Charges on slots that keys without room share.')
+  out.sample(table.shared)
 }
 
 function replayTable(out: Exposition, { replayTable: table }: MetricsSource): void {

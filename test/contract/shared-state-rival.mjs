@@ -3,12 +3,14 @@
 import { isMainThread, parentPort, threadId } from 'node:worker_threads'
 import { Breaker } from '../../dist/src/proxy/breaker.js'
 import { BreakerTable } from '../../dist/src/state/breaker-table.js'
+import { Bucket } from '../../dist/src/state/bucket.js'
 import { Charge } from '../../dist/src/state/charge.js'
 import { KeyHash } from '../../dist/src/state/key-hash.js'
-import { Rate } from '../../dist/src/state/rate.js'
+import { shareOf } from '../../dist/src/state/rate-slots.js'
 import { RateTable } from '../../dist/src/state/rate-table.js'
 import { ReplayTable } from '../../dist/src/state/replay-table.js'
 import { attachSegment } from '../../dist/src/state/segment.js'
+import { Window } from '../../dist/src/state/window.js'
 
 const port = isMainThread ? process : parentPort
 const answer = (message) => (isMainThread ? process.send(message) : parentPort.postMessage(message))
@@ -19,13 +21,17 @@ let breaker
 let replays
 let start
 
-function charge(key, rate, cost = 1) {
+function charge(key, meter, cost = 1) {
   const made = new Charge()
-  made.set(rate, rate.costTicks(cost), new KeyHash().from(start).text(key).finish())
+  made.set(meter, meter.cost(cost), shareOf(1, start, table.narrow.rows, start), keyOf(key))
   return made
 }
 
 const keyOf = (text) => new KeyHash().from(start).text(text).finish()
+
+/** Without a burst it is a window. */
+const meterOf = (quantity, seconds, burst) =>
+  burst === undefined ? new Window(quantity, seconds) : new Bucket(quantity, seconds, burst)
 
 const tasks = {
   attach({ handle, owner, service }) {
@@ -39,7 +45,7 @@ const tasks = {
 
   /** Time stands still: what is admitted is what the buckets held. Answers how often each key was asked for and admitted. */
   frozen({ decisions, keys, rate: [quantity, seconds, burst], nowUs, stride }) {
-    const rate = new Rate(quantity, seconds, burst)
+    const rate = meterOf(quantity, seconds, burst)
     const charges = Array.from({ length: keys }, (_, key) => charge(`key-${key}`, rate))
     const asked = new Int32Array(keys)
     const admitted = new Int32Array(keys)
@@ -52,7 +58,7 @@ const tasks = {
 
   /** Time stands still. Requests that need both buckets in turn with requests that need one. */
   several({ requests, names, rates, nowUs }) {
-    const charges = names.map((name, i) => charge(name, new Rate(...rates[i])))
+    const charges = names.map((name, i) => charge(name, meterOf(...rates[i])))
     const refilled = () => {
       for (const each of charges) each.verdict = 0
       return charges
@@ -68,7 +74,7 @@ const tasks = {
 
   /** As fast as it goes until the segment's clock says so. */
   clocked({ untilUs, rate: [quantity, seconds, burst] }) {
-    const one = charge('hot', new Rate(quantity, seconds, burst))
+    const one = charge('hot', meterOf(quantity, seconds, burst))
     let admitted = 0
     const firstUs = segment.nowUs()
     let nowUs = firstUs
@@ -81,11 +87,39 @@ const tasks = {
   },
 
   /**
+   * As fast as it goes until the segment's clock says so. Answers when each was admitted that was, by its own time and by that at which it
+   * was counted, and when some were refused; of these only who was not stopped while it asked.
+   */
+  timed({ untilUs, key, rate: [quantity, seconds] }) {
+    const one = charge(key, new Window(quantity, seconds))
+    const admitted = []
+    const counted = []
+    const refused = []
+    for (let nowUs = segment.nowUs(); nowUs < untilUs; nowUs = segment.nowUs()) {
+      if (table.admit(one, nowUs) === 0) {
+        admitted.push(nowUs)
+        counted.push(one.newestUs)
+      } else if ((refused.at(-1) ?? 0) < nowUs - 500 && segment.nowUs() - nowUs < 100) refused.push(nowUs)
+    }
+    return { admitted, counted, refused }
+  },
+
+  /** The same, told of each that was admitted as it is, for it will be killed. */
+  timedUntilKilled({ key, rate: [quantity, seconds] }) {
+    answer({ going: true })
+    const one = charge(key, new Window(quantity, seconds))
+    for (;;) {
+      const nowUs = segment.nowUs()
+      if (table.admit(one, nowUs) === 0) answer({ admitted: nowUs })
+    }
+  },
+
+  /**
    * Eight groups of keys, one after the other: each group has to take over the slots of one before it, key by key and all workers at
    * once. Answers who got in when.
    */
   takeovers({ startUs, untilUs, groupUs, keys }) {
-    const rate = new Rate(1000, 1, 1)
+    const rate = new Bucket(1000, 1, 1)
     const charges = Array.from({ length: keys * 8 }, (_, key) => charge(`key-${key}`, rate))
     const admitted = []
     let undecided = 0
@@ -99,17 +133,17 @@ const tasks = {
     return { admitted, undecided }
   },
 
-  /** Until it is killed: fresh keys, and requests with two buckets. */
+  /** Until it is killed: fresh keys, and requests with two buckets and a window. */
   forever({ nowUs, salt }) {
     answer({ going: true })
-    const rate = new Rate(1000, 1, 1)
-    const wide = new Rate(1_000_000, 1, 1_000_000)
-    const pair = [charge('one', wide), charge('two', wide)]
+    const rate = new Bucket(1000, 1, 1)
+    const wide = new Bucket(1_000_000, 1, 1_000_000)
+    const window = new Window(90, 1)
+    const several = [charge('one', wide), charge('two', wide), charge('three', new Window(1_000_000, 1))]
     for (let i = 0; ; i++) {
-      table.admit(charge(`${salt}-${i}`, rate), nowUs + i * 2000)
-      pair[0].verdict = 0
-      pair[1].verdict = 0
-      table.admitAll(pair, 2, nowUs + i * 2000)
+      table.admit(charge(`${salt}-${i}`, i % 2 === 0 ? rate : window), nowUs + i * 2000)
+      for (const each of several) each.verdict = 0
+      table.admitAll(several, several.length, nowUs + i * 2000)
     }
   },
 

@@ -2,6 +2,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { native, nativeProblem } from '../../native/index.js'
@@ -40,6 +41,8 @@ const service = {
 interface Rival {
   // biome-ignore lint/suspicious/noExplicitAny: each task answers as it likes
   ask(task: string, input?: object): Promise<any>
+  /** Puts the times that it tells of in `times`, for so long. */
+  hear(times: number[], ms: number): Promise<void>
   /** Only a process can be killed at any moment. */
   kill(): Promise<void>
 }
@@ -76,6 +79,12 @@ async function answerOf(rival: ChildProcess | Worker): Promise<unknown> {
   }
 }
 
+async function hear(rival: ChildProcess | Worker, times: number[], ms: number): Promise<void> {
+  // Also what arrives once it is dead.
+  rival.on('message', ({ admitted }: { admitted?: number }) => admitted !== undefined && times.push(admitted))
+  await pause(ms)
+}
+
 const kinds: Kind[] = [
   {
     name: 'mapped, between processes',
@@ -95,6 +104,7 @@ const kinds: Kind[] = [
       })
       return {
         ask,
+        hear: (times, ms) => hear(child, times, ms),
         async kill() {
           child.kill('SIGKILL')
           await once(child, 'exit')
@@ -117,6 +127,7 @@ const kinds: Kind[] = [
       await ask('attach', { handle: segmentHandle(segment), owner, service })
       return {
         ask,
+        hear: (times, ms) => hear(worker, times, ms),
         async kill() {
           await worker.terminate()
         },
@@ -237,6 +248,89 @@ describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
     60_000,
   )
 
+  it('admits from one window what it holds, whoever asks', async () => {
+    opened(1000)
+    const quantity = Math.floor(DECISIONS * 1.2)
+    const answers = await Promise.all(
+      (await rivals(2)).map((each) =>
+        each.ask('frozen', { decisions: DECISIONS, keys: 1, rate: [quantity, 60], nowUs: START_US, stride: 1 }),
+      ),
+    )
+    const admitted = answers[0].admitted[0] + answers[1].admitted[0]
+    // At one time all of a window is there or none: what it holds is exact, grouped or not.
+    expect(admitted).toBe(quantity)
+  }, 60_000)
+
+  it('keeps very many windows exact, each made by whoever comes first', async () => {
+    opened(KEYS * 2)
+    const quantity = Math.floor((DECISIONS / KEYS) * 1.2)
+    const answers = await Promise.all(
+      (await rivals(2)).map((each, i) =>
+        each.ask('frozen', {
+          decisions: DECISIONS,
+          keys: KEYS,
+          rate: [quantity, 60],
+          nowUs: START_US,
+          stride: i === 0 ? 1 : KEYS - 1,
+        }),
+      ),
+    )
+    const wrong: number[] = []
+    for (let key = 0; key < KEYS; key++) {
+      const asked = answers[0].asked[key] + answers[1].asked[key]
+      if (answers[0].admitted[key] + answers[1].admitted[key] !== Math.min(asked, quantity)) wrong.push(key)
+    }
+    expect(wrong).toEqual([])
+  }, 60_000)
+
+  it.each([
+    [2, 20],
+    [3, 36],
+    [2, 5000],
+    [4, 1000],
+  ])(
+    'over %i workers that ask as fast as they can never admits more than %i in any second, and refuses nothing below 0.97 of it',
+    async (workers, quantity) => {
+      opened(1000)
+      const each = await rivals(workers)
+      const untilUs = segment.nowUs() + (SECONDS + 1.5) * 1e6
+      const answers = await Promise.all(
+        each.map((one) => one.ask('timed', { untilUs, key: 'hot', rate: [quantity, 1] })),
+      )
+      const admitted = Float64Array.from(answers.flatMap((answer) => answer.admitted)).sort()
+      expect(mostInAnySecond(admitted)).toBe(quantity)
+      const counted = Float64Array.from(answers.flatMap((answer) => answer.counted)).sort()
+      // Of what two workers do within the same 100 µs nobody can say which came first.
+      const fewest = answers
+        .flatMap((answer) => answer.refused as number[])
+        .reduce((least, us) => Math.min(least, inWindow(counted, us - 1e6 - 100, us + 100)), quantity)
+      expect(fewest).toBeGreaterThanOrEqual(quantity * 0.97)
+      expect(admitted.length).toBeGreaterThan(quantity * 1.5)
+    },
+    60_000,
+  )
+
+  it('never admits more in any second while its workers are killed and replaced', async (context) => {
+    if (segment !== undefined && segment.kind === 'shared') context.skip('a thread tells what it did with a delay')
+    opened(1000)
+    const table = new RateTable(segment, 0)
+    const times: number[] = []
+    const untilUs = segment.nowUs() + 3e6
+    const worker = async (owner: number): Promise<void> => {
+      while (segment.nowUs() < untilUs) {
+        const one = await rival(segment, owner)
+        await one.ask('timedUntilKilled', { key: 'hot', rate: [90, 1] })
+        await one.hear(times, 20 + Math.floor(Math.random() * 60))
+        await one.kill()
+        table.release(owner)
+      }
+    }
+    await Promise.all([worker(0), worker(1)])
+    const admitted = Float64Array.from(times).sort()
+    expect(mostInAnySecond(admitted)).toBeLessThanOrEqual(90)
+    expect(admitted.length).toBeGreaterThan(150)
+  }, 60_000)
+
   it('keeps buckets apart while their slots change hands', async () => {
     opened(100)
     const each = await rivals(2)
@@ -272,10 +366,10 @@ describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
       await Promise.all(each.map((one, i) => one.ask('forever', { nowUs, salt: `${round}-${i}` })))
       await Promise.all(each.map((one) => one.kill()))
       running.splice(0)
-      found += claimsIn(segment, table.slots.rows)
+      found += claimsIn(table)
       table.release(0)
       table.release(1)
-      expect(claimsIn(segment, table.slots.rows)).toBe(0)
+      expect(claimsIn(table)).toBe(0)
     }
     expect(found).toBeGreaterThan(0)
   }, 60_000)
@@ -368,13 +462,34 @@ describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
   })
 })
 
-/** Words that a worker holds, row by row: the lock and the 15 slots' times. */
-function claimsIn(segment: Segment, rows: number): number {
-  const { offset, bytes } = segment.section('rates')
-  const start = offset + Math.floor((bytes - rows * 1024) / 8) * 8
-  const words = new BigInt64Array(segment.buffer, start, rows * 128)
+/** Most times that lie within a second of each other. */
+function mostInAnySecond(times: Float64Array): number {
+  let most = 0
+  for (let from = 0, to = 0; to < times.length; to++) {
+    while ((times[to] as number) - (times[from] as number) >= 1e6) from++
+    most = Math.max(most, to - from + 1)
+  }
+  return most
+}
+
+/** Times after the one and up to the other. */
+function inWindow(times: Float64Array, afterUs: number, untilUs: number): number {
+  const upTo = (us: number): number => {
+    let [low, high] = [0, times.length]
+    while (low < high) {
+      const middle = (low + high) >>> 1
+      if ((times[middle] as number) <= us) low = middle + 1
+      else high = middle
+    }
+    return low
+  }
+  return upTo(untilUs) - upTo(afterUs)
+}
+
+/** Words that a worker holds: locks of rows and first words of slots. */
+function claimsIn(table: RateTable): number {
   let claims = 0
-  for (let at = 0; at < words.length; at += 8) if ((words[at] as bigint) < 0n) claims++
+  for (let at = 0; at < table.narrow.words.length; at += 8) if ((table.narrow.words[at] as bigint) < 0n) claims++
   return claims
 }
 

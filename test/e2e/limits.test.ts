@@ -38,6 +38,7 @@ beforeAll(async () => {
         }),
         open('/one', { limits: ['everyone'] }),
         open('/two', { limits: ['everyone'] }),
+        open('/window', { limits: [{ by: 'header:x-run', rate: '20/s', headers: true }] }),
         open('/refills', { limits: [{ by: 'route', rate: '20/s', burst: 1 }] }),
       ],
     },
@@ -159,4 +160,87 @@ test('metrics count the refusals of each route', async () => {
   expect(status).toBe(200)
   expect(text).toMatch(/^tidegate_rate_limit_refusals_total\{route="\/header"\} 4$/m)
   expect(text).toMatch(/^tidegate_rate_limit_reports_total\{route="\/report"\} 2$/m)
+})
+
+describe('a rate without a burst', () => {
+  const CLIENTS = 8
+  const SECONDS = 3.5
+
+  test('is never exceeded in any second, over both workers', async () => {
+    const times: number[] = []
+    const untilMs = performance.now() + SECONDS * 1000
+    await Promise.all(
+      Array.from({ length: CLIENTS }, async () => {
+        const connection = await Connection.open(gateway.port)
+        while (performance.now() < untilMs) {
+          const answer = await connection.exchange({ target: '/window', headers: { 'x-run': 'any' } })
+          if (answer.status === 200) {
+            const { time, totalMs } = (await gateway.logged(answer)) as { time: number; totalMs: number }
+            times.push(time - totalMs)
+          } else expect(Number(answer.one('retry-after'))).toBe(1)
+          expect(answer.one('ratelimit-policy')).toMatch(/;q=20;w=1$/)
+        }
+        connection.destroy()
+      }),
+    )
+    times.sort((a, b) => a - b)
+    // When each began, to the millisecond.
+    for (let i = 20; i < times.length; i++)
+      expect((times[i] as number) - (times[i - 20] as number)).toBeGreaterThan(998)
+    expect(times.length).toBeGreaterThan(40)
+    expect(times.length).toBeLessThanOrEqual(20 * Math.ceil(SECONDS))
+  })
+})
+
+describe('a table full of keys that clients chose', () => {
+  const KEYS = 4000
+  const limits = { login: { by: 'address', rate: '5/h' }, tenant: { by: 'header:x-tenant', rate: '5/h' } }
+  let crowded: Gateway
+
+  beforeAll(async () => {
+    const service = { service: 'echo', auth: 'none' }
+    crowded = await startGateway({
+      env: { TIDEGATE_RATE_LIMIT_KEYS: '1024' },
+      config: {
+        trustedProxies: ['127.0.0.1'],
+        services: { echo: { endpoints: [echo.url] } },
+        limits,
+        routes: [
+          { match: { path: '/login' }, ...service, limits: ['login'] },
+          { match: { path: '/tenant' }, ...service, limits: ['tenant'] },
+        ],
+      },
+    })
+    await each(KEYS, (i) => ({ target: '/tenant', headers: { 'x-tenant': `tenant ${i}` } }))
+  })
+  afterAll(() => crowded.close())
+
+  /** Over a few connections, one after the other on each. */
+  async function each(count: number, parts: (i: number) => RequestParts): Promise<number[]> {
+    const statuses: number[] = []
+    let next = 0
+    await Promise.all(
+      Array.from({ length: 8 }, async () => {
+        const connection = await Connection.open(crowded.port)
+        while (next < count) statuses.push((await connection.exchange(parts(next++))).status)
+        connection.destroy()
+      }),
+    )
+    return statuses
+  }
+
+  const login = (address: string) => () => ({ target: '/login', headers: { 'X-Forwarded-For': address } })
+
+  test('limits new keys of another limit as if it were empty', async () => {
+    const { text } = await crowded.admin('/metrics')
+    expect(Number(/^tidegate_rate_table_full_total (\d+)$/m.exec(text)?.[1])).toBeGreaterThan(0)
+    for (let i = 1; i <= 20; i++) expect(admitted(await each(12, login(`192.0.2.${i}`)))).toBe(5)
+  })
+
+  test('and lets no new key of its own limit get more than that', async () => {
+    for (let i = 0; i < 20; i++) {
+      const parts = () => ({ target: '/tenant', headers: { 'x-tenant': `new ${i}` } })
+      expect(admitted(await each(50, parts))).toBeLessThanOrEqual(5)
+    }
+  })
 })

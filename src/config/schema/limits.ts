@@ -1,6 +1,7 @@
 // How much callers may: rate limits, named ones that routes share, and those written into a route.
 import { z } from 'zod'
-import { parseRate, RATE, type Rate } from '../quantities.js'
+import { canonicalZone } from '../calendar.js'
+import { parseQuota, parseRate, QUOTA, type Quota, RATE, type Rate } from '../quantities.js'
 import { integer, method, name, oneOrMore } from './values.js'
 
 const limitKey = z
@@ -17,42 +18,99 @@ const rate = z
   .regex(RATE, 'is not a rate; write 1000/s, 60/m, 5000/h or 100000/d')
   .transform((text, context): Rate => {
     const parsed = parseRate(text) as Rate
-    if (parsed.quantity < 1 || parsed.quantity > MAX_QUANTITY)
-      context.addIssue(`must be between 1 and ${MAX_QUANTITY} per unit`)
-    // GCRA counts in microseconds: two requests cannot be less than one apart.
-    else if (parsed.quantity / parsed.windowSeconds > 1_000_000) context.addIssue('must be at most 1000000 per second')
+    const problem = rateProblem(parsed)
+    if (problem !== null) context.addIssue(problem)
     return parsed
   })
+
+function rateProblem({ quantity, windowSeconds }: Rate): string | null {
+  if (quantity < 1 || quantity > MAX_QUANTITY) return `must be between 1 and ${MAX_QUANTITY} per unit`
+  // Times are in microseconds: two requests cannot be less than one apart.
+  return quantity / windowSeconds > 1_000_000 ? 'must be at most 1000000 per second' : null
+}
+
+const quota = z
+  .string('must be a quota: 1000/hour, 100000/day, 500000/week or 2000000/month')
+  .regex(QUOTA, 'is not a quota; write 1000/hour, 100000/day, 500000/week or 2000000/month')
+  .transform((text, context): Quota => {
+    const parsed = parseQuota(text) as Quota
+    if (parsed.quantity < 1 || parsed.quantity > MAX_QUANTITY)
+      context.addIssue(`must be between 1 and ${MAX_QUANTITY} per period`)
+    return parsed
+  })
+
+const burst = integer(1, MAX_QUANTITY)
+
+/** What a limit says of how it counts. */
+export interface MeasureConfig {
+  rate?: Rate | undefined
+  burst?: number | undefined
+  quota?: Quota | undefined
+  timezone?: string | undefined
+}
+
+/** One of a rate or a quota, as the limit has it: some texts are both. */
+const tier = z.union([
+  z.string().transform((text, context): MeasureConfig => {
+    const asRate = RATE.test(text) ? rate.safeParse(text) : null
+    const asQuota = QUOTA.test(text) ? quota.safeParse(text) : null
+    if (!asRate?.success && !asQuota?.success)
+      context.addIssue(
+        (asRate ?? asQuota)?.error?.issues[0]?.message ?? 'is neither a rate (100/s) nor a quota (100000/day)',
+      )
+    return { rate: asRate?.data, quota: asQuota?.data }
+  }),
+  z
+    .strictObject({
+      rate: rate.describe('Requests per s, m, h or d on average.'),
+      burst: burst.describe('Size of the token bucket.'),
+    })
+    .transform((bucket): MeasureConfig => bucket),
+])
 
 const cost = integer(0, 1_000_000)
 const limitShape = {
   by: oneOrMore(limitKey).describe(
-    'What has a bucket of its own: consumer, address (IPv6 by /64), route, header:NAME, or a list of them combined.',
+    'What is counted apart: consumer, address (IPv6 by /64), route, header:NAME, or a list of them combined.',
   ),
-  rate: rate.describe('Requests per s, m, h or d.'),
-  burst: integer(1, MAX_QUANTITY)
+  rate: rate
     .optional()
+    .describe('At most so many requests in any s, m, h or d (a sliding window); with burst, so many on average.'),
+  burst: burst
+    .optional()
+    .describe('Makes the limit a token bucket of this size: from idle exactly that many pass at once, then the rate.'),
+  quota: quota
+    .optional()
+    .describe('In place of rate: at most so many requests in each calendar hour, day, week (from Monday) or month.'),
+  timezone: z
+    .string()
+    .transform((text, context) => {
+      const zone = canonicalZone(text)
+      if (zone === null) context.addIssue('is not a time zone; write UTC or a name such as Europe/Berlin')
+      return zone ?? text
+    })
+    .optional()
+    .describe('Whose calendar a quota goes by, with summer time. Default: UTC.'),
+  tiers: z
+    .record(z.string(), tier)
+    .default({})
     .describe(
-      'Size of the bucket: from idle exactly that many pass at once. Default: what one whole unit of the rate allows.',
+      "Other numbers for some consumers: by name, or 'group:NAME'. A name goes before groups, of groups the first listed.",
     ),
   cost: z
     .union([cost, z.record(method, cost)])
     .prefault(1)
-    .describe(
-      'What one request takes from the bucket: a number, or by method ({ GET: 1, POST: 5 }; methods not named cost 1).',
-    ),
+    .describe('What one request counts as: a number, or by method ({ GET: 1, POST: 5 }; methods not named cost 1).'),
   mode: z.enum(['enforce', 'report']).default('enforce').describe('report: counts, marks the log line, and admits.'),
   onFull: z
     .enum(['allow', 'deny'])
     .default('allow')
-    .describe('What happens to a new key when the table of buckets is full.'),
+    .describe('When there is no room for a new key: allow counts several keys as one, deny refuses them.'),
   headers: z.boolean().default(false).describe('RateLimit and RateLimit-Policy on admitted answers too.'),
 }
 
-export const limitSchema = z
-  .strictObject(limitShape)
-  .describe('One bucket per key, shared by all routes that name this limit.')
+export const limitSchema = z.strictObject(limitShape).describe('Counted per key, over all routes that name this limit.')
 export const inlineLimit = z.strictObject({
   ...limitShape,
-  name: name.optional().describe('Keeps its buckets when the route is renamed or its limits reordered.'),
+  name: name.optional().describe('Keeps its counts when the route is renamed or its limits reordered.'),
 })

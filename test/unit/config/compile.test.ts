@@ -97,9 +97,8 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         {
           name: '/#0',
           by: [{ kind: 'route' }],
-          quantity: 5,
-          windowSeconds: 60,
-          burst: 5,
+          measure: { kind: 'window', quantity: 5, windowSeconds: 60 },
+          tiers: [],
           cost: 1,
           costByMethod: null,
           mode: 'enforce',
@@ -138,9 +137,22 @@ routes:
   })
   expect(table.routes[0]?.maxBodyBytes).toBe(2 ** 31)
   expect(table.routes[0]?.limits).toMatchObject([
-    { name: '/#0', quantity: 7, windowSeconds: 3600, burst: 3, cost: 1, costByMethod: new Map([['POST', 2]]) },
-    { name: '/#1', quantity: 8, windowSeconds: 86_400, burst: 8, by: [{ kind: 'header', header: 'x-key' }] },
-    { name: 'nine', quantity: 9, windowSeconds: 60, burst: 9, by: [{ kind: 'address' }, { kind: 'route' }] },
+    {
+      name: '/#0',
+      measure: { kind: 'bucket', quantity: 7, windowSeconds: 3600, burst: 3 },
+      cost: 1,
+      costByMethod: new Map([['POST', 2]]),
+    },
+    {
+      name: '/#1',
+      measure: { kind: 'window', quantity: 8, windowSeconds: 86_400 },
+      by: [{ kind: 'header', header: 'x-key' }],
+    },
+    {
+      name: 'nine',
+      measure: { kind: 'window', quantity: 9, windowSeconds: 60 },
+      by: [{ kind: 'address' }, { kind: 'route' }],
+    },
   ])
 })
 
@@ -250,4 +262,37 @@ routes: [{ match: {}, service: s, auth: jwt }]
   })
   expect(other).toMatchObject({ algorithms: ['HS256'], audience: ['gw', 'api'], leewaySeconds: 5, jwks: null })
   expect(other?.consumers.get('alice')?.name).toBe('bob')
+})
+
+test('a limit is a window, a bucket or a quota, and its tiers are of the same kind', () => {
+  const { routes } = tableOf(`consumers: { shop: { secret: x, groups: [gold] } }
+services: { s: { endpoints: [http://h] } }
+limits:
+  plan: { by: consumer, quota: 100000/day, timezone: europe/berlin, tiers: { shop: 5000/week, 'group:gold': 1000000/day } }
+  fair: { by: consumer, rate: 100/s, tiers: { 'group:gold': 1000/d } }
+  burst: { by: consumer, rate: 100/s, burst: 200, tiers: { 'group:gold': { rate: 1000/s, burst: 3000 } } }
+  hours: { by: route, quota: 10/h }
+routes: [{ match: {}, service: s, auth: x-m, limits: [plan, fair, burst, hours] }]
+`)
+  const said = routes[0]!.limits.map(({ measure, tiers }) => [
+    measure,
+    ...tiers.map(({ consumer, group, policy }) => [consumer, group, policy.measure]),
+  ])
+  const timezone = 'Europe/Berlin'
+  expect(said).toEqual([
+    [
+      { kind: 'quota', quantity: 100_000, period: 'day', timezone },
+      ['shop', null, { kind: 'quota', quantity: 5000, period: 'week', timezone }],
+      [null, 'gold', { kind: 'quota', quantity: 1_000_000, period: 'day', timezone }],
+    ],
+    [
+      { kind: 'window', quantity: 100, windowSeconds: 1 },
+      [null, 'gold', { kind: 'window', quantity: 1000, windowSeconds: 86_400 }],
+    ],
+    [
+      { kind: 'bucket', quantity: 100, windowSeconds: 1, burst: 200 },
+      [null, 'gold', { kind: 'bucket', quantity: 1000, windowSeconds: 1, burst: 3000 }],
+    ],
+    [{ kind: 'quota', quantity: 10, period: 'hour', timezone: 'UTC' }],
+  ])
 })

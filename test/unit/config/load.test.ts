@@ -130,9 +130,47 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       'gw.yaml:1:153: services.s.health.timeout: must be at most interval',
     ],
     [
-      'a cost that the bucket cannot hold',
+      'a cost that the limit never admits',
       `${SOUND}limits: { a: { by: route, rate: 10/s, cost: { POST: 11 } } }\n`,
-      'gw.yaml:4:39: limits.a.cost: is more than the bucket holds (burst: 10), nothing would ever be admitted',
+      'gw.yaml:4:39: limits.a.cost: is more than the limit ever admits (10): nothing would pass',
+    ],
+    [
+      'limits that say too little, too much, or what does not fit',
+      `${SOUND}limits:
+  a: { by: route }
+  b: { by: route, rate: 1/s, quota: 1/day }
+  c: { by: route, quota: 1/day, burst: 2 }
+  d: { by: route, rate: 1/s, timezone: UTC }
+  e: { by: route, quota: 1/year }
+  f: { by: route, quota: 1/day, timezone: Mars/Olympus }
+  g: { by: route, rate: 5/s, tiers: { c: 6/s } }
+consumers: { c: { secret: x } }
+`,
+      'gw.yaml:5:3: limits.a: needs rate (100/s) or quota (100000/day)',
+      'gw.yaml:6:30: limits.b.quota: cannot stand next to rate: write two limits',
+      'gw.yaml:7:33: limits.c.burst: has no effect without rate',
+      'gw.yaml:8:30: limits.d.timezone: has no effect without quota',
+      'gw.yaml:9:19: limits.e.quota: is not a quota; write 1000/hour, 100000/day, 500000/week or 2000000/month',
+      'gw.yaml:10:33: limits.f.timezone: is not a time zone; write UTC or a name such as Europe/Berlin',
+      'gw.yaml:11:30: limits.g.tiers: needs consumer in by: tiers are for consumers',
+    ],
+    [
+      'tiers of nobody, or of another kind',
+      `${SOUND}limits:
+  a: { by: consumer, rate: 5/s, tiers: { nobody: 6/s } }
+  b: { by: consumer, rate: 5/s, tiers: { 'group:nobodies': 6/s } }
+  d: { by: consumer, quota: 5/day, tiers: { c: 6/s } }
+  e: { by: consumer, rate: 5/s, burst: 6, tiers: { c: 7/s } }
+  f: { by: consumer, rate: 5/s, tiers: { c: { rate: 6/s, burst: 7 } } }
+  g: { by: consumer, rate: 5/s, cost: 4, tiers: { c: 3/s } }
+consumers: { c: { secret: x } }
+`,
+      'gw.yaml:5:42: limits.a.tiers.nobody: no consumer is named "nobody"; known: c',
+      'gw.yaml:6:42: limits.b.tiers.group:nobodies: nobody is in a group "nobodies"; none is defined',
+      'gw.yaml:7:45: limits.d.tiers.c: must be a quota, as the limit is: 100000/day',
+      'gw.yaml:8:52: limits.e.tiers.c: must have a burst, as the limit has: { rate: 100/s, burst: 200 }',
+      'gw.yaml:9:42: limits.f.tiers.c: cannot have a burst where the limit has none',
+      'gw.yaml:10:51: limits.g.tiers.c: admits 3 at most, and a request may cost more',
     ],
     [
       'a limit by consumer where nobody is identified',

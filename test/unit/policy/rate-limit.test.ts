@@ -16,18 +16,29 @@ function begin(keys = 1000): void {
     { workers: 1, rateLimitKeys: keys, services: 1, endpoints: 1, routes: 1, countersBytesPerWorker: 64 },
     { path: null, isolation: 'thread' },
   )
-  rateLimit = createRateLimit(new RateTable(segment, 0), segment)
+  rateLimit = createRateLimit(new RateTable(segment, 0), segment, [])
   nowUs = segment.nowUs()
 }
 beforeEach(() => begin())
 
-function policy(over: Partial<LimitPolicy> = {}): LimitPolicy {
+/** Of a bucket: 10 in a second, and 2 at once, unless it says otherwise. */
+interface Numbers {
+  quantity?: number
+  windowSeconds?: number
+  burst?: number
+}
+
+function policy({
+  quantity = 10,
+  windowSeconds = 1,
+  burst = 2,
+  ...over
+}: Partial<LimitPolicy> & Numbers = {}): LimitPolicy {
   return {
     name: 'limit',
     by: [{ kind: 'consumer' }],
-    quantity: 10,
-    windowSeconds: 1,
-    burst: 2,
+    measure: { kind: 'bucket', quantity, windowSeconds, burst },
+    tiers: [],
     cost: 1,
     costByMethod: null,
     mode: 'enforce',
@@ -190,10 +201,11 @@ describe('report', () => {
 describe('when there is no room for a key', () => {
   it('does what the policy says', () => {
     begin(20)
-    const filling = route(policy({ by: [{ kind: 'header', header: 'x-key' }], windowSeconds: 3600 }))
-    const answers = Array.from({ length: 200 }, (_, i) => passes(filling, { headers: ['x-key', String(i)] }))
-    expect(answers).not.toContain(false)
-    const deny = policy({ name: 'deny', onFull: 'deny', by: [{ kind: 'header', header: 'x-key' }] })
+    const by = [{ kind: 'header', header: 'x-key' }] as const
+    const filling = route(policy({ by, windowSeconds: 3600, onFull: 'deny' }))
+    const answers = Array.from({ length: 200 }, (_, i) => ask(filling, { headers: ['x-key', String(i)] }).rejection)
+    expect(answers.filter((rejection) => rejection === null)).toHaveLength(26)
+    const deny = policy({ name: 'deny', onFull: 'deny', by })
     expect(ask(route(deny)).rejection).toMatchObject({
       code: 'rate_limited',
       reason: 'limit deny: no room for another key',
@@ -202,6 +214,108 @@ describe('when there is no room for a key', () => {
     expect(ask(route({ ...deny, mode: 'report' })).rejection).toBeNull()
     const mixed = route(policy({ name: 'allow' }), { ...deny, name: 'deny too' })
     expect(ask(mixed).rejection).toMatchObject({ reason: 'limit deny too: no room for another key' })
+  })
+
+  it('counts keys as one where the policy lets it, so that none gets more than its limit', () => {
+    begin(20)
+    const by = [{ kind: 'header', header: 'x-key' }] as const
+    const filling = route(policy({ name: 'filling', by, windowSeconds: 3600, onFull: 'deny' }))
+    for (let i = 0; i < 200; i++) passes(filling, { headers: ['x-key', String(i)] })
+    const on = route(policy({ by, windowSeconds: 3600 }))
+    const passed = Array.from({ length: 200 }, (_, i) => count(3, () => passes(on, { headers: ['x-key', String(i)] })))
+    // All of them in the one shared slot that a table of this size has.
+    expect(passed.reduce((sum, each) => sum + each)).toBe(2)
+  })
+})
+
+describe('windows', () => {
+  const window = (quantity: number, windowSeconds: number, over: Partial<LimitPolicy> = {}) =>
+    policy({ measure: { kind: 'window', quantity, windowSeconds }, ...over })
+
+  it('say truly what is left, when all of it is, and when to come back', () => {
+    const on = route(window(3, 60, { headers: true }))
+    const said = [0, 10, 20, 30, 59].map((second, i, all) => {
+      nowUs += (second - (all[i - 1] ?? 0)) * 1e6
+      const { limitRemaining, limitResetSeconds, limitRetrySeconds } = ask(on).exchange
+      return [limitRemaining, limitResetSeconds, limitRetrySeconds]
+    })
+    expect(said.map(([left]) => left)).toEqual([2, 1, 0, 0, 0])
+    expect(said.map(([, whole]) => whole)).toEqual([60, 60, 60, 50, 21])
+    expect(said.slice(3).map(([, , again]) => again)).toEqual([30, 1])
+    nowUs += 1e6
+    expect(passes(on)).toBe(true)
+    expect(passes(on)).toBe(false)
+    const { exchange } = ask(on)
+    expect(rateLimitPolicyHeader(exchange.limit!)).toBe('"limit";q=3;w=60')
+    expect(rateLimitHeader(exchange)).toBe('"limit";r=0;t=60')
+  })
+
+  it('and buckets are charged all or none', () => {
+    const on = route(window(100, 60, { name: 'window' }), policy({ name: 'bucket', burst: 3 }))
+    expect(count(20, () => passes(on))).toBe(3)
+    expect(count(200, () => passes(route(window(100, 60, { name: 'window' }))))).toBe(97)
+  })
+
+  it('keep what they have counted when their quantity changes and their groups do not', () => {
+    expect(count(20, () => passes(route(window(5, 60))))).toBe(5)
+    expect(count(20, () => passes(route(window(8, 60))))).toBe(3)
+    expect(count(20, () => passes(route(window(4, 60))))).toBe(0)
+    expect(count(20, () => passes(route(window(4, 61))))).toBe(4)
+  })
+})
+
+describe('quotas', () => {
+  it('tell of the end of the period, and say no length of it', () => {
+    const quota = policy({
+      measure: { kind: 'quota', quantity: 2, period: 'day', timezone: 'Asia/Kolkata' },
+      headers: true,
+    })
+    const left = secondsToMidnight('Asia/Kolkata')
+    expect(count(5, () => passes(route(quota)))).toBe(2)
+    const { exchange, rejection } = ask(route(quota))
+    expect(rejection).toMatchObject({ reason: 'limit limit' })
+    expect(rateLimitPolicyHeader(exchange.limit!)).toBe('"limit";q=2')
+    expect(Math.abs(exchange.limitRetrySeconds - left)).toBeLessThan(5)
+    expect(exchange.limitResetSeconds).toBe(exchange.limitRetrySeconds)
+    // More of it, and what was used is.
+    const more = policy({ measure: { kind: 'quota', quantity: 3, period: 'day', timezone: 'Asia/Kolkata' } })
+    expect(count(5, () => passes(route(more)))).toBe(1)
+  })
+
+  /** India has had one offset since 1945: half past five. */
+  function secondsToMidnight(_: 'Asia/Kolkata'): number {
+    return 86_400 - ((Date.now() / 1000 + 19_800) % 86_400)
+  }
+})
+
+describe('tiers', () => {
+  const tier = (quantity: number) => policy({ burst: quantity })
+  const tiered: LimitPolicy = {
+    ...tier(1),
+    tiers: [
+      { consumer: null, group: 'silver', policy: tier(2) },
+      { consumer: null, group: 'gold', policy: tier(3) },
+      { consumer: 'shop', group: null, policy: tier(5) },
+    ],
+  }
+  const passesAs = (name: string, groups: string[]): number => {
+    const consumer = { name, groups } as unknown as Consumer
+    const on = route(tiered)
+    let passed = 0
+    for (let i = 0; i < 9; i++) {
+      const exchange = new Exchange(null as never, nowUs, 'GET', '/', undefined, Fields.of([]))
+      exchange.route = on
+      exchange.consumer = consumer
+      if (rateLimit(exchange) === null) passed++
+    }
+    return passed
+  }
+
+  it('take the one for the name, else the first for a group, else the limit itself', () => {
+    expect(passesAs('a', [])).toBe(1)
+    expect(passesAs('b', ['bronze', 'gold'])).toBe(3)
+    expect(passesAs('c', ['gold', 'silver'])).toBe(2)
+    expect(passesAs('shop', ['silver'])).toBe(5)
   })
 })
 

@@ -1,10 +1,12 @@
 import fc from 'fast-check'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { Charge, VERDICT } from '../../../src/state/charge.js'
-import { KeyHash } from '../../../src/state/key-hash.js'
-import { Rate } from '../../../src/state/rate.js'
+import { Bucket } from '../../../src/state/bucket.js'
+import { type Charge, type Meter, VERDICT } from '../../../src/state/charge.js'
+import { Quota } from '../../../src/state/quota.js'
 import { RateTable } from '../../../src/state/rate-table.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
+import { Window } from '../../../src/state/window.js'
+import { chargeFor } from '../../support/charges.js'
 import { RateModel } from '../../support/rate-model.js'
 
 const { admitted, refused, undecided } = VERDICT
@@ -17,17 +19,10 @@ function segmentFor(keys: number): Segment {
   )
 }
 
-function chargeFor(segment: Segment, key: string, rate: Rate, cost = 1): Charge {
-  const charge = new Charge()
-  const [a, b, c, d] = segment.seed as unknown as [number, number, number, number]
-  charge.set(rate, rate.costTicks(cost), new KeyHash().seed(a, b, c, d).text(key).finish())
-  return charge
-}
-
 describe('one bucket', () => {
   let segment: Segment
-  let table: RateTable
-  const take = (key: string, rate: Rate, nowUs: number, cost = 1): number =>
+  let table: BucketTable
+  const take = (key: string, rate: Bucket, nowUs: number, cost = 1): number =>
     table.admit(chargeFor(segment, key, rate, cost), nowUs)
 
   beforeEach(() => {
@@ -36,7 +31,7 @@ describe('one bucket', () => {
   })
 
   it('lets exactly the burst pass from idle, then one per interval', () => {
-    const rate = new Rate(500, 1, 100)
+    const rate = new Bucket(500, 1, 100)
     for (let i = 0; i < 100; i++) expect(take('k', rate, START_US)).toBe(admitted)
     expect(take('k', rate, START_US)).toBe(refused)
     expect(take('k', rate, START_US + 1999)).toBe(refused)
@@ -51,7 +46,7 @@ describe('one bucket', () => {
     [1000, 86_400],
     [900, 3600],
   ])('admits %i in %i s to the request, however long it is hammered', (quantity, seconds) => {
-    const rate = new Rate(quantity, seconds, 2)
+    const rate = new Bucket(quantity, seconds, 2)
     const windows = 3
     const arrivals = Math.min(quantity * windows, 20_000) * 4
     const lastUs = Math.ceil((arrivals * seconds * 1e6) / quantity / 4)
@@ -62,7 +57,7 @@ describe('one bucket', () => {
   })
 
   it('never admits more than a rate whose interval is no whole number of ticks', () => {
-    const rate = new Rate(999, 1, 2)
+    const rate = new Bucket(999, 1, 2)
     let passed = 0
     for (let us = 0; us < 30_000_000; us += 50) if (take('k', rate, START_US + us) === admitted) passed++
     expect(passed).toBeLessThanOrEqual(999 * 30 + 1)
@@ -70,7 +65,7 @@ describe('one bucket', () => {
   })
 
   it('takes the cost, refuses what costs more than the bucket holds, and takes nothing for nothing', () => {
-    const rate = new Rate(10, 1, 10)
+    const rate = new Bucket(10, 1, 10)
     expect(take('k', rate, START_US, 11)).toBe(refused)
     expect(take('k', rate, START_US, 7)).toBe(admitted)
     expect(take('k', rate, START_US, 4)).toBe(refused)
@@ -81,28 +76,47 @@ describe('one bucket', () => {
   })
 
   it('keeps keys apart', () => {
-    const rate = new Rate(1, 1, 1)
+    const rate = new Bucket(1, 1, 1)
     for (let i = 0; i < 500; i++) expect(take(`key-${i}`, rate, START_US)).toBe(admitted)
     for (let i = 0; i < 500; i++) expect(take(`key-${i}`, rate, START_US)).toBe(refused)
     expect(table.totals()).toMatchObject({ inserts: 500, evictions: 0, full: 0 })
   })
 
   it('holds a bucket of years without overflowing', () => {
-    const rate = new Rate(1, 86_400, 3650)
+    const rate = new Bucket(1, 86_400, 3650)
     for (let i = 0; i < 3650; i++) expect(take('k', rate, START_US)).toBe(admitted)
     expect(take('k', rate, START_US)).toBe(refused)
-    const cut = new Rate(1, 86_400, 1_000_000_000)
+    const cut = new Bucket(1, 86_400, 1_000_000_000)
     expect(take('cut', cut, START_US, 7000)).toBe(admitted)
     expect(take('cut', cut, START_US, 7000)).toBe(refused)
   })
 })
 
 describe('a full table', () => {
-  it('leaves a new key undecided, and gives it a slot once another bucket has been full for a moment', () => {
+  const SLOTS_FOR_KEYS = 13
+  const rate = new Bucket(1, 1, 1)
+  const sharing = (segment: Segment, key: string, limit = 'limit', limits = 1, meter: Meter = rate): Charge => {
+    const charge = chargeFor(segment, key, meter, 1, limit, limits)
+    charge.admitsUndecided = true
+    return charge
+  }
+  /** How many of `count` keys of the limit were admitted. */
+  const fill = (
+    table: RateTable,
+    segment: Segment,
+    count: number,
+    limit: string,
+    limits: number,
+    meter: Meter,
+  ): number =>
+    Array.from({ length: count }, (_, i) =>
+      table.admit(sharing(segment, `${limit} ${i}`, limit, limits, meter), START_US),
+    ).filter((verdict) => verdict === admitted).length
+
+  it('leaves a new key undecided that may not share, and gives it a slot once another has been free for a moment', () => {
     const segment = segmentFor(20)
     const table = new RateTable(segment, 0)
-    const slots = table.slots.rows * 15
-    const rate = new Rate(1, 1, 1)
+    const slots = table.narrow.rows * SLOTS_FOR_KEYS
     const verdicts = Array.from({ length: slots * 4 }, (_, i) =>
       table.admit(chargeFor(segment, `key-${i}`, rate), START_US),
     )
@@ -113,15 +127,81 @@ describe('a full table', () => {
     expect(table.admit(chargeFor(segment, 'late', rate), START_US + 1_000_000)).toBe(undecided)
     expect(table.admit(chargeFor(segment, 'late', rate), START_US + 1_100_000)).toBe(admitted)
     expect(table.admit(chargeFor(segment, 'late', rate), START_US + 1_100_000)).toBe(refused)
-    expect(table.totals()).toMatchObject({ evictions: 1 })
   })
 
   it('has room for all but a few in a thousand of the keys it was made for', () => {
     const segment = segmentFor(50_000)
     const table = new RateTable(segment, 0)
-    const rate = new Rate(1, 3600, 5)
+    const rate = new Bucket(1, 3600, 5)
     for (let i = 0; i < 50_000; i++) table.admit(chargeFor(segment, `key-${i}`, rate), START_US)
     expect(table.totals().full).toBeLessThan(150)
+  })
+
+  it.each<[string, number, Meter]>([
+    ['a window', 5, new Window(5, 3600)],
+    ['a window of groups', 90, new Window(90, 3600)],
+    ['a bucket', 5, new Bucket(5, 3600, 5)],
+    ['a quota', 5, new Quota(5, 'day', (ms) => ms + 86_400_000)],
+  ])('admits no key more than its limit, which is %s of %i: keys without a slot share some', (_, most, meter) => {
+    const segment = segmentFor(200)
+    const table = new RateTable(segment, 0)
+    fill(table, segment, 4000, 'limit', 1, meter)
+    const { full, shared } = table.totals()
+    expect(full).toBeGreaterThan(0)
+    expect(shared).toBeGreaterThan(0)
+    for (const key of ['one', 'two', 'three']) {
+      let passed = 0
+      for (let i = 0; i < 300; i++)
+        if (table.admit(sharing(segment, key, 'limit', 1, meter), START_US) === admitted) passed++
+      expect(passed).toBeLessThanOrEqual(most)
+    }
+  })
+
+  it('gives a key that has shared a slot one of its own with all that the shared one has counted', () => {
+    const segment = segmentFor(20)
+    const table = new RateTable(segment, 0)
+    const brief = new Window(1, 1)
+    const window = new Window(3, 3600)
+    for (let i = 0; i < 500; i++) table.admit(chargeFor(segment, `brief ${i}`, brief), START_US)
+    const take = (nowUs: number) => table.admit(sharing(segment, 'k', 'limit', 1, window), nowUs)
+    expect([take(START_US), take(START_US)]).toEqual([admitted, admitted])
+    const { shared, inserts } = table.totals()
+    // All others have run out; this one has two left of its hour in the slot that it shared.
+    expect([take(START_US + 3e6), take(START_US + 3e6)]).toEqual([admitted, refused])
+    expect(table.totals()).toMatchObject({ shared, inserts: inserts + 1 })
+    expect([take(START_US + 3600e6), take(START_US + 3600e6), take(START_US + 3600e6)]).toEqual([
+      admitted,
+      admitted,
+      refused,
+    ])
+  })
+
+  it.each([2, 3, 6])('keeps its share for each of %i limits, whatever keys the others have', (limits) => {
+    const segment = segmentFor(5000)
+    const table = new RateTable(segment, 0)
+    const window = new Window(2, 3600)
+    fill(table, segment, 20_000, 'attacked', limits, window)
+    const { inserts, full } = table.totals()
+    expect(full).toBeGreaterThan(0)
+    // A share is a slot or more of each row: half as many keys find one but for a few.
+    const keys = Math.floor((table.wide.rows * Math.floor(6 / limits)) / 2)
+    expect(fill(table, segment, keys, 'other', limits, window)).toBe(keys)
+    expect(table.totals().inserts - inserts).toBeGreaterThan(keys * 0.95)
+  })
+
+  it('charges several limits at once where none has a slot for its key', () => {
+    const segment = segmentFor(20)
+    const table = new RateTable(segment, 0)
+    const [window, bucket] = [new Window(3, 3600), new Bucket(1, 3600, 2)]
+    fill(table, segment, 500, 'w', 2, window)
+    fill(table, segment, 500, 'b', 2, bucket)
+    let passed = 0
+    for (let i = 0; i < 50; i++) {
+      const charges = [sharing(segment, 'late', 'w', 2, window), sharing(segment, 'late', 'b', 2, bucket)]
+      if (table.admitAll(charges, 2, START_US) === -1) passed++
+    }
+    expect(passed).toBeLessThanOrEqual(2)
+    expect(table.totals().stuck).toBe(0)
   })
 })
 
@@ -130,8 +210,8 @@ describe('several buckets', () => {
   const table = new RateTable(segment, 0)
 
   it('charges none when one refuses', () => {
-    const wide = new Rate(100, 1, 100)
-    const narrow = new Rate(1, 1, 1)
+    const wide = new Bucket(100, 1, 100)
+    const narrow = new Bucket(1, 1, 1)
     const request = () => [chargeFor(segment, 'wide', wide), chargeFor(segment, 'narrow', narrow)]
     expect(table.admitAll(request(), 2, START_US)).toBe(-1)
     for (let i = 0; i < 50; i++) expect(table.admitAll(request(), 2, START_US)).toBe(1)
@@ -140,8 +220,8 @@ describe('several buckets', () => {
   })
 
   it('names the one that will refuse for longest', () => {
-    const second = new Rate(1, 1, 1)
-    const hour = new Rate(1, 3600, 1)
+    const second = new Bucket(1, 1, 1)
+    const hour = new Bucket(1, 3600, 1)
     const request = () => [
       chargeFor(segment, 's', second),
       chargeFor(segment, 'h', hour),
@@ -152,9 +232,9 @@ describe('several buckets', () => {
   })
 
   it('goes by the others where one only reports, and charges that one as long as it admits', () => {
-    const rate = new Rate(1, 1, 2)
+    const rate = new Bucket(1, 1, 2)
     const request = () => {
-      const charges = [chargeFor(segment, 'reporting', rate), chargeFor(segment, 'enforcing', new Rate(1, 1, 10))]
+      const charges = [chargeFor(segment, 'reporting', rate), chargeFor(segment, 'enforcing', new Bucket(1, 1, 10))]
       charges[0]!.reports = true
       return charges
     }
@@ -169,7 +249,7 @@ describe('several buckets', () => {
 })
 
 describe('a worker that died', () => {
-  const rate = new Rate(1, 1, 5)
+  const rate = new Bucket(1, 1, 5)
 
   it('while it held a bucket gives it back as it was', () => {
     const segment = segmentFor(100)
@@ -210,13 +290,11 @@ describe('a worker that died', () => {
     expect(orphan.admit(chargeFor(segment, 'k', rate), START_US)).toBe(admitted)
     for (let i = 0; i < 4; i++) expect(orphan.admit(chargeFor(segment, 'k', rate), START_US)).toBe(admitted)
     expect(orphan.admit(chargeFor(segment, 'k', rate), START_US)).toBe(refused)
-    const { offset, bytes } = segment.section('rates')
-    const words = new BigInt64Array(segment.buffer, offset, bytes / 8).subarray(-orphan.slots.rows * 128)
-    expect(words.filter((word, at) => at % 8 === 0 && word < 0n)).toHaveLength(0)
+    expect(orphan.narrow.words.filter((word, at) => at % 8 === 0 && word < 0n)).toHaveLength(0)
   })
 
   /** The worker's steps up to the publication, where the process ends instead. */
-  function dieInserting(table: RateTable, segment: Segment, key: string, of: Rate): void {
+  function dieInserting(table: BucketTable, segment: Segment, key: string, of: Bucket): void {
     const store = Atomics.store
     Atomics.store = () => {
       throw new Error('killed')
@@ -229,12 +307,12 @@ describe('a worker that died', () => {
   }
 
   /** Of several buckets all but the last by place are held: the other one is chosen to be the last. */
-  function dieHolding(table: RateTable, segment: Segment, key: string, of: Rate): void {
+  function dieHolding(table: BucketTable, segment: Segment, key: string, of: Bucket): void {
     const pair = (n: number) => [chargeFor(segment, key, of, 0), chargeFor(segment, `other ${n}`, of)] as const
     const behind = (n: number): boolean => {
       const [held, last] = pair(n)
       table.admitAll([held, last], 2, START_US)
-      return held.line < last.line
+      return held.at < last.at
     }
     let n = 0
     while (!behind(n)) n++
@@ -258,7 +336,7 @@ describe('against a sequential model', () => {
     { quantity: 7, windowSeconds: 60, burst: 1 },
     { quantity: 1_000_000, windowSeconds: 1, burst: 10 },
     { quantity: 10, windowSeconds: 3600, burst: 20 },
-  ].map((policy) => ({ ...policy, rate: new Rate(policy.quantity, policy.windowSeconds, policy.burst) }))
+  ].map((policy) => ({ ...policy, rate: new Bucket(policy.quantity, policy.windowSeconds, policy.burst) }))
 
   it('decides 10^5 random arrivals alike, one bucket or several a request, in a table that has to reuse its slots', () => {
     const arrival = fc.record({

@@ -160,7 +160,7 @@ describe.skipIf(native === null)(`over restarts${nativeProblem && `: ${nativePro
     const [words, lock] = lockWord(first, table.rows, 1)
     words[lock] = -2n
     const second = start(keys)
-    expect(second.notice).toBe(`state restored from ${path}: 0 buckets, 0 breakers, 100 signatures${resized}`)
+    expect(second.notice).toBe(`state restored from ${path}: 0 rate limit keys, 0 breakers, 100 signatures${resized}`)
     const later = new ReplayTable(second, 0)
     for (let i = 0; i < 100; i++)
       expect(later.insert(keyFor(second, `${i}`), nowSeconds + 300, nowSeconds)).toBe(repeated)
@@ -171,9 +171,11 @@ describe.skipIf(native === null)(`over restarts${nativeProblem && `: ${nativePro
   it('the table comes and goes with the routes that ask for it, and takes nothing from the others', () => {
     start(0)
     const without = statSync(path).size
-    expect(start(1000).notice).toBe(`state restored from ${path}: 0 buckets, 0 breakers, 0 signatures; tables resized`)
+    expect(start(1000).notice).toBe(
+      `state restored from ${path}: 0 rate limit keys, 0 breakers, 0 signatures; tables resized`,
+    )
     expect(statSync(path).size).toBeGreaterThan(without)
-    expect(start(0).notice).toBe(`state restored from ${path}: 0 buckets, 0 breakers; tables resized`)
+    expect(start(0).notice).toBe(`state restored from ${path}: 0 rate limit keys, 0 breakers; tables resized`)
     expect(statSync(path).size).toBe(without)
   })
 })

@@ -7,10 +7,11 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { native, nativeProblem } from '../../../native/index.js'
 import { Breaker, OUTCOME } from '../../../src/proxy/breaker.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
-import { Charge, VERDICT } from '../../../src/state/charge.js'
+import { Bucket } from '../../../src/state/bucket.js'
+import { VERDICT } from '../../../src/state/charge.js'
 import type { ClockSource } from '../../../src/state/clock.js'
-import { KeyHash } from '../../../src/state/key-hash.js'
-import { Rate } from '../../../src/state/rate.js'
+
+import { Quota } from '../../../src/state/quota.js'
 import { RateTable } from '../../../src/state/rate-table.js'
 import {
   attachSegment,
@@ -21,11 +22,13 @@ import {
   type SegmentSpec,
   segmentHandle,
 } from '../../../src/state/segment.js'
+import { Window } from '../../../src/state/window.js'
+import { chargeFor } from '../../support/charges.js'
 
 const NOON_US = Date.UTC(2026, 5, 1, 12) * 1000
 const MINUTE_US = 60e6
 const HOUR_US = 3600e6
-const DAILY = new Rate(1000, 86_400, 1000)
+const DAILY = new Bucket(1000, 86_400, 1000)
 const SPEC: SegmentSpec = {
   workers: 2,
   rateLimitKeys: 1000,
@@ -81,19 +84,12 @@ class Machine implements ClockSource {
   }
 }
 
-function charge(segment: Segment, key: string, rate: Rate): Charge {
-  const [a, b, c, d] = segment.seed as unknown as [number, number, number, number]
-  const made = new Charge()
-  made.set(rate, rate.costTicks(1), new KeyHash().seed(a, b, c, d).text(key).finish())
-  return made
-}
-
 /** How many of `times` requests the bucket admits. */
 function admitted(segment: Segment, times: number, key = 'daily'): number {
   const table = new RateTable(segment, 0)
   let passed = 0
   for (let i = 0; i < times; i++)
-    if (table.admit(charge(segment, key, DAILY), segment.nowUs()) === VERDICT.admitted) passed++
+    if (table.admit(chargeFor(segment, key, DAILY), segment.nowUs()) === VERDICT.admitted) passed++
   return passed
 }
 
@@ -123,9 +119,9 @@ describe('sections', () => {
     expect(segment.section('counters').bytes).toBe(256)
   })
 
-  it('hold a million live keys in 128 MiB', () => {
+  it('hold a million live keys in 512 MiB, as buckets or as windows', () => {
     const { bytes } = openSegment({ ...SPEC, rateLimitKeys: 1e6 }, { path: null, isolation: 'thread' }).section('rates')
-    expect(bytes).toBeLessThan(128 * 2 ** 20)
+    expect(bytes).toBeLessThan(512 * 2 ** 20)
   })
 })
 
@@ -217,7 +213,7 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
     const second = start()
     expect(second).toMatchObject({
       restored: true,
-      notice: `state restored from ${path}: 1 buckets, 1 breakers`,
+      notice: `state restored from ${path}: 1 rate limit keys, 1 breakers`,
     })
     expect(admitted(second, 600)).toBe(400)
     expect(breakerState(second)).toBe('open')
@@ -253,7 +249,7 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
     openBreaker(first)
     machine.pass(1000)
     const second = start(resized)
-    expect(second.notice).toBe(`state restored from ${path}: 1 buckets, 1 breakers; tables resized`)
+    expect(second.notice).toBe(`state restored from ${path}: 1 rate limit keys, 1 breakers; tables resized`)
     expect(second.nowUs()).toBe(NOON_US + 1000)
     expect(admitted(second, 600)).toBe(400)
     expect(breakerState(second)).toBe('open')
@@ -307,13 +303,15 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
       const { openSegment } = await import(${JSON.stringify(dist('state/segment.js'))})
       const { RateTable } = await import(${JSON.stringify(dist('state/rate-table.js'))})
       const { Charge } = await import(${JSON.stringify(dist('state/charge.js'))})
-      const { Rate } = await import(${JSON.stringify(dist('state/rate.js'))})
+      const { Bucket } = await import(${JSON.stringify(dist('state/bucket.js'))})
       const { KeyHash } = await import(${JSON.stringify(dist('state/key-hash.js'))})
       const segment = openSegment(${JSON.stringify(SPEC)}, { path: ${JSON.stringify(path)}, isolation: 'process' })
       const table = new RateTable(segment, 0)
-      const rate = new Rate(1000, 86400, 1000)
+      const bucket = new Bucket(1000, 86400, 1000)
       const charge = new Charge()
-      charge.set(rate, rate.costTicks(1), new KeyHash().seed(...segment.seed).text('daily').finish())
+      const start = new KeyHash().seed(...segment.seed).text('limit')
+      const share = { mark: 1, own: 6, others: 0, common: 1, commonKeys: start }
+      charge.set(bucket, bucket.cost(1), share, new KeyHash().from(start).text(bucket.salt).text('daily').finish())
       let passed = 0
       for (let i = 0; i < 600; i++) if (table.admit(charge, segment.nowUs()) === 0) passed++
       process.stdout.write(String(passed), () => process.kill(process.pid, 'SIGKILL'))
@@ -352,6 +350,50 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
     expect(readFileSync(path, 'utf8')).toBe('routes: []\n')
   })
 
+  it.each([
+    ['as it is', {}],
+    ['into a larger table', { rateLimitKeys: 5000 }],
+    ['into a smaller table', { rateLimitKeys: 60 }],
+  ])('keeps what windows and quotas have counted, %s', (_, over) => {
+    const meters = () => ({
+      exact: new Window(7, 3600),
+      grouped: new Window(100, 60),
+      quota: new Quota(
+        9,
+        'month',
+        () => NOON_US / 1000 + 86_400_000,
+        () => NOON_US / 1000,
+      ),
+    })
+    const passes = (segment: Segment, key: keyof ReturnType<typeof meters>, times: number): number => {
+      const table = new RateTable(segment, 0)
+      const charge = chargeFor(segment, key, meters()[key])
+      return Array.from({ length: times }, () => table.admit(charge, segment.nowUs())).filter((is) => is === 0).length
+    }
+    const first = start()
+    expect([passes(first, 'exact', 4), passes(first, 'grouped', 40), passes(first, 'quota', 4)]).toEqual([4, 40, 4])
+    machine.pass(30e6)
+    expect(passes(first, 'grouped', 30)).toBe(30)
+    const second = start(over)
+    expect(second.notice).toContain('3 rate limit keys')
+    expect([passes(second, 'exact', 9), passes(second, 'grouped', 90), passes(second, 'quota', 9)]).toEqual([3, 30, 5])
+    machine.pass(30e6)
+    // The forty of before, in groups of three: the last one's third unit came later.
+    expect(passes(second, 'grouped', 90)).toBe(39)
+    machine.pass(3540e6)
+    expect(passes(second, 'exact', 9)).toBe(4)
+  })
+
+  it('drops windows with times that nobody can have written', () => {
+    const first = start()
+    const window = new Window(5, 3600)
+    new RateTable(first, 0).admit(chargeFor(first, 'k', window), first.nowUs())
+    const { wide } = new RateTable(first, 0)
+    const at = wide.find(chargeFor(first, 'k', window).key)
+    wide.floats[at + 20] = first.nowUs() + HOUR_US
+    expect(start().notice).toBe(`state restored from ${path}: 0 rate limit keys (1 damaged ones dropped), 0 breakers`)
+  })
+
   it('drops slots that nobody can have written, and keeps the rest', () => {
     const first = start()
     admitted(first, 1000, 'a')
@@ -365,7 +407,7 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
     expect(slots).toHaveLength(2)
     words[slots[0] as number] = 2n ** 62n
     const second = start()
-    expect(second.notice).toBe(`state restored from ${path}: 1 buckets (1 damaged ones dropped), 0 breakers`)
+    expect(second.notice).toBe(`state restored from ${path}: 1 rate limit keys (1 damaged ones dropped), 0 breakers`)
     expect([admitted(second, 1000, 'a'), admitted(second, 1000, 'b')].sort()).toContain(1000)
   })
 
@@ -378,7 +420,7 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
       throw new Error('killed')
     }
     try {
-      expect(() => table.admit(charge(first, 'new', DAILY), first.nowUs())).toThrow('killed')
+      expect(() => table.admit(chargeFor(first, 'new', DAILY), first.nowUs())).toThrow('killed')
     } finally {
       Atomics.store = store
     }

@@ -117,7 +117,16 @@ function setUp() {
         breakers: [
           { service: 'demo', state: 'open', held: null, transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 } },
         ],
-        rateTable: { slots: 1024, probes: 12, evictions: 3, full: 1 },
+        rateTable: {
+          slots: 1024,
+          live: 9,
+          windowSlots: 512,
+          liveWindows: 8,
+          probes: 12,
+          evictions: 3,
+          full: 1,
+          shared: 2,
+        },
         replayTable: { slots: 96, live: 7, repeated: 2, full: 1, stuck: 4 },
         certificates: [],
         nowUs: 3_500_000,
@@ -205,6 +214,8 @@ describe('metrics', () => {
     expect(states.filter((sample) => sample.value !== 0)).toMatchObject([{ labels: { state: 'open' }, value: 1 }])
     expect(value(families, 'tidegate_breaker_transitions_total', { service: 'demo', to: 'open' })).toBe(1)
     expect(value(families, 'tidegate_rate_table_full_total', {})).toBe(1)
+    expect(value(families, 'tidegate_rate_table_slots', { holds: 'windows' })).toBe(512)
+    expect(value(families, 'tidegate_rate_table_live', { holds: 'buckets' })).toBe(9)
     expect([...read({ rateTable: null }).keys()].filter((name) => name.includes('rate_table'))).toEqual([])
   })
 

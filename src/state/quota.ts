@@ -1,0 +1,89 @@
+// A limit with `quota`: so many in each calendar hour, day, week or month of a time zone. Runs per request, but for the calendar, which is
+// asked once a period. Its state is its slot's first word:
+//
+//   word   low half    count   Uint32   units in the period
+//          high half   period  Int32    when it ends, and KEPT_US more, rounded up (ticks.ts): no two periods have the same
+//
+// Periods are the wall clock's, which is looked at once a second, and decisions the segment's. Where the word is of a later period than
+// ours (another worker is ahead, or the wall clock was set back), that one counts: nothing is admitted twice.
+import type { Charge, Cost, Meter } from './charge.js'
+import type { RateSlots } from './rate-slots.js'
+import { highAfter, wordOf } from './ticks.js'
+
+/** So far may the segment's clock, by which slots are emptied, be ahead of the wall clock. */
+const KEPT_US = 600e6
+const LOOK_EVERY_US = 1e6
+
+export class Quota implements Meter {
+  readonly wide = false
+  readonly salt: string
+  private endMs = 0
+  private high = 0
+  private wallMs = 0
+  /** The segment's time until which the two above hold, and the period's end by it. */
+  private lookAtUs = 0
+  private endUs = 0
+
+  /**
+   * @param quantity at most 10^9
+   * @param calendar the periods' name: `day Europe/Berlin`
+   * @param endMsOf of a period, by a moment in it, in Unix time
+   */
+  constructor(
+    private readonly quantity: number,
+    calendar: string,
+    private readonly endMsOf: (wallMs: number) => number,
+    private readonly wallClockMs: () => number = Date.now,
+  ) {
+    this.salt = `quota ${calendar}`
+  }
+
+  cost(units: number): Cost {
+    return { units, ticks: 0n }
+  }
+
+  decide(charge: Charge, slots: RateSlots, at: number, nowUs: number): boolean {
+    if (nowUs >= this.lookAtUs) this.look(nowUs)
+    const { units } = charge.cost
+    let period = this.high
+    let used = 0
+    if (at >= 0) {
+      const seen = slots.ints[at * 2 + 1] as number
+      if (seen >= period) {
+        period = seen
+        used = (slots.ints[at * 2] as number) >>> 0
+      }
+    }
+    charge.used = used
+    if (used + units > this.quantity) return false
+    charge.used += units
+    charge.next = wordOf(period, charge.used)
+    return true
+  }
+
+  prepare(): boolean {
+    return true
+  }
+
+  begin(charge: Charge, _slots: RateSlots, _at: number, from: number): bigint {
+    return from < 0 ? wordOf(this.high, 0) : charge.seen
+  }
+
+  tell(charge: Charge, nowUs: number): void {
+    charge.left = Math.max(0, this.quantity - charge.used)
+    charge.wholeInUs = charge.used === 0 ? 0 : this.endUs - nowUs
+    charge.againInUs = this.endUs - nowUs
+  }
+
+  private look(nowUs: number): void {
+    const wallMs = this.wallClockMs()
+    // The second: somebody has set the clock back.
+    if (wallMs >= this.endMs || wallMs < this.wallMs) {
+      this.endMs = this.endMsOf(wallMs)
+      this.high = highAfter(this.endMs * 1000 + KEPT_US)
+    }
+    this.wallMs = wallMs
+    this.endUs = nowUs + (this.endMs - wallMs) * 1000
+    this.lookAtUs = Math.min(nowUs + LOOK_EVERY_US, this.endUs)
+  }
+}
