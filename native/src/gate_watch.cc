@@ -33,7 +33,8 @@ Tally faultOf(const Gate& g, us_socket_t* s, int32_t word) {
 int32_t endStuck(Gate& g, const uint8_t* owned) {
   int32_t ended = 0;
   const size_t last = g.sockets.size();
-  for (size_t looks = 0; looks < kLooks && looks < last; looks++) {
+  // Each of them once: what is seen twice in one turn is nothing yet.
+  for (size_t looks = 1; looks <= kLooks && looks < last; looks++) {
     const size_t state = g.watchedTo >= last ? (g.watchedTo = 1) : g.watchedTo;
     g.watchedTo++;
     us_socket_t* s = state < last ? g.sockets[state] : nullptr;

@@ -478,6 +478,7 @@ async function gate() {
   const counts = new Int32Array(1)
   let held = 0
   let open = 0
+  let waiting = 0
   app.filter((_, change) => {
     open += Number(change)
     counts[0] += Number(change)
@@ -501,7 +502,7 @@ async function gate() {
     if (req.getHeader('expect') !== '' && connection > 0) native.continueRequest(connection)
     assert.ok(native.readHead().startsWith(`${req.getCaseSensitiveMethod()} /`))
     if (bytes !== 0 && Number.isSafeInteger(bytes)) assert.equal(native.expectBody(bytes, { bytes }), true)
-    if (req.getUrl() === '/stuck') return
+    if (req.getUrl() === '/stuck') return void waiting++
     res.onData((_, isLast) => {
       // Not with setImmediate: uSockets leaks what is closed behind a turn's poll.
       if (isLast) setTimeout(() => !left && res.cork(answer))
@@ -557,10 +558,13 @@ async function gate() {
   const stuck = ['100-continue', '100-Continue', 'x'].map((expectation) =>
     send(`POST /stuck HTTP/1.1\r\nHost: a\r\nExpect: ${expectation}\r\nContent-Length: 2\r\n\r\nab`, false, port, 5000),
   )
-  while (tallies[8] < stuck.length) {
-    await new Promise((resolve) => setTimeout(resolve, 10))
-    native.endStuckConnections(owned)
-  }
+  while (waiting < stuck.length || open > stuck.length) await new Promise((resolve) => setTimeout(resolve, 10))
+  // None is ended at first sight.
+  await new Promise((resolve) => setTimeout(resolve))
+  assert.equal(native.endStuckConnections(owned), 0)
+  await new Promise((resolve) => setTimeout(resolve))
+  assert.equal(native.endStuckConnections(owned), stuck.length)
+  assert.equal(tallies[8], stuck.length)
   await Promise.all(stuck)
   assert.throws(() => native.endStuckConnections(new Uint8Array(1)), TypeError)
   native.continueRequest(states.length - 1)
