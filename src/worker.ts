@@ -267,10 +267,10 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   function conclude(exchange: Exchange): void {
     if (exchange.concluded) return
     exchange.concluded = true
-    bodyMemory.hold(exchange, 0)
     inFlight--
     const endUs = exchange.endUs > 0 ? exchange.endUs : nowUs()
     try {
+      bodyMemory.hold(exchange, 0)
       counters.count(exchange, endUs - exchange.startUs)
       accessLog?.write(exchange, endUs)
     } catch (error) {

@@ -11,6 +11,7 @@ import { compile } from '../../src/config/compile.js'
 import { loadConfig } from '../../src/config/load.js'
 import { SharedState } from '../../src/control/shared-state.js'
 import { Deadlines } from '../../src/deadlines.js'
+import { BodyMemory } from '../../src/ingress/body-memory.js'
 import { uWS } from '../../src/ingress/uws.js'
 import { DigestPool } from '../../src/policy/digest-pool.js'
 import { Clients, type HeldClient } from '../../src/proxy/clients.js'
@@ -79,7 +80,10 @@ class Saboteur implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    this.handler.onResponseData!(controller, this.how === 'chunk' && ++this.chunks === 2 ? poison() : chunk)
+    // The client may hand over what comes in one read as one chunk: the response begins with a part of it.
+    const isFirst = this.how === 'chunk' && this.chunks++ === 0
+    this.handler.onResponseData!(controller, isFirst ? chunk.subarray(0, 1) : chunk)
+    if (isFirst) this.handler.onResponseData!(controller, poison())
   }
 
   onResponseEnd(controller: Dispatcher.DispatchController, trailers: never): void {
@@ -161,6 +165,7 @@ routes:
     take(services).map((client) => {
       const sabotaged = {
         inFlight: 0,
+        uploads: client.uploads,
         dispatcher: {
           dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler) {
             const how = options.path.split('/')[2]!
@@ -194,6 +199,7 @@ routes:
       breakers: state.breakers,
       health: state.health,
       clients,
+      bodyMemory: new BodyMemory(settings.bodyMemoryBytes, (address) => address),
     },
     table,
     digestPool,
