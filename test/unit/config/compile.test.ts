@@ -13,7 +13,7 @@ const routesOf = (...routes: string[]) =>
 
 test('every default is there, in the units the phases use', () => {
   const table = tableOf(`
-consumers: { c: { secret: x } }
+consumers: { c: { secret: long-enough-secret } }
 services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { endpoints: [https://h:443] } }
 routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] }]
 `)
@@ -21,7 +21,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: 'c',
       index: 0,
-      secrets: ['x'],
+      secrets: ['long-enough-secret'],
       algorithm: 'sha256',
       signs: 'request',
       apiKeys: [],
@@ -214,7 +214,7 @@ trustedProxies: [10.0.0.0/8, 192.168.1.1, 'fd00::/8', '::1', '::ffff:1.2.3.4']
 test('what ends at the gateway are the fields of the kinds of credentials that a route allows', () => {
   const table = tableOf(`
 apiKeys: { header: X-Key, query: key }
-consumers: { c: { secret: x, apiKeys: [sha256:${'a'.repeat(64)}], password: sha256:${'b'.repeat(64)} } }
+consumers: { c: { secret: long-enough-secret, apiKeys: [sha256:${'a'.repeat(64)}], password: sha256:${'b'.repeat(64)} } }
 ${services}
 routes:
   - { match: { path: /a }, service: s, auth: [api-key, basic] }

@@ -61,7 +61,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     ],
     [
       'an unknown consumer, also next to another mistake',
-      `consumers: { test: { secret: x } }\n${route('match: { path: x }, service: s, auth: x-m, allow: [tset]')}`,
+      `consumers: { test: { secret: long-enough-secret } }\n${route('match: { path: x }, service: s, auth: x-m, allow: [tset]')}`,
       `gw.yaml:4:16: routes[0].match.path: must start with '/', "x" does not`,
       'gw.yaml:4:58: routes[0].allow[0]: no consumer is named "tset"; did you mean "test"?',
     ],
@@ -219,7 +219,7 @@ consumers: { c: { secret: x } }
     ],
     [
       'a signed body without a limit',
-      `consumers: { c: { secret: x } }\n${route('match: {}, service: s, auth: x-m, maxBody: unlimited')}`,
+      `consumers: { c: { secret: long-enough-secret } }\n${route('match: {}, service: s, auth: x-m, maxBody: unlimited')}`,
       'gw.yaml:4:41: routes[0].maxBody: cannot be unlimited where the signature covers the body, which is held in memory; see signBody',
     ],
     [
@@ -253,7 +253,7 @@ consumers: { c: { secret: x } }
     ],
     [
       'a name that cannot be sent',
-      `consumers: { 'a b': { secret: x } }\n${SOUND}`,
+      `consumers: { 'a b': { secret: long-enough-secret } }\n${SOUND}`,
       'gw.yaml:1:14: consumers.a b: a name starts with a letter or digit and goes on with letters, digits and . _ @ : / + - (128 in all)',
     ],
     [
@@ -294,11 +294,11 @@ describe('secrets', () => {
 
   test('come from the config, the environment or a file beside the config, one or several', () => {
     const dir = folder()
-    writeFileSync(path.join(dir, 'one.secret'), 'from a file\n')
-    writeFileSync(path.join(dir, 'gw.yaml'), consumers('[literal, env:ONE, file:one.secret]'))
-    const { config } = loadConfig({ file: path.join(dir, 'gw.yaml'), env: { ONE: 'from env' } })
-    expect(config.consumers.c?.secret).toEqual(['literal', 'from env', 'from a file'])
-    expect(load(consumers('only')).config.consumers.c?.secret).toEqual(['only'])
+    writeFileSync(path.join(dir, 'one.secret'), 'from-a-file-of-mine\n')
+    writeFileSync(path.join(dir, 'gw.yaml'), consumers('[written-right-here, env:ONE, file:one.secret]'))
+    const { config } = loadConfig({ file: path.join(dir, 'gw.yaml'), env: { ONE: 'from-the-environment' } })
+    expect(config.consumers.c?.secret).toEqual(['written-right-here', 'from-the-environment', 'from-a-file-of-mine'])
+    expect(load(consumers('the-only-one-there-is')).config.consumers.c?.secret).toEqual(['the-only-one-there-is'])
   })
 
   test('that cannot be had are named by their source, all of them', () => {
