@@ -83,7 +83,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const { clientAuth, clientName } = table.tls ?? CLEARTEXT
   const clientCertificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
   const checkAddress = createAddressCheck(table)
-  const refuseReplay = createReplayGuard(shared.replays, segment, table.routes)
+  const replays = createReplayGuard(shared.replays, segment, table.routes)
   const rateLimit = createRateLimit(shared.rates, segment, table.routes)
   const breakers = table.services.map((service) => {
     if (service.breaker === null) return null
@@ -181,7 +181,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   }
 
   function admit(exchange: Exchange, forged: Rejection | null): void {
-    const refused = forged ?? refuseReplay(exchange) ?? authorize(exchange) ?? rateLimit(exchange)
+    const refused = forged ?? replays.refuse(exchange) ?? authorize(exchange) ?? rateLimit(exchange) ?? replays.remember(exchange)
     if (refused !== null) reject(exchange, refused)
     else ask(exchange)
   }

@@ -29,6 +29,8 @@ import type { Settings } from './settings.js'
 export type * from './route-table.js'
 
 const DEFAULT_MAX_SKEW_SECONDS = 300
+/** As far as an RFC 9421 signature may be dated ahead by default: each second of it is one more in which a signature is remembered. */
+const MAX_LEAD_ONCE_SECONDS = 30
 
 /**
  * The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse.
@@ -78,6 +80,8 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
     const strips = route.stripCredentials !== false
     const keyParameter = config.apiKeys.query ?? null
     const match = compileMatch(route)
+    const replayOnce = (route.replay ?? config.replay) === 'once' && auth.some((kind) => CREDENTIALS[kind].signs)
+    const maxSkewSeconds = route.maxSkew === undefined ? DEFAULT_MAX_SKEW_SECONDS : Math.round(route.maxSkew / 1000)
     const cuts = (route.stripPrefix || route.rewrite !== undefined) && match.path.segments.length > 0
     return {
       name,
@@ -89,8 +93,9 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       challenge: challengeFields(auth),
       signBody: auth.includes('x-m') && route.signBody !== false,
       httpSignature: auth.includes('http-signature') ? compileHttpSignature(config, route) : null,
-      replayOnce: (route.replay ?? config.replay) === 'once' && auth.some((kind) => CREDENTIALS[kind].signs),
-      maxSkewSeconds: route.maxSkew === undefined ? DEFAULT_MAX_SKEW_SECONDS : Math.round(route.maxSkew / 1000),
+      replayOnce,
+      maxSkewSeconds,
+      maxLeadSeconds: replayOnce ? Math.min(maxSkewSeconds, MAX_LEAD_ONCE_SECONDS) : maxSkewSeconds,
       allow: route.allow === undefined ? null : new Set(route.allow.filter((entry) => !entry.startsWith(GROUP))),
       allowGroups: (route.allow ?? [])
         .filter((entry) => entry.startsWith(GROUP))

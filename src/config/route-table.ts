@@ -190,7 +190,9 @@ export interface Route {
   readonly challenge: string
   /** With x-m: the body is part of what is signed, so it is read whole before anything is forwarded. */
   readonly signBody: boolean
+  /** How old x-time may be, and how far ahead. */
   readonly maxSkewSeconds: number
+  readonly maxLeadSeconds: number
   /** Null where `auth` does not have it. */
   readonly httpSignature: HttpSignatureRules | null
   /** A signature is accepted once. */

@@ -45,7 +45,8 @@ export class SignedByXm implements Strategy {
     if (!/^[0-9]{1,12}$/.test(time)) return noTime
     if (mac === '') return noMac
     // Against the wall clock: callers know no other. The segment's clock does not follow its steps.
-    if (Math.abs(Math.floor(Date.now() / 1000) - Number(time)) > exchange.route!.maxSkewSeconds) return stale
+    const age = Math.floor(Date.now() / 1000) - Number(time)
+    if (age > exchange.route!.maxSkewSeconds || -age > exchange.route!.maxLeadSeconds) return stale
     exchange.consumer = consumer
     exchange.signature = mac
     exchange.signatureUntilSeconds = Number(time) + exchange.route!.maxSkewSeconds + 1

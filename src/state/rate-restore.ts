@@ -25,7 +25,7 @@ export function adoptRates(before: Segment, after: Segment): string {
   const nowUs = after.nowUs()
   for (const slots of [from.narrow, from.wide]) adopt(slots, from === table ? null : table, nowUs, owners, counts)
   const { kept, damaged, lost } = counts
-  return `${kept} rate limit keys${damaged > 0 ? ` (${damaged} damaged ones dropped)` : ''}${lost > 0 ? ` (${lost} without room dropped)` : ''}`
+  return `${kept} rate limit keys${damagedRows(damaged)}${lost > 0 ? ` (${lost} without room dropped)` : ''}`
 }
 
 /** @param to null where the slots stay where they are */
@@ -63,6 +63,11 @@ function adopt(
       }
     }
   }
+}
+
+/** For the log. */
+export function damagedRows(count: number): string {
+  return count > 0 ? ` (${count} damaged ones dropped)` : ''
 }
 
 /** What the word holds once a claim of somebody who lives has ended; a claim that stays is for the caller to end. */

@@ -46,6 +46,8 @@ interface ReplayTableStatus {
   /** Signatures refused because none more could be remembered. */
   readonly full: number
   readonly stuck: number
+  /** … or because their consumer has its share of them. */
+  readonly share: number
 }
 
 export interface MetricsSource {
@@ -292,7 +294,7 @@ function replayTable(out: Exposition, { replayTable: table }: MetricsSource): vo
     'counter',
     'Requests refused because their signature could not be remembered.',
   )
-  out.sample(table.full + table.stuck)
+  out.sample(table.full + table.stuck + table.share)
 }
 
 function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void {

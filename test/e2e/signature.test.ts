@@ -125,9 +125,12 @@ describe.each([
       expect((await call(gateway.port, signed(TEST, { time: time() }))).status).toBe(200)
     })
 
-    test.each(['the-old-secret-of-test', 'the-new-secret-of-test'])('either secret while one is being rotated out', async (secret) => {
-      expect((await call(gateway.port, signed({ source: 'rotating', secret }))).status).toBe(200)
-    })
+    test.each(['the-old-secret-of-test', 'the-new-secret-of-test'])(
+      'either secret while one is being rotated out',
+      async (secret) => {
+        expect((await call(gateway.port, signed({ source: 'rotating', secret }))).status).toBe(200)
+      },
+    )
 
     test.each([
       { source: 'by-sha1', secret: 'the-secret-of-sha1', algorithm: 'sha1' },

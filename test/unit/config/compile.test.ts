@@ -85,6 +85,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       challenge: '\r\nwww-authenticate: x-m',
       signBody: true,
       maxSkewSeconds: 300,
+      maxLeadSeconds: 300,
       httpSignature: null,
       replayOnce: false,
       allow: null,
