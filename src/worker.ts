@@ -181,7 +181,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   }
 
   function admit(exchange: Exchange, forged: Rejection | null): void {
-    const refused = forged ?? replays.refuse(exchange) ?? authorize(exchange) ?? rateLimit(exchange) ?? replays.remember(exchange)
+    const refused =
+      forged ?? replays.refuse(exchange) ?? authorize(exchange) ?? rateLimit(exchange) ?? replays.remember(exchange)
     if (refused !== null) reject(exchange, refused)
     else ask(exchange)
   }
