@@ -113,6 +113,16 @@ describe('refused, with the key and what would be right:', () => {
       issuers({ group: 'admit', 'group:x': 'refuse', groups: 'admit' }),
       'jwt.group.unlisted: cannot be admit: its callers would be named group:…, which means a group',
     ],
+    [
+      'tiers of a limit on wrong credentials',
+      `consumers: { c: { secret: ${SECRET} } }\n${route('auth: x-m, limits: [{ by: consumer, rate: 1/s, on: failedAuth, tiers: { c: 2/s } }]')}`,
+      'routes[0].limits[0].tiers: cannot be used with on: failedAuth: who calls is not known before credentials are checked',
+    ],
+    [
+      'a limit on wrong credentials where there are none',
+      route('auth: none, limits: [{ by: consumer, rate: 1/s, on: failedAuth }]'),
+      'routes[0].limits[0]: counts failed credentials, and with auth: none there are none',
+    ],
     ['an issuer without keys', issuer('leeway: 1s'), 'jwt.acme: needs secrets, publicKeys or jwks'],
     [
       'one with two kinds of keys',

@@ -11,6 +11,18 @@ const services = 'services: { s: { endpoints: [http://h:1] } }\n'
 const routesOf = (...routes: string[]) =>
   tableOf(`${services}routes:\n${routes.map((route) => `  - { service: s, auth: none, ${route} }\n`).join('')}`).routes
 
+test('limits on wrong credentials are apart from those on requests, and know no consumer', () => {
+  const { routes } = tableOf(`consumers: { c: { secret: long-enough-secret } }
+services: { s: { endpoints: ['http://h'] } }
+limits: { guesses: { by: [address, consumer], rate: 10/m, on: failedAuth } }
+routes: [{ match: {}, service: s, auth: x-m, limits: [guesses, { by: consumer, rate: 1/s }] }]
+`)
+  expect(routes[0]?.limits.map(({ name }) => name)).toEqual(['/#1'])
+  expect(routes[0]?.guessLimits).toMatchObject([
+    { name: 'guesses', on: 'failedAuth', by: [{ kind: 'address' }, { kind: 'claimed' }] },
+  ])
+})
+
 test('every default is there, in the units the phases use', () => {
   const table = tableOf(`
 consumers: { c: { secret: long-enough-secret } }
@@ -102,11 +114,13 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
           tiers: [],
           cost: 1,
           costByMethod: null,
+          on: 'request',
           mode: 'enforce',
           onFull: 'allow',
           headers: false,
         },
       ],
+      guessLimits: [],
       trustRid: false,
       preserveHost: false,
       stripPrefix: null,

@@ -61,13 +61,12 @@ trustedProxies: [10.0.0.0/8]
 })
 
 it('a password read again is the same, also after one that was refused; another one is said to have changed, and not shown', () => {
-  const yaml = `consumers: { shop: { password: env:PASSWORD }, till: { password: env:PASSWORD } }
+  const yaml = `consumers: { shop: { password: env:PASSWORD } }
 services: { s: { endpoints: [http://h:1] } }
 routes: [{ match: {}, service: s, auth: basic }]`
   const read = (PASSWORD: string) => loadConfig({ text: { origin: 'gw.yaml', yaml }, env: { PASSWORD } }).config
   const first = read('correct horse')
-  expect(first.consumers.shop?.password).not.toBe(first.consumers.till?.password)
   expect(diffConfigs(first, read('correct horse'))).toEqual([])
-  expect(diffConfigs(first, read('battery staple'))).toEqual(['~ consumers.shop.password', '~ consumers.till.password'])
+  expect(diffConfigs(first, read('battery staple'))).toEqual(['~ consumers.shop.password'])
   expect(diffConfigs(first, read('correct horse'))).toEqual([])
 })
