@@ -77,10 +77,17 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const nowUs = (): number => segment.nowUs()
   const guessLimit = createGuessLimit(shared.rates, segment, table.routes)
   const match = createMatcher(table)
-  const authenticator = new Authenticator(table, digestPool, settings.hmacOffloadBytes, deadlines, guessLimit, (of, reason) => {
-    if (reason === '') log.info(of, 'keys of an issuer can be fetched again')
-    else log.warn({ ...of, reason }, 'keys of an issuer cannot be fetched')
-  })
+  const authenticator = new Authenticator(
+    table,
+    digestPool,
+    settings.hmacOffloadBytes,
+    deadlines,
+    guessLimit,
+    (of, reason) => {
+      if (reason === '') log.info(of, 'keys of an issuer can be fetched again')
+      else log.warn({ ...of, reason }, 'keys of an issuer cannot be fetched')
+    },
+  )
   const { clientAuth, clientName } = table.tls ?? CLEARTEXT
   const clientCertificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
   const checkAddress = createAddressCheck(table)

@@ -146,11 +146,18 @@ function createLimiter(
 ): Limiter {
   const known: PreparedRoute[] = []
   const hash = new KeyHash()
-  const limits = Math.max(1, new Set(routes.flatMap((route) => [...route.limits, ...route.guessLimits].map(({ name }) => name))).size)
+  const limits = Math.max(
+    1,
+    new Set(routes.flatMap((route) => [...route.limits, ...route.guessLimits].map(({ name }) => name))).size,
+  )
 
   function prepared(route: Route): PreparedRoute {
     const { rows } = table.narrow
-    const made = new PreparedRoute(route, limitsOf(route), (policy) => new PreparedPolicy(policy, segment.seed, limits, rows))
+    const made = new PreparedRoute(
+      route,
+      limitsOf(route),
+      (policy) => new PreparedPolicy(policy, segment.seed, limits, rows),
+    )
     known[route.index] = made
     return made
   }

@@ -25,6 +25,7 @@ import { Claims, JOURNAL_BYTES, OWNERS } from './claims.js'
 import type { KeyHash } from './key-hash.js'
 import { Owners } from './owners.js'
 import { damagedRows } from './rate-restore.js'
+import { isCount } from './rate-slots.js'
 import type { Segment } from './segment.js'
 
 const OWNER_BYTES = 512
@@ -41,6 +42,8 @@ const LOCK_ENTRY = 0
 
 /** A slot due later than this was not written by us: a signature is good for a day at most, and may be dated ahead by as much. */
 const HORIZON_SECONDS = 50 * 3600
+
+const LOCK_MS = 20
 
 /** Of a slot whose key is of no use: used, and free. */
 const NEVER_MORE = 1
@@ -168,6 +171,10 @@ export class ReplayTable {
    */
   adopt(before: ReplayTable, nowSeconds: number, isAlive: (owner: number) => boolean): string {
     before.openLocks(isAlive)
+    for (let owner = 0; owner < OWNERS; owner++) {
+      const counts = before.countsOf(owner)
+      for (const [at, count] of counts.entries()) if (!isCount(count)) counts[at] = 0
+    }
     let kept = 0
     let lost = 0
     let damaged = 0
@@ -219,11 +226,17 @@ export class ReplayTable {
   }
 
   private openLocks(isAlive: (owner: number) => boolean): void {
+    const open = (row: number, held: bigint): void => void Atomics.compareExchange(this.words, row * ROW_64, held, 0n)
+    const waits: [row: number, held: bigint][] = []
     for (let row = 0; row < this.rows; row++) {
       const held = Atomics.load(this.words, row * ROW_64)
-      if (held === 0n || (held < 0n && isAlive(Number(-1n - held)))) continue
-      Atomics.compareExchange(this.words, row * ROW_64, held, 0n)
+      if (held < 0n && isAlive(Number(-1n - held))) waits.push([row, held])
+      else if (held !== 0n) open(row, held)
     }
+    if (waits.length === 0) return
+    // Whoever lives holds a lock for no longer than an instant; what stays is damage.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOCK_MS)
+    for (const [row, held] of waits) open(row, held)
   }
 
   private journal(owner: number): { buffer: ArrayBuffer | SharedArrayBuffer; offset: number } {

@@ -280,7 +280,7 @@ routes: [{ match: {}, service: s, auth: jwt }]
 })
 
 test('a limit is a window, a bucket or a quota, and its tiers are of the same kind', () => {
-  const { routes } = tableOf(`consumers: { shop: { secret: x, groups: [gold] } }
+  const { routes } = tableOf(`consumers: { shop: { secret: long-enough-secret, groups: [gold] } }
 services: { s: { endpoints: [http://h] } }
 limits:
   plan: { by: consumer, quota: 100000/day, timezone: europe/berlin, tiers: { shop: 5000/week, 'group:gold': 1000000/day } }

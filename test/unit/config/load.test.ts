@@ -144,7 +144,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
   e: { by: route, quota: 1/year }
   f: { by: route, quota: 1/day, timezone: Mars/Olympus }
   g: { by: route, rate: 5/s, tiers: { c: 6/s } }
-consumers: { c: { secret: x } }
+consumers: { c: { secret: long-enough-secret } }
 `,
       'gw.yaml:5:3: limits.a: needs rate (100/s) or quota (100000/day)',
       'gw.yaml:6:30: limits.b.quota: cannot stand next to rate: write two limits',
@@ -163,7 +163,7 @@ consumers: { c: { secret: x } }
   e: { by: consumer, rate: 5/s, burst: 6, tiers: { c: 7/s } }
   f: { by: consumer, rate: 5/s, tiers: { c: { rate: 6/s, burst: 7 } } }
   g: { by: consumer, rate: 5/s, cost: 4, tiers: { c: 3/s } }
-consumers: { c: { secret: x } }
+consumers: { c: { secret: long-enough-secret } }
 `,
       'gw.yaml:5:42: limits.a.tiers.nobody: no consumer is named "nobody"; known: c',
       'gw.yaml:6:42: limits.b.tiers.group:nobodies: nobody is in a group "nobodies"; none is defined',
