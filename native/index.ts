@@ -130,15 +130,18 @@ export interface Native {
    * Opens or creates the file (mode 0600), locks it, and grows it to `bytes` (1 to 2^31) on blocks of its own: a full disk is
    * ENOSPC here and never a SIGBUS later. Never truncates. `null`: anonymous memory, created every time.
    * ELOCKED: another process holds it. EUNSAFE: not a regular file, not ours, open to others, or linked twice. ELOOP: a symlink.
+   * EFOREIGN: the file is not empty, and neither its first nor its second page begins with the magic.
+   * A file that is cut short later costs what was in it: its length is given back, with zeros for what is gone, and all mappings stay.
+   * @param magic up to 8 bytes that a new file begins with; '' for any
    * @param held the file's descriptor with its lock, where a predecessor has handed it over; used up if this succeeds. ESTALE: it is not
    * the file at the path
    */
-  openSegment(path: string | null, bytes: number, held?: number): Segment
+  openSegment(path: string | null, bytes: number, magic?: string, held?: number): Segment
   /**
    * Puts a new, zeroed and locked file in the place of one that does not fit, and closes `fd`, the segment's descriptor from
    * openSegment, if it succeeds. Mappings of the old file keep its memory. The path names a locked file at each moment.
    */
-  replaceSegment(fd: number, path: string, bytes: number): Segment
+  replaceSegment(fd: number, path: string, bytes: number, magic?: string): Segment
   /** Maps an inherited segment descriptor and closes it, so that the lock ends with the primary. On error fd stays open. */
   attachSegment(fd: number, bytes: number): ArrayBuffer
   /**

@@ -5,7 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { EMPTY_BODY_HASH, sign } from './policy/signature.js'
 
 const DEMO_BODY = '<p>hello, world</p>\n'
-const SECRET = 'demo-secret'
+const SECRET = 'demo-secret-of-test'
 
 /** Listens on a free port of the loopback address; answers anything with 20 bytes. */
 export function startDemoOrigin(): Promise<{ url: string; close(): void }> {

@@ -58,7 +58,7 @@ function rowOf(route: Route, host: string): Row {
     name: route.name,
     service: route.service.name,
     auth: route.auth.length === 0 ? 'none' : `${route.auth.join(' or ')} (${allowed})`,
-    limits: route.limits.map((limit) => limit.name).join(', '),
+    limits: [...route.limits, ...route.guessLimits].map((limit) => limit.name).join(', '),
   }
 }
 

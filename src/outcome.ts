@@ -44,14 +44,22 @@ export class Rejection {
   readonly bodyHead: string
   /** The connection cannot carry another request: its framing is in doubt or its body was left unread. */
   readonly closesConnection: boolean
+  /** Credentials were tried, and proved wrong: what limits `on: failedAuth` count. Not where they were missing, unreadable or out of date. */
+  readonly isGuess: boolean
 
-  constructor(code: OutcomeCode, reason: string, closesConnection = false) {
+  constructor(code: OutcomeCode, reason: string, closesConnection = false, isGuess = false) {
     const { status, title } = OUTCOMES[code]
     this.code = code
     this.status = status
     this.head = `${status} ${title}\r\ncontent-type: application/problem+json`
     this.reason = reason
     this.closesConnection = closesConnection
+    this.isGuess = isGuess
     this.bodyHead = `{"type":"about:blank","title":"${title}","status":${status},"code":"${code}","rid":"`
   }
+}
+
+/** For credentials that were tried and proved wrong. */
+export function wrongCredentials(reason: string): Rejection {
+  return new Rejection('unauthorized', reason, false, true)
 }

@@ -248,9 +248,13 @@ export class Primary {
 
   private keepHouse(): void {
     const { settings, reloader } = this
-    const { state } = this.foundation
+    const { state, log } = this.foundation
     this.touch = setInterval(() => {
-      state.segment.touch()
+      if (!state.touch())
+        log.error(
+          { path: state.segment.path },
+          'the state file was cut short or overwritten while in use: what it held begins anew, all else goes on',
+        )
       // First: whoever is buried may have shut it just before.
       this.openDoor()
       state.buryOrphans()

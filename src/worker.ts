@@ -20,7 +20,7 @@ import { createAddressCheck } from './policy/addresses.js'
 import { Authenticator } from './policy/authenticate.js'
 import { authorize } from './policy/authorize.js'
 import type { DigestPool } from './policy/digest-pool.js'
-import { createRateLimit } from './policy/rate-limit.js'
+import { createGuessLimit, createRateLimit } from './policy/rate-limit.js'
 import { createReplayGuard } from './policy/replay.js'
 import { Breaker } from './proxy/breaker.js'
 import type { Clients } from './proxy/clients.js'
@@ -75,15 +75,23 @@ export interface Phases {
 export function createPhases(shared: Shared, table: RouteTable, digestPool: DigestPool): Phases {
   const { owner, settings, segment, counters, accessLog, log, deadlines } = shared
   const nowUs = (): number => segment.nowUs()
+  const guessLimit = createGuessLimit(shared.rates, segment, table.routes)
   const match = createMatcher(table)
-  const authenticator = new Authenticator(table, digestPool, settings.hmacOffloadBytes, deadlines, (of, reason) => {
-    if (reason === '') log.info(of, 'keys of an issuer can be fetched again')
-    else log.warn({ ...of, reason }, 'keys of an issuer cannot be fetched')
-  })
+  const authenticator = new Authenticator(
+    table,
+    digestPool,
+    settings.hmacOffloadBytes,
+    deadlines,
+    guessLimit,
+    (of, reason) => {
+      if (reason === '') log.info(of, 'keys of an issuer can be fetched again')
+      else log.warn({ ...of, reason }, 'keys of an issuer cannot be fetched')
+    },
+  )
   const { clientAuth, clientName } = table.tls ?? CLEARTEXT
   const clientCertificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
   const checkAddress = createAddressCheck(table)
-  const refuseReplay = createReplayGuard(shared.replays, segment, table.routes)
+  const replays = createReplayGuard(shared.replays, segment, table.routes)
   const rateLimit = createRateLimit(shared.rates, segment, table.routes)
   const breakers = table.services.map((service) => {
     if (service.breaker === null) return null
@@ -181,7 +189,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   }
 
   function admit(exchange: Exchange, forged: Rejection | null): void {
-    const refused = forged ?? refuseReplay(exchange) ?? authorize(exchange) ?? rateLimit(exchange)
+    const refused =
+      forged ?? replays.refuse(exchange) ?? authorize(exchange) ?? rateLimit(exchange) ?? replays.remember(exchange)
     if (refused !== null) reject(exchange, refused)
     else ask(exchange)
   }

@@ -1,6 +1,6 @@
 // Signs a request for Tidegate and sends it. Go 1.18 or newer, standard library alone.
 //
-//	X_SOURCE=test X_SECRET=demo-secret go run sign.go [--headers] METHOD URL [FILE]
+//	X_SOURCE=test X_SECRET=demo-secret-of-test go run sign.go [--headers] METHOD URL [FILE]
 //
 // FILE is the body. --headers prints the three headers instead of sending. X_TIME sets the time, for tests.
 package main

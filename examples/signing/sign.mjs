@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // Signs a request for Tidegate and sends it. Node 20 or newer, nothing to install.
-//   X_SOURCE=test X_SECRET=demo-secret node sign.mjs [--headers] METHOD URL [FILE]
+//   X_SOURCE=test X_SECRET=demo-secret-of-test node sign.mjs [--headers] METHOD URL [FILE]
 // FILE is the body. --headers prints the three headers instead of sending. X_TIME sets the time, for tests.
 import { createHash, createHmac } from 'node:crypto'
 import { readFileSync } from 'node:fs'

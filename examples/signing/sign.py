@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # Signs a request for Tidegate and sends it. Python 3.8 or newer, nothing to install.
-#   X_SOURCE=test X_SECRET=demo-secret python3 sign.py [--headers] METHOD URL [FILE]
+#   X_SOURCE=test X_SECRET=demo-secret-of-test python3 sign.py [--headers] METHOD URL [FILE]
 # FILE is the body. --headers prints the three headers instead of sending. X_TIME sets the time, for tests.
 import hashlib
 import hmac

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Signs a request for Tidegate with openssl and sends it with curl.
-#   X_SOURCE=test X_SECRET=demo-secret sh sign.sh [--headers] METHOD URL [FILE]
+#   X_SOURCE=test X_SECRET=demo-secret-of-test sh sign.sh [--headers] METHOD URL [FILE]
 # FILE is the body. --headers prints the three headers instead of sending. X_TIME sets the time, for tests.
 # openssl takes the secret as an argument: on a machine you share, others can see it in the process list.
 set -eu

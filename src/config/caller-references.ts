@@ -63,16 +63,29 @@ export function consumerProblems({ consumers, jwt }: CheckedEntries, names: Defi
   const problems: Problem[] = []
   const owners = new Map<string, string>()
   const keyOwners = new Map<string, string>()
+  const issuers = Object.entries(jwt ?? {})
+  const admitters = issuers.flatMap(([name, { unlisted }]) => (unlisted === 'admit' ? [name] : []))
   for (const name of names.consumers) {
     const path = ['consumers', name]
     if (name.startsWith(GROUP))
       problems.push({ path, message: `a name cannot begin with "${GROUP}", which means a group` })
-    const admitting = Object.keys(jwt ?? {}).find((issuer) => name.startsWith(`${issuer}:`))
-    if (admitting !== undefined && jwt?.[admitting]?.unlisted === 'admit') {
+    const admitting = admitters.find((issuer) => name.startsWith(`${issuer}:`))
+    if (admitting !== undefined) {
       problems.push({ path, message: `is a name that tokens of ${admitting} may claim (unlisted: admit)` })
     }
   }
-  const issuers = Object.entries(jwt ?? {})
+  for (const name of admitters) {
+    const path = ['jwt', name, 'unlisted']
+    // Of "a" and "a:b" both can name a caller a:b:c.
+    const other = admitters.find((issuer) => name.startsWith(`${issuer}:`))
+    if (other !== undefined) {
+      const message = `cannot be admit here and for ${other}: tokens of either may name a caller ${name}:…; rename one`
+      problems.push({ path, message })
+    }
+    if (`${name}:`.startsWith(GROUP)) {
+      problems.push({ path, message: `cannot be admit: its callers would be named ${name}:…, which means a group` })
+    }
+  }
   for (const [name, { issuer }] of issuers) {
     const first = issuers.find(([, other]) => other.issuer === issuer)?.[0]
     if (first === name) continue

@@ -29,6 +29,8 @@ import type { Settings } from './settings.js'
 export type * from './route-table.js'
 
 const DEFAULT_MAX_SKEW_SECONDS = 300
+/** As far as an RFC 9421 signature may be dated ahead by default: each second of it is one more in which a signature is remembered. */
+const MAX_LEAD_ONCE_SECONDS = 30
 
 /**
  * The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse.
@@ -78,6 +80,13 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
     const strips = route.stripCredentials !== false
     const keyParameter = config.apiKeys.query ?? null
     const match = compileMatch(route)
+    const limits = route.limits.map((limit, position) =>
+      typeof limit === 'string'
+        ? (named.get(limit) as LimitPolicy)
+        : compileLimit(limit.name ?? `${name}#${position}`, limit),
+    )
+    const replayOnce = (route.replay ?? config.replay) === 'once' && auth.some((kind) => CREDENTIALS[kind].signs)
+    const maxSkewSeconds = route.maxSkew === undefined ? DEFAULT_MAX_SKEW_SECONDS : Math.round(route.maxSkew / 1000)
     const cuts = (route.stripPrefix || route.rewrite !== undefined) && match.path.segments.length > 0
     return {
       name,
@@ -89,8 +98,9 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       challenge: challengeFields(auth),
       signBody: auth.includes('x-m') && route.signBody !== false,
       httpSignature: auth.includes('http-signature') ? compileHttpSignature(config, route) : null,
-      replayOnce: (route.replay ?? config.replay) === 'once' && auth.some((kind) => CREDENTIALS[kind].signs),
-      maxSkewSeconds: route.maxSkew === undefined ? DEFAULT_MAX_SKEW_SECONDS : Math.round(route.maxSkew / 1000),
+      replayOnce,
+      maxSkewSeconds,
+      maxLeadSeconds: replayOnce ? Math.min(maxSkewSeconds, MAX_LEAD_ONCE_SECONDS) : maxSkewSeconds,
       allow: route.allow === undefined ? null : new Set(route.allow.filter((entry) => !entry.startsWith(GROUP))),
       allowGroups: (route.allow ?? [])
         .filter((entry) => entry.startsWith(GROUP))
@@ -99,11 +109,8 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       strippedFields: strips ? credentialFields(auth, config.apiKeys.header) : [],
       strippedParameter: strips && auth.includes('api-key') ? keyParameter : null,
       hiddenParameter: keyParameter,
-      limits: route.limits.map((limit, position) =>
-        typeof limit === 'string'
-          ? (named.get(limit) as LimitPolicy)
-          : compileLimit(limit.name ?? `${name}#${position}`, limit),
-      ),
+      limits: limits.filter(({ on }) => on === 'request'),
+      guessLimits: limits.filter(({ on }) => on === 'failedAuth'),
       trustRid: route.trustRid,
       preserveHost: route.preserveHost,
       stripPrefix: cuts ? match.path.text : route.rewrite === undefined ? null : '',
@@ -250,12 +257,16 @@ function compileLimit(name: string, limit: LimitConfig): LimitPolicy {
     name,
     by: limit.by.map((key): LimitKey => {
       const header = /^header:(.+)$/.exec(key)?.[1]
-      return header === undefined ? { kind: key as 'consumer' | 'address' | 'route' } : { kind: 'header', header }
+      if (header !== undefined) return { kind: 'header', header }
+      // Who calls is not known yet.
+      if (key === 'consumer' && limit.on === 'failedAuth') return { kind: 'claimed' }
+      return { kind: key as 'consumer' | 'address' | 'route' }
     }),
     measure: measureOf(limit),
     tiers: [],
     cost: typeof limit.cost === 'number' ? limit.cost : 1,
     costByMethod: typeof limit.cost === 'number' ? null : new Map(Object.entries(limit.cost)),
+    on: limit.on,
     mode: limit.mode,
     onFull: limit.onFull,
     headers: limit.headers,

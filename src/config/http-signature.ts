@@ -1,7 +1,7 @@
 // What the configuration says of RFC 9421 signatures: keys, and what a route wants of a signature. Used at start alone.
 import { createPublicKey, type KeyObject } from 'node:crypto'
 import { parseItem, serializeItem } from 'structured-headers'
-import type { Kept } from './kept.js'
+import { type Kept, keepSharedSecret } from './kept.js'
 import type { Config, RouteConfig } from './schema.js'
 
 export const SIGNATURE_ALGORITHMS = ['hmac-sha256', 'ed25519', 'ecdsa-p256-sha256', 'rsa-pss-sha512'] as const
@@ -96,5 +96,6 @@ function keyProblem(key: KeyObject, algorithm: SignatureAlgorithm): string | nul
 /** Base64 of an HMAC secret, which may be given as such. */
 export function keepSignatureSecret(text: string, encoding: 'utf8' | 'base64'): Kept<string> {
   if (encoding === 'base64' && !/^[A-Za-z0-9+/]+={0,2}$/.test(text)) return { problem: 'is not base64' }
-  return { kept: Buffer.from(text, encoding).toString('base64') }
+  const found = keepSharedSecret(text, encoding)
+  return 'problem' in found ? found : { kept: Buffer.from(text, encoding).toString('base64') }
 }

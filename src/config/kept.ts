@@ -1,6 +1,6 @@
 // Credentials in the form in which they are kept: of what a consumer presents only a hash, of an issuer only public keys (or, for HMAC,
 // its secret). Used at start alone; scrypt blocks for a fifth of a second, which is its purpose.
-import { createPublicKey, hash, type JsonWebKey, randomBytes, scryptSync } from 'node:crypto'
+import { createPublicKey, hash, type JsonWebKey, randomBytes, scryptSync, timingSafeEqual } from 'node:crypto'
 
 /** What is presented has so many random bits that nobody finds it by trying: one fast hash is enough. */
 export const SHA256_FORM = /^sha256:[0-9a-f]{64}$/
@@ -46,22 +46,49 @@ export function scryptForm(password: string): string {
   return `$scrypt$ln=14,r=8,p=5$${plain(salt)}$${plain(key)}`
 }
 
-/** Fewest characters of an API key: of 64 letters and digits, 128 bits take 22, and some are left to those who write hex or a prefix. */
-const MIN_KEY_CHARS = 16
+/**
+ * Fewest bytes of what is kept from others and compared as it is: an API key, a shared secret. Of 64 letters and digits, 128 bits take 22;
+ * some are left to those who write hex or a prefix.
+ */
+const MIN_SECRET_BYTES = 16
 
 export type Kept<T> = { readonly kept: T } | { readonly problem: string }
 
 /** What API keys are compared with: the hash that is given, or that of the key that is. */
 export function keepApiKey(text: string): Kept<string> {
   if (SHA256_FORM.test(text)) return { kept: text }
-  return text.length < MIN_KEY_CHARS
-    ? { problem: `is too short for an API key: ${MIN_KEY_CHARS} random characters at least` }
+  return Buffer.byteLength(text) < MIN_SECRET_BYTES
+    ? { problem: `is too short for an API key: ${MIN_SECRET_BYTES} random characters at least` }
     : { kept: sha256Form(text) }
 }
 
-export function keepPassword(text: string): Kept<string> {
+/** A secret of an HMAC. Whoever sees one signed request can try secrets against it, as many as a machine computes. */
+export function keepSharedSecret(secret: string, encoding: 'utf8' | 'base64' = 'utf8'): Kept<string> {
+  return Buffer.from(secret, encoding).length < MIN_SECRET_BYTES
+    ? { problem: `is too short for a secret: ${MIN_SECRET_BYTES} random bytes at least, as openssl rand -hex 16 makes` }
+    : { kept: secret }
+}
+
+/** What was made of each consumer's clear passwords when this process read them: the last two, as one that is refused may lie between. */
+const madeForms = new Map<string, readonly string[]>()
+
+/** Of a password that is the same as before the same form is kept, so that reading a configuration again is no change of it. */
+function keptForm(consumer: string, password: string): string {
+  const former = madeForms.get(consumer) ?? []
+  const same = former.find((form) => fitsScrypt(password, parseScrypt(form) as ScryptForm))
+  if (same !== undefined) return same
+  const form = scryptForm(password)
+  madeForms.set(consumer, [form, ...former].slice(0, 2))
+  return form
+}
+
+function fitsScrypt(password: string, { N, r, p, salt, hash }: ScryptForm): boolean {
+  return timingSafeEqual(scryptSync(password, salt, hash.length, { N, r, p, maxmem: 2 * scryptBytes(N, r) }), hash)
+}
+
+export function keepPassword(consumer: string, text: string): Kept<string> {
   if (SHA256_FORM.test(text)) return { kept: text }
-  if (!text.startsWith('$scrypt$')) return { kept: scryptForm(text) }
+  if (!text.startsWith('$scrypt$')) return { kept: keptForm(consumer, text) }
   return parseScrypt(text) === null
     ? { problem: 'is no $scrypt$ln=…,r=…,p=…$SALT$HASH, or one that takes more than 256 MiB' }
     : { kept: text }

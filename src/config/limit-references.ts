@@ -22,7 +22,10 @@ export function limitProblems(
   if (problems.length > 0) return problems
 
   const who = Object.keys(tiers)
-  if (who.length > 0 && !limit.by.includes('consumer')) add(['tiers'], 'needs consumer in by: tiers are for consumers')
+  if (who.length > 0 && limit.on === 'failedAuth')
+    add(['tiers'], 'cannot be used with on: failedAuth: who calls is not known before credentials are checked')
+  else if (who.length > 0 && !limit.by.includes('consumer'))
+    add(['tiers'], 'needs consumer in by: tiers are for consumers')
   for (const [name, tier] of Object.entries(tiers)) {
     const problem = nameProblem(name, config, names) ?? tierProblem(limit, tier)
     if (problem !== null) add(['tiers', name], problem)

@@ -173,7 +173,9 @@ function routeProblems(
     const inline = typeof entry !== 'string'
     const limit = inline ? entry : config.limits[entry]
     if (inline) problems.push(...limitProblems(entry, [...at, 'limits', index], config, names))
-    if (limit?.by.includes('consumer') && open) {
+    if (limit?.on === 'failedAuth' && open) {
+      add(['limits', index], 'counts failed credentials, and with auth: none there are none')
+    } else if (limit?.by.includes('consumer') && open) {
       add(['limits', index], 'counts by consumer, and with auth: none callers are not identified')
     }
   })

@@ -114,7 +114,7 @@ export interface Service {
 }
 
 export type LimitKey =
-  | { readonly kind: 'consumer' | 'address' | 'route' }
+  | { readonly kind: 'consumer' | 'claimed' | 'address' | 'route' }
   | { readonly kind: 'header'; readonly header: string }
 
 /** How a limit counts; what each of them promises is in docs/limits.md. */
@@ -136,6 +136,7 @@ export interface LimitPolicy {
   /** What one request takes; by upper-case method where it differs. */
   readonly cost: number
   readonly costByMethod: ReadonlyMap<string, number> | null
+  readonly on: 'request' | 'failedAuth'
   readonly mode: 'enforce' | 'report'
   readonly onFull: 'allow' | 'deny'
   /** RateLimit and RateLimit-Policy also on answers that were admitted. */
@@ -190,7 +191,9 @@ export interface Route {
   readonly challenge: string
   /** With x-m: the body is part of what is signed, so it is read whole before anything is forwarded. */
   readonly signBody: boolean
+  /** How old x-time may be, and how far ahead. */
   readonly maxSkewSeconds: number
+  readonly maxLeadSeconds: number
   /** Null where `auth` does not have it. */
   readonly httpSignature: HttpSignatureRules | null
   /** A signature is accepted once. */
@@ -206,7 +209,10 @@ export interface Route {
   /** Parameter of the query that ends here, and the one that the log does not show; null: none. */
   readonly strippedParameter: string | null
   readonly hiddenParameter: string | null
+  /** On requests, asked once it is known who calls. */
   readonly limits: readonly LimitPolicy[]
+  /** On credentials that prove wrong, asked before they are checked. */
+  readonly guessLimits: readonly LimitPolicy[]
   /** A caller's own x-rid is kept. */
   readonly trustRid: boolean
   readonly preserveHost: boolean

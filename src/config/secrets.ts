@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { keepSignatureKey, keepSignatureSecret } from './http-signature.js'
-import { type Kept, keepApiKey, keepPassword, keepPublicKeys } from './kept.js'
+import { type Kept, keepApiKey, keepPassword, keepPublicKeys, keepSharedSecret } from './kept.js'
 import type { Environment } from './load.js'
 import type { Problem } from './references.js'
 import type { Config } from './schema.js'
@@ -67,7 +67,9 @@ export function resolveSecrets(config: Config, env: Environment, directory: stri
     const { password } = consumer
     return {
       ...consumer,
-      secret: consumer.secret.map((text, index) => read(text, at('secret', index))),
+      secret: consumer.secret.map((text, index) =>
+        keep(text, at('secret', index), (found) => keepSharedSecret(found), ''),
+      ),
       apiKeys: consumer.apiKeys.map((text, index) =>
         keep(text, at('apiKeys', index), (key) => keepKeyOf(name, key), ''),
       ),
@@ -91,7 +93,9 @@ export function resolveSecrets(config: Config, env: Environment, directory: stri
                 '',
               ),
       })),
-      ...(password === undefined ? {} : { password: keep(password, at('password'), keepPassword, '') }),
+      ...(password === undefined
+        ? {}
+        : { password: keep(password, at('password'), (text) => keepPassword(name, text), '') }),
     }
   })
   const jwt = mapValues(config.jwt, (issuer, name) => {

@@ -189,7 +189,7 @@ export const SETTINGS = {
     key: 'replayKeys',
     type: numberIn(1024, 2 ** 24),
     default: '262144',
-    about: 'signatures remembered where a route has `replay: once`, some 43 bytes each; no memory is taken else',
+    about: 'signatures remembered where a route has `replay: once`, some 64 bytes each; no memory is taken else',
   },
   TIDEGATE_DRAIN_TIMEOUT_MS: {
     key: 'drainTimeoutMs',

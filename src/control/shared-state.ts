@@ -49,6 +49,14 @@ export class SharedState {
     this.orphans = this.owners.taken()
   }
 
+  /** Every second or so. False: somebody has cut the state file short or written to it, and what it held is lost at least in part. */
+  touch(): boolean {
+    if (this.segment.touch()) return true
+    this.owners.mend()
+    this.breakers.mend()
+    return false
+  }
+
   /** An index in the kept tables for a worker that was just started. -1: all are taken. */
   takeOwner(pid: number): number {
     return this.owners.take(pid)

@@ -11,7 +11,7 @@
 //    │ ◄── leaving ─────────────────────────│
 //
 // A connection that ends before `ready` leaves the old one as it was. The old one's end before it leaves the new one as what there is.
-import { unlinkSync } from 'node:fs'
+import { lstatSync, unlinkSync } from 'node:fs'
 import { createServer, Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { native } from '../../native/index.js'
@@ -113,8 +113,8 @@ export function offerTakeover(options: OfferOptions): Offer {
   })
   server.on('error', (error) => log.warn({ err: error }, 'this gateway cannot be taken over'))
   try {
-    // Ours, as the state's lock is: what a killed gateway has left.
-    unlinkSync(path)
+    // Ours, as the state's lock is: what a killed gateway has left. Anything else is somebody's file.
+    if (lstatSync(path).isSocket()) unlinkSync(path)
   } catch {
     // Mostly there is none. One that is not ours is told of by listen().
   }

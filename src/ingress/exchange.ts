@@ -78,6 +78,10 @@ export class Exchange {
   /** Position among the route's `auth` of the kind of credentials that decides. */
   authAt = 0
   consumer: Consumer | null = null
+  /** Whom the credentials claim to be of, unproven; only where limits count guesses by that. */
+  claimed = ''
+  /** The same for the log, where they proved wrong or were not asked about. */
+  tried = ''
   /** What tells the caller's signature from all others of the same consumer; '' where credentials are of another kind. */
   signature = ''
   /** Unix time from which that signature is not accepted any more; 0 where there is none. */

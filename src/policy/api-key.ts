@@ -5,12 +5,12 @@ import type { Consumer, RouteTable } from '../config/compile.js'
 import { soleValue } from '../config/parameter.js'
 import { bytesOf } from '../config/patterns.js'
 import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import { Rejection, wrongCredentials } from '../outcome.js'
 import { type Strategy, soleHeader } from './strategy.js'
 
 const missing = new Rejection('unauthorized', 'API key missing')
 const several = new Rejection('unauthorized', 'several API keys')
-const unknown = new Rejection('unauthorized', 'API key unknown')
+const unknown = wrongCredentials('API key unknown')
 
 export class KnownByApiKey implements Strategy {
   private readonly header: string

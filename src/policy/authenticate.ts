@@ -1,4 +1,5 @@
-// Who is calling? Picks, of the kinds of credentials that the route allows, the one that decides, and asks its strategy. Runs per request.
+// Who is calling? Picks, of the kinds of credentials that the route allows, the one that decides, and asks its strategy; before it the limits on
+// guesses, which wrong credentials are charged to. Runs per request.
 import type { Route, RouteTable } from '../config/compile.js'
 import type { CredentialKind } from '../config/credentials.js'
 import type { Deadline, Deadlines } from '../deadlines.js'
@@ -6,11 +7,13 @@ import type { Exchange, Holder } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import { KnownByApiKey } from './api-key.js'
 import { KnownByPassword } from './basic.js'
+import { createTriedName } from './claimed-name.js'
 import { KnownByCertificate } from './client-certificate.js'
 import type { DigestPool } from './digest-pool.js'
 import { SignedMessage } from './http-signature.js'
 import { KnownByToken } from './jwt.js'
 import type { KeysListener } from './jwt-keys.js'
+import type { GuessLimit } from './rate-limit.js'
 import type { Strategy } from './strategy.js'
 import { SignedByXm } from './x-m.js'
 
@@ -57,18 +60,22 @@ export class Authenticator {
   /** By Route.index, in the order of the route's `auth`. */
   private readonly routes: readonly (readonly Strategy[])[]
 
+  private readonly triedName: (name: string) => string
+
   constructor(
     table: RouteTable,
     pool: DigestPool,
     offloadBytes: number,
     private readonly deadlines: Deadlines,
+    private readonly guesses: GuessLimit,
     onKeys: KeysListener,
   ) {
+    this.triedName = createTriedName(table)
     const strategies: Record<CredentialKind, Strategy> = {
       'x-m': new SignedByXm(table, pool, offloadBytes),
       'http-signature': new SignedMessage(table, pool, offloadBytes),
       'api-key': new KnownByApiKey(table),
-      basic: new KnownByPassword(table),
+      basic: new KnownByPassword(table, (exchange) => guesses.ask(exchange)),
       jwt: new KnownByToken(table, onKeys),
       'client-certificate': new KnownByCertificate(table),
     }
@@ -80,16 +87,18 @@ export class Authenticator {
    * decides: one that is wrong is refused even if another would pass, so that nobody tries two secrets with one request.
    */
   identify(exchange: Exchange): Rejection | null {
-    const strategies = this.routes[(exchange.route as Route).index] as readonly Strategy[]
-    if (strategies.length === 1) return (strategies[0] as Strategy).identify(exchange)
+    const route = exchange.route as Route
+    const strategies = this.routes[route.index] as readonly Strategy[]
     if (strategies.length === 0) return null
-    for (let i = 0; i < strategies.length; i++) {
-      const strategy = strategies[i] as Strategy
-      if (!strategy.presents(exchange)) continue
-      exchange.authAt = i
-      return strategy.identify(exchange)
+    if (strategies.length > 1) {
+      let at = 0
+      while (at < strategies.length && !(strategies[at] as Strategy).presents(exchange)) at++
+      if (at === strategies.length) return noCredentials
+      exchange.authAt = at
     }
-    return noCredentials
+    const strategy = strategies[exchange.authAt] as Strategy
+    const limited = route.guessLimits.length === 0 ? null : this.askFirst(exchange, strategy)
+    return limited ?? this.judge(exchange, strategy.identify(exchange))
   }
 
   /** Whether the whole body must be here before the check. */
@@ -103,12 +112,36 @@ export class Authenticator {
   }
 
   verify(exchange: Exchange): Rejection | null {
-    return this.chosen(exchange)?.verify?.(exchange) ?? null
+    return this.judge(exchange, this.chosen(exchange)?.verify?.(exchange) ?? null) ?? this.askAgain(exchange)
   }
 
   verifyLater(exchange: Exchange, nowUs: number, done: Done): void {
     const check = new Check(exchange, this.deadlines, nowUs, done)
-    this.chosen(exchange)!.verifyLater!(exchange, (_, rejection) => check.finish(rejection))
+    this.chosen(exchange)!.verifyLater!(exchange, (_, rejection) =>
+      check.finish(this.judge(exchange, rejection) ?? this.askAgain(exchange)),
+    )
+  }
+
+  /** Before anything is looked up: also credentials that were right before are a guess until they are compared. */
+  private askFirst(exchange: Exchange, strategy: Strategy): Rejection | null {
+    // Who has none is asked for some, and guesses nothing.
+    if (!strategy.presents(exchange)) return null
+    exchange.claimed = strategy.claims?.(exchange) ?? ''
+    const refused = this.guesses.ask(exchange)
+    if (refused !== null) exchange.tried = this.triedName(exchange.claimed)
+    return refused
+  }
+
+  /** Credentials that waited for their check and are right: not told where wrong ones have used up the limit meanwhile. */
+  private askAgain(exchange: Exchange): Rejection | null {
+    return exchange.watched ? this.guesses.ask(exchange) : null
+  }
+
+  /** Charges for wrong credentials. */
+  private judge(exchange: Exchange, rejection: Rejection | null): Rejection | null {
+    if (rejection === null || !rejection.isGuess) return rejection
+    exchange.tried = this.triedName(exchange.claimed || (this.chosen(exchange)?.claims?.(exchange) ?? ''))
+    return this.guesses.charge(exchange) ?? rejection
   }
 
   /** Undefined on routes that are open to anyone. */

@@ -4,17 +4,19 @@ import { createHmac, hash, randomBytes, scrypt, timingSafeEqual } from 'node:cry
 import type { Consumer, RouteTable } from '../config/compile.js'
 import { parseScrypt, type ScryptForm, scryptBytes } from '../config/kept.js'
 import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import { Rejection, wrongCredentials } from '../outcome.js'
+import { addressKey } from './address-key.js'
+import { FairQueue } from './fair-queue.js'
 import { type Strategy, soleHeader } from './strategy.js'
 
 const missing = new Rejection('unauthorized', 'Authorization: Basic missing')
 const several = new Rejection('unauthorized', 'several Authorization fields')
 const malformed = new Rejection('unauthorized', 'Authorization: Basic malformed')
-const wrong = new Rejection('unauthorized', 'user or password wrong')
+const wrong = wrongCredentials('user or password wrong')
 const busy = new Rejection('overloaded', 'password queue full')
 
-/** Checks under way; what comes beyond is told to come back. */
-const MOST_CHECKS = 16
+/** Checks that wait for a thread: some 10 s of them. What comes beyond is told to come back. */
+const MOST_WAITING = 256
 /** Of libuv's four threads the others are left to names, files and the signatures of tokens: guessing must not stop those. */
 const MOST_THREADS = 2
 /** Credentials remembered: users times the ways to write them. */
@@ -39,10 +41,13 @@ export class KnownByPassword implements Strategy {
   private readonly remembered = new Map<string, Consumer>()
   /** Exchanges that wait for the same check: a client that starts with many connections costs one. */
   private readonly pending = new Map<string, { exchange: Exchange; done: Done }[]>()
-  private readonly queue: (() => void)[] = []
-  private threads = 0
+  private readonly queue = new FairQueue(MOST_THREADS, MOST_WAITING)
 
-  constructor(table: Pick<RouteTable, 'consumers'>) {
+  /** @param mayTry asked for each exchange when its check is about to begin */
+  constructor(
+    table: Pick<RouteTable, 'consumers'>,
+    private readonly mayTry: (exchange: Exchange) => Rejection | null = () => null,
+  ) {
     const users = table.consumers.flatMap((consumer) =>
       consumer.password === null ? [] : [[consumer.name, passwordOf(consumer, consumer.password)] as const],
     )
@@ -55,6 +60,12 @@ export class KnownByPassword implements Strategy {
 
   presents(exchange: Exchange): boolean {
     return /^basic(?: |$)/i.test(exchange.header('authorization'))
+  }
+
+  /** With an empty password a user name may be an API key, as some services have it: it is nobody's. */
+  claims(exchange: Exchange): string {
+    const [user, password] = credentialsOf(exchange.header('authorization')) ?? ['', '']
+    return password === '' ? '' : user
   }
 
   identify(exchange: Exchange): Rejection | null {
@@ -80,47 +91,60 @@ export class KnownByPassword implements Strategy {
       waiting.push({ exchange, done })
       return
     }
-    if (this.pending.size >= MOST_CHECKS) return done(exchange, busy)
     this.pending.set(key, [{ exchange, done }])
     const [user, password] = credentialsOf(value) as [string, string]
     const kept = this.users.get(user) ?? nobody
-    this.check(kept, password, (fits) => {
-      const consumer = fits ? kept.consumer : null
-      if (consumer !== null) this.remember(key, consumer)
-      const waited = this.pending.get(key) ?? []
-      this.pending.delete(key)
-      for (const one of waited) {
-        if (one.exchange.concluded) continue
-        one.exchange.consumer = consumer
-        one.done(one.exchange, consumer === null ? wrong : null)
-      }
-    })
+    this.check(kept, user, password, key, exchange.clientAddress)
   }
 
   /** A wrong guess costs one scrypt where anyone's password does, so that time does not tell who has one, or who there is. */
-  private check(kept: Password, password: string, done: (fits: boolean) => void): void {
+  private check(kept: Password, user: string, password: string, key: string, address: string): void {
     const fits = timingSafeEqual(hash('sha256', password, 'buffer'), kept.sha256)
     const form = fits ? null : (kept.scrypt ?? this.costliest)
-    if (form === null) return done(fits)
+    const settle = (consumer: Consumer | null): void => {
+      if (consumer !== null) this.remember(key, consumer)
+      this.settle(key, consumer, consumer === null ? wrong : null)
+    }
+    if (form === null) return settle(fits ? kept.consumer : null)
     const { N, r, p, salt, hash: expected } = form
     const maxmem = 2 * scryptBytes(N, r)
-    this.queue.push(() =>
-      scrypt(password, salt, expected.length, { N, r, p, maxmem }, (error, key) => {
-        this.threads--
-        this.next()
-        const equal = error === null && timingSafeEqual(key, expected)
-        done(equal && kept.scrypt !== null)
-      }),
-    )
-    this.next()
+    this.queue.add({
+      address: addressKey(address),
+      name: user,
+      begins: () => {
+        if (!this.isWanted(key)) return false
+        scrypt(password, salt, expected.length, { N, r, p, maxmem }, (error, found) => {
+          this.queue.ended()
+          const equal = error === null && timingSafeEqual(found, expected)
+          settle(equal && kept.scrypt !== null ? kept.consumer : null)
+        })
+        return true
+      },
+      dropped: () => this.settle(key, null, busy),
+    })
   }
 
-  private next(): void {
-    if (this.threads >= MOST_THREADS) return
-    const start = this.queue.shift()
-    if (start === undefined) return
-    this.threads++
-    start()
+  /** Answers those who wait for a check that a limit stops, and forgets those who left. False: nobody waits for it any more. */
+  private isWanted(key: string): boolean {
+    const waiting = (this.pending.get(key) ?? []).filter(({ exchange, done }) => {
+      if (exchange.concluded) return false
+      const refused = this.mayTry(exchange)
+      if (refused !== null) done(exchange, refused)
+      return refused === null
+    })
+    if (waiting.length > 0) this.pending.set(key, waiting)
+    else this.pending.delete(key)
+    return waiting.length > 0
+  }
+
+  private settle(key: string, consumer: Consumer | null, rejection: Rejection | null): void {
+    const waiting = this.pending.get(key) ?? []
+    this.pending.delete(key)
+    for (const { exchange, done } of waiting) {
+      if (exchange.concluded) continue
+      exchange.consumer = consumer
+      done(exchange, rejection)
+    }
   }
 
   private memoryOf(credentials: string): string {

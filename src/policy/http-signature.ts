@@ -6,7 +6,7 @@ import { type Dictionary, type InnerList, parseDictionary, serializeItem } from 
 import type { Route, RouteTable } from '../config/compile.js'
 import type { HttpSignatureRules } from '../config/http-signature.js'
 import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import { Rejection, wrongCredentials } from '../outcome.js'
 import { digestFits, hasDigest, isDigest } from './content-digest.js'
 import type { DigestPool } from './digest-pool.js'
 import { VerificationKey } from './http-signature-key.js'
@@ -16,7 +16,7 @@ import type { Strategy } from './strategy.js'
 const unauthorized = (reason: string): Rejection => new Rejection('unauthorized', reason)
 const noSignature = unauthorized('signature or signature-input missing')
 const malformed = unauthorized('signature or signature-input malformed')
-const unknownKey = unauthorized('no signature with a known keyid')
+const unknownKey = wrongCredentials('no signature with a known keyid')
 const otherAlgorithm = unauthorized("alg differs from the key's")
 const noCreated = unauthorized('signature without created')
 const tooOld = unauthorized('signature older than maxAge')
@@ -27,7 +27,7 @@ const noMethod = unauthorized('signature does not cover @method')
 const noTarget = unauthorized('signature does not cover the whole target')
 const noBody = unauthorized('signature does not cover the content-digest of the body')
 const noDigest = unauthorized('content-digest without sha-256 or sha-512')
-const badSignature = unauthorized('signature does not match')
+const badSignature = wrongCredentials('signature does not match')
 const badDigest = unauthorized('content-digest does not match the body')
 
 export class SignedMessage implements Strategy {
@@ -47,6 +47,15 @@ export class SignedMessage implements Strategy {
 
   presents(exchange: Exchange): boolean {
     return exchange.header('signature-input') !== '' || exchange.header('signature') !== ''
+  }
+
+  /** The first keyid there is. */
+  claims(exchange: Exchange): string {
+    for (const [, input] of dictionary(exchange, 'signature-input') ?? []) {
+      const keyid = input[1].get('keyid')
+      if (typeof keyid === 'string') return keyid
+    }
+    return ''
   }
 
   identify(exchange: Exchange): Rejection | null {

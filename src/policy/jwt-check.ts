@@ -2,16 +2,16 @@
 // are issuers. Knows neither requests nor consumers.
 import { decodeJwt, errors, type JWTPayload } from 'jose'
 import type { Issuer } from '../config/compile.js'
-import { Rejection } from '../outcome.js'
+import { Rejection, wrongCredentials } from '../outcome.js'
 import { IssuerKeys, type KeysListener, NoKeysError } from './jwt-keys.js'
 
 export type Claims = JWTPayload
 
-const unknownIssuer = new Rejection('unauthorized', 'token of an unknown issuer')
+const unknownIssuer = wrongCredentials('token of an unknown issuer')
 const malformed = new Rejection('unauthorized', 'token malformed')
-const badAlgorithm = new Rejection('unauthorized', 'token with an algorithm that is not allowed')
-const unknownKey = new Rejection('unauthorized', 'token names no known key')
-const badSignature = new Rejection('unauthorized', 'token signature does not match')
+const badAlgorithm = wrongCredentials('token with an algorithm that is not allowed')
+const unknownKey = wrongCredentials('token names no known key')
+const badSignature = wrongCredentials('token signature does not match')
 const expired = new Rejection('unauthorized', 'token expired')
 const notYet = new Rejection('unauthorized', 'token not valid yet')
 const badAudience = new Rejection('unauthorized', 'token audience not accepted')

@@ -93,10 +93,11 @@ class PreparedRoute {
 
   constructor(
     readonly route: Route,
+    named: readonly LimitPolicy[],
     prepare: (policy: LimitPolicy) => PreparedPolicy,
   ) {
     // A limit named twice is one, and is charged once.
-    const limits = route.limits.filter((limit, at) => route.limits.findIndex(({ name }) => name === limit.name) === at)
+    const limits = named.filter((limit, at) => named.findIndex(({ name }) => name === limit.name) === at)
     if (limits.length > MAX_CHARGES) throw new RangeError(`route ${route.name} has more than ${MAX_CHARGES} limits`)
     this.policies = limits.map(prepare)
     this.charging = [...this.policies]
@@ -110,26 +111,60 @@ class PreparedRoute {
   }
 }
 
+/** Of a route's limits, those that count the same thing. */
+interface Limiter {
+  /** Would charge() refuse? Charges nothing. */
+  ask(exchange: Exchange): Rejection | null
+  charge(exchange: Exchange): Rejection | null
+}
+
 /** @param routes all that there are: each of their limits has its share of the table */
 export function createRateLimit(
   table: RateTable,
   segment: Segment,
   routes: readonly Route[],
 ): (exchange: Exchange) => Rejection | null {
+  return createLimiter(table, segment, routes, (route) => route.limits).charge
+}
+
+/**
+ * Limits `on: failedAuth`. Asked before credentials are checked, and again where the check has waited: however many are under way at once, no
+ * more are told than the limit admits, as one that finds the limit used up when it proves wrong is refused for that. Nothing is held
+ * meanwhile, so callers whose credentials are right cost each other nothing.
+ */
+export type GuessLimit = Limiter
+
+export function createGuessLimit(table: RateTable, segment: Segment, routes: readonly Route[]): GuessLimit {
+  return createLimiter(table, segment, routes, (route) => route.guessLimits)
+}
+
+function createLimiter(
+  table: RateTable,
+  segment: Segment,
+  routes: readonly Route[],
+  limitsOf: (route: Route) => readonly LimitPolicy[],
+): Limiter {
   const known: PreparedRoute[] = []
   const hash = new KeyHash()
-  const limits = Math.max(1, new Set(routes.flatMap(({ limits }) => limits.map(({ name }) => name))).size)
+  const limits = Math.max(
+    1,
+    new Set(routes.flatMap((route) => [...route.limits, ...route.guessLimits].map(({ name }) => name))).size,
+  )
 
   function prepared(route: Route): PreparedRoute {
     const { rows } = table.narrow
-    const made = new PreparedRoute(route, (policy) => new PreparedPolicy(policy, segment.seed, limits, rows))
+    const made = new PreparedRoute(
+      route,
+      limitsOf(route),
+      (policy) => new PreparedPolicy(policy, segment.seed, limits, rows),
+    )
     known[route.index] = made
     return made
   }
 
-  return function rateLimit(exchange) {
+  function decide(exchange: Exchange, writes: boolean): Rejection | null {
     const route = exchange.route as Route
-    if (route.limits.length === 0) return null
+    if (limitsOf(route).length === 0) return null
     let ready = known[route.index]
     if (ready === undefined || ready.route !== route) ready = prepared(route)
     const { policies, charging, charges } = ready
@@ -144,10 +179,13 @@ export function createRateLimit(
     // A request that has waited, for its body or for a thread, is `watched`; any other is decided in the loop turn it came in.
     const nowUs = exchange.watched ? segment.nowUs() : exchange.startUs
     let refusing: number
-    if (count === 1) refusing = decidesAlone(charges[0] as Charge, table.admit(charges[0] as Charge, nowUs))
+    if (!writes) refusing = table.peekAll(charges, count, nowUs)
+    else if (count === 1) refusing = decidesAlone(charges[0] as Charge, table.admit(charges[0] as Charge, nowUs))
     else refusing = table.admitAll(charges, count, nowUs)
-    return settle(exchange, ready, refusing, nowUs)
+    return settle(exchange, ready, refusing, nowUs, writes)
   }
+
+  return { ask: (exchange) => decide(exchange, false), charge: (exchange) => decide(exchange, true) }
 }
 
 /** What admitAll makes of a verdict. */
@@ -162,7 +200,9 @@ function hashKey(hash: KeyHash, policy: LimitPolicy, exchange: Exchange): void {
     const key = by[i] as LimitPolicy['by'][number]
     if (key.kind === 'header') hash.text(exchange.header(key.header))
     else if (key.kind === 'consumer') hash.text(exchange.consumer === null ? '' : exchange.consumer.name)
-    else if (key.kind === 'address') hashAddress(hash, exchange.clientAddress)
+    else if (key.kind === 'address' || (key.kind === 'claimed' && exchange.claimed === ''))
+      hashAddress(hash, exchange.clientAddress)
+    else if (key.kind === 'claimed') hash.text(exchange.claimed)
     else hash.text((exchange.route as Route).name)
   }
 }
@@ -172,6 +212,7 @@ function settle(
   { charging, charges, tells }: PreparedRoute,
   refusing: number,
   nowUs: number,
+  writes: boolean,
 ): Rejection | null {
   for (let i = 0; i < charges.length; i++) {
     const { reports, verdict, admitsUndecided } = charges[i] as Charge
@@ -184,7 +225,7 @@ function settle(
     describe(exchange, policy, charge, nowUs)
     return charge.verdict === VERDICT.undecided ? policy.noRoom : policy.refusal
   }
-  if (!tells) return null
+  if (!tells || !writes) return null
   // Of those that show themselves on admitted answers too, the one with least left.
   let least = -1
   let leastLeft = Number.POSITIVE_INFINITY

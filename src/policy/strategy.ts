@@ -7,6 +7,9 @@ export interface Strategy {
   /** The request carries credentials of this kind, good or bad. Asked only where a route allows several kinds. */
   presents(exchange: Exchange): boolean
 
+  /** Whose the credentials say they are, unproven; '' where they name nobody. Absent: they never do. Throws for no input. */
+  claims?(exchange: Exchange): string
+
   /**
    * All that the head tells, before a byte of the body is read. Missing credentials are refused here. May set exchange.consumer, which
    * counts for nothing until the check is over.

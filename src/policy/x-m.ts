@@ -2,7 +2,7 @@
 // signature over the request. Runs per request. What exactly was wrong goes into the log and never to the caller.
 import type { RouteTable } from '../config/compile.js'
 import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import { Rejection, wrongCredentials } from '../outcome.js'
 import type { DigestPool } from './digest-pool.js'
 import { signedBodyHash, Verifier } from './signature.js'
 import { type Strategy, soleHeader } from './strategy.js'
@@ -11,9 +11,9 @@ const several = new Rejection('unauthorized', 'several x-source, x-time or x-m f
 const noSource = new Rejection('unauthorized', 'x-source missing')
 const noTime = new Rejection('unauthorized', 'x-time missing or not Unix seconds')
 const noMac = new Rejection('unauthorized', 'x-m missing')
-const unknownSource = new Rejection('unauthorized', 'x-source unknown')
+const unknownSource = wrongCredentials('x-source unknown')
 const stale = new Rejection('unauthorized', 'x-time outside the allowed skew')
-const badSignature = new Rejection('unauthorized', 'x-m does not match')
+const badSignature = wrongCredentials('x-m does not match')
 
 export class SignedByXm implements Strategy {
   private readonly table: RouteTable
@@ -33,6 +33,10 @@ export class SignedByXm implements Strategy {
     return exchange.header('x-m') !== '' || exchange.header('x-source') !== ''
   }
 
+  claims(exchange: Exchange): string {
+    return exchange.header('x-source')
+  }
+
   /** Names the consumer; everything but the signature itself is checked. */
   identify(exchange: Exchange): Rejection | null {
     const source = soleHeader(exchange, 'x-source')
@@ -45,7 +49,8 @@ export class SignedByXm implements Strategy {
     if (!/^[0-9]{1,12}$/.test(time)) return noTime
     if (mac === '') return noMac
     // Against the wall clock: callers know no other. The segment's clock does not follow its steps.
-    if (Math.abs(Math.floor(Date.now() / 1000) - Number(time)) > exchange.route!.maxSkewSeconds) return stale
+    const age = Math.floor(Date.now() / 1000) - Number(time)
+    if (age > exchange.route!.maxSkewSeconds || -age > exchange.route!.maxLeadSeconds) return stale
     exchange.consumer = consumer
     exchange.signature = mac
     exchange.signatureUntilSeconds = Number(time) + exchange.route!.maxSkewSeconds + 1

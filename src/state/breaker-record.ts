@@ -23,6 +23,8 @@
 // The window needs no locks and loses nothing: totals only grow, a bucket is what they grew by since it began. Who first comes into
 // a new bucket notes the totals, then moves `bucket` on; two who do so at once note the same but for calls that ended in between.
 
+import { LATEST_US } from './clock.js'
+
 export const RECORD_BYTES = 1024
 const RECORD_32 = RECORD_BYTES / 4
 export const RECORD_64 = RECORD_BYTES / 8
@@ -68,6 +70,9 @@ const REFUSED = 164
 const RAMPED = 165
 const NAME_AT = 704
 const NAME_BYTES = RECORD_BYTES - NAME_AT
+
+/** No state has its deadline further ahead: what is open for longer was damaged, or lies so far back that 32 bits take it for the future. */
+const MOST_AHEAD_MS = 25 * 3_600_000
 
 const PERMIT = { free: 0, out: 1, ok: 2, slow: 3 } as const
 
@@ -202,6 +207,16 @@ export class BreakerRecord {
   private noteTotals(bucket: number): void {
     const entry = this.at + RING_AT + (bucket & (RING - 1)) * 4
     for (let total = 0; total < 3; total++) this.ints[entry + total] = Atomics.load(this.ints, this.at + TOTALS + total)
+  }
+
+  /** At start: whether a run can have left it so. */
+  isSound(nowUs: number): boolean {
+    const low = this.state()
+    const state = low & 7
+    const hold = (low >> 3) & 3
+    const sinceUs = this.memory.floats[this.index * RECORD_64 + SINCE_64] as number
+    if (state > STATE.ramp || hold > HOLD.closed || !(sinceUs >= 0 && sinceUs <= LATEST_US)) return false
+    return state === STATE.closed || this.untilDeadlineMs(low, Math.floor(nowUs / 1000)) <= MOST_AHEAD_MS
   }
 
   // Probes: permits of the half-open state.

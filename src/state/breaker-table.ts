@@ -5,6 +5,7 @@
 import { type BreakerMemory, BreakerRecord, KEY_64, RECORD_64, RECORD_BYTES, storedName } from './breaker-record.js'
 import { KeyHash } from './key-hash.js'
 import { Owners } from './owners.js'
+import { damagedRows } from './rate-restore.js'
 import type { Segment } from './segment.js'
 
 /** In place of a record's key. */
@@ -29,6 +30,8 @@ export class BreakerTable implements BreakerMemory {
   readonly floats: Float64Array
   readonly bytes: Uint8Array
   private readonly seed: Int32Array
+  /** Where the records lie that were asked for here: the memory may be lost (segment.ts). */
+  private readonly places = new Map<string, number>()
 
   constructor(segment: Segment) {
     const { offset, bytes } = segment.section('breakers')
@@ -55,6 +58,7 @@ export class BreakerTable implements BreakerMemory {
       const record = new BreakerRecord(this, index)
       // Its maker may not have come to the name yet, or never will; both write the same.
       if (seen !== key || record.name === '') record.writeName(name)
+      this.places.set(name, index)
       return record
     }
   }
@@ -103,9 +107,21 @@ export class BreakerTable implements BreakerMemory {
     const spare = inUse === null ? [] : [...records].filter(([name]) => !wanted.has(name) && !inUse.has(name))
     const short = records.size + missing.length - this.capacity
     if (short > spare.length) return false
-    for (const [, { index }] of spare.slice(0, Math.max(0, short))) this.takeOut(index)
-    for (const name of missing) this.record(name)
+    for (const [name, { index }] of spare.slice(0, Math.max(0, short))) {
+      this.takeOut(index)
+      this.places.delete(name)
+    }
+    for (const name of names) this.record(name)
     return true
+  }
+
+  /** Primary, where the memory was lost: workers know their records by place, so each gets its name again where it was. */
+  mend(): void {
+    for (const [name, index] of this.places) {
+      if (Atomics.compareExchange(this.words, index * RECORD_64 + KEY_64, NO_RECORD, this.keyOf(name)) !== NO_RECORD)
+        continue
+      new BreakerRecord(this, index).writeName(name)
+    }
   }
 
   private takeOut(index: number): void {
@@ -116,20 +132,43 @@ export class BreakerTable implements BreakerMemory {
   }
 
   /**
-   * At start: takes over the records of an earlier run, from the same memory or from another. Returns how many.
+   * At start: takes over the records of an earlier run, from the same memory or from another. For the log.
    * @param isAlive whether a worker of an earlier run still is: it keeps its permits
    */
-  adopt(before: BreakerTable, isAlive: (worker: number) => boolean): number {
+  adopt(before: BreakerTable, isAlive: (worker: number) => boolean, nowUs: number): string {
     let whole = 0
-    for (const [name, { index }] of before.records()) {
-      if (before.keyOf(name) !== before.words[index * RECORD_64 + KEY_64]) before.takeOut(index)
-      else if (before === this || whole < this.capacity) {
+    let damaged = 0
+    for (let index = 0; index < before.capacity; index++) {
+      const key = Atomics.load(before.words, index * RECORD_64 + KEY_64)
+      const isFree = key === NO_RECORD || key === TAKEN_OUT
+      if (isFree && before.isEmpty(index)) continue
+      const record = new BreakerRecord(before, index)
+      const { name } = record
+      if (isFree || before.keyOf(name) !== key || !record.isSound(nowUs) || !before.leadTo(index, key)) {
+        before.takeOut(index)
+        damaged++
+      } else if (before === this || whole < this.capacity) {
         whole++
         if (before !== this) this.restore(name, before.copyOf(index))
       }
     }
     for (const record of this.records().values()) record.releaseProbes(isAlive)
-    return whole
+    return `${whole} breakers${damagedRows(damaged)}`
+  }
+
+  /** Whoever takes a free record finds it empty. */
+  private isEmpty(index: number): boolean {
+    const words = this.words.subarray(index * RECORD_64, (index + 1) * RECORD_64)
+    return words.every((word, at) => at === KEY_64 || word === 0n)
+  }
+
+  /** Where damage made a gap in front of a record, it is found no more: the gap is closed. False: another one is found in its place. */
+  private leadTo(index: number, key: bigint): boolean {
+    if (this.placeOf(key) === index) return true
+    const home = Number(BigInt.asUintN(32, key)) % this.capacity
+    for (let place = home; place !== index; place = (place + 1) % this.capacity)
+      Atomics.compareExchange(this.words, place * RECORD_64 + KEY_64, NO_RECORD, TAKEN_OUT)
+    return this.placeOf(key) === index
   }
 
   /** Of what is stored of the name, so that a record can be checked against it. Never NO_RECORD or TAKEN_OUT. */
@@ -155,7 +194,7 @@ export class BreakerTable implements BreakerMemory {
 /** At start: what became of an earlier run's breakers, for the log. */
 export function adoptBreakers(before: Segment, after: Segment): string {
   const table = new BreakerTable(after)
-  if (before !== after) return `${table.adopt(new BreakerTable(before), () => false)} breakers`
+  if (before !== after) return table.adopt(new BreakerTable(before), () => false, after.nowUs())
   const owners = new Owners(after)
-  return `${table.adopt(table, (worker) => owners.isAlive(worker))} breakers`
+  return table.adopt(table, (worker) => owners.isAlive(worker), after.nowUs())
 }

@@ -61,22 +61,31 @@ export function systemClock(): ClockSource {
   }
 }
 
-//   clock record    0 offsetUs     Float64  clock − monotonic
+//   clock record    0 offsetUs     Float64  clock − monotonic; processes read it elsewhere (segment.ts)
 //                   8 uptimeGapUs  Float64  uptime − monotonic
 //                  16 bootId       36 bytes
 //                  52 checksum     Int32    over the 52 bytes before: a start that died half-way counts as another boot
 //                  64 lastSeenUs   Float64  on a line of its own
+//                  72 lastSeenUs   again: where the two are further apart than two writes, neither counts
 export const CLOCK_BYTES = 128
 const CHECKED_BYTES = 52
 
 /** Between these the tables' arithmetic holds; a machine without a clock battery starts in 1970. */
 export const EARLIEST_US = Date.UTC(2025, 0, 1) * 1000
-const LATEST_US = Date.UTC(2060, 0, 1) * 1000
+export const LATEST_US = Date.UTC(2060, 0, 1) * 1000
 
 /** Less than this is the resolution of the uptime and scheduling, not a suspend. */
 const SHORTEST_SUSPEND_US = 1e6
 
+/** Two writes of lastSeenUs, if the primary died between them. */
+const LONGEST_UNSEEN_US = 3600e6
+
+/** The record of a primary, which alone writes it. What it knows is written again with each touch: damage does not last. */
 export class SegmentClock {
+  /** Clock − CLOCK_MONOTONIC. */
+  offsetUs = 0
+  private uptimeGapUs = 0
+  private bootId = Buffer.alloc(36)
   private readonly floats: Float64Array
   private readonly bytes: Uint8Array
   private readonly ints: Int32Array
@@ -91,46 +100,49 @@ export class SegmentClock {
     this.ints = new Int32Array(buffer, offset, CLOCK_BYTES / 4)
   }
 
-  /** Runs per request. An aligned double neither tears nor goes backwards: only the primary moves it, and only on. */
   nowUs(): number {
-    return Math.floor(this.source.monotonicUs() + (this.floats[0] as number))
+    return Math.floor(this.source.monotonicUs() + this.offsetUs)
   }
 
-  /** Primary, at start, on a zeroed or restored record. */
-  start(): void {
+  /** At start, on a zeroed or restored record. */
+  start(): this {
     const { source, floats } = this
-    const bootId = Buffer.from(source.bootId().padEnd(36).slice(0, 36), 'latin1')
-    const sameBoot = this.checksum() === this.ints[13] && bootId.equals(this.bytes.subarray(16, CHECKED_BYTES))
-    if (sameBoot) {
+    this.bootId = Buffer.from(source.bootId().padEnd(36).slice(0, 36), 'latin1')
+    if (this.checksum() === this.ints[13] && this.bootId.equals(this.bytes.subarray(16, CHECKED_BYTES))) {
+      this.offsetUs = floats[0] as number
+      this.uptimeGapUs = floats[1] as number
       this.touch()
-      return
+      return this
     }
-    const lastSeenUs = floats[8] as number
-    const wallUs = source.wallUs()
-    const startUs = Math.min(Math.max(wallUs, EARLIEST_US, Number.isFinite(lastSeenUs) ? lastSeenUs : 0), LATEST_US)
-    floats[0] = startUs - source.monotonicUs()
-    floats[1] = source.uptimeUs() - source.monotonicUs()
-    this.bytes.set(bootId, 16)
-    this.seal()
-    floats[8] = startUs
+    const [seenUs, againUs] = floats.subarray(8, 10) as unknown as [number, number]
+    const lastSeenUs = Math.abs(seenUs - againUs) < LONGEST_UNSEEN_US ? seenUs : 0
+    const startUs = Math.min(Math.max(source.wallUs(), EARLIEST_US, lastSeenUs), LATEST_US)
+    this.offsetUs = startUs - source.monotonicUs()
+    this.uptimeGapUs = source.uptimeUs() - source.monotonicUs()
+    this.write()
+    return this
   }
 
-  /** Primary, every second or so: what a reboot must not fall behind, and time that was slept through. */
+  /** Every second or so: what a reboot must not fall behind, and time that was slept through. */
   touch(): void {
-    const { source, floats } = this
+    const { source } = this
     const gapUs = source.uptimeUs() - source.monotonicUs()
-    const sleptUs = Math.min(gapUs - (floats[1] as number), source.wallUs() - this.nowUs())
+    const sleptUs = Math.min(gapUs - this.uptimeGapUs, source.wallUs() - this.nowUs())
     if (sleptUs > SHORTEST_SUSPEND_US)
-      floats[0] = Math.min((floats[0] as number) + sleptUs, LATEST_US - source.monotonicUs())
-    if (Math.abs(gapUs - (floats[1] as number)) > SHORTEST_SUSPEND_US) {
-      floats[1] = gapUs
-      this.seal()
-    }
-    floats[8] = this.nowUs()
+      this.offsetUs = Math.min(this.offsetUs + sleptUs, LATEST_US - source.monotonicUs())
+    if (Math.abs(gapUs - this.uptimeGapUs) > SHORTEST_SUSPEND_US) this.uptimeGapUs = gapUs
+    this.write()
   }
 
-  private seal(): void {
+  private write(): void {
+    const { floats } = this
+    floats[0] = this.offsetUs
+    floats[1] = this.uptimeGapUs
+    this.bytes.set(this.bootId, 16)
     this.ints[13] = this.checksum()
+    const nowUs = this.nowUs()
+    floats[8] = nowUs
+    floats[9] = nowUs
   }
 
   private checksum(): number {

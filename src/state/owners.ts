@@ -15,24 +15,31 @@ const NOBODY = 0
 const BEING_TAKEN = -1
 /** In place of a start: no descriptor was left to read it by. */
 const UNKNOWN = -2
+/** A primary reads one file meanwhile. */
+const TAKING_MS = 20
 
 export class Owners {
   private readonly pids: Int32Array
   private readonly startTicks: Float64Array
+  /** What this object has given out or found, by index: the memory may be lost (segment.ts). */
+  private readonly known = new Map<number, { readonly pid: number; readonly startTicks: number }>()
 
   constructor(segment: Segment) {
     const { buffer, offset } = segment.section('rates')
     this.pids = new Int32Array(buffer, offset, (OWNERS * OWNER_BYTES) / 4)
     this.startTicks = new Float64Array(buffer, offset, (OWNERS * OWNER_BYTES) / 8)
+    for (const owner of this.taken()) this.note(owner)
   }
 
   /** For a process that was just started. -1: all are taken. */
   take(pid: number): number {
     for (let owner = 0; owner < OWNERS; owner++) {
+      if (this.known.has(owner)) continue
       // While one gateway takes over from another there are two who give them out.
       if (Atomics.compareExchange(this.pids, this.at(owner) / 4, NOBODY, BEING_TAKEN) !== NOBODY) continue
       this.startTicks[this.at(owner) / 8 + 1] = startTicksOf(pid)
       Atomics.store(this.pids, this.at(owner) / 4, pid)
+      this.note(owner)
       return owner
     }
     return -1
@@ -41,6 +48,16 @@ export class Owners {
   /** Once the process is gone and what it held was given back. */
   free(owner: number): void {
     Atomics.store(this.pids, this.at(owner) / 4, NOBODY)
+    this.known.delete(owner)
+  }
+
+  /** Primary, where the memory was lost: those who live have the indexes that they had. */
+  mend(): void {
+    for (const [owner, { pid, startTicks }] of this.known) {
+      if (this.pidOf(owner) !== NOBODY) continue
+      this.startTicks[this.at(owner) / 8 + 1] = startTicks
+      Atomics.store(this.pids, this.at(owner) / 4, pid)
+    }
   }
 
   /** Those who hold an index: at start, workers of an earlier run that have not left yet, or whose index nobody has freed. */
@@ -48,13 +65,33 @@ export class Owners {
     return Array.from({ length: OWNERS }, (_, owner) => owner).filter((owner) => this.pidOf(owner) !== NOBODY)
   }
 
+  /** @param owner any number: what stands in a damaged place may be no index */
   isAlive(owner: number): boolean {
+    if (!(Number.isInteger(owner) && owner >= 0 && owner < OWNERS)) return false
     const pid = this.pidOf(owner)
     if (pid === BEING_TAKEN || pid === NOBODY) return pid === BEING_TAKEN
-    const now = startTicksOf(pid)
+    const now = pid > 0 ? startTicksOf(pid) : -1
     const then = this.startTicks[this.at(owner) / 8 + 1]
     // What it holds must not be given back while it may use it.
     return now === UNKNOWN || (now >= 0 && (then === UNKNOWN || now === then))
+  }
+
+  /**
+   * At start: frees what nobody who lives has; before that `release` ends its claims. An index that is being taken for longer than an instant is
+   * one of a primary that died, or damage.
+   */
+  freeDead(release: (owner: number) => void): void {
+    const isBeingTaken = (owner: number): boolean => this.pidOf(owner) === BEING_TAKEN
+    if (this.taken().some(isBeingTaken)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, TAKING_MS)
+    for (let owner = 0; owner < OWNERS; owner++) {
+      if (this.isAlive(owner) && !isBeingTaken(owner)) continue
+      release(owner)
+      this.free(owner)
+    }
+  }
+
+  private note(owner: number): void {
+    this.known.set(owner, { pid: this.pidOf(owner), startTicks: this.startTicks[this.at(owner) / 8 + 1] as number })
   }
 
   private pidOf(owner: number): number {

@@ -1,6 +1,5 @@
 // What becomes of what an earlier run has counted when the gateway starts: the claims of the dead end, what no run of this table can have
 // written is emptied, and where the table has another size its slots move. In the primary, before there are workers.
-import { OWNERS } from './claims.js'
 import { Owners } from './owners.js'
 import { HORIZON_TICKS, type RateSlots, SLOTS_PER_ROW, tagOf } from './rate-slots.js'
 import { RateTable } from './rate-table.js'
@@ -16,16 +15,13 @@ export function adoptRates(before: Segment, after: Segment): string {
   const table = new RateTable(after, 0)
   const from = before === after ? table : new RateTable(before, 0)
   const owners = new Owners(before)
-  for (let owner = 0; owner < OWNERS; owner++) {
-    if (owners.isAlive(owner)) continue
-    from.release(owner)
-    owners.free(owner)
-  }
+  owners.freeDead((owner) => from.release(owner))
+  from.narrow.soundCounts()
   const counts = { kept: 0, damaged: 0, lost: 0 }
   const nowUs = after.nowUs()
   for (const slots of [from.narrow, from.wide]) adopt(slots, from === table ? null : table, nowUs, owners, counts)
   const { kept, damaged, lost } = counts
-  return `${kept} rate limit keys${damaged > 0 ? ` (${damaged} damaged ones dropped)` : ''}${lost > 0 ? ` (${lost} without room dropped)` : ''}`
+  return `${kept} rate limit keys${damagedRows(damaged)}${lost > 0 ? ` (${lost} without room dropped)` : ''}`
 }
 
 /** @param to null where the slots stay where they are */
@@ -63,6 +59,11 @@ function adopt(
       }
     }
   }
+}
+
+/** For the log. */
+export function damagedRows(count: number): string {
+  return count > 0 ? ` (${count} damaged ones dropped)` : ''
 }
 
 /** What the word holds once a claim of somebody who lives has ended; a claim that stays is for the caller to end. */

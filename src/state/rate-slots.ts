@@ -282,10 +282,23 @@ export class RateSlots {
     return { live, slots: this.rows * SLOTS_PER_ROW }
   }
 
+  /** Counts that nobody can have counted begin anew. */
+  soundCounts(): void {
+    for (let owner = 0; owner < OWNERS; owner++) {
+      const counts = this.countsOf(owner)
+      for (const [at, count] of counts.entries()) if (!isCount(count)) counts[at] = 0
+    }
+  }
+
   private countsOf(owner: number): Float64Array {
     const { buffer, offset } = this.journal(owner)
     return new Float64Array(buffer, offset + JOURNAL_BYTES, COUNTS.length)
   }
+}
+
+/** Whether a gateway may have counted to it. */
+export function isCount(value: number): boolean {
+  return Number.isInteger(value) && value >= 0 && value <= 2 ** 50
 }
 
 /** Never 0. From a word of the hash that does not choose a row. */

@@ -8,19 +8,24 @@
 //     row      0 lock    Int64        0, or the claim of who looks through the row
 //              8 free
 //             64 until   48 × Uint32  Unix seconds from which the slot's key is of no use to anybody; 0: never used
-//            256 keys    48 × 4 × Int32
+//            256 keys    48 × 4 × Int32: 96 bits that tell the key from others, 32 that say whose it is
 //
 // A key has one row, and whoever asks for it holds that row's lock: of any number who bring the same key at once, one puts it in and the
 // others find it. `until` is written last, so a worker that dies in between leaves a slot as free as it was, and release() has nothing to
 // do but open the lock. Slots are taken from the first on and never go back to 0: behind one that was never used there is none that was.
 //
-// One row, not two as in the rate table: then one lock is enough. Rows are half full with the keys they are made for, which leaves a row
-// without room once in some 10^5. A key without a slot is not let in: whether it was here before, nobody could tell later.
+// One row, not two as in the rate table: then one lock is enough. Rows are a third full with the keys they are made for. A key without a
+// slot is not let in: whether it was here before, nobody could tell later.
+//
+// Nobody fills the table for the others: of each row an owner of keys has at most twice as many slots as are free. Alone it gets two thirds
+// of them, more than the keys that the table is made for; beside one that takes all it can, another one still finds room.
 //
 // Time is the wall clock's, as that is what callers sign. Set back, it lets nothing in twice but what had run out and lost its slot.
 import { Claims, JOURNAL_BYTES, OWNERS } from './claims.js'
 import type { KeyHash } from './key-hash.js'
 import { Owners } from './owners.js'
+import { damagedRows } from './rate-restore.js'
+import { isCount } from './rate-slots.js'
 import type { Segment } from './segment.js'
 
 const OWNER_BYTES = 512
@@ -35,19 +40,28 @@ const KEYS_32 = 64
 const LOCK = 1
 const LOCK_ENTRY = 0
 
+/** A slot due later than this was not written by us: a signature is good for a day at most, and may be dated ahead by as much. */
+const HORIZON_SECONDS = 50 * 3600
+
+const LOCK_MS = 20
+
+/** Of a slot whose key is of no use: used, and free. */
+const NEVER_MORE = 1
+
 /** A worker reads the time, may not run for a while, and only then takes the lock; one that hangs for longer than 2 s is killed. */
 const GRACE_SECONDS = 5
 
-export const REPLAY = { fresh: 0, repeated: 1, full: 2, stuck: 3 } as const
-/** Positions in an owner's counts are those of REPLAY. `stuck` met a lock whose holder did not open it. */
+export const REPLAY = { fresh: 0, repeated: 1, full: 2, stuck: 3, share: 4 } as const
+/** Positions in a worker's counts are those of REPLAY. `stuck` met a lock whose holder did not open it; `share` has its share of the row. */
 export type ReplayCounts = Record<keyof typeof REPLAY, number>
 const COUNTS = Object.keys(REPLAY) as (keyof typeof REPLAY)[]
 
 /** 0 keys take no memory at all. */
 export function replayTableBytes(keys: number): number {
-  return keys === 0 ? 0 : ROWS_OFFSET + Math.ceil(keys / (SLOTS_PER_ROW / 2)) * ROW_BYTES
+  return keys === 0 ? 0 : ROWS_OFFSET + Math.ceil(keys / (SLOTS_PER_ROW / 3)) * ROW_BYTES
 }
 
+/** `d` says whose key it is, `a` to `c` tell it from all others. */
 type ReplayKey = Pick<KeyHash, 'a' | 'b' | 'c' | 'd'>
 
 export class ReplayTable {
@@ -69,6 +83,20 @@ export class ReplayTable {
     this.ints = new Int32Array(segment.buffer, this.rows === 0 ? 0 : offset + ROWS_OFFSET, this.rows * ROW_32)
     this.counts = this.countsOf(owner)
     this.claims = new Claims(this.words, this.journal(owner), owner)
+  }
+
+  /** Whether the key is there. Takes no lock: while others put in the same one, the answer may be no; insert() knows. */
+  has(key: ReplayKey): boolean {
+    if (this.rows === 0) return false
+    const row = this.rowOf(key.a)
+    const untils = row * ROW_32 + UNTIL_32
+    for (let slot = 0; slot < SLOTS_PER_ROW; slot++) {
+      if (Atomics.load(this.ints, untils + slot) === 0) return false
+      if (!this.holds(row, slot, key)) continue
+      this.counts[REPLAY.repeated]!++
+      return true
+    }
+    return false
   }
 
   /**
@@ -99,18 +127,24 @@ export class ReplayTable {
     const ints = this.ints
     const untils = row * ROW_32 + UNTIL_32
     let free = -1
+    let taken = 0
+    let own = 0
     for (let slot = 0; slot < SLOTS_PER_ROW; slot++) {
       const until = (ints[untils + slot] as number) >>> 0
       if (until === 0) {
         if (free < 0) free = slot
         break
       }
-      const at = keyAt(row, slot)
-      if (ints[at] === key.a && ints[at + 1] === key.b && ints[at + 2] === key.c && ints[at + 3] === key.d)
-        return REPLAY.repeated
-      if (free < 0 && until + GRACE_SECONDS < nowSeconds) free = slot
+      if (this.holds(row, slot, key)) return REPLAY.repeated
+      if (until + GRACE_SECONDS < nowSeconds) {
+        if (free < 0) free = slot
+        continue
+      }
+      taken++
+      if (ints[keyAt(row, slot) + 3] === key.d) own++
     }
     if (free < 0) return REPLAY.full
+    if (own >= 2 * (SLOTS_PER_ROW - taken)) return REPLAY.share
     const at = keyAt(row, free)
     ints[at] = key.a
     ints[at + 1] = key.b
@@ -118,6 +152,12 @@ export class ReplayTable {
     ints[at + 3] = key.d
     Atomics.store(ints, untils + free, untilSeconds | 0)
     return REPLAY.fresh
+  }
+
+  private holds(row: number, slot: number, key: ReplayKey): boolean {
+    const { ints } = this
+    const at = keyAt(row, slot)
+    return ints[at] === key.a && ints[at + 1] === key.b && ints[at + 2] === key.c && ints[at + 3] === key.d
   }
 
   /** Primary, when a worker is gone and before another gets its index: opens the lock it died with. */
@@ -131,21 +171,32 @@ export class ReplayTable {
    */
   adopt(before: ReplayTable, nowSeconds: number, isAlive: (owner: number) => boolean): string {
     before.openLocks(isAlive)
+    for (let owner = 0; owner < OWNERS; owner++) {
+      const counts = before.countsOf(owner)
+      for (const [at, count] of counts.entries()) if (!isCount(count)) counts[at] = 0
+    }
     let kept = 0
     let lost = 0
+    let damaged = 0
     for (let row = 0; row < before.rows; row++) {
-      for (let slot = 0; slot < SLOTS_PER_ROW; slot++) {
-        const until = (before.ints[row * ROW_32 + UNTIL_32 + slot] as number) >>> 0
-        if (until + GRACE_SECONDS < nowSeconds) continue
+      let used = false
+      for (let slot = SLOTS_PER_ROW - 1; slot >= 0; slot--) {
+        const untilAt = row * ROW_32 + UNTIL_32 + slot
+        const until = (before.ints[untilAt] as number) >>> 0
         const at = keyAt(row, slot)
         const [a, b, c, d] = before.ints.subarray(at, at + 4) as unknown as [number, number, number, number]
-        // Damaged, and in nobody's way: nobody looks for it here.
-        if (before.rowOf(a) !== row) continue
-        if (before === this || this.decide({ a, b, c, d }, until, nowSeconds) === REPLAY.fresh) kept++
+        // Before one that was used there is none that never was.
+        const impossible = until === 0 ? used : before.rowOf(a) !== row && until !== NEVER_MORE
+        used ||= until !== 0
+        if (impossible || until > nowSeconds + HORIZON_SECONDS) {
+          before.ints[untilAt] = NEVER_MORE
+          damaged++
+        } else if (until + GRACE_SECONDS < nowSeconds) continue
+        else if (before === this || this.decide({ a, b, c, d }, until, nowSeconds) === REPLAY.fresh) kept++
         else lost++
       }
     }
-    return `${kept} signatures${lost > 0 ? ` (${lost} without room dropped)` : ''}`
+    return `${kept} signatures${damagedRows(damaged)}${lost > 0 ? ` (${lost} without room dropped)` : ''}`
   }
 
   /** Added up over all workers, since the table was made. */
@@ -175,11 +226,17 @@ export class ReplayTable {
   }
 
   private openLocks(isAlive: (owner: number) => boolean): void {
+    const open = (row: number, held: bigint): void => void Atomics.compareExchange(this.words, row * ROW_64, held, 0n)
+    const waits: [row: number, held: bigint][] = []
     for (let row = 0; row < this.rows; row++) {
       const held = Atomics.load(this.words, row * ROW_64)
-      if (held === 0n || (held < 0n && isAlive(Number(-1n - held)))) continue
-      Atomics.compareExchange(this.words, row * ROW_64, held, 0n)
+      if (held < 0n && isAlive(Number(-1n - held))) waits.push([row, held])
+      else if (held !== 0n) open(row, held)
     }
+    if (waits.length === 0) return
+    // Whoever lives holds a lock for no longer than an instant; what stays is damage.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOCK_MS)
+    for (const [row, held] of waits) open(row, held)
   }
 
   private journal(owner: number): { buffer: ArrayBuffer | SharedArrayBuffer; offset: number } {

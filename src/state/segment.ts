@@ -13,20 +13,24 @@
 //                  64 replaysBytes   Float64
 //                  72 checksum       Int32    over the 72 bytes before, complete taken as 0
 //                 128 clock record   clock.ts
-//                 256 sections       offset and bytes, Float64 each, in the order of KEPT; written anew by each start
+//   copy        one page: the header's first 76 bytes again. Where one of the two is damaged, the other tells what lies where
 //   breakers    kept from start to start, as are the next two
 //   rates
 //   replays
+//   end         one page that begins with the magic: gone where somebody has cut the file short
+//
+// Processes that run read neither header nor copy: where the sections are, the seed and the clock they have elsewhere. Whatever happens to the
+// file costs no more than what lay there.
 //
 // What begins empty with each start lies in memory of its own, which no other start ever sees: workers that outlive their primary go
 // on counting there, and that workers, routes or endpoints change in number costs no bucket.
 //
-//   first page  where the sections are, in the order of LIVE
+//   first page  where the sections are, in the order of LIVE; at 256 the clock's offset, Float64
 //   health, workers, counters, addresses
 //
 // The file grows or stays; what does not fit is replaced by a new file, never cut while somebody may have it mapped.
 import { createHash, randomBytes } from 'node:crypto'
-import { lstatSync, openSync, readFileSync } from 'node:fs'
+import { openSync, readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
 import { isMainThread } from 'node:worker_threads'
 import { type Native, native, nativeProblem } from '../../native/index.js'
@@ -84,8 +88,11 @@ export interface Segment {
   section(name: SectionName): Section
   /** Whole microseconds since the epoch on the segment's clock (clock.ts): the same in every process, never backwards. */
   nowUs(): number
-  /** Primary, every second or so: how far a reboot must not fall behind. */
-  touch(): void
+  /**
+   * Primary, every second or so: how far a reboot must not fall behind. False: somebody has cut or overwritten the file. Its length is as it
+   * was, header and copy are whole again, and what was lost of the sections is zeros.
+   */
+  touch(): boolean
 }
 
 export interface OpenOptions {
@@ -109,13 +116,16 @@ export type SegmentHandle =
     }
   | { readonly kind: 'shared'; readonly buffer: SharedArrayBuffer; readonly live: SharedArrayBuffer }
 
-export const LAYOUT = 3
+export const LAYOUT = 4
 const MAGIC = Buffer.from('TIDEGATE', 'latin1')
 const PAGE = 4096
 const COMPLETE = 3
 const CHECKED_BYTES = 72
+/** Those and the checksum. */
+const COPIED_BYTES = 76
 const CLOCK_OFFSET = 128
-const SECTIONS_OFFSET = CLOCK_OFFSET + CLOCK_BYTES
+/** In live memory, in Float64. */
+const LIVE_CLOCK = 32
 
 interface Place {
   readonly offset: number
@@ -130,12 +140,13 @@ interface Live {
   readonly buffer: ArrayBuffer | SharedArrayBuffer
 }
 
-/** Sections on pages of their own behind the first page. */
+/** Sections on pages of their own from `start` on. */
 function layOut<Name extends SectionName>(
   names: readonly Name[],
   sizes: Record<Name, number>,
+  start = PAGE,
 ): { layout: Layout<Name>; bytes: number } {
-  let bytes = PAGE
+  let bytes = start
   const layout = {} as Layout<Name>
   for (const name of names) {
     layout[name] = { offset: bytes, bytes: sizes[name] }
@@ -155,42 +166,40 @@ function writePlaces(floats: Float64Array, at: number, places: readonly Place[])
   })
 }
 
+/** What is kept, in a file of these tables. */
+function layOutKept(sizes: Record<KeptName, number>): { layout: Layout<KeptName>; bytes: number } {
+  const { layout, bytes } = layOut(KEPT, sizes, 2 * PAGE)
+  return { layout, bytes: bytes + PAGE }
+}
+
 class Header {
   readonly ints: Int32Array
   readonly floats: Float64Array
   readonly bytes: Uint8Array
 
-  constructor(readonly buffer: ArrayBuffer | SharedArrayBuffer) {
-    this.ints = new Int32Array(buffer, 0, PAGE / 4)
-    this.floats = new Float64Array(buffer, 0, PAGE / 8)
-    this.bytes = new Uint8Array(buffer, 0, PAGE)
+  /** @param at the header, or its copy */
+  constructor(
+    readonly buffer: ArrayBuffer | SharedArrayBuffer,
+    at = 0,
+  ) {
+    this.ints = new Int32Array(buffer, at, PAGE / 4)
+    this.floats = new Float64Array(buffer, at, PAGE / 8)
+    this.bytes = new Uint8Array(buffer, at, PAGE)
   }
 
-  get breakersBytes(): number {
-    return this.floats[6] as number
-  }
-
-  get ratesBytes(): number {
-    return this.floats[7] as number
-  }
-
-  get replaysBytes(): number {
-    return this.floats[8] as number
-  }
-
-  /** How far into the file that reaches which outlives a start. */
-  get keptBytes(): number {
-    return PAGE + wholePages(this.breakersBytes) + wholePages(this.ratesBytes) + wholePages(this.replaysBytes)
+  /** What the file is laid out for. */
+  get kept(): { layout: Layout<KeptName>; bytes: number } {
+    const [breakers, rates, replays] = this.floats.subarray(6, 9) as unknown as [number, number, number]
+    return layOutKept({ breakers, rates, replays })
   }
 
   /** Why earlier state cannot be used, or '' where it can. */
   misfit(host: Buffer, fileBytes: number): string {
-    if (this.bytes.subarray(0, PAGE).every((byte) => byte === 0)) return 'the start that made it did not finish'
     if (!MAGIC.equals(this.bytes.subarray(0, 8))) return 'its header is damaged'
-    if (this.ints[2] !== LAYOUT) return `written with layout ${this.ints[2]}, this is ${LAYOUT}`
     if (this.ints[COMPLETE] !== 1) return 'the start that made it did not finish'
+    if (this.ints[2] !== LAYOUT) return `written with layout ${this.ints[2]}, this is ${LAYOUT}`
     // Mapped beyond the end of the file, the first touch would be a SIGBUS.
-    if (this.ints[CHECKED_BYTES / 4] !== this.checksum() || !(this.keptBytes <= fileBytes))
+    if (this.ints[CHECKED_BYTES / 4] !== this.checksum() || !(this.kept.bytes <= fileBytes))
       return 'its header is damaged'
     if (!host.equals(this.bytes.subarray(16, 32))) return 'written on another host'
     return ''
@@ -219,40 +228,56 @@ class OpenSegment implements Segment {
   readonly live: ArrayBuffer | SharedArrayBuffer
   readonly liveFd: number
   readonly seed: Int32Array
-  private readonly header: Header
-  private readonly clock: SegmentClock
+  private readonly layout: Layout<KeptName>
+  private readonly liveFloats: Float64Array
+  /** Of the header, as long as it is whole. */
+  private readonly copied: Buffer
 
+  /** @param clock the primary's; null where it is only read */
   constructor(
     readonly buffer: ArrayBuffer | SharedArrayBuffer,
     { buffer: live, fd: liveFd }: Live,
     readonly kind: 'mapped' | 'shared',
     readonly fd: number,
     readonly path: string | null,
-    source: ClockSource,
+    private readonly source: ClockSource,
+    private readonly clock: SegmentClock | null,
     public notice: string,
     readonly restored = false,
   ) {
     this.bytes = buffer.byteLength
     this.live = live
     this.liveFd = liveFd
-    this.header = new Header(buffer)
-    this.seed = this.header.ints.subarray(8, 12)
-    this.clock = new SegmentClock(buffer, CLOCK_OFFSET, source)
+    this.liveFloats = new Float64Array(live, 0, PAGE / 8)
+    const header = new Header(buffer)
+    this.seed = header.ints.slice(8, 12)
+    this.layout = header.kept.layout
+    this.copied = Buffer.from(header.bytes.subarray(0, COPIED_BYTES))
+    if (clock !== null) this.liveFloats[LIVE_CLOCK] = clock.offsetUs
   }
 
   section(name: SectionName): Section {
-    const kept = KEPT.indexOf(name as KeptName)
-    if (kept >= 0) return { buffer: this.buffer, ...readPlace(this.header.floats, SECTIONS_OFFSET / 8 + kept * 2) }
-    const floats = new Float64Array(this.live, 0, LIVE.length * 2)
-    return { buffer: this.live, ...readPlace(floats, LIVE.indexOf(name as LiveName) * 2) }
+    if (name in this.layout) return { buffer: this.buffer, ...this.layout[name as KeptName] }
+    return { buffer: this.live, ...readPlace(this.liveFloats, LIVE.indexOf(name as LiveName) * 2) }
   }
 
+  /** Runs per request. An aligned double neither tears nor goes backwards: only the primary moves it, and only on. */
   nowUs(): number {
-    return this.clock.nowUs()
+    return Math.floor(this.source.monotonicUs() + (this.liveFloats[LIVE_CLOCK] as number))
   }
 
-  touch(): void {
-    this.clock.touch()
+  touch(): boolean {
+    const { clock, buffer, copied } = this
+    if (clock === null) return true
+    clock.touch()
+    this.liveFloats[LIVE_CLOCK] = clock.offsetUs
+    const end = new Uint8Array(buffer, buffer.byteLength - PAGE, MAGIC.length)
+    const pages = [0, PAGE].map((at) => new Uint8Array(buffer, at, COPIED_BYTES))
+    const whole = MAGIC.equals(end) && pages.every((page) => copied.equals(page))
+    if (whole) return true
+    for (const page of pages) page.set(copied)
+    end.set(MAGIC)
+    return false
   }
 }
 
@@ -266,7 +291,7 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
     rates: rateTableBytes(spec.rateLimitKeys),
     replays: replayTableBytes(spec.replayKeys ?? 0),
   }
-  const { layout, bytes } = layOut(KEPT, sizes)
+  const { layout, bytes } = layOutKept(sizes)
   const { layout: liveLayout, bytes: liveBytes } = layOut(LIVE, {
     health: healthBytes(spec.endpoints),
     workers: workersBytes(spec.workers),
@@ -280,27 +305,26 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
   if (native === null || (path === null && options.isolation === 'thread')) {
     if (options.isolation === 'process') throw new Error(`worker processes need the native addon: ${nativeProblem}`)
     const buffer = new SharedArrayBuffer(bytes)
-    writeNew(buffer, host, layout, source, null)
+    const clock = writeNew(buffer, host, layout, source, null)
     const why = path === null ? '' : `: ${nativeProblem}`
     const live = begun({ buffer: new SharedArrayBuffer(liveBytes), fd: -1 })
-    return new OpenSegment(buffer, live, 'shared', -1, null, source, `state is kept in memory only${why}`)
+    return new OpenSegment(buffer, live, 'shared', -1, null, source, clock, `state is kept in memory only${why}`)
   }
-  if (path !== null) refuseForeign(path)
-  const { held } = options
-  const file = held === undefined ? native.openSegment(path, bytes) : native.openSegment(path, bytes, held)
+  const magic = MAGIC.toString('latin1')
+  const file = native.openSegment(path, bytes, magic, options.held)
   if (path === null) return fresh(file, 'state is kept in memory only')
   if (file.created) return fresh(file, `fresh state in ${path}`)
   const header = new Header(file.buffer)
+  const mended = mendHeader(file, host)
   const problem = header.misfit(host, file.bytes)
   if (problem !== '') return discarded(problem)
-  const { breakersBytes, ratesBytes, replaysBytes } = header
-  if (breakersBytes !== sizes.breakers || ratesBytes !== sizes.rates || replaysBytes !== sizes.replays)
-    return resized(native, path)
+  const { kept } = header
+  if (KEPT.some((name) => kept.layout[name].bytes !== sizes[name])) return resized(native, path)
 
-  writeSections(header, layout)
-  new SegmentClock(file.buffer, CLOCK_OFFSET, source).start()
-  const segment = new OpenSegment(file.buffer, mappedLive(), 'mapped', file.fd, path, source, '', true)
-  segment.notice = `state restored from ${path}: ${takeOver(segment, segment, source)}`
+  const clock = new SegmentClock(file.buffer, CLOCK_OFFSET, source).start()
+  markEnd(file.buffer)
+  const segment = new OpenSegment(file.buffer, mappedLive(), 'mapped', file.fd, path, source, clock, '', true)
+  segment.notice = `state restored from ${path}: ${takeOver(segment, segment, source)}${mended}`
   return segment
 
   function begun(live: Live): Live {
@@ -313,28 +337,38 @@ export function openSegment(spec: SegmentSpec, options: OpenOptions): Segment {
   }
 
   function fresh(made: MappedFile, notice: string): Segment {
-    writeNew(made.buffer, host, layout, source, null)
-    return new OpenSegment(made.buffer, mappedLive(), 'mapped', made.fd, path, source, notice)
+    const clock = writeNew(made.buffer, host, layout, source, null)
+    return new OpenSegment(made.buffer, mappedLive(), 'mapped', made.fd, path, source, clock, notice)
+  }
+
+  /** On an error the lock ends with the start. */
+  function replaced(fd: number): MappedFile {
+    try {
+      return native!.replaceSegment(fd, path!, bytes, magic)
+    } catch (error) {
+      native!.closeFd(fd)
+      throw error
+    }
   }
 
   function discarded(why: string): Segment {
-    return fresh(native!.replaceSegment(file.fd, path!, bytes), `state in ${path} discarded: ${why}`)
+    return fresh(replaced(file.fd), `state in ${path} discarded: ${why}`)
   }
 
   /** Other table sizes: a new file, into which what is alive in the old one is taken over. */
   function resized(addon: Native, at: string): Segment {
-    const extent = header.keptBytes
+    const extent = header.kept.bytes
     let old: MappedFile = file
     if (extent > old.buffer.byteLength) {
-      old = addon.openSegment(at, extent, old.fd)
+      old = addon.openSegment(at, extent, magic, old.fd)
     }
-    new SegmentClock(old.buffer, CLOCK_OFFSET, source).start()
+    const clockBefore = new SegmentClock(old.buffer, CLOCK_OFFSET, source).start()
     const live = mappedLive()
-    const before = new OpenSegment(old.buffer, live, 'mapped', -1, at, source, '')
-    const made = addon.replaceSegment(old.fd, at, bytes)
-    writeNew(made.buffer, host, layout, source, new Header(old.buffer))
-    const after = new OpenSegment(made.buffer, live, 'mapped', made.fd, at, source, '', true)
-    after.notice = `state restored from ${at}: ${takeOver(before, after, source)}; tables resized`
+    const before = new OpenSegment(old.buffer, live, 'mapped', -1, at, source, clockBefore, '')
+    const made = replaced(old.fd)
+    const clock = writeNew(made.buffer, host, layout, source, new Header(old.buffer))
+    const after = new OpenSegment(made.buffer, live, 'mapped', made.fd, at, source, clock, '', true)
+    after.notice = `state restored from ${at}: ${takeOver(before, after, source)}; tables resized${mended}`
     return after
   }
 }
@@ -349,13 +383,13 @@ export function segmentHandle(segment: Segment): SegmentHandle {
 /** Worker. In a process of its own the descriptor is used up; a thread shares the primary's and leaves it open. */
 export function attachSegment(handle: SegmentHandle, source: ClockSource = systemClock()): Segment {
   if (handle.kind === 'shared') {
-    return new OpenSegment(handle.buffer, { buffer: handle.live, fd: -1 }, 'shared', -1, null, source, '')
+    return new OpenSegment(handle.buffer, { buffer: handle.live, fd: -1 }, 'shared', -1, null, source, null, '')
   }
   if (native === null) throw new Error(`a mapped segment needs the native addon: ${nativeProblem}`)
   const own = (fd: number): number => (isMainThread ? fd : openSync(`/proc/self/fd/${fd}`, 'r+'))
   const live = { buffer: native.attachSegment(own(handle.liveFd), handle.liveBytes), fd: -1 }
   const kept = native.attachSegment(own(handle.fd), handle.bytes)
-  return new OpenSegment(kept, live, 'mapped', -1, null, source, '')
+  return new OpenSegment(kept, live, 'mapped', -1, null, source, null, '')
 }
 
 function takeOver(before: Segment, after: Segment, source: ClockSource): string {
@@ -365,13 +399,6 @@ function takeOver(before: Segment, after: Segment, source: ClockSource): string 
 
 function wholePages(bytes: number): number {
   return Math.ceil(bytes / PAGE) * PAGE
-}
-
-/** Segments are whole pages. Whatever else is at the path is somebody's file, and neither grown nor replaced. */
-function refuseForeign(path: string): void {
-  const status = lstatSync(path, { throwIfNoEntry: false })
-  if (status?.isFile() && status.size % PAGE !== 0)
-    throw new Error(`${path} is not a Tidegate segment: choose another path`)
 }
 
 function hostId(name: string | undefined): Buffer {
@@ -390,6 +417,21 @@ function hostId(name: string | undefined): Buffer {
     .subarray(0, 16)
 }
 
+/** Of header and copy one is damaged: it is written again from the other. For the log. */
+function mendHeader({ buffer, bytes }: MappedFile, host: Buffer): string {
+  const header = new Header(buffer)
+  const copy = new Header(buffer, PAGE)
+  const [isWhole, copyIsWhole] = [header, copy].map((one) => one.misfit(host, bytes) === '')
+  if (isWhole === copyIsWhole) return ''
+  const [whole, damaged] = isWhole ? [header, copy] : [copy, header]
+  damaged.bytes.set(whole.bytes.subarray(0, COPIED_BYTES))
+  return '; its header was damaged'
+}
+
+function markEnd(buffer: ArrayBuffer | SharedArrayBuffer): void {
+  new Uint8Array(buffer, buffer.byteLength - PAGE).set(MAGIC)
+}
+
 /** Into zeroed memory; seed and clock from an earlier segment, where there is one. */
 function writeNew(
   buffer: ArrayBuffer | SharedArrayBuffer,
@@ -397,17 +439,15 @@ function writeNew(
   layout: Layout<KeptName>,
   source: ClockSource,
   earlier: Header | null,
-): void {
+): SegmentClock {
   const header = new Header(buffer)
   const seed = earlier === null ? randomBytes(16) : earlier.bytes.slice(32, 48)
   header.write(host, seed, layout)
   const clock = header.bytes.subarray(CLOCK_OFFSET, CLOCK_OFFSET + CLOCK_BYTES)
   if (earlier !== null) clock.set(earlier.bytes.subarray(CLOCK_OFFSET, CLOCK_OFFSET + CLOCK_BYTES))
-  new SegmentClock(buffer, CLOCK_OFFSET, source).start()
-  writeSections(header, layout)
+  const started = new SegmentClock(buffer, CLOCK_OFFSET, source).start()
+  markEnd(buffer)
   Atomics.store(header.ints, COMPLETE, 1)
-}
-
-function writeSections(header: Header, layout: Layout<KeptName>): void {
-  writePlaces(header.floats, SECTIONS_OFFSET / 8, Object.values(layout))
+  new Header(buffer, PAGE).bytes.set(header.bytes.subarray(0, COPIED_BYTES))
+  return started
 }

@@ -16,6 +16,8 @@ const MAX_QUERY = 768
 const MAX_METHOD = 32
 const MAX_NAME = 160
 const MAX_REASON = 128
+/** A name that somebody made up. */
+const MAX_TRIED = 64
 /** How a text ends that was cut: an ellipsis. */
 const CUT = '\\u2026'
 
@@ -91,7 +93,7 @@ function ms(us: number): string {
 }
 
 export class AccessLog {
-  private readonly caller = { consumer: null as Consumer | null, clientAddress: '', method: '', text: '' }
+  private readonly caller = { consumer: null as Consumer | null, tried: '', clientAddress: '', method: '', text: '' }
   private readonly outcome = {
     route: null as Route | null,
     service: null as Service | null,
@@ -165,11 +167,19 @@ export class AccessLog {
   }
 
   /** From the rid's end to the path, the same as for the last line where the caller is the same. */
-  private callerOf({ consumer, clientAddress, method }: Exchange): string {
+  private callerOf({ consumer, tried, clientAddress, method }: Exchange): string {
     const last = this.caller
-    if (last.consumer !== consumer || last.clientAddress !== clientAddress || last.method !== method) {
-      const who = consumer === null ? '' : `,"consumer":"${jsonText(consumer.name, MAX_NAME)}"`
+    if (
+      last.consumer !== consumer ||
+      last.clientAddress !== clientAddress ||
+      last.method !== method ||
+      last.tried !== tried
+    ) {
+      let who = ''
+      if (consumer !== null) who = `,"consumer":"${jsonText(consumer.name, MAX_NAME)}"`
+      else if (tried !== '') who = `,"tried":"${jsonText(tried, MAX_TRIED)}"`
       last.consumer = consumer
+      last.tried = tried
       last.clientAddress = clientAddress
       last.method = method
       last.text = inOnePiece(

@@ -46,6 +46,8 @@ interface ReplayTableStatus {
   /** Signatures refused because none more could be remembered. */
   readonly full: number
   readonly stuck: number
+  /** … or because their consumer has its share of them. */
+  readonly share: number
 }
 
 export interface MetricsSource {
@@ -170,7 +172,7 @@ function requests(out: Exposition, used: readonly RouteCounts[], { routes }: Met
   for (const { route, totals } of used) for (const [code, count] of totals.codes) out.sample(count, { route, code })
   perRoute(out, used, 'tidegate_request_bytes_total', 'Body bytes received from clients.', (totals) => totals.bytesIn)
   perRoute(out, used, 'tidegate_response_bytes_total', 'Body bytes sent to clients.', (totals) => totals.bytesOut)
-  const limited = routes.filter((route) => route.limits.length > 0)
+  const limited = routes.filter((route) => route.limits.length + route.guessLimits.length > 0)
   const byName = new Map(used.map(({ route, totals }) => [route, totals]))
   out.family('tidegate_rate_limit_refusals_total', 'counter', 'Requests refused by a rate limit.')
   for (const { name } of limited) out.sample(byName.get(name)?.codes.get('rate_limited') ?? 0, { route: name })
@@ -292,7 +294,7 @@ function replayTable(out: Exposition, { replayTable: table }: MetricsSource): vo
     'counter',
     'Requests refused because their signature could not be remembered.',
   )
-  out.sample(table.full + table.stuck)
+  out.sample(table.full + table.stuck + table.share)
 }
 
 function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void {

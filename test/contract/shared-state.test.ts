@@ -387,7 +387,13 @@ describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
     expect(passed.every((times) => times === 1)).toBe(true)
     // No one of them had it all.
     expect(Math.max(...answers.map((answer) => answer.passed.length))).toBeLessThan(REPLAYS)
-    expect(new ReplayTable(segment, 0).totals()).toEqual({ fresh: REPLAYS, repeated: 3 * REPLAYS, full: 0, stuck: 0 })
+    expect(new ReplayTable(segment, 0).totals()).toEqual({
+      fresh: REPLAYS,
+      repeated: 3 * REPLAYS,
+      full: 0,
+      stuck: 0,
+      share: 0,
+    })
   }, 60_000)
 
   it('lets each signature in exactly once while slots change hands', async () => {

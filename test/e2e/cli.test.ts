@@ -93,7 +93,7 @@ test.each([
 describe('check', () => {
   test('says what a sound configuration holds, found by argument, by environment or by its usual name', async () => {
     const { dir, file } = configFile(SOUND)
-    const env = { TEST_SECRET: 'x' }
+    const env = { TEST_SECRET: 'long-enough-secret' }
     const holds = 'sound (3 routes, 1 service, 1 consumer)\n'
     expect(await tidegate(['check', file], env)).toMatchObject({ code: 0, out: `${file}: ${holds}` })
     expect(await tidegate(['check'], { ...env, TIDEGATE_CONFIG: file })).toMatchObject({
@@ -159,7 +159,7 @@ error: tidegate.yaml:4:27: routes[0].servce: unknown key; did you mean "service"
 describe('routes', () => {
   test('prints the table in the order of precedence, in aligned columns', async () => {
     const { file } = configFile(SOUND)
-    expect(await tidegate(['routes', file], { TEST_SECRET: 'x' })).toEqual({
+    expect(await tidegate(['routes', file], { TEST_SECRET: 'long-enough-secret' })).toEqual({
       code: 0,
       err: '',
       out: `HOST        PATH   METHODS   PRIORITY  NAME          SERVICE  AUTH                LIMITS
@@ -172,7 +172,7 @@ demo.i.com  =/a    GET,POST  0         a             demo     x-m (test)        
 
   test('--json has the same rows', async () => {
     const { file } = configFile(SOUND)
-    const { code, out } = await tidegate(['routes', file, '--json'], { TEST_SECRET: 'x' })
+    const { code, out } = await tidegate(['routes', file, '--json'], { TEST_SECRET: 'long-enough-secret' })
     expect(code).toBe(0)
     expect((JSON.parse(out) as { name: string }[]).map((row) => row.name)).toEqual(['a', '*.i.com/b/:c', '/'])
   })
@@ -248,10 +248,12 @@ describe('sign', () => {
   test("takes secret and algorithm from the consumer's entry in a configuration", async () => {
     const { file } = configFile(SOUND)
     const { out } = await tidegate(['sign', '-c', file, '--consumer', 'test', '--time', time, '--url', url], {
-      TEST_SECRET: 'x',
+      TEST_SECRET: 'long-enough-secret',
     })
-    expect(out).toBe(headers(mac('sha1', 'x', ['test', time, 'GET', '/a?b=c', bodyHash('')])))
-    expect(await tidegate(['sign', '-c', file, '--consumer', 'tset', '--url', url], { TEST_SECRET: 'x' })).toEqual({
+    expect(out).toBe(headers(mac('sha1', 'long-enough-secret', ['test', time, 'GET', '/a?b=c', bodyHash('')])))
+    expect(
+      await tidegate(['sign', '-c', file, '--consumer', 'tset', '--url', url], { TEST_SECRET: 'long-enough-secret' }),
+    ).toEqual({
       code: 2,
       out: '',
       err: `error: --consumer: ${file} has no consumer "tset"\n`,

@@ -1,7 +1,8 @@
 // What limits and breakers know outlives the gateway: the next start finds it as it was, less the time that passed, or says in one line why
 // it begins anew. The file's rules one by one are in test/unit/state.
 import { execFileSync } from 'node:child_process'
-import { closeSync, openSync, writeSync } from 'node:fs'
+import { randomFillSync } from 'node:crypto'
+import { closeSync, openSync, readFileSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest'
 import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.js'
@@ -183,7 +184,8 @@ test('a state that cannot be used is discarded, with a line that says why', asyn
   const state = newState()
   const write = (at: number, bytes: Uint8Array): void => {
     const file = openSync(state, 'r+')
-    writeSync(file, bytes, 0, bytes.length, at)
+    // Also in the copy of the header.
+    for (const page of [0, 4096]) writeSync(file, bytes, 0, bytes.length, page + at)
     closeSync(file)
   }
   const damages = [
@@ -203,5 +205,79 @@ test('a state that cannot be used is discarded, with a line that says why', asyn
     } finally {
       await gateway.close()
     }
+  }
+})
+
+test('damage in the file costs what it hits: the next start says so, and keeps the rest', async (context) => {
+  const state = newState()
+  const before = await start(state)
+  await requireFile(context, before)
+  expect(await admitted(before, 600)).toBe(600)
+  await killGroup(before)
+
+  const bytes = readFileSync(state)
+  // The header, all breakers, who had which index, and of the buckets every eighth page that holds none.
+  const BREAKERS = 2
+  const OWNERS = BREAKERS + 16
+  const BUCKETS = OWNERS + 32
+  const pages = bytes.length / 4096
+  const isEmpty = (page: number): boolean => bytes.subarray(page * 4096, page * 4096 + 4096).every((byte) => byte === 0)
+  const hit = Array.from({ length: pages - 1 }, (_, page) => page).filter(
+    (page) => page !== 1 && (page < BUCKETS || (page % 8 === 0 && isEmpty(page))),
+  )
+  for (const page of hit) randomFillSync(bytes, page * 4096, 4096)
+  writeFileSync(state, bytes)
+  const gateway = await start(state)
+  try {
+    expect(whatBecameOf(gateway)).toMatch(
+      /^state restored from .+: 1 rate limit keys \(\d+ damaged ones dropped\), 0 breakers \(\d+ damaged ones dropped\); its header was damaged$/,
+    )
+    expect(await admitted(gateway, 500)).toBe(400)
+    const { breakers } = await gateway.status<{ breakers: { service: string }[] }>()
+    expect(breakers.map(({ service }) => service).sort()).toEqual(['held', 'later', 'quota', 'soon'])
+  } finally {
+    await gateway.close()
+  }
+})
+
+test('a file that is cut short while it is in use, under load, costs what was in it and no worker', async (context) => {
+  failing = false
+  const state = newState()
+  const gateway = await start(state, { TIDEGATE_WORKERS: '4' })
+  try {
+    await requireFile(context, gateway)
+    const { size } = statSync(state)
+    let going = true
+    const load = Array.from({ length: 16 }, async () => {
+      const connection = await Connection.open(gateway.port)
+      while (going) expect([200, 429]).toContain((await connection.exchange({ target: '/quota' })).status)
+      connection.destroy()
+    })
+    const told = (line: { msg: string }): boolean => line.msg.startsWith('the state file was cut short')
+    for (const [i, rest] of [0, size / 2, 4096].entries()) {
+      truncateSync(state, rest)
+      await gateway.log.take(i + 1, told, 'what became of the file')
+      expect(statSync(state).size).toBe(size)
+    }
+    going = false
+    await Promise.all(load)
+
+    // What all workers know is one thing again, and is kept.
+    truncateSync(state, 0)
+    await gateway.log.take(4, told, 'what became of the file')
+    expect(await admitted(gateway, 700)).toBe(700)
+    await hold(gateway, 'open')
+    expect(await code(gateway, '/held')).toBe('breaker_open')
+    expect(gateway.log.all.filter(({ msg }) => msg === 'worker listens')).toHaveLength(4)
+  } finally {
+    await gateway.close()
+  }
+  const next = await start(state)
+  try {
+    expect(whatBecameOf(next)).toMatch(/^state restored from .+: 1 rate limit keys, 4 breakers$/)
+    expect(await admitted(next, 400)).toBe(300)
+    expect(await code(next, '/held')).toBe('breaker_open')
+  } finally {
+    await next.close()
   }
 })

@@ -6,8 +6,8 @@ import { type Origin, startEcho } from '../support/origins.js'
 import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
 import { type Caller, signedHeaders } from '../support/signing.js'
 
-const A: Caller = { source: 'a', secret: 'the-secret-of-a' }
-const B: Caller = { source: 'b', secret: 'the-secret-of-b' }
+const A: Caller = { source: 'a', secret: 'the-secret-of-the-a' }
+const B: Caller = { source: 'b', secret: 'the-secret-of-the-b' }
 
 let echo: Origin
 let gateway: Gateway

@@ -2,7 +2,7 @@
 import { renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.js'
+import { cleanEnvironment, type Gateway, runCommand, startGateway, temporaryFolder } from '../support/gateway.js'
 import { type Origin, type RawExchange, startEcho, startScripted } from '../support/origins.js'
 import { type Answer, Connection, call } from '../support/raw-client.js'
 import { signedHeaders } from '../support/signing.js'
@@ -168,16 +168,16 @@ test('requests on their way finish on the old configuration, and its connections
 test('a request whose body is still on its way is checked and forwarded as the old configuration says', () => {
   const body = 'first half, second half'
   const route = { match: { path: '/' }, service: 'site', auth: 'x-m' }
-  const consumers = { shop: { secret: 'of-the-old-one' } }
+  const consumers = { shop: { secret: 'secret-of-the-old-one' } }
   return using({ ...site(blue), consumers, routes: [route] }, async (gateway, write) => {
     const connection = await Connection.open(gateway.port)
-    const headers = signedHeaders({ source: 'shop', secret: 'of-the-old-one' }, { method: 'POST', body })
+    const headers = signedHeaders({ source: 'shop', secret: 'secret-of-the-old-one' }, { method: 'POST', body })
     const fields = Object.entries({ host: 'demo.test', 'content-length': String(body.length), ...headers })
     const head = `POST / HTTP/1.1\r\n${fields.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`
     await connection.write(head + body.slice(0, 10))
     const begun = async () => (await gateway.status()).workers.some(({ inFlight }) => inFlight > 0)
     await expect.poll(begun).toBe(true)
-    write({ ...site(green), consumers: { shop: { secret: 'of-the-new-one' } }, routes: [route] })
+    write({ ...site(green), consumers: { shop: { secret: 'secret-of-the-new-one' } }, routes: [route] })
     expect((await reload(gateway)).ok).toBe(true)
     await connection.write(body.slice(10))
     const answer = await connection.answer()
@@ -282,13 +282,32 @@ test('secrets are read again from their files, and none is in what is said of it
   const signed = (secret: string) => ({ headers: signedHeaders({ source: 'shop', secret }) })
   return using(config, async (gateway) => {
     expect((await call(gateway.port, signed('first-secret-of-all'))).status).toBe(200)
-    writeFileSync(secretFile, 'another-secret')
+    writeFileSync(secretFile, 'another-secret-of-shop')
     const answer = await post(gateway, '/reload')
     expect(answer.json<ReloadAnswer>().changes).toEqual(['~ consumers.shop.secret'])
-    expect(answer.text).not.toMatch(/first-secret|another-secret/)
-    expect((await call(gateway.port, signed('another-secret'))).status).toBe(200)
+    expect(answer.text).not.toMatch(/first-secret|another-secret-of-shop/)
+    expect((await call(gateway.port, signed('another-secret-of-shop'))).status).toBe(200)
     expect((await call(gateway.port, signed('first-secret-of-all'))).status).toBe(401)
-    expect(gateway.command.stderr.text).not.toMatch(/first-secret|another-secret/)
+    expect(gateway.command.stderr.text).not.toMatch(/first-secret|another-secret-of-shop/)
+  })
+})
+
+test('passwords that are what they were have not changed', () => {
+  const folder = temporaryFolder()
+  const passwordFile = join(folder, 'password')
+  writeFileSync(passwordFile, 'correct horse')
+  const config = {
+    consumers: { person: { password: `file:${passwordFile}` } },
+    services: { site: { endpoints: [blue.url] } },
+    routes: [{ match: { path: '/' }, service: 'site', auth: 'basic' }],
+  }
+  return using(config, async (gateway) => {
+    expect((await post(gateway, '/reload')).json<ReloadAnswer>().changes).toEqual([])
+    writeFileSync(passwordFile, 'battery staple')
+    const answer = await post(gateway, '/reload')
+    expect(answer.json<ReloadAnswer>().changes).toEqual(['~ consumers.person.password'])
+    const { code, stdout } = await runCommand(['diff', gateway.configFile, gateway.configFile], cleanEnvironment())
+    expect({ code, text: stdout.text }).toEqual({ code: 0, text: 'nothing changes\n' })
   })
 })
 

@@ -19,6 +19,8 @@ beforeAll(async () => {
 })
 afterAll(() => echo.close())
 
+const FAST: Caller = { source: 'fast', secret: 'the-secret-of-fast' }
+
 function start(env: Readonly<Record<string, string>> = {}, losesWorkers = false): Promise<Gateway> {
   return startGateway({
     env,
@@ -27,6 +29,7 @@ function start(env: Readonly<Record<string, string>> = {}, losesWorkers = false)
       consumers: {
         test: { secret: TEST.secret, httpSignatureKeys: httpSignatureKeys('test-key-ed25519', 'test-key-ecc-p256') },
         'by-legacy': { secret: LEGACY.secret, signs: 'legacy' },
+        fast: { secret: FAST.secret },
       },
       services: { echo: { endpoints: [echo.url] } },
       replay: 'once',
@@ -36,6 +39,13 @@ function start(env: Readonly<Record<string, string>> = {}, losesWorkers = false)
         { match: { path: '/unsigned-body' }, service: 'echo', auth: 'x-m', signBody: false },
         { match: { path: '/forbidden' }, service: 'echo', auth: 'x-m', allow: ['by-legacy'] },
         { match: { path: '/again' }, service: 'echo', auth: 'x-m', replay: 'allow' },
+        {
+          match: { path: '/limited' },
+          service: 'echo',
+          auth: 'x-m',
+          limits: [{ by: 'consumer', rate: '1/h', burst: 5 }],
+          accessLog: false,
+        },
         { match: { path: '/open' }, service: 'echo', auth: 'none' },
       ],
     },
@@ -139,9 +149,9 @@ describe('while it runs', () => {
     expect(await statusOf({ ...request, headers: relabelled })).toBe(401)
   })
 
-  test('one that is refused later is used up, one that is forged is not', async () => {
+  test('one that is refused is not used up, nor is one that is forged', async () => {
     const request = xm('/forbidden')
-    expect([await statusOf(request), await statusOf(request)]).toEqual([403, 401])
+    expect([await statusOf(request), await statusOf(request)]).toEqual([403, 403])
     const mine = xm('/logged/2')
     const { 'x-time': time, 'x-m': mac } = mine.headers as Record<string, string>
     expect(await statusOf({ ...mine, headers: { ...mine.headers, 'x-time': String(Number(time) - 1) } })).toBe(401)
@@ -154,6 +164,23 @@ describe('while it runs', () => {
     expect(await statusOf(xm('/legacy/1', LEGACY, time))).toBe(200)
     expect(await statusOf(xm('/legacy/2', LEGACY, time))).toBe(401)
     expect(await statusOf(xm('/legacy/2', LEGACY, time - 1))).toBe(200)
+  })
+
+  test('a copy is charged to no limit, and what a limit refuses takes no room', async () => {
+    const remembered = async (): Promise<number> => (await gateway.metric('tidegate_replay_table_live')) as number
+    const before = await remembered()
+    const request = xm('/limited/1')
+    expect(await statusOf(request)).toBe(200)
+    for (let i = 0; i < 20; i++) expect(await statusOf(request)).toBe(401)
+    for (let i = 0; i < 4; i++) expect(await statusOf(xm(`/limited/more/${i}`))).toBe(200)
+    for (let i = 0; i < 50; i++) expect(await statusOf(xm(`/limited/over/${i}`))).toBe(429)
+    expect((await remembered()) - before).toBe(5)
+  })
+
+  test('one that is dated ahead is good for no longer than half a minute more', async () => {
+    expect(await statusOf(xm('/ahead/1', TEST, now() + 25))).toBe(200)
+    expect(await statusOf(xm('/ahead/2', TEST, now() + 40))).toBe(401)
+    expect(await statusOf(xm('/again', TEST, now() + 250))).toBe(200)
   })
 
   test('a route may let copies through', async () => {
@@ -226,14 +253,14 @@ test('what a worker accepted is remembered when it is dead', async (context) => 
   }
 })
 
-test('where no signature more can be remembered, none is accepted', async () => {
+test('where no signature more of a caller can be remembered, none is accepted', async () => {
   const gateway = await start({ TIDEGATE_REPLAY_KEYS: '1024' })
   try {
     const connection = await Connection.open(gateway.port)
     const passed: RequestParts[] = []
     let refused: Answer | null = null
-    // Twice as many as there are slots.
-    for (let i = 0; i < 4200 && (refused === null || passed.length < 100); i++) {
+    // More than there are slots.
+    for (let i = 0; i < 4000; i++) {
       const request = xm(`/many/${i}`)
       const answer = await connection.exchange(request)
       if (answer.status === 200) passed.push(request)
@@ -241,6 +268,11 @@ test('where no signature more can be remembered, none is accepted', async () => 
     }
     connection.destroy()
     expect(refused?.json()).toMatchObject({ status: 503, code: 'overloaded' })
+    // It was one caller: others have theirs.
+    const statuses = await Promise.all(
+      Array.from({ length: 100 }, async (_, i) => (await call(gateway.port, xm(`/fast/${i}`, FAST))).status),
+    )
+    expect(statuses.filter((status) => status === 200).length).toBeGreaterThan(98)
     expect(refused?.one('retry-after')).toBe('1')
     expect(await gateway.metric('tidegate_replay_table_full_total')).toBeGreaterThan(0)
     // What was accepted is remembered.

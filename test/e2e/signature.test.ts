@@ -15,7 +15,7 @@ const config = (echo: string, streaming: string) => ({
   consumers: {
     test: { secret: TEST.secret },
     other: { secret: OTHER.secret },
-    rotating: { secret: ['the-old-secret', 'the-new-secret'] },
+    rotating: { secret: ['the-old-secret-of-test', 'the-new-secret-of-test'] },
     'by-sha1': { secret: 'the-secret-of-sha1', algorithm: 'sha1' },
     'by-md5': { secret: 'the-secret-of-md5', algorithm: 'md5' },
     'by-legacy': { secret: 'the-secret-of-legacy', algorithm: 'md5', signs: 'legacy' },
@@ -125,9 +125,12 @@ describe.each([
       expect((await call(gateway.port, signed(TEST, { time: time() }))).status).toBe(200)
     })
 
-    test.each(['the-old-secret', 'the-new-secret'])('either secret while one is being rotated out', async (secret) => {
-      expect((await call(gateway.port, signed({ source: 'rotating', secret }))).status).toBe(200)
-    })
+    test.each(['the-old-secret-of-test', 'the-new-secret-of-test'])(
+      'either secret while one is being rotated out',
+      async (secret) => {
+        expect((await call(gateway.port, signed({ source: 'rotating', secret }))).status).toBe(200)
+      },
+    )
 
     test.each([
       { source: 'by-sha1', secret: 'the-secret-of-sha1', algorithm: 'sha1' },

@@ -1,6 +1,7 @@
 // The other processes of test/unit/native-*.test.ts, one role each: node child.mjs ADDON ROLE … Plain JavaScript that loads the
 // addon itself, so that a child is up in a few milliseconds and compiles nothing.
 import { fork } from 'node:child_process'
+import { statSync, truncateSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { Socket } from 'node:net'
 
@@ -25,6 +26,16 @@ const roles = {
     globalThis.mapping = native.attachSegment(3, 4096)
     forever()
     process.send('attached')
+  },
+  // shorten PATH: cuts the file that it has mapped, and goes on with it; or is sent the signal that this would be.
+  shorten(path, signal) {
+    const { buffer } = native.openSegment(path, 40_960)
+    const bytes = new Uint8Array(buffer).fill(7)
+    if (signal !== undefined) process.kill(process.pid, signal)
+    truncateSync(path, 10_000)
+    bytes[30_000] = 8
+    const rest = [5000, 20_000, 30_000].map((at) => bytes[at])
+    process.stdout.write(JSON.stringify({ size: statSync(path).size, rest }))
   },
   // count TIMES: one Int32 and one BigInt64 in the segment, both raised TIMES times.
   count(times) {

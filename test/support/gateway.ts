@@ -55,6 +55,7 @@ export interface AccessLine {
   readonly path: string
   readonly query?: string
   readonly consumer?: string
+  readonly tried?: string
   readonly route?: string
   readonly service?: string
   readonly endpoint?: string

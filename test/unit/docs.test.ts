@@ -239,7 +239,7 @@ describe('signing examples', () => {
       string,
     ][]) {
       const bodyHash = signedBodyHash(true, text === undefined ? null : Buffer.from(text))
-      expect(mac, row).toBe(sign(signer, 'demo-secret', time, method, url, bodyHash))
+      expect(mac, row).toBe(sign(signer, 'demo-secret-of-test', time, method, url, bodyHash))
     }
   })
 })

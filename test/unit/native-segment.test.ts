@@ -1,4 +1,4 @@
-import { type ChildProcess, fork } from 'node:child_process'
+import { type ChildProcess, fork, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import {
   chmodSync,
@@ -7,6 +7,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -130,6 +131,33 @@ describe.skipIf(native === null)(`the mapped segment${nativeProblem && ` (skippe
     expect(codes.map(([code]) => code)).toEqual([0, 0, 0, 0])
     expect(new Int32Array(buffer, 0, 1)[0]).toBe(800_000)
     expect(new BigInt64Array(buffer, 8, 1)[0]).toBe(2_400_000n)
+  })
+
+  it('survives that somebody cuts the file short: it has its length again, and zeros for what is gone', () => {
+    const { status, signal, stdout } = spawnSync(process.execPath, [child, addon, 'shorten', path])
+    expect({ status, signal }).toEqual({ status: 0, signal: null })
+    expect(JSON.parse(String(stdout))).toEqual({ size: 40_960, rest: [7, 0, 8] })
+    const kept = readFileSync(path)
+    expect([5000, 20_000, 30_000].map((at) => kept[at])).toEqual([7, 0, 8])
+    // One that is sent is not ours to survive.
+    expect(spawnSync(process.execPath, [child, addon, 'shorten', path, 'SIGBUS']).signal).toBe('SIGBUS')
+  })
+
+  it('leaves files alone that do not carry the magic, and knows its own by either page', () => {
+    const refused = expect.objectContaining({ code: 'EFOREIGN' })
+    writeFileSync(path, Buffer.alloc(8192), { mode: 0o600 })
+    expect(() => openSegment(path, 8192, 'MAGIC')).toThrow(refused)
+    for (const at of [0, 4096]) {
+      writeFileSync(path, Buffer.alloc(8192).fill('MAGIC', at, at + 5), { mode: 0o600 })
+      closeFd(openSegment(path, 8192, 'MAGIC').fd)
+      expect(() => openSegment(path, 8192, 'OTHER')).toThrow(refused)
+    }
+    rmSync(path)
+    const { fd, buffer } = openSegment(path, 8192, 'MAGIC')
+    expect(Buffer.from(buffer, 0, 6).toString()).toBe('MAGIC\0')
+    writeFileSync(`${path}.new`, 'x')
+    expect(() => replaceSegment(fd, path, 8192, 'MAGIC')).toThrow(refused)
+    closeFd(fd)
   })
 
   it('replaces a file that does not fit without letting go of the path', () => {

@@ -101,6 +101,12 @@ const limitShape = {
     .union([cost, z.record(method, cost)])
     .prefault(1)
     .describe('What one request counts as: a number, or by method ({ GET: 1, POST: 5 }; methods not named cost 1).'),
+  on: z
+    .enum(['request', 'failedAuth'])
+    .default('request')
+    .describe(
+      'What is counted: requests, or credentials that prove wrong. failedAuth is asked before credentials are checked; consumer is then the name that they claim, or the address where they claim none.',
+    ),
   mode: z.enum(['enforce', 'report']).default('enforce').describe('report: counts, marks the log line, and admits.'),
   onFull: z
     .enum(['allow', 'deny'])

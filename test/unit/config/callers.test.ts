@@ -25,6 +25,11 @@ const SERVICE = 'services: { s: { endpoints: [http://h:1] } }\n'
 const route = (keys: string) => `${SERVICE}routes:\n  - { match: {}, service: s, ${keys} }\n`
 const OPEN = route('auth: none')
 const issuer = (keys: string) => `jwt: { acme: { issuer: i, audience: a, ${keys} } }\n${OPEN}`
+const SECRET = 's'.repeat(16)
+const issuers = (unlisted: Record<string, string>) =>
+  `jwt:\n${Object.entries(unlisted)
+    .map(([name, how]) => `  ${name}: { issuer: ${name}, audience: x, secrets: ${'s'.repeat(32)}, unlisted: ${how} }\n`)
+    .join('')}${OPEN}`
 const pem = (type: 'rsa', bits: number) =>
   generateKeyPairSync(type, { modulusLength: bits }).publicKey.export({ type: 'spki', format: 'pem' }) as string
 
@@ -45,7 +50,7 @@ describe('refused, with the key and what would be right:', () => {
     ],
     [
       'none next to another, and one twice',
-      `consumers: { c: { secret: x } }\n${route('auth: [x-m, none, x-m]')}`,
+      `consumers: { c: { secret: ${SECRET} } }\n${route('auth: [x-m, none, x-m]')}`,
       'routes[0].auth: none lets everyone in: it stands alone',
       'routes[0].auth: names one kind twice',
     ],
@@ -78,7 +83,7 @@ describe('refused, with the key and what would be right:', () => {
     ],
     [
       'a group that nobody is in, and a consumer that is called like one',
-      `consumers: { c: { secret: x, groups: [partners] }, 'group:x': { secret: y } }\n${route('auth: x-m, allow: [group:partnrs]')}`,
+      `consumers: { c: { secret: ${SECRET}, groups: [partners] }, 'group:x': { secret: ${SECRET} } }\n${route('auth: x-m, allow: [group:partnrs]')}`,
       'consumers.group:x: a name cannot begin with "group:", which means a group',
       'routes[0].allow[0]: nobody is in a group "partnrs"; did you mean "partners"?',
     ],
@@ -90,8 +95,33 @@ describe('refused, with the key and what would be right:', () => {
     ],
     [
       'a consumer by a name that tokens may claim',
-      `consumers: { 'acme:x': { secret: y } }\n${issuer(`unlisted: admit, secrets: ${'s'.repeat(32)}`)}`,
+      `consumers: { 'acme:x': { secret: ${SECRET} } }\n${issuer(`unlisted: admit, secrets: ${'s'.repeat(32)}`)}`,
       'consumers.acme:x: is a name that tokens of acme may claim (unlisted: admit)',
+    ],
+    [
+      'a consumer by a name that tokens of the second of two such issuers may claim',
+      `consumers: { 'a:b:c': { secret: ${SECRET} } }\n${issuers({ a: 'refuse', 'a:b': 'admit' })}`,
+      'consumers.a:b:c: is a name that tokens of a:b may claim (unlisted: admit)',
+    ],
+    [
+      'two issuers whose callers could have one name',
+      issuers({ 'a:b:c': 'admit', 'a:b': 'refuse', a: 'admit', 'a-b': 'admit' }),
+      'jwt.a:b:c.unlisted: cannot be admit here and for a: tokens of either may name a caller a:b:c:…; rename one',
+    ],
+    [
+      'an issuer whose callers would be called like groups',
+      issuers({ group: 'admit', 'group:x': 'refuse', groups: 'admit' }),
+      'jwt.group.unlisted: cannot be admit: its callers would be named group:…, which means a group',
+    ],
+    [
+      'tiers of a limit on wrong credentials',
+      `consumers: { c: { secret: ${SECRET} } }\n${route('auth: x-m, limits: [{ by: consumer, rate: 1/s, on: failedAuth, tiers: { c: 2/s } }]')}`,
+      'routes[0].limits[0].tiers: cannot be used with on: failedAuth: who calls is not known before credentials are checked',
+    ],
+    [
+      'a limit on wrong credentials where there are none',
+      route('auth: none, limits: [{ by: consumer, rate: 1/s, on: failedAuth }]'),
+      'routes[0].limits[0]: counts failed credentials, and with auth: none there are none',
     ],
     ['an issuer without keys', issuer('leeway: 1s'), 'jwt.acme: needs secrets, publicKeys or jwks'],
     [
@@ -151,6 +181,21 @@ describe('secrets that the environment or a file holds', () => {
       '1:64: consumers.b.apiKeys[1]: is too short for an API key: 16 random characters at least',
       '2:65: jwt.i.secrets[0]: is too short for HS256, HS512: 64 bytes at least (RFC 7518, 3.2)',
     ])
+  })
+
+  test('have a least length for signatures as well, of the bytes that are the secret', () => {
+    const keys = '{ k: { algorithm: hmac-sha256, secret: AAAAAAAAAAAAAAAAAAAA, encoding: base64 } }'
+    const yaml = `consumers:\n  a: { secret: [${'s'.repeat(16)}, env:SHORT] }\n  b: { secret: short, httpSignatureKeys: ${keys} }\n${OPEN}`
+    const tooShort = 'is too short for a secret: 16 random bytes at least, as openssl rand -hex 16 makes'
+    const problems = problemsIn(yaml, { SHORT: '123456789012345' })
+    expect(problems.map((problem) => problem.replace(/^\d+:\d+: /, ''))).toEqual([
+      `consumers.a.secret[1]: ${tooShort}`,
+      `consumers.b.secret[0]: ${tooShort}`,
+      `consumers.b.httpSignatureKeys.k.secret: ${tooShort}`,
+    ])
+    expect(
+      problemsIn(yaml.replace('short', 'ü'.repeat(8)).replace(', env:SHORT', '').replaceAll('AAA', 'AAAA')),
+    ).toEqual([])
   })
 })
 

@@ -132,7 +132,7 @@ describe('a certificate that cannot be used is refused with the key and the reme
     ],
     [
       'callers known by a certificate that nobody has',
-      `consumers: { c: { secret: c } }\n${SERVICES}routes: [{ match: {}, service: s, auth: client-certificate }]\ntls: { certificates: [{ cert: one.pem, key: one.key }], clientCa: ca.pem, clientAuth: request }\n`,
+      `consumers: { c: { secret: long-enough-secret } }\n${SERVICES}routes: [{ match: {}, service: s, auth: client-certificate }]\ntls: { certificates: [{ cert: one.pem, key: one.key }], clientCa: ca.pem, clientAuth: request }\n`,
       'gw.yaml:3:35: routes[0].auth: client-certificate needs someone who may call: no consumer has a certificate',
     ],
     [

@@ -11,9 +11,21 @@ const services = 'services: { s: { endpoints: [http://h:1] } }\n'
 const routesOf = (...routes: string[]) =>
   tableOf(`${services}routes:\n${routes.map((route) => `  - { service: s, auth: none, ${route} }\n`).join('')}`).routes
 
+test('limits on wrong credentials are apart from those on requests, and know no consumer', () => {
+  const { routes } = tableOf(`consumers: { c: { secret: long-enough-secret } }
+services: { s: { endpoints: ['http://h'] } }
+limits: { guesses: { by: [address, consumer], rate: 10/m, on: failedAuth } }
+routes: [{ match: {}, service: s, auth: x-m, limits: [guesses, { by: consumer, rate: 1/s }] }]
+`)
+  expect(routes[0]?.limits.map(({ name }) => name)).toEqual(['/#1'])
+  expect(routes[0]?.guessLimits).toMatchObject([
+    { name: 'guesses', on: 'failedAuth', by: [{ kind: 'address' }, { kind: 'claimed' }] },
+  ])
+})
+
 test('every default is there, in the units the phases use', () => {
   const table = tableOf(`
-consumers: { c: { secret: x } }
+consumers: { c: { secret: long-enough-secret } }
 services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { endpoints: [https://h:443] } }
 routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] }]
 `)
@@ -21,7 +33,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: 'c',
       index: 0,
-      secrets: ['x'],
+      secrets: ['long-enough-secret'],
       algorithm: 'sha256',
       signs: 'request',
       apiKeys: [],
@@ -85,6 +97,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       challenge: '\r\nwww-authenticate: x-m',
       signBody: true,
       maxSkewSeconds: 300,
+      maxLeadSeconds: 300,
       httpSignature: null,
       replayOnce: false,
       allow: null,
@@ -101,11 +114,13 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
           tiers: [],
           cost: 1,
           costByMethod: null,
+          on: 'request',
           mode: 'enforce',
           onFull: 'allow',
           headers: false,
         },
       ],
+      guessLimits: [],
       trustRid: false,
       preserveHost: false,
       stripPrefix: null,
@@ -214,7 +229,7 @@ trustedProxies: [10.0.0.0/8, 192.168.1.1, 'fd00::/8', '::1', '::ffff:1.2.3.4']
 test('what ends at the gateway are the fields of the kinds of credentials that a route allows', () => {
   const table = tableOf(`
 apiKeys: { header: X-Key, query: key }
-consumers: { c: { secret: x, apiKeys: [sha256:${'a'.repeat(64)}], password: sha256:${'b'.repeat(64)} } }
+consumers: { c: { secret: long-enough-secret, apiKeys: [sha256:${'a'.repeat(64)}], password: sha256:${'b'.repeat(64)} } }
 ${services}
 routes:
   - { match: { path: /a }, service: s, auth: [api-key, basic] }
@@ -265,7 +280,7 @@ routes: [{ match: {}, service: s, auth: jwt }]
 })
 
 test('a limit is a window, a bucket or a quota, and its tiers are of the same kind', () => {
-  const { routes } = tableOf(`consumers: { shop: { secret: x, groups: [gold] } }
+  const { routes } = tableOf(`consumers: { shop: { secret: long-enough-secret, groups: [gold] } }
 services: { s: { endpoints: [http://h] } }
 limits:
   plan: { by: consumer, quota: 100000/day, timezone: europe/berlin, tiers: { shop: 5000/week, 'group:gold': 1000000/day } }

@@ -7,8 +7,8 @@ const load = (yaml: string) => loadConfig({ text: { origin: 'gw.yaml', yaml }, e
 
 const BEFORE = `
 consumers:
-  shop: { secret: shop-secret }
-  old: { secret: old-secret }
+  shop: { secret: the-secret-of-shop }
+  old: { secret: the-secret-of-old }
 services:
   demo: { endpoints: ['http://a:1'], breaker: {} }
   gone: { endpoints: ['http://b:1'] }
@@ -29,8 +29,8 @@ it('nothing differs from itself, however it is written', () => {
 it('says what came, what went and what changed, and shows no secret', () => {
   const after = `
 consumers:
-  shop: { secret: [shop-secret, next-secret], algorithm: sha1 }
-  new: { secret: new-secret }
+  shop: { secret: [the-secret-of-shop, the-next-secret-of-shop], algorithm: sha1 }
+  new: { secret: the-secret-of-new }
 services:
   demo: { endpoints: ['http://a:1', 'http://c:1'], breaker: { window: 20s }, timeouts: { total: 3s } }
 limits:
@@ -58,4 +58,15 @@ trustedProxies: [10.0.0.0/8]
     '+ routes.third',
     '~ routes: their order',
   ])
+})
+
+it('a password read again is the same, also after one that was refused; another one is said to have changed, and not shown', () => {
+  const yaml = `consumers: { shop: { password: env:PASSWORD } }
+services: { s: { endpoints: [http://h:1] } }
+routes: [{ match: {}, service: s, auth: basic }]`
+  const read = (PASSWORD: string) => loadConfig({ text: { origin: 'gw.yaml', yaml }, env: { PASSWORD } }).config
+  const first = read('correct horse')
+  expect(diffConfigs(first, read('correct horse'))).toEqual([])
+  expect(diffConfigs(first, read('battery staple'))).toEqual(['~ consumers.shop.password'])
+  expect(diffConfigs(first, read('correct horse'))).toEqual([])
 })

@@ -166,7 +166,7 @@ describe('refused, with the key and what would be right:', () => {
     ],
     [
       'rules for what is not there',
-      { consumers: { d: { secret: 'x' } }, route: { auth: 'x-m', httpSignature: {} } },
+      { consumers: { d: { secret: 'long-enough-secret' } }, route: { auth: 'x-m', httpSignature: {} } },
       'routes[0].httpSignature: has no effect without http-signature in auth',
     ],
     [
@@ -200,7 +200,7 @@ describe('keys', () => {
     const keys = {
       'from a file': { algorithm: 'ed25519', publicKey: 'file:key.pem' },
       'from the environment': { algorithm: 'hmac-sha256', secret: 'env:MAC', encoding: 'base64' },
-      text: { algorithm: 'hmac-sha256', secret: 'grün' },
+      text: { algorithm: 'hmac-sha256', secret: 'grün wie das Gras' },
       'bound to SHA-512': { algorithm: 'rsa-pss-sha512', publicKey: pss('sha512') },
     }
     const file = path.join(dir, 'gw.yaml')
@@ -210,7 +210,7 @@ describe('keys', () => {
     expect(consumer?.httpSignatureKeys).toEqual([
       { id: 'from a file', algorithm: 'ed25519', material: PUBLIC },
       { id: 'from the environment', algorithm: 'hmac-sha256', material: KEYS['test-shared-secret'].secret },
-      { id: 'text', algorithm: 'hmac-sha256', material: Buffer.from('grün').toString('base64') },
+      { id: 'text', algorithm: 'hmac-sha256', material: Buffer.from('grün wie das Gras').toString('base64') },
       {
         id: 'bound to SHA-512',
         algorithm: 'rsa-pss-sha512',

@@ -61,7 +61,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     ],
     [
       'an unknown consumer, also next to another mistake',
-      `consumers: { test: { secret: x } }\n${route('match: { path: x }, service: s, auth: x-m, allow: [tset]')}`,
+      `consumers: { test: { secret: long-enough-secret } }\n${route('match: { path: x }, service: s, auth: x-m, allow: [tset]')}`,
       `gw.yaml:4:16: routes[0].match.path: must start with '/', "x" does not`,
       'gw.yaml:4:58: routes[0].allow[0]: no consumer is named "tset"; did you mean "test"?',
     ],
@@ -144,7 +144,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
   e: { by: route, quota: 1/year }
   f: { by: route, quota: 1/day, timezone: Mars/Olympus }
   g: { by: route, rate: 5/s, tiers: { c: 6/s } }
-consumers: { c: { secret: x } }
+consumers: { c: { secret: long-enough-secret } }
 `,
       'gw.yaml:5:3: limits.a: needs rate (100/s) or quota (100000/day)',
       'gw.yaml:6:30: limits.b.quota: cannot stand next to rate: write two limits',
@@ -163,7 +163,7 @@ consumers: { c: { secret: x } }
   e: { by: consumer, rate: 5/s, burst: 6, tiers: { c: 7/s } }
   f: { by: consumer, rate: 5/s, tiers: { c: { rate: 6/s, burst: 7 } } }
   g: { by: consumer, rate: 5/s, cost: 4, tiers: { c: 3/s } }
-consumers: { c: { secret: x } }
+consumers: { c: { secret: long-enough-secret } }
 `,
       'gw.yaml:5:42: limits.a.tiers.nobody: no consumer is named "nobody"; known: c',
       'gw.yaml:6:42: limits.b.tiers.group:nobodies: nobody is in a group "nobodies"; none is defined',
@@ -219,7 +219,7 @@ consumers: { c: { secret: x } }
     ],
     [
       'a signed body without a limit',
-      `consumers: { c: { secret: x } }\n${route('match: {}, service: s, auth: x-m, maxBody: unlimited')}`,
+      `consumers: { c: { secret: long-enough-secret } }\n${route('match: {}, service: s, auth: x-m, maxBody: unlimited')}`,
       'gw.yaml:4:41: routes[0].maxBody: cannot be unlimited where the signature covers the body, which is held in memory; see signBody',
     ],
     [
@@ -253,7 +253,7 @@ consumers: { c: { secret: x } }
     ],
     [
       'a name that cannot be sent',
-      `consumers: { 'a b': { secret: x } }\n${SOUND}`,
+      `consumers: { 'a b': { secret: long-enough-secret } }\n${SOUND}`,
       'gw.yaml:1:14: consumers.a b: a name starts with a letter or digit and goes on with letters, digits and . _ @ : / + - (128 in all)',
     ],
     [
@@ -294,11 +294,11 @@ describe('secrets', () => {
 
   test('come from the config, the environment or a file beside the config, one or several', () => {
     const dir = folder()
-    writeFileSync(path.join(dir, 'one.secret'), 'from a file\n')
-    writeFileSync(path.join(dir, 'gw.yaml'), consumers('[literal, env:ONE, file:one.secret]'))
-    const { config } = loadConfig({ file: path.join(dir, 'gw.yaml'), env: { ONE: 'from env' } })
-    expect(config.consumers.c?.secret).toEqual(['literal', 'from env', 'from a file'])
-    expect(load(consumers('only')).config.consumers.c?.secret).toEqual(['only'])
+    writeFileSync(path.join(dir, 'one.secret'), 'from-a-file-of-mine\n')
+    writeFileSync(path.join(dir, 'gw.yaml'), consumers('[written-right-here, env:ONE, file:one.secret]'))
+    const { config } = loadConfig({ file: path.join(dir, 'gw.yaml'), env: { ONE: 'from-the-environment' } })
+    expect(config.consumers.c?.secret).toEqual(['written-right-here', 'from-the-environment', 'from-a-file-of-mine'])
+    expect(load(consumers('the-only-one-there-is')).config.consumers.c?.secret).toEqual(['the-only-one-there-is'])
   })
 
   test('that cannot be had are named by their source, all of them', () => {

@@ -41,6 +41,7 @@ function policy({
     tiers: [],
     cost: 1,
     costByMethod: null,
+    on: 'request',
     mode: 'enforce',
     onFull: 'allow',
     headers: false,

@@ -2,8 +2,7 @@ import { beforeEach, expect, it } from 'vitest'
 import type { Consumer, Route } from '../../../src/config/compile.js'
 import { Exchange } from '../../../src/ingress/exchange.js'
 import { Fields } from '../../../src/ingress/fields.js'
-import type { Rejection } from '../../../src/outcome.js'
-import { createReplayGuard } from '../../../src/policy/replay.js'
+import { createReplayGuard, type ReplayGuard } from '../../../src/policy/replay.js'
 import { ReplayTable } from '../../../src/state/replay-table.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
 
@@ -18,22 +17,27 @@ const FREE = route(2, { replayOnce: false, maxSkewSeconds: 3600 })
 
 let wallSeconds = NOON
 let segment: Segment
-let refuse: (exchange: Exchange) => Rejection | null
+let guard: ReplayGuard
 
 beforeEach(() => {
-  segment = openSegment({ ...SPEC, replayKeys: 24 }, { path: null, isolation: 'thread' })
-  refuse = createReplayGuard(new ReplayTable(segment, 0), segment, [NARROW, WIDE, FREE], () => wallSeconds)
+  segment = openSegment({ ...SPEC, replayKeys: 16 }, { path: null, isolation: 'thread' })
+  guard = createReplayGuard(new ReplayTable(segment, 0), segment, [NARROW, WIDE, FREE], () => wallSeconds)
 })
 
-/** The reason, or null, of a request signed at `signedSeconds` that gets here at `nowSeconds`. */
-function bring(on: Route, signature: string, signedSeconds: number, nowSeconds: number, consumer = 'c'): string | null {
-  wallSeconds = nowSeconds
+function exchangeOf(on: Route, signature: string, signedSeconds: number, consumer = 'c'): Exchange {
   const exchange = new Exchange(null as never, 0, 'GET', '/', undefined, Fields.of([]))
   exchange.route = on
   exchange.consumer = { name: consumer } as Consumer
   exchange.signature = signature
   exchange.signatureUntilSeconds = signature === '' ? 0 : signedSeconds + on.maxSkewSeconds + 1
-  return refuse(exchange)?.reason ?? null
+  return exchange
+}
+
+/** The reason, or null, of a request signed at `signedSeconds` that gets here at `nowSeconds`. */
+function bring(on: Route, signature: string, signedSeconds: number, nowSeconds: number, consumer = 'c'): string | null {
+  wallSeconds = nowSeconds
+  const exchange = exchangeOf(on, signature, signedSeconds, consumer)
+  return (guard.refuse(exchange) ?? guard.remember(exchange))?.reason ?? null
 }
 
 it('lets a signature of a consumer in once', () => {
@@ -64,8 +68,23 @@ it('remembers for as long as any route would take the signature', () => {
 })
 
 it('lets nobody in where there is no room, until some of it ran out', () => {
-  for (let i = 0; i < 48; i++) expect(bring(WIDE, `${i}`, NOON, NOON)).toBeNull()
+  for (let i = 0; i < 48; i++) expect(bring(WIDE, '1', NOON, NOON, `c${i}`)).toBeNull()
   expect(bring(WIDE, 'one more', NOON, NOON)).toBe('no room to remember another signature')
-  expect(bring(WIDE, '7', NOON, NOON)).toBe('replayed')
+  expect(bring(WIDE, '1', NOON, NOON, 'c7')).toBe('replayed')
   expect(bring(WIDE, 'one more', NOON + 610, NOON + 610)).toBeNull()
+})
+
+it('gives a consumer no more than its share of the room', () => {
+  for (let i = 0; i < 32; i++) expect(bring(WIDE, `${i}`, NOON, NOON)).toBeNull()
+  expect(bring(WIDE, 'one more', NOON, NOON)).toBe('consumer has its share of the memory of signatures')
+  expect(bring(WIDE, 'one more', NOON, NOON, 'd')).toBeNull()
+  expect(bring(WIDE, '7', NOON, NOON)).toBe('replayed')
+})
+
+it('remembers nothing by looking, and lets one of two in that looked at once', () => {
+  const [first, second] = [exchangeOf(WIDE, 'a', NOON), exchangeOf(WIDE, 'a', NOON)]
+  expect([guard.refuse(first), guard.refuse(second)]).toEqual([null, null])
+  expect(guard.remember(second)).toBeNull()
+  expect(guard.remember(first)?.reason).toBe('replayed')
+  expect(guard.refuse(first)?.reason).toBe('replayed')
 })

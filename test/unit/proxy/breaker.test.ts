@@ -410,9 +410,15 @@ describe('the table', () => {
     const words = new BigInt64Array(segment.buffer, offset, bytes / 8)
     const at = [...words.keys()].find((word) => word % 128 === 1 && words[word] !== 0n) as number
     words[at]! ^= 1n
-    expect(table.adopt(table, () => false)).toBe(39)
+    // Somewhere in front of another: a gap that ends the search for that.
+    for (const word of [...words.keys()].slice(at + 1)) {
+      if (word % 128 !== 1 || words[word] === 0n) continue
+      words[word] = 0n
+      break
+    }
+    expect(table.adopt(table, () => false, segment.nowUs())).toBe('38 breakers (2 damaged ones dropped)')
     const states = Array.from({ length: 40 }, (_, i) => breakerOf(0, {}, `service-${i}`).state)
-    expect(states.filter((state) => state === 'open')).toHaveLength(39)
+    expect(states.filter((state) => state === 'open')).toHaveLength(38)
     expect(table.records().size).toBe(40)
   })
 

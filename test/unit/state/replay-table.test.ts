@@ -44,11 +44,11 @@ describe('a key', () => {
     expect(other.insert(keyFor(segment, 'a'), NOON + 300, NOON + 299)).toBe(repeated)
     expect(other.insert(keyFor(segment, 'b'), NOON + 300, NOON)).toBe(fresh)
     expect(bring('b', NOON + 300, NOON)).toBe(repeated)
-    expect(table.totals()).toEqual({ fresh: 2, repeated: 3, full: 0, stuck: 0 })
+    expect(table.totals()).toEqual({ fresh: 2, repeated: 3, full: 0, stuck: 0, share: 0 })
   })
 
   it('keeps the time it was put in with, whatever a repeat brings', () => {
-    table = new ReplayTable(segmentFor(24), 0)
+    table = new ReplayTable(segmentFor(16), 0)
     expect(bring('a', NOON + 10, NOON)).toBe(fresh)
     expect(bring('a', NOON + 1000, NOON)).toBe(repeated)
     expect(table.occupancy(NOON + 9)).toEqual({ live: 1, slots: 48 })
@@ -56,12 +56,42 @@ describe('a key', () => {
   })
 
   it('keeps its slot for some seconds beyond its time: who read the clock before may be that late', () => {
-    table = new ReplayTable(segmentFor(24), 0)
+    table = new ReplayTable(segmentFor(16), 0)
     for (let i = 0; i < 48; i++) expect(bring(`${i}`, NOON + 10, NOON)).toBe(fresh)
     expect(bring('another', NOON + 20, NOON + 10 + GRACE)).toBe(full)
     expect(bring('7', NOON + 10, NOON + 10 + GRACE)).toBe(repeated)
     expect(bring('another', NOON + 20, NOON + 11 + GRACE)).toBe(fresh)
     expect(bring('another', NOON + 20, NOON + 11 + GRACE)).toBe(repeated)
+  })
+})
+
+describe('of those who bring keys', () => {
+  /** How many of `count` keys of one of them are let in. */
+  const fill = (table: ReplayTable, segment: Segment, whose: number, count: number): number => {
+    let passed = 0
+    for (let i = 0; i < count; i++) {
+      const { a, b, c } = keyFor(segment, `${whose}/${i}`)
+      if (table.insert({ a, b, c, d: whose }, NOON + 300, NOON) === fresh) passed++
+    }
+    return passed
+  }
+
+  it('one alone has room for all keys that the table is made for, and leaves a third', () => {
+    const segment = segmentFor(10_000)
+    const table = new ReplayTable(segment, 0)
+    expect(fill(table, segment, 1, 10_000)).toBeGreaterThan(9_990)
+    fill(table, segment, 2, 40_000)
+    const { live, slots } = table.occupancy(NOON)
+    expect(live).toBeLessThan(slots * 0.85)
+    expect(table.totals().full).toBe(0)
+  })
+
+  it('some who take all they can leave room for another', () => {
+    const segment = segmentFor(10_000)
+    const table = new ReplayTable(segment, 0)
+    for (const whose of [1, 2]) fill(table, segment, whose, 60_000)
+    expect(table.totals().share).toBeGreaterThan(80_000)
+    expect(fill(table, segment, 3, 500)).toBeGreaterThan(495)
   })
 })
 
@@ -78,7 +108,7 @@ it('has room for the keys it is made for', () => {
   const table = new ReplayTable(segment, 0)
   for (let i = 0; i < 100_000; i++) table.insert(keyFor(segment, `${i}`), NOON + 300, NOON)
   expect(table.totals().full).toBeLessThanOrEqual(3)
-  expect(segment.section('replays').bytes).toBeLessThan(100_000 * 48)
+  expect(segment.section('replays').bytes).toBeLessThan(100_000 * 66)
 })
 
 it('is what a set with expiry dates is, as long as there is room', () => {
@@ -110,7 +140,7 @@ it('is what a set with expiry dates is, as long as there is room', () => {
 
 describe('a worker that died', () => {
   it('is noticed, refused for, and undone by release', () => {
-    const segment = segmentFor(24)
+    const segment = segmentFor(16)
     const living = new ReplayTable(segment, 1)
     const dead = new ReplayTable(segment, 0)
     const [words, lock] = lockWord(segment, 1, 0)

@@ -88,8 +88,8 @@ function setUp() {
     endpoints: [0, 1, 2].map((index) => ({ origin: `http://127.0.0.1:900${index % 2}`, slot: index })),
   } as unknown as Service
   const routes = [
-    { name: 'hello', slot: 0, service, limits: [{}] },
-    { name: AWKWARD, slot: 1, service, limits: [] },
+    { name: 'hello', slot: 0, service, limits: [{}], guessLimits: [] },
+    { name: AWKWARD, slot: 1, service, limits: [], guessLimits: [] },
   ] as unknown as Route[]
   const table = new WorkerTable(segment, 2)
   table.reset()
@@ -127,7 +127,7 @@ function setUp() {
           full: 1,
           shared: 2,
         },
-        replayTable: { slots: 96, live: 7, repeated: 2, full: 1, stuck: 4 },
+        replayTable: { slots: 96, live: 7, repeated: 2, full: 1, stuck: 3, share: 1 },
         certificates: [],
         nowUs: 3_500_000,
         build: { version: '0.1.0', isolation: 'process' },
@@ -235,7 +235,7 @@ describe('metrics', () => {
     expect(value(families, 'tidegate_replay_table_slots', {})).toBe(96)
     expect(value(families, 'tidegate_replay_table_live', {})).toBe(7)
     expect(value(families, 'tidegate_replay_table_full_total', {})).toBe(5)
-    const none = read({ replayTable: { slots: 0, live: 0, repeated: 0, full: 0, stuck: 0 } })
+    const none = read({ replayTable: { slots: 0, live: 0, repeated: 0, full: 0, stuck: 0, share: 0 } })
     expect([...none.keys()].filter((name) => name.includes('replay'))).toEqual([])
   })
 
