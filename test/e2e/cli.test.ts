@@ -105,7 +105,7 @@ describe('check', () => {
 
   test('warns of guarded paths that fall to an open route in another spelling, and not of what is closed', async () => {
     const { dir, file } = configFile(SOUND)
-    const env = { TEST_SECRET: 'x' }
+    const env = { TEST_SECRET: 'long-enough-secret' }
     const warned = (routes: string, spelled: string, remedy: string) =>
       `warning: tidegate.yaml: ${routes} is guarded, but ${spelled}, which is open; if its service takes that for the same path, add ${remedy}\n`
     const case_ = 'match.caseInsensitive: true'
