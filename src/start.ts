@@ -67,12 +67,18 @@ async function runPrimary(
   process.on('SIGINT', stop)
   // Their default action is to end the process, and what they ask for is not worth that while it starts.
   process.on('SIGHUP', () => void running?.reload('signal'))
-  process.on('SIGUSR1', () => void running?.reopenLogs())
+  let reopens = false
+  process.on('SIGUSR1', () => {
+    // The files are open already: whoever has renamed them would wait for their last line for ever.
+    if (running === null) reopens = true
+    else void running.reopenLogs()
+  })
   process.on('SIGUSR2', () => {
     const problem = running?.restart() ?? ''
     if (problem !== '') process.emitWarning(problem)
   })
   running = await startPrimary(loaded, load, takesOver)
+  if (reopens) void running.reopenLogs()
   onListening(running)
   return running.ended
 }
