@@ -5,7 +5,14 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync,
 import { join, resolve } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { Command, cleanEnvironment, type Gateway, startGateway, temporaryFolder, writeConfig } from '../support/gateway.js'
+import {
+  Command,
+  cleanEnvironment,
+  type Gateway,
+  startGateway,
+  temporaryFolder,
+  writeConfig,
+} from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 import { requireProcesses, requireTool } from '../support/requirements.js'
@@ -202,19 +209,23 @@ test('without log files there is nothing to open, and SIGUSR1 does no harm', asy
   await gateway.close()
 })
 
-test('SIGUSR1 while the gateway starts is heard once it has started', async () => {
-  const folder = temporaryFolder()
-  const log = join(folder, 'tidegate.log')
+test('SIGUSR1 and SIGHUP while the gateway starts are heard once it has started', async () => {
+  const log = join(temporaryFolder(), 'tidegate.log')
   const config = {
     services: { echo: { endpoints: [echo.url] } },
     routes: [{ match: { path: '/' }, service: 'echo', auth: 'none' }],
   }
-  const command = new Command(['start'], cleanEnvironment({ TIDEGATE_CONFIG: writeConfig(config), TIDEGATE_LOG: log }))
+  const file = writeConfig(config)
+  const command = new Command(['start'], cleanEnvironment({ TIDEGATE_CONFIG: file, TIDEGATE_LOG: log }))
   await command.log.find((line) => line.msg === 'starting', 'its first line')
+  writeFileSync(file, JSON.stringify({ ...config, routes: [{ ...config.routes[0], name: 'renamed' }] }))
+  command.child.kill('SIGHUP')
   renameSync(log, `${log}.1`)
   command.child.kill('SIGUSR1')
-  await expect.poll(() => existsSync(log) && text(log), { timeout: 10_000 }).toContain('log files opened anew')
+  const written = (): string => (existsSync(log) ? text(log) : '')
+  await expect.poll(written, { timeout: 10_000 }).toContain('log files opened anew')
+  await expect.poll(() => text(`${log}.1`) + written(), { timeout: 10_000 }).toContain('configuration reloaded')
   command.child.kill('SIGTERM')
   expect((await command.ended).code).toBe(0)
-  expect(text(log)).toContain('ended')
+  expect(written()).toContain('ended')
 })
