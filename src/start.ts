@@ -65,14 +65,22 @@ async function runPrimary(
   // Before the start: a signal that comes while it lasts, or right behind the line that says it is over, has its default action else.
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
-  // Their default action is to end the process, and what they ask for is not worth that while it starts.
-  process.on('SIGHUP', () => void running?.reload('signal'))
-  process.on('SIGUSR1', () => void running?.reopenLogs())
+  // While it starts, the configuration is read already and the log files are open: what is asked for is done once it has started.
+  const asked = new Set<(primary: Primary) => unknown>()
+  const ask = (action: (primary: Primary) => unknown): void => {
+    if (running === null) asked.add(action)
+    else void action(running)
+  }
+  const reload = (primary: Primary): unknown => primary.reload('signal')
+  const reopenLogs = (primary: Primary): unknown => primary.reopenLogs()
+  process.on('SIGHUP', () => ask(reload))
+  process.on('SIGUSR1', () => ask(reopenLogs))
   process.on('SIGUSR2', () => {
     const problem = running?.restart() ?? ''
     if (problem !== '') process.emitWarning(problem)
   })
   running = await startPrimary(loaded, load, takesOver)
+  for (const action of asked) void action(running)
   onListening(running)
   return running.ended
 }

@@ -252,6 +252,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     if (fallback.service !== null) {
       exchange.service = fallback.service
       exchange.endpoint = null
+      // Its body may be waited for, and then it has not ended yet.
+      exchange.endUs = 0
       return ask(exchange)
     }
     exchange.upload?.drop()

@@ -3,19 +3,18 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
 import type { Service } from '../config/compile.js'
-import { withoutParameter } from '../config/parameter.js'
 import type { Deadline, Deadlines } from '../deadlines.js'
 import { CLIENT_SILENCE_MS, type Upload, type UploadEvents, uploadTooSlow } from '../ingress/body.js'
 import type { Exchange, Holder } from '../ingress/exchange.js'
 import { Rejection } from '../outcome.js'
 import { type Breaker, OUTCOME } from './breaker.js'
 import { DeadlineError, isMistake, type UpstreamFailure, upstreamFailure } from './failure.js'
-import { upstreamFields } from './headers.js'
 import { idempotent } from './lean/pool.js'
 import { Patience } from './patience.js'
 import { answerWhole, cut, MOST_WHOLE_BYTES, StreamedAnswer } from './respond.js'
 import { errors } from './undici.js'
 import type { PlaceWaiter } from './upload-places.js'
+import { upstreamRequest } from './upstream-request.js'
 import type { Upstreams } from './upstreams.js'
 
 /** How long an upload waits for one of the connections that unfinished uploads may hold. */
@@ -128,16 +127,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     const endpoint = exchange.endpoint!
     exchange.attempts++
     this.controller = null
-    const request = {
-      method: exchange.method as Dispatcher.HttpMethod,
-      path: upstreamTarget(exchange),
-      headers: upstreamFields(exchange, endpoint.authority),
-      body: exchange.body ?? this.upload?.open() ?? null,
-      // undici closes the connection after a HEAD unless told otherwise.
-      reset: false,
-      // It would reconnect whenever a request's Host differs from the last one's.
-      servername: endpoint.serverName,
-    }
+    const request = upstreamRequest(exchange, endpoint)
     this.released = false
     this.context.upstreams.dispatch(endpoint, request, this)
   }
@@ -425,19 +415,6 @@ const emptyBody = Buffer.alloc(0)
 /** RFC 9112, 6.3: answers that end with their head. */
 function hasBody(exchange: Exchange): boolean {
   return exchange.method !== 'HEAD' && exchange.status !== 204 && exchange.status !== 304
-}
-
-/** Path and query as the route wants them at the service. */
-function upstreamTarget(exchange: Exchange): string {
-  const route = exchange.route!
-  let path = exchange.canonicalPath
-  if (route.stripPrefix !== null) path = path.slice(route.stripPrefix.length)
-  if (route.rewrite !== null) path = route.rewrite + path
-  if (path === '' || path.charCodeAt(0) !== 0x2f) path = `/${path}`
-  if (!exchange.hasQuery) return path
-  if (route.strippedParameter === null) return `${path}?${exchange.query}`
-  const query = withoutParameter(exchange.query, route.strippedParameter)
-  return query === '' ? path : `${path}?${query}`
 }
 
 /** Answers whose head came without a chunk in the same read; most get theirs before the microtask runs. */

@@ -25,7 +25,9 @@ export function createPool(
   const Pool = require('undici/lib/dispatcher/pool.js') as typeof Undici.Pool
   const connect: Connector = (to, callback) =>
     options.connect(to, (...result) => {
-      if (result[1] !== null) mendParserOf(result[1] as Socket)
+      // Its types say null: after an error there is no second argument at all.
+      const socket = result[1] as Socket | null | undefined
+      if (socket) mendParserOf(socket)
       callback(...result)
     })
   return new Pool(origin, { ...options, connect })

@@ -16,7 +16,7 @@ const queueFull = new Rejection('overloaded', 'too many requests waiting for a c
 const MAX_PENDING = 1024
 
 /** undici takes servername and does not say so in its types. */
-type UpstreamRequest = Dispatcher.DispatchOptions & { readonly servername: string }
+export type UpstreamRequest = Dispatcher.DispatchOptions & { readonly servername: string }
 
 export class Upstreams {
   /** By Service.index. */

@@ -1,10 +1,11 @@
 // What a caller gets in place of a service that fails, and an operator's hand on a breaker.
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.js'
 import { type Origin, refusingPort, sha256, startScripted } from '../support/origins.js'
-import { call } from '../support/raw-client.js'
+import { Connection, call } from '../support/raw-client.js'
 
 let origin: Origin
 let gateway: Gateway
@@ -130,4 +131,32 @@ test('a breaker held open refuses until it is released; only who is no browser m
   expect((await call(gateway.port, { target: '/held' })).text).toBe('from the stand-in')
   expect((await hold('service=well&hold=ajar')).status).toBe(400)
   expect((await hold('service=gone&hold=open')).status).toBe(404)
+})
+
+test('a client that leaves while its body is waited for once more is logged with all of its time', async () => {
+  const busy = await startGateway({
+    workers: 1,
+    // One upload that is not complete may hold a connection.
+    env: { TIDEGATE_UPSTREAM_CONNECTIONS: '2' },
+    config: {
+      services: { gone: { endpoints: [alsoGone] }, well: { endpoints: [origin.url] } },
+      routes: [
+        { match: { path: '/upload' }, service: 'well', auth: 'none' },
+        { match: { path: '/waits' }, service: 'gone', auth: 'none', fallback: { service: 'well' } },
+      ],
+    },
+  })
+  const half = (path: string): string => `POST ${path} HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 8\r\n\r\nhalf`
+  const holder = await Connection.open(busy.port)
+  await holder.write(half('/upload?busy'))
+  await origin.requests.find(({ url }) => url === '/upload?busy', 'the upload that holds it')
+  const client = await Connection.open(busy.port)
+  await client.write(half('/waits'))
+  await pause(700)
+  client.destroy()
+  const line = await busy.access.find(({ path }) => path === '/waits', 'its line')
+  expect(line).toMatchObject({ status: 499, fallback: 'upstream_error', attempts: 1 })
+  expect(line.totalMs).toBeGreaterThan(650)
+  holder.destroy()
+  await busy.close()
 })

@@ -205,3 +205,22 @@ test('each of them was logged once', async () => {
     expect(line, line.path).toMatchObject({ code: 'upstream_error', reason: expect.stringMatching(/./) })
   }
 })
+
+// undici's parser is mended with the first connection (undici.ts): none of these ever is one.
+test('a service that undici speaks to and never reaches', async () => {
+  const port = await refusingPort()
+  const unreachable = await startGateway({
+    config: {
+      services: {
+        cleartext: { endpoints: [`http://127.0.0.1:${port}`], client: 'undici' },
+        tls: { endpoints: [`https://127.0.0.1:${port}`] },
+      },
+      routes: ['cleartext', 'tls'].map((name) => ({ match: { path: `/${name}` }, service: name, auth: 'none' })),
+    },
+  })
+  for (const target of ['/cleartext', '/tls']) {
+    const answer = await call(unreachable.port, { target })
+    expect([answer.status, answer.json()]).toEqual([502, expect.objectContaining({ code: 'upstream_error' })])
+  }
+  await unreachable.close()
+})

@@ -1,11 +1,18 @@
 // The log files of a running gateway change hands: by logrotate with the file in examples/, by SIGUSR1, by POST /reopen. Every line is in exactly one
 // file, and none goes to a former one once the gateway has said so.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.js'
+import {
+  Command,
+  cleanEnvironment,
+  type Gateway,
+  startGateway,
+  temporaryFolder,
+  writeConfig,
+} from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 import { requireProcesses, requireTool } from '../support/requirements.js'
@@ -200,4 +207,25 @@ test('without log files there is nothing to open, and SIGUSR1 does no harm', asy
   await gateway.log.find((line) => line.msg === 'log files opened anew', 'the answer to the signal')
   expect((await reopen(gateway)).json()).toEqual({ reopened: true, problems: [] })
   await gateway.close()
+})
+
+test('SIGUSR1 and SIGHUP while the gateway starts are heard once it has started', async () => {
+  const log = join(temporaryFolder(), 'tidegate.log')
+  const config = {
+    services: { echo: { endpoints: [echo.url] } },
+    routes: [{ match: { path: '/' }, service: 'echo', auth: 'none' }],
+  }
+  const file = writeConfig(config)
+  const command = new Command(['start'], cleanEnvironment({ TIDEGATE_CONFIG: file, TIDEGATE_LOG: log }))
+  await command.log.find((line) => line.msg === 'starting', 'its first line')
+  writeFileSync(file, JSON.stringify({ ...config, routes: [{ ...config.routes[0], name: 'renamed' }] }))
+  command.child.kill('SIGHUP')
+  renameSync(log, `${log}.1`)
+  command.child.kill('SIGUSR1')
+  const written = (): string => (existsSync(log) ? text(log) : '')
+  await expect.poll(written, { timeout: 10_000 }).toContain('log files opened anew')
+  await expect.poll(() => text(`${log}.1`) + written(), { timeout: 10_000 }).toContain('configuration reloaded')
+  command.child.kill('SIGTERM')
+  expect((await command.ended).code).toBe(0)
+  expect(written()).toContain('ended')
 })
