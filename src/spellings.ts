@@ -6,21 +6,24 @@ import { isParameter } from './config/patterns.js'
 import { createMatcher, type Matcher } from './ingress/match.js'
 
 /** One line for each such route. */
-export function spellingWarnings({ config, settings, origin }: Loaded): string[] {
+export function spellingWarnings({ config, settings, routesAt }: Loaded): string[] {
   const { routes } = compile(config, settings)
   const match = createMatcher({ routes })
   const probes = probesOf(routes.filter(isOpen))
   return routes
     .filter((route) => !isOpen(route))
     .flatMap((route) => {
-      const falls = otherSpellings(route).flatMap(({ path, remedy }) => {
-        const to = openRouteFor(route, path, probes, match)
-        return to === null ? [] : [{ path, remedy, to }]
+      const falls = otherSpellings(route).flatMap(({ paths, remedy }) => {
+        for (const path of paths) {
+          const to = openRouteFor(route, path, probes, match)
+          if (to !== null) return [{ path, remedy, to }]
+        }
+        return []
       })
       if (falls.length === 0) return []
       const spelled = falls.map(({ path, to }) => `"${path}" falls to ${nameOf(to)}`).join(', and ')
-      const remedies = falls.map(({ remedy }) => remedy).join(' and ')
-      return `${origin}: ${nameOf(route)} is guarded, but ${spelled}, which is open; if its service takes that for the same path, add ${remedies}`
+      const remedies = [...new Set(falls.map(({ remedy }) => remedy))].join(' and ')
+      return `${routesAt[route.index]}: ${nameOf(route)} is guarded, but ${spelled}, which is open; if its service takes that for the same path, add ${remedies}`
     })
 }
 
@@ -64,12 +67,23 @@ function openRouteFor({ match: { hosts, methods } }: Route, path: string, probes
 }
 
 /** The route's path spelled otherwise, and what would have the route match that. */
-function otherSpellings({ match }: Route): { path: string; remedy: string }[] {
+function otherSpellings({ match }: Route): { paths: string[]; remedy: string }[] {
   const { exact, segments } = match.path
-  const path = `/${segments.map((segment) => (isParameter(segment) ? 'x' : segment)).join('/')}`
-  const upper = path.toUpperCase()
-  const spellings = [{ path: upper === path ? path.toLowerCase() : upper, remedy: 'match.caseInsensitive: true' }]
+  const plain = segments.map((segment) => (isParameter(segment) ? 'x' : segment))
+  const path = `/${plain.join('/')}`
+  // All of it, and one segment at a time: below an open /api, /API/ADMIN falls to nobody, and /api/ADMIN to /api.
+  const inOtherCase = [
+    plain.map(otherCase),
+    ...plain.map((_, at) => plain.map((text, index) => (index === at ? otherCase(text) : text))),
+  ].map((spelled) => `/${spelled.join('/')}`)
   const slashed = path.endsWith('/') ? path.slice(0, -1) : `${path}/`
-  if (exact && slashed !== '') spellings.push({ path: slashed, remedy: 'match.trailingSlash: ignore' })
-  return spellings.filter((spelling) => spelling.path !== path)
+  return [
+    { paths: inOtherCase.filter((spelled) => spelled !== path), remedy: 'match.caseInsensitive: true' },
+    { paths: exact && slashed !== '' ? [slashed] : [], remedy: 'match.trailingSlash: ignore' },
+  ]
+}
+
+function otherCase(text: string): string {
+  const upper = text.toUpperCase()
+  return upper === text ? text.toLowerCase() : upper
 }

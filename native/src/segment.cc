@@ -98,7 +98,7 @@ bool foreign(int fd, const struct stat& file, const char* magic) {
 }
 
 napi_value throwForeign(napi_env env, const char* path) {
-  return throwCoded(env, "EFOREIGN", "open", "not a state file of Tidegate, which would be overwritten: move it away or choose another path", path);
+  return throwCoded(env, "EFOREIGN", "open", "not a state file of Tidegate, and so not overwritten (move it away, or name another path)", path);
 }
 
 // First of all, so that a start that ends here is known for what it is. Returns an errno or 0.

@@ -50,7 +50,9 @@ export function limitProblems(
 
 function nameProblem(name: string, config: CheckedEntries, names: DefinedNames): string | null {
   if (name.startsWith(GROUP)) return groupProblem(name.slice(GROUP.length), config)
-  return names.consumers.includes(name) ? null : `no consumer is named "${name}"${hint(name, names.consumers)}`
+  if (names.consumers.includes(name)) return null
+  const isGroup = Object.values(config.consumers ?? {}).some(({ groups }) => groups.includes(name))
+  return `no consumer is named "${name}"${isGroup ? `; for the group write '${GROUP}${name}'` : hint(name, names.consumers)}`
 }
 
 /** A tier counts as its limit does. */

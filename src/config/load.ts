@@ -28,6 +28,8 @@ export interface Loaded {
   readonly config: Config
   /** Where the config came from, as it is named in messages. */
   readonly origin: string
+  /** Where each route stands, as messages name it: FILE:LINE:COLUMN. */
+  readonly routesAt: readonly string[]
 }
 
 export interface LoadOptions {
@@ -60,9 +62,10 @@ export function loadConfig(options: LoadOptions = {}): Loaded {
   )
   const origin = options.text?.origin ?? settings.configFile
   let config: Config | null = null
+  let routesAt: string[] = []
   try {
     const text = options.text?.yaml ?? readConfigFile(origin)
-    config = parseConfig(text, origin, env, path.dirname(path.resolve(origin)))
+    ;({ config, routesAt } = parseConfig(text, origin, env, path.dirname(path.resolve(origin))))
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
     if (problems.length === 0) throw error
@@ -74,7 +77,7 @@ export function loadConfig(options: LoadOptions = {}): Loaded {
     )
   }
   if (config === null || problems.length > 0) throw new ConfigError(problems)
-  return deepFreeze({ settings, config, origin })
+  return deepFreeze({ settings, config, origin, routesAt })
 }
 
 /** The settings alone, for commands that need no config. */
@@ -154,7 +157,12 @@ function readConfigFile(file: string): string {
 }
 
 /** @param directory what file: secrets are relative to */
-function parseConfig(text: string, origin: string, env: Environment, directory: string): Config {
+function parseConfig(
+  text: string,
+  origin: string,
+  env: Environment,
+  directory: string,
+): { config: Config; routesAt: string[] } {
   const lines = new LineCounter()
   // A message of prettyErrors would quote the line, and with it a secret.
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
@@ -193,7 +201,10 @@ function parseConfig(text: string, origin: string, env: Environment, directory: 
         .map(({ offset, problem }) => `${at(offset)}: ${describe(problem)}`),
     )
   }
-  return resolved
+  const routesAt = resolved.routes.map((_, index) =>
+    at(offsetOf(document.contents, { path: ['routes', index], message: '' })),
+  )
+  return { config: resolved, routesAt }
 }
 
 /** `config` is null where the schema refused it; what entries say of each other is then checked between those that are sound. */

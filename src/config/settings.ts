@@ -1,5 +1,6 @@
 // The environment: what differs from one deployment to the next. Each variable with its type, limits, default and meaning; README's
 // table is held equal to this one by a test. The values are read in load.ts.
+import { isIPv6 } from 'node:net'
 import os from 'node:os'
 import { z } from 'zod'
 import { sizeBytes } from './quantities.js'
@@ -9,6 +10,13 @@ import { defaultStatePath, type StatePlaces } from './state-path.js'
 export type DefaultsContext = StatePlaces
 
 const text = z.string().min(1)
+/** Streams by name, or a file. Another of these words is a mistake, and no file of that name. */
+const output = (...streams: string[]) =>
+  z.string().transform((value, context) => {
+    if (/^(stdout|stderr|stdin|on|off|none|syslog|true|false|-)$/i.test(value) && !streams.includes(value))
+      context.addIssue(`must be ${streams.join(', ')} or the path of a file (./NAME for one of such a name)`)
+    return value
+  })
 const hostname = z.string().regex(/^[A-Za-z0-9_.:%-]+$/, 'is not a host name or address')
 
 const numberIn = (min: number, max: number) =>
@@ -29,8 +37,8 @@ const bytesIn = (min: number, max: number) =>
 
 const namesIn = z.string().transform((value, context) => {
   const names = value.split(',').map((name) => name.trim())
-  if (value !== '' && !names.every((name) => /^[A-Za-z0-9_.:-]+$/.test(name)))
-    context.addIssue('must be host names or addresses with commas between them, without ports')
+  if (value !== '' && !names.every((name) => isIPv6(name) || /^[A-Za-z0-9_.-]+$/.test(name)))
+    context.addIssue('must be host names or addresses with commas between them, without ports or brackets')
   return value === '' ? [] : names
 })
 
@@ -87,7 +95,7 @@ export const SETTINGS = {
   },
   TIDEGATE_LOG: {
     key: 'log',
-    type: text,
+    type: output('stderr'),
     default: 'stderr',
     about: "where the gateway's own lines go: `stderr`, or the path of a file",
   },
@@ -99,7 +107,7 @@ export const SETTINGS = {
   },
   TIDEGATE_ACCESS_LOG: {
     key: 'accessLog',
-    type: text,
+    type: output('stdout', 'off'),
     default: 'stdout',
     about: '`stdout`, `off`, or the path of a file',
   },

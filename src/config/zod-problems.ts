@@ -43,6 +43,7 @@ function problemsOf(issue: Issue, parent: readonly PropertyKey[], input: unknown
           inner.code === 'invalid_type' && inner.path.length === 0 ? [article(inner.expected)] : [],
         ),
       )
+      if (valueAt(input, path) !== undefined && !issue.message.startsWith('Invalid input')) return one(issue.message)
       return one(valueAt(input, path) === undefined ? 'is missing' : `must be ${[...new Set(expected)].join(' or ')}`)
     }
     case 'too_small':

@@ -106,15 +106,16 @@ describe('check', () => {
   test('warns of guarded paths that fall to an open route in another spelling, and not of what is closed', async () => {
     const { dir, file } = configFile(SOUND)
     const env = { TEST_SECRET: 'long-enough-secret' }
-    const warned = (routes: string, spelled: string, remedy: string) =>
-      `warning: tidegate.yaml: ${routes} is guarded, but ${spelled}, which is open; if its service takes that for the same path, add ${remedy}\n`
+    const warned = (at: string, routes: string, spelled: string, remedy: string) =>
+      `warning: tidegate.yaml:${at}: ${routes} is guarded, but ${spelled}, which is open; if its service takes that for the same path, add ${remedy}\n`
     const case_ = 'match.caseInsensitive: true'
     expect((await tidegate(['check'], env, dir)).err).toBe(
       warned(
+        '5:5',
         'routes[1] ("/a")',
         '"/A" falls to routes[0] ("/"), and "/a/" falls to routes[0] ("/")',
         `${case_} and match.trailingSlash: ignore`,
-      ) + warned('routes[2] ("/b/:c")', '"/B/X" falls to routes[0] ("/")', case_),
+      ) + warned('6:5', 'routes[2] ("/b/:c")', '"/B/X" falls to routes[0] ("/")', case_),
     )
     writeFileSync(
       file,
@@ -125,6 +126,12 @@ describe('check', () => {
     )
     expect((await tidegate(['check'], env, dir)).err).toBe('')
     expect((await tidegate(['routes'], env, dir)).out).toMatch(/=\/a\[\/\] \(any case\).*\n.*\/b\/:c \(any case\)/)
+    // Below an open prefix the last segment alone may be spelled otherwise.
+    writeFileSync(file, SOUND.replace('path: / }', 'path: /c }').replace('exactPath: /a,', 'path: /c/admin,'))
+    expect((await tidegate(['check'], env, dir)).err).toBe(
+      warned('5:5', 'routes[1] ("/c/admin")', '"/c/ADMIN" falls to routes[0] ("/c")', case_),
+    )
+    // An address list guards as well as credentials do, also a catch-all.
     // An address list guards as well as credentials do, also a catch-all.
     writeFileSync(file, SOUND.replace('auth: none', 'auth: none, addresses: { allow: [10.0.0.0/8] }'))
     expect((await tidegate(['check'], env, dir)).err).toBe('')

@@ -116,6 +116,16 @@ describe('the table of refused requests', () => {
     const rows = [...table.matchAll(/^\| (.+?) \| (?:[\d, .]*) \|/gm)].map(([, name]) => name)
     expect(rows).toEqual([...CLASSES, ...SERVED].map(({ name }) => name))
   })
+
+  it('says of Tidegate what the end-to-end suite holds it to', () => {
+    for (const { name, status } of CLASSES) {
+      const row = read('docs/framing.md')
+        .split('\n')
+        .find((line) => line.startsWith(`| ${name} |`))
+      const said = row?.split('|')[4]?.match(/[a-z]+|\b\d{3}\b/g)
+      expect(status.map(String), name).toEqual(expect.arrayContaining(said ?? ['no row']))
+    }
+  })
 })
 
 describe('links', () => {

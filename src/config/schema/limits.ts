@@ -50,23 +50,26 @@ export interface MeasureConfig {
 }
 
 /** One of a rate or a quota, as the limit has it: some texts are both. */
-const tier = z.union([
-  z.string().transform((text, context): MeasureConfig => {
-    const asRate = RATE.test(text) ? rate.safeParse(text) : null
-    const asQuota = QUOTA.test(text) ? quota.safeParse(text) : null
-    if (!asRate?.success && !asQuota?.success)
-      context.addIssue(
-        (asRate ?? asQuota)?.error?.issues[0]?.message ?? 'is neither a rate (100/s) nor a quota (100000/day)',
-      )
-    return { rate: asRate?.data, quota: asQuota?.data }
-  }),
-  z
-    .strictObject({
-      rate: rate.describe('Requests per s, m, h or d on average.'),
-      burst: burst.describe('Size of the token bucket.'),
-    })
-    .transform((bucket): MeasureConfig => bucket),
-])
+const tier = z.union(
+  [
+    z.string().transform((text, context): MeasureConfig => {
+      const asRate = RATE.test(text) ? rate.safeParse(text) : null
+      const asQuota = QUOTA.test(text) ? quota.safeParse(text) : null
+      if (!asRate?.success && !asQuota?.success)
+        context.addIssue(
+          (asRate ?? asQuota)?.error?.issues[0]?.message ?? 'is neither a rate (100/s) nor a quota (100000/day)',
+        )
+      return { rate: asRate?.data, quota: asQuota?.data }
+    }),
+    z
+      .strictObject({
+        rate: rate.describe('Requests per s, m, h or d on average.'),
+        burst: burst.describe('Size of the token bucket.'),
+      })
+      .transform((bucket): MeasureConfig => bucket),
+  ],
+  'must be a rate (100/s), a quota (100000/day) or { rate: 100/s, burst: 200 }',
+)
 
 const cost = integer(0, 1_000_000)
 const limitShape = {

@@ -163,14 +163,21 @@ consumers: { c: { secret: long-enough-secret } }
   e: { by: consumer, rate: 5/s, burst: 6, tiers: { c: 7/s } }
   f: { by: consumer, rate: 5/s, tiers: { c: { rate: 6/s, burst: 7 } } }
   g: { by: consumer, rate: 5/s, cost: 4, tiers: { c: 3/s } }
-consumers: { c: { secret: long-enough-secret } }
+  h: { by: consumer, rate: 5/s, tiers: { gold: 6/s } }
+consumers: { c: { secret: long-enough-secret, groups: [gold] } }
 `,
       'gw.yaml:5:42: limits.a.tiers.nobody: no consumer is named "nobody"; known: c',
-      'gw.yaml:6:42: limits.b.tiers.group:nobodies: nobody is in a group "nobodies"; none is defined',
+      'gw.yaml:6:42: limits.b.tiers.group:nobodies: nobody is in a group "nobodies"; known: gold',
       'gw.yaml:7:45: limits.d.tiers.c: must be a quota, as the limit is: 100000/day',
       'gw.yaml:8:52: limits.e.tiers.c: must have a burst, as the limit has: { rate: 100/s, burst: 200 }',
       'gw.yaml:9:42: limits.f.tiers.c: cannot have a burst where the limit has none',
       'gw.yaml:10:51: limits.g.tiers.c: admits 3 at most, and a request may cost more',
+      `gw.yaml:11:42: limits.h.tiers.gold: no consumer is named "gold"; for the group write 'group:gold'`,
+    ],
+    [
+      'a tier that is a bare number',
+      `${SOUND}limits: { a: { by: consumer, rate: 5/s, tiers: { c: 6 } } }\n`,
+      'gw.yaml:4:50: limits.a.tiers.c: must be a rate (100/s), a quota (100000/day) or { rate: 100/s, burst: 200 }',
     ],
     [
       'a limit by consumer where nobody is identified',
@@ -427,6 +434,9 @@ describe('the environment', () => {
       TIDEGATE_MAX_BODY_BYTES: '1MB',
       TIDEGATE_DRAIN_TIMEOUT_MS: '-1',
       TIDEGATE_WHATEVER_ELSE: '1',
+      TIDEGATE_ADMIN_NAMES: '::1,gw:9901',
+      TIDEGATE_LOG: 'off',
+      TIDEGATE_ACCESS_LOG: 'stderr',
       TIDEGATE_TEST_X: '1',
       TIDEGATE_NATIVE: '1',
     }
@@ -434,8 +444,11 @@ describe('the environment', () => {
       'TIDEGATE_PROT: no such setting; did you mean TIDEGATE_PORT?',
       'TIDEGATE_WHATEVER_ELSE: no such setting',
       'TIDEGATE_PORT: must be a whole number between 0 and 65535, "65536" is not',
+      'TIDEGATE_ADMIN_NAMES: must be host names or addresses with commas between them, without ports or brackets, "::1,gw:9901" is not',
       'TIDEGATE_WORKERS: must be a whole number between 1 and 128, "0" is not',
       'TIDEGATE_ISOLATION: must be auto, process or thread, "fork" is not',
+      'TIDEGATE_LOG: must be stderr or the path of a file (./NAME for one of such a name), "off" is not',
+      'TIDEGATE_ACCESS_LOG: must be stdout, off or the path of a file (./NAME for one of such a name), "stderr" is not',
       'TIDEGATE_MAX_BODY_BYTES: must be a number of bytes between 0 and 1099511627776, KiB, MiB and GiB allowed, "1MB" is not',
       'TIDEGATE_DRAIN_TIMEOUT_MS: must be a whole number between 0 and 3600000, "-1" is not',
       'gw.yaml: is empty',

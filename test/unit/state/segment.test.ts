@@ -358,7 +358,7 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
       // The second is in the way where a file of ours is replaced.
       const begin = () => (file === path ? start() : start({ rateLimitKeys: 5000 }))
       expect(begin).toThrow(
-        `not a state file of Tidegate, which would be overwritten: move it away or choose another path, ${file}`,
+        `not a state file of Tidegate, and so not overwritten (move it away, or name another path), ${file}`,
       )
       expect(readFileSync(file).equals(bytes)).toBe(true)
       rmSync(file)
