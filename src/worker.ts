@@ -208,6 +208,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     const refused = upstreams.pick(exchange) ?? askBreaker(exchange)
     if (refused !== null) return reject(exchange, refused)
     watch(exchange)
+    // Where the breaker was shut when that was to be asked, and is not any more.
+    askForBody(exchange)
     forward(context, exchange)
   }
 
