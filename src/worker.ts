@@ -175,17 +175,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     if (unreadable !== null) return reject(exchange, unreadable)
     if (authenticator.takesTime(exchange)) {
       watch(exchange)
-      authenticator.verifyLater(exchange, nowUs(), admitLater)
+      authenticator.verifyLater(exchange, nowUs(), admit)
     } else admit(exchange, authenticator.verify(exchange))
-  }
-
-  /** From a promise or a thread's answer, which may be that of several exchanges. */
-  function admitLater(exchange: Exchange, forged: Rejection | null): void {
-    try {
-      admit(exchange, forged)
-    } catch (error) {
-      crash(exchange, error)
-    }
   }
 
   function admit(exchange: Exchange, forged: Rejection | null): void {
