@@ -175,17 +175,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     if (unreadable !== null) return reject(exchange, unreadable)
     if (authenticator.takesTime(exchange)) {
       watch(exchange)
-      authenticator.verifyLater(exchange, nowUs(), admitLater)
+      authenticator.verifyLater(exchange, nowUs(), admit)
     } else admit(exchange, authenticator.verify(exchange))
-  }
-
-  /** From a promise or a thread's answer, which may be that of several exchanges. */
-  function admitLater(exchange: Exchange, forged: Rejection | null): void {
-    try {
-      admit(exchange, forged)
-    } catch (error) {
-      crash(exchange, error)
-    }
   }
 
   function admit(exchange: Exchange, forged: Rejection | null): void {
@@ -208,6 +199,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     const refused = upstreams.pick(exchange) ?? askBreaker(exchange)
     if (refused !== null) return reject(exchange, refused)
     watch(exchange)
+    // Where the breaker was shut when that was to be asked, and is not any more.
+    askForBody(exchange)
     forward(context, exchange)
   }
 

@@ -21,12 +21,12 @@ constexpr size_t kMostHeadBytes = 500;
 void markedAsRead(char* data, char* end) {
   static const FieldNames names = [] {
     FieldNames all;
-    for (const char* name : {"host", "content-length", "transfer-encoding", "connection"}) all.add(name);
+    for (const char* name : {"host", "content-length", "transfer-encoding", "connection", "expect"}) all.add(name);
     return all;
   }();
   std::string head(data, end);
   int32_t marks[kHeadMarks + 20 * kFieldMarks];
-  if (markHead(names, &head[0], &head[0] + head.size(), marks, sizeof marks / sizeof *marks) != HeadFault::kNone) return;
+  if (markHead(names, &head[0], &head[0] + head.size(), marks, sizeof marks / sizeof *marks, true) != HeadFault::kNone) return;
   size_t line = head.find('\n') + 1;
   int hosts = 0;
   for (int32_t i = 0; i < marks[kFieldCount]; i++) {

@@ -290,7 +290,7 @@ inline Chunks readChunks(Flow& flow, char** p, char* end, char** data, char** da
         break;
       case At::kTrailer:
         if (c == '\r') flow.at = At::kLastLf;
-        else if (!isToken(c)) return Chunks::kBad;
+        else if (!isToken(c) || ++flow.trailerBytes > kTrailerBytes) return Chunks::kBad;
         else flow.at = At::kTrailerName;
         break;
       case At::kTrailerName:

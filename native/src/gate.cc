@@ -115,22 +115,6 @@ void putHostFirst(char* fields, char* const end) {
   }
 }
 
-// uWebSockets tells a client to continue before anybody has looked at its request, but only where the expectation is in lower case. In other
-// letters, and RFC 9110 (10.1.1) has it in any, it is left to JavaScript, which asks for the body once it wants one (continueRequest).
-void hideExpectation(char* fields, char* const end) {
-  constexpr char kName[] = "expect:", kValue[] = "100-continue";
-  for (char *line = fields, *next; line < end; line = next) {
-    char* const lf = static_cast<char*>(memchr(line, '\n', static_cast<size_t>(end - line)));
-    if (lf == nullptr) return;
-    next = lf + 1;
-    if ((*line | 0x20) != 'e' || static_cast<size_t>(lf - line) < sizeof kName + sizeof kValue - 2) continue;
-    if (strncasecmp(line, kName, sizeof kName - 1) != 0) continue;
-    char* value = line + sizeof kName - 1;
-    while (*value == ' ' || *value == '\t') value++;
-    if (static_cast<size_t>(lf - value) >= sizeof kValue && memcmp(value, kValue, sizeof kValue - 1) == 0) value[4] = 'C';
-  }
-}
-
 // What framing.h hands on goes to uWebSockets' parser.
 struct Parser {
   Gate& g;
@@ -150,12 +134,10 @@ struct Parser {
     heads++;
     char* const head = data + connection.flow.announcedBytes;
     char* const end = data + length;
-    char* const fields = static_cast<char*>(memchr(head, '\n', static_cast<size_t>(end - head))) + 1;
-    putHostFirst(fields, end);
-    if (*head != 'G' && connection.state != kNowhere) hideExpectation(fields, end);
-    fault = markHead(g.names, head, end, g.marks, kMarks);
+    putHostFirst(static_cast<char*>(memchr(head, '\n', static_cast<size_t>(end - head))) + 1, end);
+    fault = markHead(g.names, head, end, g.marks, kMarks, connection.state != kNowhere);
     if (fault != HeadFault::kNone) {
-      if (connection.flow.head.empty()) connection.flow.head.assign(data, length);
+      connection.flow.head.assign(data, length);  // `data` is a copy of it with its last piece, or there was none
       return false;
     }
     g.current = &connection;

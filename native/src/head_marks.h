@@ -31,6 +31,7 @@ class FieldNames {
     contentLength = find("content-length", 14);
     transferEncoding = find("transfer-encoding", 17);
     connection = find("connection", 10);
+    expect = find("expect", 6);
   }
 
   int32_t find(const char* name, size_t length) const {
@@ -43,6 +44,7 @@ class FieldNames {
 
   // Those that decide where the request goes or ends, or its connection.
   int32_t host = 0, contentLength = 0, transferEncoding = 0, connection = 0;
+  int32_t expect = 0;
 
  private:
   struct Known {
@@ -70,8 +72,17 @@ inline constexpr TokenTable kTokens;
 // What is wrong with a head. kBadLength: both a length and chunks, or one that is hidden.
 enum class HeadFault { kNone, kBadLine, kBadVersion, kBadName, kBadValue, kBadHost, kBadLength, kManyFields };
 
+// uWebSockets tells a client to continue before anybody has looked at its request, where the first Expect is `100-continue` in lower case, with blanks
+// or bytes over 127 around it. In other letters, and RFC 9110 (10.1.1) has it in any, it leaves that to JavaScript (continueRequest).
+inline void hideExpectation(char* value, const char* valueEnd) {
+  for (; value < valueEnd; value++) {
+    if (*value == 'c') *value = 'C';
+  }
+}
+
 // `head` is whole, and its lines end in CRLF. Puts names in lower case, as uWebSockets does. `capacity` is that of `marks`, in numbers.
-inline HeadFault markHead(const FieldNames& names, char* head, char* end, int32_t* marks, size_t capacity) {
+// `hidesExpect`: JavaScript tells a client to continue, not uWebSockets.
+inline HeadFault markHead(const FieldNames& names, char* head, char* end, int32_t* marks, size_t capacity, bool hidesExpect) {
   const auto at = [head](const char* p) { return static_cast<int32_t>(p - head); };
   const auto find = [end](char* from, char c) { return static_cast<char*>(memchr(from, c, static_cast<size_t>(end - from))); };
   char* cr = find(head, '\r');
@@ -125,6 +136,8 @@ inline HeadFault markHead(const FieldNames& names, char* head, char* end, int32_
       hosts += name == names.host;
       hasLength |= name == names.contentLength && value < valueEnd;
       hasCoding |= name == names.transferEncoding && value < valueEnd;
+    } else if (name == names.expect && hidesExpect) {
+      hideExpectation(colon + 1, valueEnd);
     }
     field[kName] = name;
     field[kLine] = at(line);

@@ -119,13 +119,9 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
         connection = connection === '' ? value : `${connection},${value}`
         break
       }
-      case EXPECT: {
-        const value = fields.valueAt(i)
-        // uWS has told the client to continue where the first such field is spelled so (gate.cc); nobody else can without a gate.
-        if (expectation === '') exchange.awaitsContinue = value !== '100-continue' && exchange.gated > 0
-        expectation = expectation === '' ? value : `${expectation},${value}`
+      case EXPECT:
+        expectation = listed(expectation, fields.valueAt(i))
         break
-      }
       case UPGRADE:
         upgrade = listed(upgrade, fields.valueAt(i))
         break
@@ -175,12 +171,29 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
 
 /** RFC 9110, 10.1.1: a list, in letters of any case, of which only one member has a meaning. */
 function checkExpectation(exchange: Exchange, expectation: string): Rejection | null {
+  let waits = false
   for (const one of expectation.toLowerCase().split(',')) {
-    const member = one.trim()
-    if (member !== '' && member !== '100-continue') return unknownExpectation
+    const member = withoutBlanks(one)
+    if (member === '') continue
+    if (member !== '100-continue') return unknownExpectation
+    waits = true
   }
-  if (exchange.contentLength === 0 || exchange.isHttp10) exchange.awaitsContinue = false
+  // The gate hides it from uWS (head_marks.h), which else has told the client already: nobody else can without a gate.
+  exchange.awaitsContinue = waits && exchange.contentLength !== 0 && !exchange.isHttp10 && exchange.gated > 0
   return null
+}
+
+/** trim() takes more for blanks than RFC 9110, 5.6.3: a byte A0, say. */
+function withoutBlanks(text: string): string {
+  let from = 0
+  let end = text.length
+  while (from < end && isBlank(text.charCodeAt(from))) from++
+  while (end > from && isBlank(text.charCodeAt(end - 1))) end--
+  return text.substring(from, end)
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09
 }
 
 function checkUnusual(fields: Fields, table: FramingRules): Rejection | null {

@@ -98,9 +98,9 @@ export function expectBody(exchange: Exchange): void {
   if (!guarded && exchange.contentLength < 0) exchange.closeRequested = true
 }
 
-/** The body is wanted now: a client that waits to hear so is told (RFC 9110, 10.1.1). Before its answer begins. */
+/** The body is wanted now: a client that waits to hear so is told (RFC 9110, 10.1.1), unless it has its answer already. */
 export function askForBody(exchange: Exchange): void {
-  if (!exchange.awaitsContinue) return
+  if (!exchange.awaitsContinue || exchange.answering) return
   exchange.awaitsContinue = false
   gate!.continueRequest(exchange.gated)
 }

@@ -117,9 +117,14 @@ export class Authenticator {
 
   verifyLater(exchange: Exchange, nowUs: number, done: Done): void {
     const check = new Check(exchange, this.deadlines, nowUs, done)
-    this.chosen(exchange)!.verifyLater!(exchange, (_, rejection) =>
-      check.finish(this.judge(exchange, rejection) ?? this.askAgain(exchange)),
-    )
+    this.chosen(exchange)!.verifyLater!(exchange, (_, rejection) => {
+      // Called by a promise or a thread's answer, which may be that of several exchanges: nobody there catches.
+      try {
+        check.finish(this.judge(exchange, rejection) ?? this.askAgain(exchange))
+      } catch (error) {
+        exchange.crash(error)
+      }
+    })
   }
 
   /** Before anything is looked up: also credentials that were right before are a guess until they are compared. */

@@ -128,9 +128,15 @@ export class KnownByPassword implements Strategy {
   private isWanted(key: string): boolean {
     const waiting = (this.pending.get(key) ?? []).filter(({ exchange, done }) => {
       if (exchange.concluded) return false
-      const refused = this.mayTry(exchange)
-      if (refused !== null) done(exchange, refused)
-      return refused === null
+      try {
+        const refused = this.mayTry(exchange)
+        if (refused !== null) done(exchange, refused)
+        return refused === null
+      } catch (error) {
+        // Others wait for the same check, and it may be another one's end that has begun it.
+        exchange.crash(error)
+        return false
+      }
     })
     if (waiting.length > 0) this.pending.set(key, waiting)
     else this.pending.delete(key)

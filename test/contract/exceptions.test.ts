@@ -99,8 +99,10 @@ class Saboteur implements Dispatcher.DispatchHandler {
 
 /** Set to what a test wants to throw, once. */
 let throwing = ''
+/** How many times that goes well before. */
+let spared = 0
 function mayThrow(what: string): void {
-  if (throwing !== what) return
+  if (throwing !== what || spared-- > 0) return
   throwing = ''
   fail()
 }
@@ -134,6 +136,7 @@ routes:
   - { match: { path: /breaks }, service: breaks, auth: none }
   - { match: { path: /signed }, service: lean, auth: x-m, limits: [{ by: route, rate: 100000/s }] }
   - { match: { path: /named }, service: lean, auth: basic, limits: [{ by: route, rate: 100000/s }] }
+  - { match: { path: /guessed }, service: lean, auth: basic, limits: [{ by: address, rate: 100000/s, on: failedAuth }] }
 `,
     },
     env: { TIDEGATE_STATE: 'none', TIDEGATE_WORKERS: '1' },
@@ -334,6 +337,29 @@ describe('of ours', () => {
     expect(throwing).toBe('')
     await expectNothingHeld()
     expectStack()
+  })
+
+  test.each(['right', 'wrong'])('a limit on guesses, whenever it is asked about a %s password: 500', async (which) => {
+    for (let times = 0; ; times++) {
+      const known = which === 'wrong' ? `${times}` : ''
+      // The right one is remembered: other bytes around it are checked anew.
+      const credentials = Buffer.from(`test:${known || 'open'}`).toString('base64')
+      const headers = { authorization: `Basic ${' '.repeat(known === '' ? times : 0)}${credentials}` }
+      throwing = 'rates'
+      spared = times
+      const answer = (await ask({ target: '/guessed/none/whole', headers })) as Answer
+      spared = 0
+      if (throwing !== '') {
+        throwing = ''
+        expect(answer.status).toBe(which === 'right' ? 200 : 401)
+        // Before it is looked up, when its check begins, and after that.
+        expect(times).toBeGreaterThanOrEqual(3)
+        break
+      }
+      expectInternalError(answer)
+      await expectNothingHeld()
+      expectStack()
+    }
   })
 
   test('a request that cannot even be read: its connection is closed', async () => {

@@ -72,6 +72,16 @@ test.each([
   expect(await counted(reason)).toBe(before + 1)
 })
 
+test('HEAD is told nothing behind the head, also where its name comes in two pieces', async () => {
+  const connection = await Connection.open(gateway.port)
+  // What comes first on a connection is gathered elsewhere (native/src/arrivals.cc).
+  await connection.write('GET / HTTP/1.1\r\nHost: a\r\n\r\nHE')
+  expect((await connection.answer()).status).toBe(502)
+  await connection.write('AD / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n')
+  expect((await connection.answer('HEAD')).status).toBe(400)
+  await connection.closedByPeer()
+})
+
 test('a head of exactly the limit is served, however it comes', async () => {
   const rest = ' HTTP/1.1\r\nHost: a\r\n\r\n'
   const head = `GET /${'y'.repeat(16_384 - 5 - rest.length)}${rest}`

@@ -278,6 +278,7 @@ export const CLASSES = [
       '5\r\nhello\r\n0\r\na: \x00\r\n\r\n',
       '5\r\nhello\r\n0\r\n a: b\r\n\r\n',
       `5\r\nhello\r\n0\r\na: ${'b'.repeat(40000)}\r\n\r\n`,
+      `5\r\nhello\r\n0\r\n${'a:\r\n'.repeat(20000)}\r\n`,
     ].map(chunked),
   },
   {
