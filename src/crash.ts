@@ -40,10 +40,8 @@ export function createCrash({
     }
   }
 
-  function giveBack(exchange: Exchange): void {
-    exchange.holder?.abandon()
-    exchange.upload?.drop()
-    // Asked for, and not yet the forwarding's.
+  /** Asked for, and not yet the forwarding's. */
+  function giveBackPermit(exchange: Exchange): void {
     const permit = exchange.breakerPermit
     exchange.breakerPermit = -1
     if (permit >= 0) breakers[exchange.service!.index]?.report(permit, OUTCOME.ignored, nowUs())
@@ -58,7 +56,9 @@ export function createCrash({
       exchange.code = rejection.code
       exchange.reason = rejection.reason
     }
-    attempt(giveBack, exchange)
+    attempt(() => exchange.holder?.abandon(), exchange)
+    attempt(() => exchange.upload?.drop(), exchange)
+    attempt(giveBackPermit, exchange)
     // A second status line would be taken for a part of the first response.
     if (exchange.res !== null && !exchange.answering) attempt(() => refuse(exchange, rejection, 0), exchange)
     // Concluded first: cutting calls back at once, as if the client had left.
