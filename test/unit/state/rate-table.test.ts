@@ -240,6 +240,24 @@ describe('a full table', () => {
     expect(table.admit(k(), START_US + 3e6)).toBe(refused)
   })
 
+  it.each([0, 1, 2, 5.5, 14])('keeps what a quota has counted with the wall clock %f hours behind', (hours) => {
+    const segment = segmentFor(200)
+    const table = new RateTable(segment, 0)
+    const wallMs = START_US / 1000 - hours * 3_600_000
+    const quota = new Quota(
+      2,
+      'day',
+      () => wallMs + 3_600_000,
+      () => wallMs,
+    )
+    let passed = 0
+    for (let round = 0; round < 20; round++) {
+      if (table.admit(sharing(segment, 'k', 'limit', 1, quota), START_US) === admitted) passed++
+      for (let i = 0; i < 150; i++) table.admit(sharing(segment, `${round} ${i}`, 'limit', 1, quota), START_US)
+    }
+    expect(passed).toBe(2)
+  })
+
   it('charges several limits at once where none has a slot for its key', () => {
     const segment = segmentFor(20)
     const table = new RateTable(segment, 0)
