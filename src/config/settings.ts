@@ -190,7 +190,7 @@ export const SETTINGS = {
   TIDEGATE_RATE_LIMIT_KEYS: {
     key: 'rateLimitKeys',
     type: numberIn(1024, 2 ** 24),
-    default: '131072',
+    default: '65536',
     about: 'keys the rate-limit table has room for: windows, at 416 bytes each, and as many buckets and quotas, at 88',
   },
   TIDEGATE_REPLAY_KEYS: {

@@ -125,6 +125,11 @@ function open(spec: SegmentSpec, settings: Settings, isolation: Isolation, held:
       held,
     })
   } catch (error) {
-    throw new StartError(`TIDEGATE_STATE: ${(error as Error).message}`)
+    const { code, message } = error as NodeJS.ErrnoException
+    const advice =
+      code === 'ENOSPC'
+        ? ': name another place, or make its tables smaller (TIDEGATE_RATE_LIMIT_KEYS, TIDEGATE_REPLAY_KEYS); new sizes need room for the old file and the new one'
+        : ''
+    throw new StartError(`TIDEGATE_STATE: ${message}${advice}`)
   }
 }

@@ -10,9 +10,12 @@ import type { Charge, Cost, Meter } from './charge.js'
 import type { RateSlots } from './rate-slots.js'
 import { highAfter, wordOf } from './ticks.js'
 
-/** So far may the segment's clock, by which slots are emptied, be ahead of the wall clock. */
+/** So far may the segment's clock, by which slots are emptied, be ahead of the wall clock; beyond that slots are kept for whole hours longer. */
 const KEPT_US = 600e6
 const LOOK_EVERY_US = 1e6
+const HOUR_US = 3600e6
+/** Below KEPT_US, and far from any multiple of 15 minutes: all workers round the same way where a clock was wrong by a time zone. */
+const ROUNDING_US = 480e6
 
 export class Quota implements Meter {
   readonly wide = false
@@ -79,11 +82,17 @@ export class Quota implements Meter {
     const wallMs = this.wallClockMs()
     // The second: somebody has set the clock back.
     if (wallMs >= this.endMs || wallMs < this.wallMs) {
-      this.endMs = this.endMsOf(wallMs)
-      this.high = highAfter(this.endMs * 1000 + KEPT_US)
+      const endMs = this.endMsOf(wallMs)
+      // A period keeps its name, and with it what was counted, when the clock is set back within it.
+      if (endMs !== this.endMs) this.high = highAfter(endMs * 1000 + hoursAhead(nowUs, wallMs) * HOUR_US + KEPT_US)
+      this.endMs = endMs
     }
     this.wallMs = wallMs
     this.endUs = nowUs + (this.endMs - wallMs) * 1000
     this.lookAtUs = Math.min(nowUs + LOOK_EVERY_US, this.endUs)
   }
+}
+
+function hoursAhead(nowUs: number, wallMs: number): number {
+  return Math.max(0, Math.ceil((nowUs - wallMs * 1000 - ROUNDING_US) / HOUR_US))
 }

@@ -11,7 +11,7 @@
 //     slot     0 word   Int64        the meter's (bucket.ts, window.ts, quota.ts); negative: claimed. Its upper half is a time in units of
 //                                    2^32 ticks: once that has passed, the slot is as good as empty
 //              8 key    4 × Int32    all 128 bits of the key's hash (key-hash.ts)
-//             24 mark   Int32        of the limit, whatever the key
+//             24 mark   Int32        of the limit, whatever the key: even; odd in a slot that keys share
 //             28 free
 //             32 …                   in wide ones: the window's ring
 //
@@ -20,7 +20,10 @@
 // slot is taken to have: so it is free, for its own key as for any other.
 //
 // Not all 15 slots are for everybody. Two are for keys that others share (rate-table.ts), and of the other 13 up to six are divided among the
-// limits: keys that clients choose may fill what their own limit may have, and no more.
+// limits: keys that clients choose may fill what their own limit may have, and no more. What that guarantees: a key that
+// is admitted gets a slot unless both its rows hold `Share.own` slots of its limit's keys. It shares one then, and is refused where that has
+// counted its limit's number, as it may be of this key. (Of more than six limits, six slots of a row go to whichever come
+// first. And a row may hold more than two shared slots, though few do: the third takes one of the 13.)
 
 import type { Share, SlotKey } from './charge.js'
 import { JOURNAL_BYTES, OWNERS } from './claims.js'
@@ -78,11 +81,16 @@ function rowsFor(keys: number): number {
   return Math.max(2, Math.ceil(keys / (FOR_KEYS * 0.9)))
 }
 
+/** The mark of a slot that keys of a limit share. */
+export function sharedMark(mark: number): number {
+  return mark | 1
+}
+
 /** What each of so many limits may have. */
 export function shareOf(limits: number, start: KeyHash, rows: number, commonKeys: KeyHash): Share {
   const own = Math.max(1, Math.floor(DIVIDED / limits))
   return {
-    mark: start.a,
+    mark: start.a & ~1,
     own,
     others: Math.min(DIVIDED, (limits - 1) * own),
     // Two slots of each row are there for them: a quarter of that, so that each finds one in one of its two rows. A power of two, so that
@@ -101,9 +109,10 @@ export class RateSlots {
   readonly tags: Uint16Array
   /** The owner's own. */
   readonly counts: Float64Array
-  /** Set by freeIn next to its result: slots of the row that are not free, and how many of them this limit has. */
+  /** Set by freeIn next to its result: slots of the row that are not free, how many of them keys of this limit have, and how many are shared. */
   live = 0
   liveOfLimit = 0
+  liveShared = 0
   /** Set by find: what the first word was before the key was seen in its slot. */
   seen = 0n
   private readonly first: number
@@ -199,12 +208,15 @@ export class RateSlots {
     let isNew = false
     let live = 0
     let liveOfLimit = 0
+    let liveShared = 0
     for (let slot = 0; slot < SLOTS_PER_ROW; slot++) {
       const at = firstSlot + slot * this.slotWords
       const high = ints[at * 2 + 1] as number
       if (high < 0 || high > limitHigh || (high === limitHigh && Atomics.load(this.words, at) > limit)) {
         live++
-        if (ints[at * 2 + 6] === mark) liveOfLimit++
+        const itsMark = ints[at * 2 + 6] as number
+        if (itsMark === mark) liveOfLimit++
+        liveShared += itsMark & 1
       } else if (!isNew) {
         isNew = this.tags[firstTag + slot] === 0
         if (isNew || found < 0) found = at
@@ -212,13 +224,15 @@ export class RateSlots {
     }
     this.live = live
     this.liveOfLimit = liveOfLimit
+    this.liveShared = liveShared
     return found
   }
 
   /** May the limit have one more slot of the row that freeIn has just looked through? */
   hasRoom(share: Share, common: boolean): boolean {
     if (common) return this.live < SLOTS_PER_ROW
-    return this.live < (this.liveOfLimit < share.own ? FOR_KEYS : FOR_KEYS - share.others)
+    const liveOfKeys = this.live - Math.min(this.liveShared, SLOTS_PER_ROW - FOR_KEYS)
+    return liveOfKeys < (this.liveOfLimit < share.own ? FOR_KEYS : FOR_KEYS - share.others)
   }
 
   writeKey(at: number, key: SlotKey, mark: number): void {

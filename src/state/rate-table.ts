@@ -21,11 +21,13 @@
 // A key for which no slot is free is counted in one that it shares with others of its limit: one of Share.common, by its hash. They are
 // keys like any other, and slots are kept for them (RateSlots.hasRoom). What such a slot has counted is at least what any of its keys was
 // admitted, so none of them gets more than its limit. When a slot becomes free for one of them, it begins there with what the shared
-// one has counted.
+// one has counted. One worker may charge the shared slot while another moves the key: the first charges and then looks for the key, the
+// other writes the key and then copies the count. So one of them sees what the other did: the copy has the charge, or the first charges the
+// key's own slot as well.
 import { type Charge, type Share, type SlotKey, VERDICT } from './charge.js'
 import { Claims, ENTRIES } from './claims.js'
 import { KeyHash } from './key-hash.js'
-import { COUNT, type RateCounts, RateSlots, tagOf } from './rate-slots.js'
+import { COUNT, type RateCounts, RateSlots, sharedMark, tagOf } from './rate-slots.js'
 import type { Segment } from './segment.js'
 import { ticksAt } from './ticks.js'
 
@@ -74,6 +76,10 @@ export class RateTable {
   /** One limit. The verdict is in the charge as well. */
   admit(charge: Charge, nowUs: number): number {
     this.counts[COUNT.decisions]!++
+    return this.decide(charge, nowUs)
+  }
+
+  private decide(charge: Charge, nowUs: number): number {
     for (;;) {
       const verdict = this.lookAt(charge, nowUs)
       if (verdict !== VERDICT.admitted || charge.cost.units === 0) return verdict
@@ -82,7 +88,7 @@ export class RateTable {
         if (placed === AGAIN) continue
         if (placed !== DONE) return this.leave(charge)
       }
-      if (this.charged(charge)) return verdict
+      if (this.charged(charge) && (charge.owned || !this.hasOwn(charge))) return verdict
     }
   }
 
@@ -102,7 +108,7 @@ export class RateTable {
       if (refusing >= 0) return refusing
       const unplaced = this.placeAll(charges, count, nowUs)
       if (unplaced >= 0) return unplaced
-      if (unplaced !== AGAIN && this.take(charges, count)) return -1
+      if (unplaced !== AGAIN && this.take(charges, count)) return this.chargeMoved(charges, count, nowUs)
       this.counts[COUNT.retries]!++
     }
   }
@@ -241,12 +247,32 @@ export class RateTable {
     return false
   }
 
+  /** Those charged on a shared slot whose key has moved to its own meanwhile. Returns as admitAll: of one that refuses, the others stay charged. */
+  private chargeMoved(charges: readonly Charge[], count: number, nowUs: number): number {
+    for (let i = 0; i < count; i++) {
+      const charge = charges[i] as Charge
+      if (charge.verdict !== VERDICT.admitted || charge.owned || charge.cost.units === 0 || !this.hasOwn(charge))
+        continue
+      const verdict = this.decide(charge, nowUs)
+      if (verdict === VERDICT.admitted || charge.reports) continue
+      if (verdict === VERDICT.refused || !charge.admitsUndecided) return i
+    }
+    return -1
+  }
+
+  /** After a charge on a shared slot. */
+  private hasOwn(charge: Charge): boolean {
+    // Tags are read without order: the charge is seen by all before they are.
+    Atomics.load(this.words, charge.at)
+    return this.slotsOf(charge).find(charge.key) >= 0
+  }
+
   private leave(charge: Charge): number {
     charge.verdict = VERDICT.undecided
     return VERDICT.undecided
   }
 
-  /** Gives the key a slot that has counted nothing, or what the slot at charge.at has. AGAIN: it has one. */
+  /** Gives the key a slot that has counted nothing, or what the shared one has. AGAIN: it has one, or lost a race for it. */
   private insert(charge: Charge, key: SlotKey, slots: RateSlots, nowUs: number, common: boolean): number {
     const { claims, words } = this
     const share = charge.share as Share
@@ -261,8 +287,6 @@ export class RateTable {
     }
     let outcome = AGAIN
     const limit = ticksAt(nowUs) - GRACE_TICKS
-    // Its time has passed: it says nothing.
-    const from = charge.at >= 0 && charge.seen > limit ? charge.at : -1
     while (slots.find(key) < 0) {
       const at = this.freeSlot(slots, home, other, limit, share, common)
       if (at < 0) {
@@ -271,15 +295,19 @@ export class RateTable {
       }
       const former = Atomics.load(words, at)
       if (former < 0n || former > limit || !claims.take(TAKEOVER_ENTRY, TAKEOVER, at, former)) continue
+      this.fill(slots, at, key, common ? sharedMark(share.mark) : share.mark)
+      // As in hasOwn: the key is seen by all before the shared slot is looked for.
+      Atomics.load(words, at)
+      const shared = common ? -1 : this.findCommon(charge, slots)
+      const seen = shared >= 0 ? slots.seen : 0n
+      // Its time has passed: it says nothing.
+      const from = seen > limit ? shared : -1
+      charge.seen = seen
       const word = charge.meter!.begin(charge, slots, at, from, nowUs)
-      if (from >= 0 && Atomics.load(words, from) !== charge.seen) {
-        // What was copied may be neither what it was nor what it is.
-        slots.forget(at)
-        claims.end(TAKEOVER_ENTRY, at, ticksAt(nowUs))
-        break
-      }
-      this.fill(slots, at, key, share.mark)
-      claims.end(TAKEOVER_ENTRY, at, word)
+      // Claimed, or charged meanwhile: what was copied may be neither what it was nor what it is.
+      const isTorn = shared >= 0 && (seen < 0n || Atomics.load(words, shared) !== seen)
+      if (isTorn) slots.forget(at)
+      claims.end(TAKEOVER_ENTRY, at, isTorn ? ticksAt(nowUs) : word)
       break
     }
     claims.end(LOCK_ENTRY, lock, 0n)
@@ -297,10 +325,11 @@ export class RateTable {
   ): number {
     let found = slots.freeIn(home, limit, share.mark)
     if (!slots.hasRoom(share, common)) found = -1
-    const { live } = slots
-    if ((found >= 0 && live <= CROWDED) || other === home) return found
+    const { live, liveShared } = slots
+    if ((found >= 0 && (common ? liveShared === 0 : live <= CROWDED)) || other === home) return found
     const elsewhere = slots.freeIn(other, limit, share.mark)
-    return elsewhere >= 0 && slots.hasRoom(share, common) && (found < 0 || slots.live < live) ? elsewhere : found
+    if (elsewhere < 0 || !slots.hasRoom(share, common)) return found
+    return found < 0 || (common ? slots.liveShared < liveShared : slots.live < live) ? elsewhere : found
   }
 
   private fill(slots: RateSlots, at: number, key: SlotKey, mark: number): void {

@@ -4,6 +4,8 @@ import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { compile } from '../../../src/config/compile.js'
 import { ConfigError, type Environment, loadConfig, loadSettings } from '../../../src/config/load.js'
+import { rateTableBytes } from '../../../src/state/rate-slots.js'
+import { replayTableBytes } from '../../../src/state/replay-table.js'
 
 const SERVICES = 'services: { s: { endpoints: [http://h:1] } }\n'
 const ROUTES = 'routes:\n  - { match: { path: / }, service: s, auth: none }\n'
@@ -386,6 +388,11 @@ test('what is loaded is frozen and survives being sent to a worker as JSON', () 
 })
 
 describe('the environment', () => {
+  test('has defaults with which the state, signatures included, fits the 64 MB that Docker gives /dev/shm, with room to spare', () => {
+    const { rateLimitKeys, replayKeys } = loadSettings({})
+    expect(rateTableBytes(rateLimitKeys) + replayTableBytes(replayKeys)).toBeLessThan(56 * 2 ** 20)
+  })
+
   test('has defaults for everything, and an empty variable is an unset one', () => {
     const runtime = mkdtempSync(path.join(os.tmpdir(), 'tidegate-runtime-'))
     const settings = loadSettings({ XDG_RUNTIME_DIR: runtime, TIDEGATE_PORT: '' })
@@ -414,7 +421,7 @@ describe('the environment', () => {
       maxBodyBytes: 1048576,
       minBodyBytesPerSecond: 240,
       bodyMemoryBytes: 268_435_456,
-      rateLimitKeys: 131072,
+      rateLimitKeys: 65_536,
       replayKeys: 262144,
       drainTimeoutMs: 10000,
       shutdownDelayMs: 0,

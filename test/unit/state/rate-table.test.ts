@@ -5,6 +5,7 @@ import { type Charge, type Meter, VERDICT } from '../../../src/state/charge.js'
 import { Quota } from '../../../src/state/quota.js'
 import { RateTable } from '../../../src/state/rate-table.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
+import { ticksAt } from '../../../src/state/ticks.js'
 import { Window } from '../../../src/state/window.js'
 import { chargeFor } from '../../support/charges.js'
 import { RateModel } from '../../support/rate-model.js'
@@ -179,14 +180,82 @@ describe('a full table', () => {
   it.each([2, 3, 6])('keeps its share for each of %i limits, whatever keys the others have', (limits) => {
     const segment = segmentFor(5000)
     const table = new RateTable(segment, 0)
-    const window = new Window(2, 3600)
+    // So many that no shared slot refuses: a key that one refuses is not given a slot.
+    const window = new Window(10_000, 3600)
     fill(table, segment, 20_000, 'attacked', limits, window)
     const { inserts, full } = table.totals()
     expect(full).toBeGreaterThan(0)
-    // A share is a slot or more of each row: half as many keys find one but for a few.
-    const keys = Math.floor((table.wide.rows * Math.floor(6 / limits)) / 2)
-    expect(fill(table, segment, keys, 'other', limits, window)).toBe(keys)
-    expect(table.totals().inserts - inserts).toBeGreaterThan(keys * 0.95)
+    const keys = table.wide.rows * Math.floor(6 / limits)
+    for (let i = 0; i < keys; i++) {
+      const charge = sharing(segment, `other ${i}`, 'other', limits, window)
+      const verdict = table.admit(charge, START_US)
+      if (table.wide.find(charge.key) >= 0) expect(verdict).toBe(admitted)
+      else
+        for (const word of [charge.key.a, charge.key.b]) {
+          table.wide.freeIn(table.wide.rowOf(word), ticksAt(START_US), charge.share!.mark)
+          const { liveOfLimit, liveShared } = table.wide
+          if (liveShared <= 2) expect(liveOfLimit).toBeGreaterThanOrEqual(charge.share!.own)
+        }
+    }
+    expect(table.totals().inserts - inserts).toBeGreaterThan(keys * 0.5)
+  })
+
+  // One worker is stopped just before it charges a shared slot. Meanwhile another one finds a slot free for that key, and charges it there.
+  it.each([
+    ['one limit', 0, false],
+    ['one limit', 2, false],
+    ['several', 0, true],
+    ['several', 2, true],
+  ])('admits no key more than its limit while it moves to a slot of its own: %s, %i before', (_, before, isSeveral) => {
+    const segment = segmentFor(20)
+    const [table, other] = [new RateTable(segment, 0), new RateTable(segment, 1)]
+    const brief = new Window(1, 1)
+    const window = new Window(before + 1, 3600)
+    for (let i = 0; i < 500; i++) table.admit(chargeFor(segment, `brief ${i}`, brief), START_US)
+    const k = () => sharing(segment, 'k', 'limit', 1, window)
+    for (let i = 0; i < before; i++) expect(table.admit(k(), START_US)).toBe(admitted)
+
+    const charge = k()
+    const { compareExchange } = Atomics
+    let meanwhile: number | undefined
+    Atomics.compareExchange = ((...step: Parameters<typeof compareExchange>) => {
+      const [words, at, expected] = step as unknown as [unknown, number, bigint]
+      if (words === table.narrow.words && at === charge.at && expected === charge.seen) {
+        Atomics.compareExchange = compareExchange
+        meanwhile = other.admit(k(), START_US + 3e6)
+      }
+      return compareExchange(...step)
+    }) as typeof compareExchange
+    let isAdmitted: boolean
+    try {
+      const free = chargeFor(segment, 'free', new Bucket(1, 1, 1))
+      isAdmitted = isSeveral
+        ? table.admitAll([free, charge], 2, START_US) === -1
+        : table.admit(charge, START_US) === admitted
+    } finally {
+      Atomics.compareExchange = compareExchange
+    }
+    expect(meanwhile).toBe(admitted)
+    expect(isAdmitted).toBe(false)
+    expect(table.admit(k(), START_US + 3e6)).toBe(refused)
+  })
+
+  it.each([0, 1, 2, 5.5, 14])('keeps what a quota has counted with the wall clock %f hours behind', (hours) => {
+    const segment = segmentFor(200)
+    const table = new RateTable(segment, 0)
+    const wallMs = START_US / 1000 - hours * 3_600_000
+    const quota = new Quota(
+      2,
+      'day',
+      () => wallMs + 3_600_000,
+      () => wallMs,
+    )
+    let passed = 0
+    for (let round = 0; round < 20; round++) {
+      if (table.admit(sharing(segment, 'k', 'limit', 1, quota), START_US) === admitted) passed++
+      for (let i = 0; i < 150; i++) table.admit(sharing(segment, `${round} ${i}`, 'limit', 1, quota), START_US)
+    }
+    expect(passed).toBe(2)
   })
 
   it('charges several limits at once where none has a slot for its key', () => {
