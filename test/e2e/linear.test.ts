@@ -89,19 +89,23 @@ test('a Host that is longer than any name is refused', async () => {
   expect((await call(gateway.port, { host: `${'a.'.repeat(127)}a:65535` })).status).toBe(200)
 })
 
-test.each([
+test.for([
   ['/', MOST_MS],
   ['/undici/', MOST_MS_UNDICI],
-])('no response to %s holds the event loop for %i ms', { timeout: 60_000 }, async (path, mostMs, context) => {
-  requireProcesses(context, gateway)
-  const slow: string[] = []
-  for (const [at, { name }] of worstResponses().entries()) {
-    // undici hands over each chunk, and each is a write to the client (2 us); the lean client joins those of one read.
-    if (path === '/undici/' && name === 'chunks of one byte') continue
-    slow.push(await tooMuch(name, Buffer.from(`GET ${path}r${at} HTTP/1.1\r\nHost: a\r\n\r\n`), mostMs))
-  }
-  expect(slow.filter((text) => text !== '')).toEqual([])
-})
+] as const)(
+  'no response to %s holds the event loop for %i ms',
+  { timeout: 60_000 },
+  async ([path, mostMs], context) => {
+    requireProcesses(context, gateway)
+    const slow: string[] = []
+    for (const [at, { name }] of worstResponses().entries()) {
+      // undici hands over each chunk, and each is a write to the client (2 us); the lean client joins those of one read.
+      if (path === '/undici/' && name === 'chunks of one byte') continue
+      slow.push(await tooMuch(name, Buffer.from(`GET ${path}r${at} HTTP/1.1\r\nHost: a\r\n\r\n`), mostMs))
+    }
+    expect(slow.filter((text) => text !== '')).toEqual([])
+  },
+)
 
 /** The addon reads a connection's first head in another place than later ones. */
 const IN_PIECES: [name: string, first: boolean, line: string][] = [
@@ -110,10 +114,10 @@ const IN_PIECES: [name: string, first: boolean, line: string][] = [
 ]
 const CONNECTIONS = 64
 
-test.each(IN_PIECES)(
+test.for(IN_PIECES)(
   'the last pieces of %s cost as much as the first',
   { timeout: 60_000 },
-  async (_, first, piece, context) => {
+  async ([, first, piece], context) => {
     requireProcesses(context, gateway)
     const start = Buffer.from('GET / HTTP/1.1\r\nHost: a\r\nA: ')
     const bytes = Buffer.from(piece, 'latin1')

@@ -41,7 +41,8 @@ afterAll(async () => {
   await echo.close()
 })
 
-const FORWARD = 'proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for'
+/** nginx speaks HTTP/1.0 unless it is told otherwise, which only the addon's acceptor takes (http10.test.ts). */
+const FORWARD = 'proxy_http_version 1.1; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for'
 const WAYS = {
   haproxy: {
     tools: ['haproxy'],
