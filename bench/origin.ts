@@ -1,7 +1,7 @@
 // The service behind every target: uWebSockets.js answering 20 bytes, as the reference's origin did, or as many as the path asks for.
 // A process of its own. It counts what reached it: what a load generator still had in flight when it stopped is in here as well.
 import type { HttpResponse } from 'uWebSockets.js'
-import { uWS } from '../src/ingress/uws.js'
+import { uWS } from '../src/downstream/uws/load.js'
 
 const TWENTY_BYTES = 'twenty bytes of body'
 

@@ -3,10 +3,10 @@
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
-// Before anything else is loaded: see src/control/no-debugger.ts.
+// Before anything else is loaded: see src/worker/no-debugger.ts.
 process.on('SIGUSR1', () => {})
 
-const built = new URL('../dist/src/cli.js', import.meta.url)
+const built = new URL('../dist/src/cli/main.js', import.meta.url)
 if (existsSync(built)) await import(built.href)
 else {
   const folder = fileURLToPath(new URL('..', import.meta.url))

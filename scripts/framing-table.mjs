@@ -11,7 +11,7 @@ import { fileURLToPath } from 'node:url'
 import { CLASSES, SERVED } from '../test/support/framing-cases.mjs'
 import { PASSED, REFUSED } from '../test/support/response-cases.mjs'
 
-const CLI = fileURLToPath(new URL('../dist/src/cli.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../dist/src/cli/main.js', import.meta.url))
 const DOCUMENT = fileURLToPath(new URL('../docs/framing.md', import.meta.url))
 const SILENCE_MS = 1500
 const AT_ONCE = 16

@@ -5,6 +5,6 @@ import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 
 const root = fileURLToPath(new URL('../', import.meta.url))
-if (['tsconfig.json', 'src/cli.ts', 'node_modules/typescript'].every((path) => existsSync(root + path))) {
+if (['tsconfig.json', 'src/cli/main.ts', 'node_modules/typescript'].every((path) => existsSync(root + path))) {
   process.exitCode = spawnSync('npm', ['run', '--silent', 'build'], { cwd: root, stdio: 'inherit' }).status ?? 1
 }

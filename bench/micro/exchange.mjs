@@ -1,8 +1,8 @@
 // A compiled route table and an exchange in the state each step finds it in, for the files beside this one. Needs `npm run build`.
 import { compile } from '../../dist/src/config/compile.js'
 import { loadConfig } from '../../dist/src/config/load.js'
-import { Exchange } from '../../dist/src/ingress/exchange.js'
-import { Fields } from '../../dist/src/ingress/fields.js'
+import { Exchange } from '../../dist/src/exchange/exchange.js'
+import { Fields } from '../../dist/src/exchange/fields.js'
 
 export const HEADERS = [
   ['host', 'demo.i.com'],

@@ -1,5 +1,5 @@
-// proxy/headers.ts: the upstream request's header fields from the caller's.
-import { upstreamFields } from '../../dist/src/proxy/headers.js'
+// handlers/proxy/headers.ts: the upstream request's header fields from the caller's.
+import { upstreamFields } from '../../dist/src/handlers/proxy/headers.js'
 import { finished, table } from './exchange.mjs'
 import { measure } from './measure.mjs'
 

@@ -1,5 +1,5 @@
-// ingress/match.ts: host, path and method to a route, in tables of different sizes.
-import { createMatcher } from '../../dist/src/ingress/match.js'
+// config/match.ts: host, path and method to a route, in tables of different sizes.
+import { createMatcher } from '../../dist/src/config/match.js'
 import { table } from './exchange.mjs'
 import { measure } from './measure.mjs'
 

@@ -1,12 +1,11 @@
-// state/, policy/rate-limit.ts and proxy/breaker.ts: what a decision costs, alone and against another process, in tables of different
+// state/, policy/rate-limit.ts and upstream/breaker.ts: what a decision costs, alone and against another process, in tables of different
 // sizes and fills. Key hashing is part of each decision.
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { nextPeriodStartMs } from '../../dist/src/config/calendar.js'
-import { Exchange } from '../../dist/src/ingress/exchange.js'
-import { Fields } from '../../dist/src/ingress/fields.js'
+import { Exchange } from '../../dist/src/exchange/exchange.js'
+import { Fields } from '../../dist/src/exchange/fields.js'
 import { createRateLimit } from '../../dist/src/policy/rate-limit.js'
-import { Breaker, OUTCOME } from '../../dist/src/proxy/breaker.js'
 import { BreakerTable } from '../../dist/src/state/breaker-table.js'
 import { Bucket } from '../../dist/src/state/bucket.js'
 import { Charge } from '../../dist/src/state/charge.js'
@@ -16,6 +15,7 @@ import { shareOf } from '../../dist/src/state/rate-slots.js'
 import { RateTable } from '../../dist/src/state/rate-table.js'
 import { attachSegment, openSegment } from '../../dist/src/state/segment.js'
 import { Window } from '../../dist/src/state/window.js'
+import { Breaker, OUTCOME } from '../../dist/src/upstream/breaker.js'
 import { measure } from './measure.mjs'
 
 const RULES = {

@@ -6,7 +6,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { Pool } from 'undici'
-import { LeanPool } from '../../dist/src/proxy/lean/pool.js'
+import { LeanPool } from '../../dist/src/upstream/http1/pool.js'
 
 const ARMS = { undici: [], 'lean, alone': ['1'], 'lean, 32 deep': ['32'] }
 /** Proxies on core 0; origin and load on core 1. */

@@ -13,19 +13,23 @@ export interface Variant {
   readonly pipelining?: number
 }
 
+interface Manifest {
+  readonly version: string
+  readonly bin: { readonly tidegate: string }
+}
+
 export function tidegate(name: string, root: string, variant: Variant = {}): Target {
-  const cli = path.join(root, 'dist/src/cli.js')
+  const manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as Manifest
+  const cli = path.join(root, manifest.bin.tidegate)
   return {
     name,
     jobs: ['bare', 'whole'],
     async available() {
-      if (!existsSync(cli)) return { missing: 'a build of tidegate', install: 'npm run build' }
+      if (!existsSync(path.join(root, 'dist/src'))) return { missing: 'a build of tidegate', install: 'npm run build' }
       if (variant.pipelining !== undefined && !understandsPipelining(cli)) {
         return { missing: 'pipelining in this build', install: 'nothing to install: a later revision has it' }
       }
-      return {
-        version: (JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string }).version,
-      }
+      return { version: manifest.version }
     },
     async start(profile, place) {
       mkdirSync(place.directory, { recursive: true })

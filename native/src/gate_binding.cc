@@ -1,4 +1,4 @@
-// The gate's functions for JavaScript (native/index.ts, src/ingress/gate.ts): opened once in each thread, put before each app, and asked from within
+// The gate's functions for JavaScript (native/index.ts, src/downstream/uws/gate.ts): opened once in each thread, put before each app, and asked from within
 // a request's handler for its head and told what follows that.
 #include "addon.h"
 #include "gate_state.h"

@@ -32,7 +32,7 @@ constexpr size_t kMarks = kHeadMarks + 98 * kFieldMarks;
 // Positions in `tallies` (src/state/counters.ts).
 enum Tally { kRequestLine, kLineEnd, kFieldName, kFieldValue, kHost, kBodyLength, kSize, kParser, kIdleOver, kSlowHead, kUnread, kUnanswered, kTallies };
 
-// Positions in `refusals`, the responses of the gate itself (src/ingress/gate.ts).
+// Positions in `refusals`, the responses of the gate itself (src/downstream/uws/gate.ts).
 enum Refusal { kBadRequest, kTooSlow, kTargetTooLong, kHeadTooLarge, kNoSuchMethod, kOtherVersion, kRefusals };
 
 struct Connection {

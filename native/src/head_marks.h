@@ -1,5 +1,5 @@
 // A request's head before uWebSockets reads it: whether that would take it (what it refuses it answers by itself, in HTML and without a length),
-// and where its fields are, for JavaScript to cut it up without a call and a string for each (src/ingress/fields.ts). Pure.
+// and where its fields are, for JavaScript to cut it up without a call and a string for each (src/exchange/fields.ts). Pure.
 #pragma once
 
 #include <cstddef>

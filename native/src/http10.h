@@ -1,5 +1,5 @@
 // HTTP/1.0 as bytes: a request's head becomes one that uWS takes, an answer of uWS one that an HTTP/1.0 client understands. Pure; the sockets
-// are relay.cc's. Judges no request: what is doubtful passes as it is, for uWS and src/ingress/ to refuse as they would in HTTP/1.1.
+// are relay.cc's. Judges no request: what is doubtful passes as it is, for uWS and src/downstream/ to refuse as they would in HTTP/1.1.
 //
 //   GET / HTTP/1.0            GET / HTTP/1.1         HTTP/1.1 200 OK                 HTTP/1.1 200 OK
 //   Connection: keep-alive ─► Host:                  Transfer-Encoding: chunked  ──► Connection: close (keep-alive, where there is a length)

@@ -150,7 +150,7 @@ export interface LimitTier {
   readonly policy: LimitPolicy
 }
 
-/** What ingress/match.ts compares a request with. */
+/** What match.ts compares a request with. */
 export interface RouteMatch {
   /** Lower case, exact or `*.suffix`; none at all means any. */
   readonly hosts: readonly string[]

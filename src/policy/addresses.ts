@@ -2,8 +2,8 @@
 // routes with address lists. What a list holds is found by prefix, so that long lists cost no more than short ones.
 import ipaddr from 'ipaddr.js'
 import type { AddressRange, Route, RouteTable } from '../config/compile.js'
-import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection } from '../exchange/outcome.js'
 
 const refused = new Rejection('forbidden', 'address not allowed on this route')
 

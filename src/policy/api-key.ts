@@ -4,8 +4,8 @@ import { hash } from 'node:crypto'
 import type { Consumer, RouteTable } from '../config/compile.js'
 import { soleValue } from '../config/parameter.js'
 import { bytesOf } from '../config/patterns.js'
-import type { Exchange } from '../ingress/exchange.js'
-import { Rejection, wrongCredentials } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection, wrongCredentials } from '../exchange/outcome.js'
 import { type Strategy, soleHeader } from './strategy.js'
 
 const missing = new Rejection('unauthorized', 'API key missing')

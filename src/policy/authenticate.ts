@@ -2,9 +2,9 @@
 // guesses, which wrong credentials are charged to. Runs per request.
 import type { Route, RouteTable } from '../config/compile.js'
 import type { CredentialKind } from '../config/credentials.js'
-import type { Deadline, Deadlines } from '../deadlines.js'
-import type { Exchange, Holder } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import type { Deadline, Deadlines } from '../exchange/deadlines.js'
+import type { Exchange, Holder } from '../exchange/exchange.js'
+import { Rejection } from '../exchange/outcome.js'
 import { KnownByApiKey } from './api-key.js'
 import { KnownByPassword } from './basic.js'
 import { createTriedName } from './claimed-name.js'

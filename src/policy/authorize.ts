@@ -1,6 +1,6 @@
 // Is this caller let in here? Runs per request.
-import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection } from '../exchange/outcome.js'
 
 const notAllowed = new Rejection('forbidden', 'consumer not allowed on this route')
 

@@ -1,8 +1,8 @@
-// Callers known by the certificate of their connection, which the handshake has verified (ingress/client-certificate.ts says what it calls
+// Callers known by the certificate of their connection, which the handshake has verified (downstream/uws/client-certificate.ts says what it calls
 // them). Runs per request.
 import type { Consumer, RouteTable } from '../config/compile.js'
-import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection } from '../exchange/outcome.js'
 import type { Strategy } from './strategy.js'
 
 const noCertificate = new Rejection('unauthorized', 'client certificate missing')

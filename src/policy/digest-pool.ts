@@ -3,8 +3,8 @@ import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import type { Piscina } from 'piscina'
 import type { Consumer } from '../config/compile.js'
-import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection } from '../exchange/outcome.js'
 import type { ContentDigestTask, DigestAnswer, DigestTask, XmTask } from './digest-worker.js'
 
 const require = createRequire(import.meta.url)

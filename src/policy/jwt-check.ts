@@ -2,7 +2,7 @@
 // are issuers. Knows neither requests nor consumers.
 import { decodeJwt, errors, type JWTPayload } from 'jose'
 import type { Issuer } from '../config/compile.js'
-import { Rejection, wrongCredentials } from '../outcome.js'
+import { Rejection, wrongCredentials } from '../exchange/outcome.js'
 import { IssuerKeys, type KeysListener, NoKeysError } from './jwt-keys.js'
 
 export type Claims = JWTPayload

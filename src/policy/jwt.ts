@@ -2,8 +2,8 @@
 // expires it is then known by its SHA-256, so that a repeated one costs no signature. What a token says of itself is believed only after that.
 import { hash } from 'node:crypto'
 import type { Consumer, Issuer, RouteTable } from '../config/compile.js'
-import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection } from '../exchange/outcome.js'
 import type { Claims, TokenCheck } from './jwt-check.js'
 import type { KeysListener } from './jwt-keys.js'
 import { type Strategy, soleHeader } from './strategy.js'

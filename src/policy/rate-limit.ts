@@ -5,8 +5,8 @@
 // Header syntax: draft-ietf-httpapi-ratelimit-headers-10.
 import { nextPeriodStartMs } from '../config/calendar.js'
 import type { Consumer, LimitMeasure, LimitPolicy, Route } from '../config/compile.js'
-import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection } from '../exchange/outcome.js'
 import { Bucket } from '../state/bucket.js'
 import { Charge, type Cost, type Meter, type Share, VERDICT } from '../state/charge.js'
 import { KeyHash } from '../state/key-hash.js'

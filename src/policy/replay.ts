@@ -5,8 +5,8 @@
 // from. Once limits have admitted it, it is remembered: a caller over its limits fills no memory. Of copies that pass the first step at once,
 // in several workers, the second lets one through; the others, fewer than there are workers, are charged.
 import type { Route } from '../config/compile.js'
-import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection } from '../exchange/outcome.js'
 import { KeyHash } from '../state/key-hash.js'
 import { REPLAY, type ReplayTable } from '../state/replay-table.js'
 import type { Segment } from '../state/segment.js'

@@ -15,8 +15,8 @@ import {
   serializeItem,
   serializeList,
 } from 'structured-headers'
-import type { Exchange } from '../ingress/exchange.js'
-import { Rejection } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection } from '../exchange/outcome.js'
 
 export type SignedRequest = Pick<Exchange, 'method' | 'path' | 'query' | 'hasQuery' | 'headers'>
 export type Scheme = 'http' | 'https'

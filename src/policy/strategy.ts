@@ -1,7 +1,7 @@
 // What every way of knowing a caller has in common: authenticate.ts picks one for a request and asks it in the order of the methods below.
 // The optional ones are for credentials that the head alone does not prove. One object per worker, made at start; each is a file in this folder.
-import type { Exchange } from '../ingress/exchange.js'
-import type { Rejection } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import type { Rejection } from '../exchange/outcome.js'
 
 export interface Strategy {
   /** The request carries credentials of this kind, good or bad. Asked only where a route allows several kinds. */

@@ -1,8 +1,8 @@
 // Callers known by x-source, x-time and x-m: identify() checks all that the head alone tells, before a body is read; verify() checks the
 // signature over the request. Runs per request. What exactly was wrong goes into the log and never to the caller.
 import type { RouteTable } from '../config/compile.js'
-import type { Exchange } from '../ingress/exchange.js'
-import { Rejection, wrongCredentials } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection, wrongCredentials } from '../exchange/outcome.js'
 import type { DigestPool } from './digest-pool.js'
 import { signedBodyHash, Verifier } from './signature.js'
 import { type Strategy, soleHeader } from './strategy.js'

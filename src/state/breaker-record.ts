@@ -1,5 +1,5 @@
 // What all workers know together about one service's breaker: the record, and the steps on it that must be atomic. When to take them is decided
-// in proxy/breaker.ts; where a record lies, in breaker-table.ts. Runs per request.
+// in upstream/breaker.ts; where a record lies, in breaker-table.ts. Runs per request.
 //
 //   section `breakers`   records of 1024 bytes
 //

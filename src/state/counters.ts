@@ -29,8 +29,8 @@
 //                      … by status, in the order of STATUS_LABELS
 //                      … durations, by bucket (durations.ts)
 //                   Each kind begins on a cache line. One writer a block, so a plain add is exact, to 2^53.
-import type { Exchange } from '../ingress/exchange.js'
-import { OUTCOME_CODES, type OutcomeCode } from '../outcome.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { OUTCOME_CODES, type OutcomeCode } from '../exchange/outcome.js'
 import { bucketOf, DURATION_BUCKETS, MAX_DURATION_US } from './durations.js'
 import type { Segment } from './segment.js'
 

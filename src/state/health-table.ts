@@ -1,5 +1,5 @@
 // Whether each endpoint is well, by Endpoint.slot. The primary's health checks write it, selection in every worker reads it per request;
-// it knows nothing of either. It begins empty with each start of the primary, and unknown counts as up (control/health-checks.ts).
+// it knows nothing of either. It begins empty with each start of the primary, and unknown counts as up (primary/health-checks.ts).
 //
 //   section `health`:  endpoint 0 [Int32]  endpoint 1 [Int32] …  padded to 64 bytes
 //                      0 unknown, 1 up, 2 down

@@ -6,7 +6,7 @@
 // a character. What does not apply to an exchange (no consumer, no upstream, no code) is left out.
 import type { Consumer, Endpoint, Route, Service } from '../config/compile.js'
 import { hidden } from '../config/parameter.js'
-import type { Exchange } from '../ingress/exchange.js'
+import type { Exchange } from '../exchange/exchange.js'
 import { LineWriter, type LineWriterOptions } from './line-writer.js'
 import { openSink } from './sink.js'
 

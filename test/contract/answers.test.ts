@@ -4,10 +4,10 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { Exchange } from '../../src/ingress/exchange.js'
-import { Fields } from '../../src/ingress/fields.js'
-import { uWS } from '../../src/ingress/uws.js'
-import { StreamedAnswer } from '../../src/proxy/respond.js'
+import { uWS } from '../../src/downstream/uws/load.js'
+import { StreamedAnswer } from '../../src/downstream/uws/respond.js'
+import { Exchange } from '../../src/exchange/exchange.js'
+import { Fields } from '../../src/exchange/fields.js'
 
 const CHUNKS = 20_000
 const source = Buffer.alloc(65_536, 'tidegate')

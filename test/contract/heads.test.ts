@@ -5,10 +5,10 @@ import { connect } from 'node:net'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { native } from '../../native/index.js'
-import { accept } from '../../src/ingress/accept.js'
-import { Fields, NUMBERED } from '../../src/ingress/fields.js'
-import { guard, headMarks, openGate, readHead } from '../../src/ingress/gate.js'
-import { uWS } from '../../src/ingress/uws.js'
+import { accept } from '../../src/downstream/uws/accept.js'
+import { guard, headMarks, openGate, readHead } from '../../src/downstream/uws/gate.js'
+import { uWS } from '../../src/downstream/uws/load.js'
+import { Fields, NUMBERED } from '../../src/exchange/fields.js'
 
 interface Reading {
   readonly method: string

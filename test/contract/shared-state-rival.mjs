@@ -1,7 +1,6 @@
 // One of several workers that fight over a segment in shared-state.test.ts: a forked process or a thread, which does what it is told by
 // messages and answers with what came of it. Runs the compiled sources, since neither loads TypeScript.
 import { isMainThread, parentPort, threadId } from 'node:worker_threads'
-import { Breaker } from '../../dist/src/proxy/breaker.js'
 import { BreakerTable } from '../../dist/src/state/breaker-table.js'
 import { Bucket } from '../../dist/src/state/bucket.js'
 import { Charge } from '../../dist/src/state/charge.js'
@@ -11,6 +10,7 @@ import { RateTable } from '../../dist/src/state/rate-table.js'
 import { ReplayTable } from '../../dist/src/state/replay-table.js'
 import { attachSegment } from '../../dist/src/state/segment.js'
 import { Window } from '../../dist/src/state/window.js'
+import { Breaker } from '../../dist/src/upstream/breaker.js'
 
 /** rate-table.ts. */
 const GRACE_US = 100_000

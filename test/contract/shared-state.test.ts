@@ -6,11 +6,11 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { native, nativeProblem } from '../../native/index.js'
-import { OUTCOME } from '../../src/proxy/breaker.js'
 import { BreakerTable } from '../../src/state/breaker-table.js'
 import { RateTable } from '../../src/state/rate-table.js'
 import { ReplayTable } from '../../src/state/replay-table.js'
 import { openSegment, type Segment, segmentHandle } from '../../src/state/segment.js'
+import { OUTCOME } from '../../src/upstream/breaker.js'
 
 const file = join(import.meta.dirname, 'shared-state-rival.mjs')
 /** TIDEGATE_LONG_TESTS: as many decisions and seconds as the promise is made for. */

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
-import type { Listener, Transport, Wire } from '../../src/proxy/lean/transport.js'
+import type { Listener, Transport, Wire } from '../../src/upstream/http1/transport.js'
 import { refusingPort } from '../support/origins.js'
 import { transports } from '../support/upstream-clients.js'
 

@@ -7,7 +7,7 @@ import os from 'node:os'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
 
-const CLI = path.resolve('dist/src/cli.js')
+const CLI = path.resolve('dist/src/cli/main.js')
 
 interface Result {
   code: number

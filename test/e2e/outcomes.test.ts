@@ -1,6 +1,6 @@
 // The closed list of outcomes, provoked one by one: status, problem body, request id, and exactly one access line for each.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { OUTCOMES, type OutcomeCode } from '../../src/outcome.js'
+import { OUTCOMES, type OutcomeCode } from '../../src/exchange/outcome.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, refusingPort, startEcho, startScripted } from '../support/origins.js'
 import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'

@@ -1,20 +1,25 @@
 // Any bytes in any split: the lean client and undici make the same of them, or differ as test/support/upstream-fuzz.ts says they may.
 // TIDEGATE_FUZZ_SECONDS makes it last, over each of the lean client's transports for its part of the time.
 import fc from 'fast-check'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test } from 'vitest'
 import { lean, leans } from '../support/upstream-clients.js'
 import { CaseServer, disagreement, upstreamCase } from '../support/upstream-fuzz.js'
 
 const seconds = Number(process.env.TIDEGATE_FUZZ_SECONDS ?? 6) / leans.length
-const server = new CaseServer()
 
-beforeAll(() => server.listen())
-afterAll(() => server.close())
+// A server for each test: the last case of a fuzzed test may still be under way when its time is over, and would change what the next test hears.
+let server: CaseServer
+beforeEach(async () => {
+  server = new CaseServer()
+  await server.listen()
+})
+afterEach(() => server.close())
 
 const timeout = (seconds + 30) * 1000
 test.each(leans)('undici and $name make the same of a response, however it is split', { timeout }, async (client) => {
+  const here = server
   const property = fc.asyncProperty(upstreamCase, async (one) => {
-    expect(disagreement(one, await server.verdicts(one, client))).toBeNull()
+    expect(disagreement(one, await here.verdicts(one, client))).toBeNull()
   })
   await fc.assert(property, {
     numRuns: Number.MAX_SAFE_INTEGER,

@@ -34,7 +34,7 @@ test('packed and installed in an empty folder, npx finds the command', () => {
   expect(run(folder, `npm install --no-audit --no-fund --prefer-offline ./${archive}`)).toMatchObject({ status: 0 })
   expect(run(folder, 'npx --no-install tidegate --version')).toMatchObject({ status: 0, stdout: `${version}\n` })
   expect(run(folder, 'npx --no-install tidegate check nothing.yaml').status).toBe(2)
-  expect(existsSync(join(folder, 'node_modules/tidegate/dist/src/control/worker-process.js'))).toBe(true)
+  expect(existsSync(join(folder, 'node_modules/tidegate/dist/src/worker/process.js'))).toBe(true)
 }, 120_000)
 
 test('in a checkout npx says what is missing before it is installed, and finds the command after', () => {

@@ -11,7 +11,7 @@ import { Lines } from './lines.js'
 import { type Answer, call } from './raw-client.js'
 import { issuedSignatures } from './signing.js'
 
-const CLI = fileURLToPath(new URL('../../dist/src/cli.js', import.meta.url))
+const CLI = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
 
 const START_MS = 15_000
 /** Above TIDEGATE_DRAIN_TIMEOUT_MS' default. */

@@ -2,7 +2,7 @@
 // where it failed, which outcome failure.ts makes of that.
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
-import { type UpstreamFailure, upstreamFailure } from '../../src/proxy/failure.js'
+import { type UpstreamFailure, upstreamFailure } from '../../src/upstream/failure.js'
 
 export interface Verdict {
   interim: number[]

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { SETTINGS } from '../../src/config/settings.js'
-import { OUTCOMES } from '../../src/outcome.js'
+import { OUTCOMES } from '../../src/exchange/outcome.js'
 import { EMPTY_BODY_HASH, sign, signedBodyHash } from '../../src/policy/signature.js'
 import { CLASSES, SERVED } from '../support/framing-cases.mjs'
 
@@ -160,7 +160,7 @@ describe('commands', () => {
   })
 
   it.each(DOCUMENTS)('and options of tidegate that %s names exist', (document) => {
-    const cli = read('src/cli.ts')
+    const cli = read('src/cli/main.ts')
     const subcommands = [...cli.matchAll(/\.command\('(\w+)'\)/g)].map(([, name]) => name as string)
     const lines = fences(document)
       .filter(({ language }) => language === 'sh')

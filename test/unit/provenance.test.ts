@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { uwsVersion } from '../../src/ingress/uws.js'
+import { uwsVersion } from '../../src/downstream/uws/load.js'
 
 const root = path.resolve(import.meta.dirname, '../..')
 const listed = new Map(

@@ -3,9 +3,9 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { compile } from '../../../src/config/compile.js'
 import { loadSettings } from '../../../src/config/load.js'
+import { createMatcher } from '../../../src/config/match.js'
 import { canonicalPath, type PathRules } from '../../../src/config/patterns.js'
 import { configSchema } from '../../../src/config/schema.js'
-import { createMatcher } from '../../../src/ingress/match.js'
 
 const usual: PathRules = { mergeSlashes: true, escapedSlashes: 'refuse' }
 const keeping: PathRules = { mergeSlashes: true, escapedSlashes: 'keep' }

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { type InnerList, parseDictionary } from 'structured-headers'
 import { describe, expect, it } from 'vitest'
-import { Rejection } from '../../../src/outcome.js'
+import { Rejection } from '../../../src/exchange/outcome.js'
 import { type Scheme, type SignedRequest, signatureBase } from '../../../src/policy/signature-base.js'
 import { EXAMPLES } from '../../support/rfc9421.js'
 

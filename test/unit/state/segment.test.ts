@@ -6,7 +6,6 @@ import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { native, nativeProblem } from '../../../native/index.js'
-import { Breaker, OUTCOME } from '../../../src/proxy/breaker.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
 import { Bucket } from '../../../src/state/bucket.js'
 import { type Meter, VERDICT } from '../../../src/state/charge.js'
@@ -25,6 +24,7 @@ import {
   segmentHandle,
 } from '../../../src/state/segment.js'
 import { Window } from '../../../src/state/window.js'
+import { Breaker, OUTCOME } from '../../../src/upstream/breaker.js'
 import { chargeFor } from '../../support/charges.js'
 
 const NOON_US = Date.UTC(2026, 5, 1, 12) * 1000

@@ -8,8 +8,8 @@ import { text } from 'node:stream/consumers'
 import fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
 import type { Consumer, Endpoint, Route } from '../../../src/config/compile.js'
-import { Exchange } from '../../../src/ingress/exchange.js'
-import { Fields } from '../../../src/ingress/fields.js'
+import { Exchange } from '../../../src/exchange/exchange.js'
+import { Fields } from '../../../src/exchange/fields.js'
 import { type AccessLog, createAccessLog, jsonText } from '../../../src/telemetry/access-log.js'
 import type { LineWriterOptions } from '../../../src/telemetry/line-writer.js'
 
@@ -318,8 +318,8 @@ describe('two processes with one access log', () => {
   const writer = `
     const [, name, target, count] = process.argv
     const { createAccessLog } = await import('${new URL('telemetry/access-log.js', dist)}')
-    const { Exchange } = await import('${new URL('ingress/exchange.js', dist)}')
-    const { Fields } = await import('${new URL('ingress/fields.js', dist)}')
+    const { Exchange } = await import('${new URL('exchange/exchange.js', dist)}')
+    const { Fields } = await import('${new URL('exchange/fields.js', dist)}')
     const log = createAccessLog(target)
     let i = 0
     function turn() {

@@ -1,0 +1,213 @@
+// The command: words on a terminal → a call. Gateway code is imported only by `start`; the other subcommands work offline. Bad input
+// ends with 2 and one line a problem on stderr.
+import '../worker/no-debugger.js'
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { ConfigError, type Loaded, loadConfig } from '../config/load.js'
+import type { SignRequestOptions } from './sign-request.js'
+
+const BAD_INPUT = 2
+
+const { version } = JSON.parse(readFileSync(new URL('../../../package.json', import.meta.url), 'utf8')) as {
+  version: string
+}
+
+const program = new Command('tidegate')
+  .description('An HTTP gateway: signatures, exact rate limits and circuit breakers shared by every core.')
+  .version(version)
+  .helpCommand(false)
+  .showSuggestionAfterError()
+  .exitOverride()
+  .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, errorMark())) })
+  .addHelpText(
+    'after',
+    `
+Examples:
+  tidegate start --demo                       a gateway on 8080 in front of a built-in origin
+  tidegate check tidegate.yaml                is this configuration sound?
+  tidegate routes tidegate.yaml               which route is asked first?
+  tidegate diff running.yaml tidegate.yaml    what would a reload change?
+  tidegate sign --help                        how to call a route with auth: x-m
+  tidegate schema > tidegate.schema.json      completion and checks in an editor
+
+The configuration is FILE, else $TIDEGATE_CONFIG, else tidegate.yaml. Bad input ends with exit code 2.`,
+  )
+
+program
+  .command('start')
+  .description('serve until SIGTERM, which drains; SIGHUP reads the configuration again')
+  .argument('[file]', 'configuration, YAML or JSON')
+  .option('--demo', 'without a file: a built-in origin, route and consumer')
+  .addOption(
+    new Option('--takeover', 'take over from the gateway that runs, which finishes what it has').conflicts('demo'),
+  )
+  .action(async (file: string | undefined, options: { demo?: boolean; takeover?: boolean }) => {
+    if (options.demo === true && file !== undefined)
+      program.error('error: --demo takes no file', { exitCode: BAD_INPUT })
+    const loaded = options.demo === true ? null : loadOrExplain(file)
+    const { startDemo, startGateway, StartError } = await import('./start.js')
+    try {
+      process.exit(await (loaded === null ? startDemo() : startGateway(loaded, options.takeover === true)))
+    } catch (error) {
+      // A port in use, no worker that starts: nothing of it is left running, but handles may be.
+      process.stderr.write(`${errorMark()}${error instanceof StartError ? error.message : (error as Error).stack}\n`)
+      process.exit(error instanceof StartError ? BAD_INPUT : 1)
+    }
+  })
+
+program
+  .command('check')
+  .description('validate a configuration and the environment without starting')
+  .argument('[file]', 'configuration, YAML or JSON')
+  .action(async (file: string | undefined) => {
+    const { describeConfig } = await import('./listings.js')
+    const { spellingWarnings } = await import('./spellings.js')
+    const loaded = loadOrExplain(file)
+    print(describeConfig(loaded))
+    for (const warning of spellingWarnings(loaded))
+      process.stderr.write(`${paint(process.stderr, 33, 'warning:')} ${warning}\n`)
+  })
+
+program
+  .command('routes')
+  .description('the compiled table, in the order in which routes are asked')
+  .argument('[file]', 'configuration, YAML or JSON')
+  .option('--json', 'as JSON')
+  .action(async (file: string | undefined, options: { json?: boolean }) => {
+    const { listRoutes, routesAsJson } = await import('./listings.js')
+    const loaded = loadOrExplain(file)
+    print(options.json === true ? routesAsJson(loaded) : listRoutes(loaded, (text) => paint(process.stdout, 1, text)))
+  })
+
+program
+  .command('diff')
+  .description('what a reload from one configuration to another would change')
+  .argument('<old>', 'configuration, YAML or JSON')
+  .argument('<new>', 'configuration, YAML or JSON')
+  .action(async (before: string, after: string) => {
+    const { diffConfigs } = await import('../config/diff.js')
+    const changes = diffConfigs(loadConfig({ file: before }).config, loadConfig({ file: after }).config)
+    print(changes.length === 0 ? 'nothing changes' : changes.join('\n'))
+  })
+
+program
+  .command('schema')
+  .description('JSON Schema of the configuration file, for editors')
+  .action(async () => {
+    const { jsonSchema } = await import('../config/schema.js')
+    print(JSON.stringify(jsonSchema(), null, 2))
+  })
+
+program
+  .command('hash')
+  .description('reads a secret from standard input and prints what the configuration keeps of it')
+  .addOption(new Option('--for <use>', 'what the secret is').choices(['api-key', 'password']).makeOptionMandatory())
+  .action(async (options: { for: 'api-key' | 'password' }) => {
+    const { keepApiKey, scryptForm } = await import('../config/kept.js')
+    const text = (await readStdin()).replace(/\r?\n$/, '')
+    if (text === '') throw new ConfigError(['standard input is empty'])
+    const kept = options.for === 'password' ? { kept: scryptForm(text) } : keepApiKey(text)
+    if ('problem' in kept) throw new ConfigError([`the secret ${kept.problem}`])
+    print(kept.kept)
+  })
+
+program
+  .command('sign')
+  .description('headers that authenticate one request (auth: x-m, or with --key-id http-signature)')
+  .option('--consumer <name>', 'who signs; sent as x-source')
+  .option(
+    '--secret <secret>',
+    "the secret, env:NAME or file:PATH (default: the consumer's first one in the configuration)",
+  )
+  .option('-c, --config <file>', 'configuration to take it from')
+  .requiredOption('--url <url>', 'what is asked for; its path and query are signed as printed by --curl')
+  .option('-X, --method <method>', 'default: GET, with a body POST')
+  .option('-H, --header <header>', "'Name: value' for the printed command; may be repeated", collect)
+  .addOption(new Option('--data <text>', 'body').conflicts('dataFile'))
+  .option('--data-file <path>', 'body from a file, byte for byte')
+  .option('--unsigned-body', 'for routes with signBody: false')
+  .addOption(new Option('--algorithm <name>', 'hash of the HMAC').choices(['sha256', 'sha1', 'md5']))
+  .option('--legacy', 'sign source and time alone (signs: legacy)')
+  .option('--time <seconds>', 'Unix time to sign (default: now)', unixSeconds)
+  .addOption(new Option('--key-id <keyid>', 'sign as RFC 9421 says, with this keyid').conflicts(['consumer', 'secret']))
+  .option('--key <key>', 'for that: a PEM private key, or the secret of hmac-sha256; the text, env:NAME or file:PATH')
+  .option('--base64', 'the secret is base64')
+  .option('--curl', 'print a complete curl command')
+  .addHelpText(
+    'after',
+    `
+Examples:
+  tidegate sign --consumer test --secret env:TEST_SECRET --url http://127.0.0.1:8080/ -H 'Host: demo.i.com'
+  eval "$(tidegate sign --consumer test -c tidegate.yaml --url http://127.0.0.1:8080/orders --data '{"n":1}' --curl)"`,
+  )
+  .action(async (options: SignRequestOptions) => {
+    const [signer, other] =
+      options.keyId === undefined ? (['consumer', '--consumer <name>'] as const) : (['key', '--key <key>'] as const)
+    if (options[signer] === undefined) program.error(`error: required option '${other}' not specified`)
+    const { signRequest } = await import('./sign-request.js')
+    print(signRequest(options))
+  })
+
+try {
+  await program.parseAsync()
+} catch (error) {
+  if (error instanceof ConfigError) {
+    for (const problem of error.problems) process.stderr.write(`${errorMark()}${problem}\n`)
+    process.exitCode = BAD_INPUT
+  } else if (error instanceof CommanderError) {
+    // Commander has said it already; its own code for a mistake is 1.
+    process.exitCode = error.exitCode === 0 ? 0 : BAD_INPUT
+  } else {
+    process.stderr.write(`${errorMark()}${error instanceof Error ? error.message : String(error)}\n`)
+    process.exitCode = 1
+  }
+}
+
+function loadOrExplain(file: string | undefined): Loaded {
+  try {
+    return loadConfig({ file })
+  } catch (error) {
+    if (!(error instanceof ConfigError) || !error.missingFile) throw error
+    throw new ConfigError([
+      `${error.problems.join('\n')}
+
+Name a configuration (tidegate start FILE, or TIDEGATE_CONFIG), or write one:
+
+  services:
+    demo: { endpoints: ['http://127.0.0.1:9000'] }
+  routes:
+    - { match: { path: / }, service: demo, auth: none }
+
+To see the gateway work without one: tidegate start --demo`,
+    ])
+  }
+}
+
+function collect(value: string, previous: string[] = []): string[] {
+  if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+:/.test(value)) throw new InvalidArgumentError("Write 'Name: value'.")
+  return [...previous, value]
+}
+
+function unixSeconds(value: string): string {
+  if (!/^\d{1,12}$/.test(value)) throw new InvalidArgumentError('Unix seconds are digits.')
+  return value
+}
+
+async function readStdin(): Promise<string> {
+  const chunks: Buffer[] = []
+  for await (const chunk of process.stdin) chunks.push(chunk as Buffer)
+  return Buffer.concat(chunks).toString('utf8')
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`)
+}
+
+function errorMark(): string {
+  return `${paint(process.stderr, 31, 'error:')} `
+}
+
+/** SGR codes for a terminal that has colours; hasColors() heeds NO_COLOR. */
+function paint(stream: NodeJS.WriteStream, code: number, text: string): string {
+  return stream.isTTY && stream.hasColors() ? `\u001b[${code}m${text}\u001b[0m` : text
+}

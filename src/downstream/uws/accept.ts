@@ -1,0 +1,237 @@
+// First step of a request's way: uWS's stack-allocated request → Exchange. With respond.ts and listen.ts the only users of uWS.
+// Runs per request. Copies all it needs before it returns, and refuses what uWS let through though its framing is in doubt.
+import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
+import { isIPv6 } from 'node:net'
+import type { RouteTable } from '../../config/compile.js'
+import { bytesOf, canonicalPath } from '../../config/patterns.js'
+import { Exchange } from '../../exchange/exchange.js'
+import { Fields, HEAD, inOnePiece, LOOKS, listed, MARKS, numberOf } from '../../exchange/fields.js'
+import { Rejection } from '../../exchange/outcome.js'
+import { connectionOptions } from '../../handlers/proxy/headers.js'
+import { expectBody, headMarks, isGated, readHead, takeConnection } from './gate.js'
+
+const HOST = numberOf('host')
+const CONTENT_LENGTH = numberOf('content-length')
+const TRANSFER_ENCODING = numberOf('transfer-encoding')
+const CONNECTION = numberOf('connection')
+const EXPECT = numberOf('expect')
+const UPGRADE = numberOf('upgrade')
+
+// All of these close the connection: where its next request begins cannot be trusted (RFC 9112, 6.3).
+const badLength = new Rejection('bad_request', 'bad content-length', true)
+const badCoding = new Rejection('bad_request', 'bad transfer-encoding', true)
+const badHost = new Rejection('bad_request', 'bad host', true)
+const otherHost = new Rejection('bad_request', 'target and host differ', true)
+const badTarget = new Rejection('bad_request', 'bad request target', true)
+const doubtfulPath = new Rejection('bad_request', 'ambiguous path', true)
+const badHeader = new Rejection('bad_request', 'bad header', true)
+const underscore = new Rejection('bad_request', 'underscore in a header name', true)
+const badMethod = new Rejection('bad_request', 'bad method', true)
+const unknownExpectation = new Rejection('expectation_failed', 'unknown expectation', true)
+const noTunnels = new Rejection('bad_request', 'CONNECT is not served', true)
+// Frames may follow it that are no request.
+const noWebSockets = new Rejection('bad_request', 'WebSocket is not served', true)
+
+export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
+  const exchange = read(res, req, nowUs)
+  exchange.gated = takeConnection()
+  return exchange
+}
+
+function read(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
+  const head = readHead()
+  if (head === null) return readFromParser(res, req, nowUs)
+  const marks = headMarks()
+  const methodEnd = marks[HEAD.methodEnd]!
+  const pathEnd = marks[HEAD.pathEnd]!
+  const targetEnd = marks[HEAD.targetEnd]!
+  const method = head.startsWith('GET ') ? 'GET' : head.substring(0, methodEnd)
+  const query = pathEnd === targetEnd ? undefined : head.substring(pathEnd + 1, targetEnd)
+  const fields = Fields.ofHead(head, marks)
+  const exchange = new Exchange(res, nowUs, method, head.substring(methodEnd + 1, pathEnd), query, fields)
+  if (marks[HEAD.authority] !== 0) exchange.authority = head.substring(marks[HEAD.authority]!)
+  return exchange
+}
+
+/** What came past no gate. uWS has decoded it from UTF-8; what was none is U+FFFD now, and refused (checkUnusual). */
+function readFromParser(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
+  const pairs: string[] = []
+  req.forEach((name, value) => pairs.push(name, bytesOf(value)))
+  return new Exchange(res, nowUs, req.getCaseSensitiveMethod(), req.getUrl(), req.getQuery(), Fields.of(pairs))
+}
+
+/** RFC 3986, 2: a target is visible ASCII; a fragment never leaves the client. */
+const NOT_IN_TARGET = /[^\x21-\x7e]|#/
+/** Those, and what a path may have to be spelled anew for: the one look that most paths get. */
+const UNUSUAL_PATH = /[^\x21-\x7e]|[#%\\]|\/[/.]/
+
+/** RFC 9110, 5.6.2. */
+const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
+
+/** A protocol's name, and its version or not (RFC 9110, 7.8). */
+const WEBSOCKET = /(?:^|[, \t])websocket(?:[/, \t]|$)/i
+
+/** U+FFFD in UTF-8. */
+const REPLACED = '\xef\xbf\xbd'
+
+type FramingRules = Pick<RouteTable, 'underscoresInHeaders' | 'paths'>
+
+/** Framing, and what later phases read: the fields, and what the path means. Null when the request is well formed. */
+export function checkFraming(exchange: Exchange, table: FramingRules): Rejection | null {
+  const { authority, fields } = exchange
+  const { marks, looks } = fields
+  if (looks !== 0) {
+    const refused = checkUnusual(fields, table)
+    if (refused !== null) return refused
+  }
+  let hosts = 0
+  let hostAt = -1
+  let hostField = ''
+  let upgrade = ''
+  let lengths = 0
+  let codings = 0
+  let expectation = ''
+  let connection = ''
+  for (let i = 0; i < marks.length; i += MARKS) {
+    switch (marks[i]) {
+      case HOST:
+        hosts++
+        hostAt = i
+        hostField = fields.valueAt(i)
+        exchange.host = hostname(hostField)
+        break
+      case CONTENT_LENGTH: {
+        // RFC 9110, 8.6: digits, once. uWS accepts a second one that differs.
+        const value = fields.valueAt(i)
+        if (lengths++ > 0 || !/^[0-9]{1,15}$/.test(value)) return badLength
+        exchange.contentLength = Number(value)
+        exchange.declaresLength = true
+        break
+      }
+      case TRANSFER_ENCODING:
+        // RFC 9112, 6.1: what is not exactly one `chunked` is smuggling or a mistake. uWS accepts `identity`.
+        if (codings++ > 0 || fields.valueAt(i).toLowerCase() !== 'chunked') return badCoding
+        break
+      case CONNECTION: {
+        const value = fields.valueAt(i)
+        // uWS takes a first field of that length for `close`, and ends the connection: the client is told.
+        if (connection === '' && value.length === 5) exchange.closeRequested = true
+        connection = connection === '' ? value : `${connection},${value}`
+        break
+      }
+      case EXPECT:
+        expectation = listed(expectation, fields.valueAt(i))
+        break
+      case UPGRADE:
+        upgrade = listed(upgrade, fields.valueAt(i))
+        break
+    }
+  }
+  if (connection !== '') {
+    exchange.connection = connectionOptions(connection)
+    if (exchange.connection.has('close')) exchange.closeRequested = true
+  }
+  if (codings > 0) {
+    if (lengths > 0) return badLength
+    // RFC 9112, 6.1: HTTP/1.0 has none.
+    if (exchange.isHttp10) return badCoding
+    exchange.contentLength = -1
+  }
+  // HTTP/1.0 has no Host; the relay writes an empty one for uWS. The target may name it all the same (RFC 9112, 3.2.2).
+  if (hosts === 1 && exchange.isHttp10 && hostField === '') {
+    if (authority !== '') {
+      // In the place of the empty one.
+      exchange.host = hostname(authority)
+      if (exchange.host === '') return badHost
+      fields.replace(hostAt, authority)
+    }
+  } else {
+    if (hosts !== 1 || exchange.host === '') return badHost
+    // RFC 9112, 3.2.2: of the two the target's counts. Somebody else may go by the other.
+    if (authority !== '' && authority.toLowerCase() !== hostField.toLowerCase()) return otherHost
+  }
+  // RFC 9110, 7.8: other offers (h2c, say) are ignored, and all of HTTP/1.0. Whoever wants WebSocket has no use for another answer.
+  if (upgrade !== '' && WEBSOCKET.test(upgrade) && !exchange.isHttp10 && exchange.connection?.has('upgrade') === true)
+    return noWebSockets
+  const method = exchange.method
+  if (method !== 'GET' && method !== 'POST') {
+    if (method === 'CONNECT') return noTunnels
+    if (!TOKEN.test(method)) return badMethod
+  }
+  if (NOT_IN_TARGET.test(exchange.query)) return badTarget
+  if (UNUSUAL_PATH.test(exchange.path)) {
+    if (NOT_IN_TARGET.test(exchange.path)) return badTarget
+    const path = canonicalPath(exchange.path, table.paths)
+    if (path === null) return doubtfulPath
+    exchange.canonicalPath = path
+  }
+  if (exchange.contentLength !== 0) expectBody(exchange)
+  return expectation === '' ? null : checkExpectation(exchange, expectation)
+}
+
+/** RFC 9110, 10.1.1: a list, in letters of any case, of which only one member has a meaning. */
+function checkExpectation(exchange: Exchange, expectation: string): Rejection | null {
+  let waits = false
+  for (const one of expectation.toLowerCase().split(',')) {
+    const member = withoutBlanks(one)
+    if (member === '') continue
+    if (member !== '100-continue') return unknownExpectation
+    waits = true
+  }
+  // The gate hides it from uWS (head_marks.h), which else has told the client already: nobody else can without a gate.
+  exchange.awaitsContinue = waits && exchange.contentLength !== 0 && !exchange.isHttp10 && exchange.gated > 0
+  return null
+}
+
+/** trim() takes more for blanks than RFC 9110, 5.6.3: a byte A0, say. */
+function withoutBlanks(text: string): string {
+  let from = 0
+  let end = text.length
+  while (from < end && isBlank(text.charCodeAt(from))) from++
+  while (end > from && isBlank(text.charCodeAt(end - 1))) end--
+  return text.substring(from, end)
+}
+
+function isBlank(code: number): boolean {
+  return code === 0x20 || code === 0x09
+}
+
+function checkUnusual(fields: Fields, table: FramingRules): Rejection | null {
+  const { looks, marks } = fields
+  if ((looks & LOOKS.del) !== 0) return badHeader
+  if ((looks & LOOKS.wide) !== 0 && !isGated()) {
+    for (let i = 0; i < marks.length; i += MARKS) if (fields.valueAt(i).includes(REPLACED)) return badHeader
+  }
+  if ((looks & LOOKS.oddName) === 0 || table.underscoresInHeaders === 'allow') return null
+  for (let i = marks.length - MARKS; i >= 0; i -= MARKS) {
+    if (!fields.nameAt(i).includes('_')) continue
+    if (table.underscoresInHeaders === 'refuse') return underscore
+    // Behind CGI `x_source` and `x-source` are one: whoever means one of them must not slip in the other.
+    fields.drop(i)
+  }
+  return null
+}
+
+/** Host fields seen so far, for the few that most requests have. Capped: callers choose them. */
+const hostnames = new Map<string, string>()
+const MAX_HOSTNAMES = 1000
+
+/** Of a name, and of what may stand around it: the gate has the same for a target in absolute-form (native/src/framing.h). */
+const MAX_HOST = 262
+
+/**
+ * host[:port] → lower-case host; '' for what is no host. Of RFC 3986, 3.2.2, without the escapes and the comma that no name has in DNS:
+ * somebody else may take them for another host.
+ */
+function hostname(value: string): string {
+  const known = hostnames.get(value)
+  if (known !== undefined) return known
+  // RFC 3986, 3.2.2: no name in DNS is longer than 255, and what a name ends in is looked up piece by piece (match.ts).
+  if (value.length > MAX_HOST) return ''
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|[\w.~!$&'()*+;=-]+)(?::([0-9]{0,5}))?$/.exec(value)
+  const [, ipv6, port] = match ?? []
+  const isHost = match !== null && (ipv6 === undefined || isIPv6(ipv6)) && !(Number(port) > 65_535)
+  const host = isHost ? value.replace(/:[0-9]*$/, '').toLowerCase() : ''
+  if (hostnames.size < MAX_HOSTNAMES) hostnames.set(inOnePiece(value), inOnePiece(host))
+  return host
+}

@@ -1,0 +1,70 @@
+// Who the client says it is by its certificate, which BoringSSL has verified by then. Runs per request on listeners that ask for one:
+// uWS keeps nothing per connection, so what a certificate says is remembered by its text.
+import type { HttpResponse } from 'uWebSockets.js'
+import { X509Certificate } from 'node:crypto'
+import type { Exchange } from '../../exchange/exchange.js'
+import { Rejection } from '../../exchange/outcome.js'
+
+declare module 'uWebSockets.js' {
+  interface HttpResponse {
+    /** PEM; '' where the client has shown none. On apps of SSLApp; in both builds, missing in their types. */
+    getX509Certificate(): string
+  }
+}
+
+export type SubjectName = 'cn' | 'dns' | 'uri' | 'email'
+
+const missing = new Rejection('forbidden', 'client certificate missing', true)
+
+const NONE: readonly string[] = []
+const MAX_REMEMBERED = 1000
+
+export class ClientCertificates {
+  private readonly kind: SubjectName
+  private readonly required: boolean
+  private readonly known = new Map<string, readonly string[]>()
+
+  constructor(kind: SubjectName, required: boolean) {
+    this.kind = kind
+    this.required = required
+  }
+
+  /** Sets exchange.certificateNames. */
+  read(exchange: Exchange): Rejection | null {
+    const pem = (exchange.res as HttpResponse).getX509Certificate()
+    if (pem === '') return this.required ? missing : null
+    let names = this.known.get(pem)
+    if (names === undefined) {
+      names = subjectNames(pem, this.kind)
+      // Certificates are renewed: the old ones must not stay for ever.
+      if (this.known.size >= MAX_REMEMBERED) this.known.clear()
+      this.known.set(pem, names)
+    }
+    exchange.certificateNames = names
+    return null
+  }
+}
+
+/** In the order of the certificate. A subject with several common names has none: which one counts would be anybody's guess. */
+export function subjectNames(pem: string, kind: SubjectName): readonly string[] {
+  const certificate = new X509Certificate(pem)
+  if (kind === 'cn') {
+    const cn: unknown = certificate.toLegacyObject().subject?.CN
+    return typeof cn === 'string' ? [cn] : NONE
+  }
+  const prefix = `${kind === 'email' ? 'email' : kind.toUpperCase()}:`
+  return alternativeNames(certificate.subjectAltName ?? '').flatMap((entry) =>
+    entry.startsWith(prefix) ? [entry.slice(prefix.length)] : [],
+  )
+}
+
+/** `DNS:a.test, URI:"…, …"`: Node quotes a name, as JSON, that holds what could be taken for the next entry. */
+function alternativeNames(text: string): string[] {
+  // A match begins only where an entry does: from each letter of a long word the expression would read the word again.
+  const entries = text.match(/(?<=^|, )[A-Za-z ]+:(?:"(?:[^"\\]|\\.)*"|[^,"]*)(?=, |$)/g) ?? []
+  return entries.map((entry) => {
+    const colon = entry.indexOf(':') + 1
+    const value = entry.slice(colon)
+    return (entry.slice(0, colon) + (value.startsWith('"') ? (JSON.parse(value) as string) : value)).trimStart()
+  })
+}

@@ -1,0 +1,135 @@
+// The two kinds of worker behind one interface: a forked process that inherits the segment and the listening socket, and a thread that
+// shares memory with the primary.
+import { type ChildProcess, fork } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { Worker } from 'node:worker_threads'
+import { type Segment, segmentHandle } from '../state/segment.js'
+import type { FromWorker, StartMessage } from '../worker/messages.js'
+import type { WorkerHandle } from './supervisor.js'
+
+const threadEntry = fileURLToPath(new URL('../worker/entry.js', import.meta.url))
+const processEntry = fileURLToPath(new URL('../worker/process.js', import.meta.url))
+
+/** Where the inherited descriptors are in a worker: after stdin, stdout, stderr and the IPC channel. */
+const WORKER_SEGMENT_FD = 4
+const WORKER_LISTEN_FD = 5
+const WORKER_LIVE_FD = 6
+/**
+ * Its stdout is nobody's, and the primary's is here, for access lines alone: uWS prints on stdout where it is told of server names.
+ */
+const WORKER_STDOUT_FD = 7
+
+/** uWS reads this once, when it is loaded. Its default is 4096. The gate before it refuses by itself what is over maxHeaderBytes. */
+const HEADERS_VARIABLE = 'UWS_HTTP_MAX_HEADERS_SIZE'
+/** To uWS the PROXY header that the relay puts before a head (native/src/proxy_protocol.h) is a part of it. */
+const MOST_PROXY_HEADER_BYTES = 52
+
+/**
+ * There is a worker per core: V8's four threads for collecting garbage beside each would only take turns with the other workers. One
+ * stays for the compiler. The young generation is kept to three quarters of its default. Together 8 MiB less per worker; CPU per request
+ * is the same.
+ */
+const WORKER_FLAGS = ['--v8-pool-size=1', '--max-semi-space-size=12']
+
+/**
+ * Where Node has this flag, SIGUSR1 does not reach a worker at all. The primary does without: with the flag Node does not call its own listener either
+ * (measured with 22.23 and 24.21).
+ */
+const NO_DEBUGGER = '--disable-sigusr1'
+if (process.allowedNodeEnvironmentFlags.has(NO_DEBUGGER)) WORKER_FLAGS.push(NO_DEBUGGER)
+
+export interface WorkerKind {
+  spawn(): WorkerHandle
+  /** What the start message says of what a worker shares with the primary. */
+  readonly shares: Pick<StartMessage, 'segment' | 'listenFd' | 'stdoutFd'>
+}
+
+/** @param listenFd null: threads */
+export function workerKind(segment: Segment, listenFd: number | null, maxHeaderBytes: number): WorkerKind {
+  if (listenFd === null) {
+    return {
+      spawn: () => spawnThread(maxHeaderBytes + MOST_PROXY_HEADER_BYTES),
+      shares: { segment: segmentHandle(segment), listenFd: null, stdoutFd: 1 },
+    }
+  }
+  const mapped = { kind: 'mapped', bytes: segment.bytes, liveBytes: segment.live.byteLength } as const
+  return {
+    spawn: () => spawnProcess(segment, listenFd, maxHeaderBytes + MOST_PROXY_HEADER_BYTES),
+    shares: {
+      segment: { ...mapped, fd: WORKER_SEGMENT_FD, liveFd: WORKER_LIVE_FD },
+      listenFd: WORKER_LISTEN_FD,
+      stdoutFd: WORKER_STDOUT_FD,
+    },
+  }
+}
+
+function spawnProcess(segment: Segment, listenFd: number, maxHeaderBytes: number): WorkerHandle {
+  let child: ChildProcess
+  try {
+    child = fork(processEntry, [], {
+      // Bodies are never sent this way, but secrets of any bytes are: JSON would do, this keeps undefined apart from null.
+      serialization: 'advanced',
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc', segment.fd, listenFd, segment.liveFd, 1],
+      env: { ...process.env, [HEADERS_VARIABLE]: String(maxHeaderBytes) },
+      execArgv: [...process.execArgv, ...WORKER_FLAGS],
+    })
+  } catch (error) {
+    // Out of memory, say: Node throws some of the system's errors.
+    const { message } = error as Error
+    return neverStarted(() => message)
+  }
+  const { pid } = child
+  if (pid === undefined) {
+    // The others, being out of descriptors or processes among them, are an event. Node emits no 'exit' then.
+    let why = 'it cannot be started'
+    child.on('error', (error) => {
+      why = error.message
+    })
+    return neverStarted(() => why)
+  }
+  // A channel that breaks ends in 'exit'; without a listener it would end the primary too.
+  child.on('error', () => {})
+  return {
+    pid,
+    send: (message) => {
+      if (child.connected) child.send(message, () => {})
+    },
+    kill: () => child.kill('SIGKILL'),
+    onMessage: (listener) => child.on('message', (message) => listener(message as FromWorker)),
+    onExit: (listener) => child.on('exit', (code, signal) => listener(signal ?? `exit code ${code}`)),
+  }
+}
+
+/** What the system did not let start exits as soon as somebody listens. */
+function neverStarted(why: () => string): WorkerHandle {
+  return {
+    pid: 0,
+    send: () => {},
+    kill: () => {},
+    onMessage: () => {},
+    onExit: (listener) => void setImmediate(() => listener(why())),
+  }
+}
+
+function spawnThread(maxHeaderBytes: number): WorkerHandle {
+  process.env[HEADERS_VARIABLE] = String(maxHeaderBytes)
+  // Descriptors that the thread opens and the addon closes: Node would close whoever has their numbers by then, when the thread ends.
+  let thread: Worker
+  try {
+    thread = new Worker(threadEntry, { trackUnmanagedFds: false })
+  } catch (error) {
+    const { message } = error as Error
+    return neverStarted(() => message)
+  }
+  let problem = ''
+  thread.on('error', (error) => {
+    problem = (error as Error).message
+  })
+  return {
+    pid: process.pid,
+    send: (message) => thread.postMessage(message),
+    kill: () => void thread.terminate(),
+    onMessage: (listener) => thread.on('message', (message) => listener(message as FromWorker)),
+    onExit: (listener) => thread.on('exit', (code) => listener(problem === '' ? `exit code ${code}` : problem)),
+  }
+}

@@ -1,0 +1,52 @@
+// Which client speaks to an endpoint. All of them are undici Dispatchers, so that forward.ts knows one interface.
+import { isIP } from 'node:net'
+import type { buildConnector, Dispatcher } from 'undici'
+import type { Endpoint, Service } from '../config/compile.js'
+import { LeanPool } from './http1/pool.js'
+import { createConnector, createPool } from './undici.js'
+
+/** Of a response's head, as undici's default. */
+const MAX_HEADER_BYTES = 16_384
+
+/** All that a client is made from: where it is equal, one may go on in the other's place. What is named here does not concern clients. */
+export function clientKey(service: Service, endpoint: Endpoint): string {
+  const { name, index, endpoints, breaker, health, firstByteTimeoutMs, idleTimeoutMs, totalTimeoutMs, ...rest } =
+    service
+  return `${endpoint.origin} ${JSON.stringify(rest)}`
+}
+
+/** `connections` is the most there are to the endpoint at once. */
+export function createClient(service: Service, endpoint: Endpoint, connections: number): Dispatcher {
+  const { pipelining, connectTimeoutMs } = service
+  if (service.client === 'lean' && endpoint.origin.startsWith('http:')) {
+    return new LeanPool(endpoint.origin, {
+      connections,
+      pipelining,
+      connectTimeoutMs,
+      maxHeaderBytes: MAX_HEADER_BYTES,
+    })
+  }
+  return createPool(endpoint.origin, {
+    connections,
+    pipelining,
+    allowH2: false,
+    maxHeaderSize: MAX_HEADER_BYTES,
+    // Deadlines are ours (deadlines.ts): undici would arm a timer per request.
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    connect: connectorTo(service, endpoint),
+  })
+}
+
+/**
+ * undici takes the name to ask for, and to find in the certificate, from a request's Host before all else: the caller's own where
+ * preserveHost is set. Here it is the endpoint's.
+ */
+function connectorTo({ tls, connectTimeoutMs }: Service, { serverName }: Endpoint): buildConnector.connector {
+  const { ca, cert, key, verify } = tls
+  const connect = createConnector({ timeout: connectTimeoutMs, ca, cert, key, rejectUnauthorized: verify })
+  const host = serverName.replace(/^\[|\]$/g, '')
+  // RFC 6066, 3: an address is no name to ask for. Node then compares the one it connects to.
+  const servername = isIP(host) === 0 ? host : ''
+  return (options, callback) => connect({ ...options, servername }, callback)
+}

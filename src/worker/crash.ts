@@ -1,0 +1,69 @@
+// The one place where an exception on a request's way ends. Whatever calls into JavaScript on behalf of an exchange
+// (uWS, an upstream client, the clock, a promise) catches there and calls exchange.crash(): the client gets a 500 or
+// its connection is cut, all that the exchange holds is given back, the log gets the stack, and the other exchanges go
+// on. Not for what may be expected to fail: that is returned.
+
+import { cut, refuse } from '../downstream/uws/respond.js'
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection } from '../exchange/outcome.js'
+import type { Logger } from '../telemetry/log.js'
+import { newRid } from '../telemetry/trace.js'
+import { type Breaker, OUTCOME } from '../upstream/breaker.js'
+
+export interface CrashContext {
+  readonly log: Logger
+  /** By Service.index. */
+  readonly breakers: readonly (Breaker | null)[]
+  nowUs(): number
+  conclude(exchange: Exchange): void
+}
+
+export function createCrash({
+  log,
+  breakers,
+  nowUs,
+  conclude,
+}: CrashContext): (exchange: Exchange, error: unknown) => void {
+  /** What threw once may throw again: no step of the end may keep the next one from being taken. */
+  function attempt(step: (exchange: Exchange) => void, exchange: Exchange): void {
+    try {
+      step(exchange)
+    } catch (error) {
+      report(exchange, error)
+    }
+  }
+
+  function report({ rid, method, path, route }: Exchange, error: unknown): void {
+    try {
+      log.error({ err: error, rid, method, path, route: route?.name }, 'exception on the way of a request')
+    } catch {
+      // Whoever reads the log is told nothing; the client still gets its end.
+    }
+  }
+
+  /** Asked for, and not yet the forwarding's. */
+  function giveBackPermit(exchange: Exchange): void {
+    const permit = exchange.breakerPermit
+    exchange.breakerPermit = -1
+    if (permit >= 0) breakers[exchange.service!.index]?.report(permit, OUTCOME.ignored, nowUs())
+  }
+
+  return function crash(exchange: Exchange, error: unknown): void {
+    if (exchange.rid === '') exchange.rid = newRid()
+    report(exchange, error)
+    const message = error instanceof Error ? error.message : String(error)
+    const rejection = new Rejection('internal_error', `exception: ${message}`, true)
+    if (!exchange.concluded) {
+      exchange.code = rejection.code
+      exchange.reason = rejection.reason
+    }
+    attempt(() => exchange.holder?.abandon(), exchange)
+    attempt(() => exchange.upload?.drop(), exchange)
+    attempt(giveBackPermit, exchange)
+    // A second status line would be taken for a part of the first response.
+    if (exchange.res !== null && !exchange.answering) attempt(() => refuse(exchange, rejection, 0), exchange)
+    // Concluded first: cutting calls back at once, as if the client had left.
+    attempt(conclude, exchange)
+    if (exchange.res !== null) attempt(cut, exchange)
+  }
+}

@@ -1,0 +1,221 @@
+// One worker's uWS apps, and which generation of the configuration a request gets: the newest there is when its head arrives. Those on
+// their way finish on theirs, which goes when the last of them has ended. What runs per request here is one indirection.
+import type { TemplatedApp } from 'uWebSockets.js'
+import type { TlsMaterial } from '../config/certificates.js'
+import type { Consumer, RouteTable } from '../config/compile.js'
+import type { Settings } from '../config/settings.js'
+import { BodyMemory } from '../downstream/body-memory.js'
+import { isTrusted } from '../downstream/client-address.js'
+import { guard, openGate, watchConnections } from '../downstream/uws/gate.js'
+import { uWS } from '../downstream/uws/load.js'
+import { type Peer, Peers } from '../downstream/uws/peers.js'
+import { endConnections } from '../downstream/uws/respond.js'
+import { TlsApps } from '../downstream/uws/tls.js'
+import { Deadlines } from '../exchange/deadlines.js'
+import { addressKey } from '../policy/address-key.js'
+import { DigestPool } from '../policy/digest-pool.js'
+import { BreakerTable } from '../state/breaker-table.js'
+import type { WorkerCounters } from '../state/counters.js'
+import { HealthTable } from '../state/health-table.js'
+import { RateTable } from '../state/rate-table.js'
+import { ReplayTable } from '../state/replay-table.js'
+import type { Segment } from '../state/segment.js'
+import type { AccessLog } from '../telemetry/access-log.js'
+import type { Logger } from '../telemetry/log.js'
+import { Clients } from '../upstream/clients.js'
+import { createPhases, type Phases, type Shared } from './phases.js'
+
+export interface WorkerParts {
+  /** Of claims and permits in the kept tables (state/owners.ts). */
+  readonly owner: number
+  readonly settings: Settings
+  readonly segment: Segment
+  /** Slots of the health table. */
+  readonly endpointSlots: number
+  readonly counters: WorkerCounters
+  readonly accessLog: AccessLog | null
+  readonly log: Logger
+  /** Null: the listener speaks cleartext. */
+  readonly certificates: TlsMaterial | null
+  /** '1.2' or '1.3'. */
+  readonly minTlsVersion: string
+  /** Whether this worker takes one connection more, so many being open with it. */
+  readonly accepts: (connections: number) => boolean
+  /** Some generation is gone: this is the oldest that still has requests. */
+  readonly onRetired: (oldest: number) => void
+}
+
+export interface Worker {
+  readonly peers: Peers
+  /** For connections from now on. Throws, and leaves all as it was, when uWS does not take them. */
+  useCertificates(certificates: TlsMaterial): void
+  /** Requests whose head arrives from now on get this table. */
+  use(generation: number, table: RouteTable): void
+  /** The oldest generation that requests may be on. */
+  readonly oldest: number
+  /** Bytes that request bodies hold. */
+  readonly bodyBytes: number
+  /**
+   * Answers from now on say that the connection ends with them. Resolves when nothing is in flight and no connection is open; `idleMs` after
+   * no more can come those that are idle are not waited for.
+   */
+  drain(idleMs: number, noMoreCome: Promise<void>): Promise<void>
+  close(): void
+}
+
+interface Generation {
+  readonly number: number
+  readonly table: RouteTable
+  readonly phases: Phases
+  readonly digestPool: DigestPool
+}
+
+/** Use it before the first connection comes. */
+export function createWorker(parts: WorkerParts): Worker {
+  const { owner, settings, segment, counters, accessLog, log } = parts
+  const deadlines = new Deadlines(() => segment.nowUs())
+  const shared: Shared = {
+    owner,
+    settings,
+    segment,
+    counters,
+    accessLog,
+    log,
+    deadlines,
+    secure: parts.certificates !== null,
+    rates: new RateTable(segment, owner),
+    replays: new ReplayTable(segment, owner),
+    breakers: new BreakerTable(segment),
+    health: new HealthTable(segment, parts.endpointSlots),
+    clients: new Clients(settings.upstreamConnections),
+    bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
+  }
+  /** Oldest first; the last one is what new requests get. */
+  let generations: Generation[] = []
+  let phases: Phases
+  let connections = 0
+  let onQuiet: (() => void) | null = null
+
+  const gateProblem = openGate(counters.gate, settings)
+  if (gateProblem !== '')
+    log.warn({ reason: gateProblem }, 'chunked requests end their connection: no gate before the parser')
+  const watch = watchConnections(deadlines, (connections) =>
+    log.error(
+      { connections },
+      'ended connections that nobody read from or was going to answer: a fault, please report it',
+    ),
+  )
+  let tlsApps = parts.certificates === null ? null : new TlsApps(parts.certificates, parts.minTlsVersion)
+  const peers = new Peers(
+    serve,
+    (address) => isTrusted(address, generations.at(-1)!.table.trustedProxies),
+    tlsApps?.contexts,
+  )
+
+  function useCertificates(certificates: TlsMaterial): void {
+    const next = new TlsApps(certificates, parts.minTlsVersion)
+    tlsApps?.release()
+    tlsApps = next
+    peers.renew(next.contexts)
+  }
+
+  function serve(peer: Peer): TemplatedApp {
+    const route = (one: TemplatedApp): TemplatedApp => one.any('/*', (res, req) => phases.begin(res, req, peer))
+    // The acceptor's relay speaks cleartext, and has nothing to do where the listener does not.
+    const speaksTls = tlsApps !== null && !peer.relayed
+    const app = speaksTls ? tlsApps!.create(route) : route(uWS.App())
+    guard(app, speaksTls, peer.relayed)
+    // Its connections are its own: the acceptor counts those of its clients.
+    if (peer.relayed) return app
+    app.filter((res, change) => {
+      if (Number(change) > 0) {
+        connections++
+        counters.connectionOpened()
+        peers.opened(peer)
+        if (!parts.accepts(connections)) res.close()
+      } else {
+        connections--
+        counters.connectionClosed()
+        peers.closed(peer)
+        if (connections === 0) onQuiet?.()
+      }
+    })
+    return app
+  }
+
+  function use(number: number, table: RouteTable): void {
+    const before = generations.at(-1)
+    const digestPool =
+      before !== undefined && sameSecrets(before.table.consumers, table.consumers)
+        ? before.digestPool
+        : new DigestPool(table.consumers, settings.hmacThreads)
+    const next: Generation = { number, table, phases: createPhases(shared, table, digestPool), digestPool }
+    generations.push(next)
+    phases = next.phases
+    peers.judgeAnew()
+    if (before?.phases.inFlight === 0) retire(before)
+    else if (before !== undefined) before.phases.onIdle = () => retire(before)
+  }
+
+  function retire(generation: Generation): void {
+    generations = generations.filter((one) => one !== generation)
+    generation.phases.close()
+    if (!generations.some(({ digestPool }) => digestPool === generation.digestPool)) void generation.digestPool.close()
+    parts.onRetired(generations[0]!.number)
+    onQuiet?.()
+  }
+
+  async function drain(idleMs: number, noMoreCome: Promise<void>): Promise<void> {
+    endConnections()
+    await noMoreCome
+    await new Promise<void>((resolve) => {
+      let patient = true
+      let looking = false
+      const busy = (): boolean => generations.some((one) => one.phases.inFlight > 0) || (patient && connections > 0)
+      onQuiet = () => {
+        if (looking || busy()) return
+        if (connections === 0) return resolve()
+        // A request may lie in a socket that this turn of the loop has not come to: one more turn, and none does.
+        looking = true
+        setImmediate(() =>
+          setImmediate(() => {
+            looking = false
+            if (!busy()) resolve()
+          }),
+        )
+      }
+      // Older ones tell when they retire.
+      generations.at(-1)!.phases.onIdle = onQuiet
+      setTimeout(() => {
+        patient = false
+        onQuiet?.()
+      }, idleMs)
+      onQuiet()
+    })
+  }
+
+  return {
+    peers,
+    useCertificates,
+    use,
+    get oldest() {
+      return generations[0]!.number
+    },
+    get bodyBytes() {
+      return shared.bodyMemory.bytes
+    },
+    drain,
+    close(): void {
+      deadlines.close()
+      clearInterval(watch)
+      peers.close()
+      void shared.clients.close()
+      for (const { digestPool } of generations) void digestPool.close()
+    },
+  }
+}
+
+/** The threads that check signatures are given the secrets when they start. */
+function sameSecrets(before: readonly Consumer[], after: readonly Consumer[]): boolean {
+  return JSON.stringify(before) === JSON.stringify(after)
+}

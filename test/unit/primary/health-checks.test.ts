@@ -1,0 +1,197 @@
+import { once } from 'node:events'
+import { createServer, type RequestListener, type Server } from 'node:http'
+import { type AddressInfo, createServer as createTcpServer } from 'node:net'
+import { afterEach, describe, expect, it } from 'vitest'
+import type { Endpoint, HealthCheck, Service } from '../../../src/config/compile.js'
+import { type HealthChecks, startHealthChecks } from '../../../src/primary/health-checks.js'
+import { HealthTable } from '../../../src/state/health-table.js'
+import { openSegment } from '../../../src/state/segment.js'
+import type { Logger } from '../../../src/telemetry/log.js'
+
+const RULES: HealthCheck = { path: '/healthz', intervalMs: 15, timeoutMs: 80, healthyAfter: 2, unhealthyAfter: 3 }
+
+interface Line {
+  readonly message: string
+  readonly [key: string]: unknown
+}
+
+/** Every change as it is logged, to be awaited one by one. */
+class Changes {
+  readonly lines: Line[] = []
+  private wake: () => void = () => {}
+  readonly log = { info: this.take.bind(this), warn: this.take.bind(this) } as unknown as Logger
+
+  private take(fields: object, message: string): void {
+    this.lines.push({ ...fields, message })
+    this.wake()
+  }
+
+  async next(count: number): Promise<Line> {
+    while (this.lines.length < count) await new Promise<void>((resolve) => (this.wake = resolve))
+    return this.lines[count - 1] as Line
+  }
+}
+
+const cleanups: (() => unknown)[] = []
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup()
+})
+
+async function listening(server: Server): Promise<number> {
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  cleanups.push(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  return (server.address() as AddressInfo).port
+}
+
+function origin(handler: RequestListener): Promise<number> {
+  return listening(createServer(handler))
+}
+
+function check(ports: readonly number[], rules: HealthCheck = RULES) {
+  const spec = {
+    workers: 1,
+    rateLimitKeys: 64,
+    services: 1,
+    endpoints: ports.length,
+    routes: 1,
+    countersBytesPerWorker: 64,
+  }
+  const segment = openSegment(spec, { path: null, isolation: 'thread' })
+  const table = new HealthTable(segment, ports.length)
+  const changes = new Changes()
+  const endpoints: Endpoint[] = ports.map((port, index) => ({
+    origin: `http://127.0.0.1:${port}`,
+    authority: `127.0.0.1:${port}`,
+    index,
+    slot: index,
+  }))
+  const service = { name: 'demo', endpoints, health: rules } as unknown as Service
+  const unchecked = { name: 'unchecked', endpoints, health: null } as unknown as Service
+  const checks: HealthChecks = startHealthChecks({ table, services: [unchecked, service], log: changes.log })
+  cleanups.push(() => checks.stop())
+  return { table, changes, checks }
+}
+
+describe('health checks', () => {
+  it('count an endpoint as up until the first answer, and settle that with one success', async () => {
+    const port = await origin((_, res) => res.end('fine'))
+    const { table, changes } = check([port])
+    expect(table.state(0)).toBe('unknown')
+    expect(table.isUp(0)).toBe(true)
+    expect(await changes.next(1)).toMatchObject({ message: 'endpoint is up', service: 'demo', from: 'unknown' })
+    expect(table.state(0)).toBe('up')
+  })
+
+  it('ask for the configured path, on a new connection each time', async () => {
+    const paths: string[] = []
+    const sockets = new Set<unknown>()
+    let seen: () => void = () => {}
+    const third = new Promise<void>((resolve) => (seen = resolve))
+    const port = await origin((req, res) => {
+      paths.push(`${req.method} ${req.url}`)
+      sockets.add(req.socket)
+      res.end()
+      if (paths.length === 3) seen()
+    })
+    check([port])
+    await third
+    expect(paths.slice(0, 3)).toEqual(Array(3).fill('GET /healthz'))
+    expect(sockets.size).toBeGreaterThanOrEqual(3)
+  })
+
+  it.each([500, 404, 302])('take an endpoint that answers %i down after unhealthyAfter failures', async (status) => {
+    let asked = 0
+    const port = await origin((_, res) => {
+      asked++
+      res.writeHead(status).end()
+    })
+    const { table, changes } = check([port])
+    expect(await changes.next(1)).toMatchObject({ message: 'endpoint is down', reason: `status ${status}` })
+    expect(asked).toBe(RULES.unhealthyAfter)
+    expect(table.isUp(0)).toBe(false)
+  })
+
+  it('take an endpoint that stalls down, whether before its headers or in its body', async () => {
+    const silent = await origin(() => {})
+    const halfway = await origin((_, res) => {
+      res.writeHead(200, { 'content-length': 100 })
+      res.write('half')
+    })
+    const { table, changes } = check([silent, halfway])
+    expect(await changes.next(2)).toMatchObject({ reason: 'no answer within 80 ms' })
+    expect([table.isUp(0), table.isUp(1)]).toEqual([false, false])
+  })
+
+  it('take an endpoint that refuses, resets or talks nonsense down and leave its neighbour up', async () => {
+    const closed = createServer()
+    const refusing = await listening(closed)
+    closed.close()
+    await once(closed, 'close')
+    const resetting = await origin((req) => req.socket.destroy())
+    const nonsense = createTcpServer((socket) => socket.on('error', () => {}).end('SSH-2.0-OpenSSH\r\n'))
+    nonsense.listen(0, '127.0.0.1')
+    await once(nonsense, 'listening')
+    cleanups.push(() => nonsense.close())
+    const fine = await origin((_, res) => res.end())
+    const { table, changes } = check([refusing, resetting, (nonsense.address() as AddressInfo).port, fine])
+    await changes.next(4)
+    expect([0, 1, 2, 3].map((i) => table.state(i))).toEqual(['down', 'down', 'down', 'up'])
+    expect(changes.lines.filter((line) => line.message === 'endpoint is down').map((line) => line.reason)).toEqual(
+      expect.arrayContaining([expect.stringContaining('ECONNREFUSED')]),
+    )
+  })
+
+  it('bring an endpoint back after healthyAfter successes, with one line per change', async () => {
+    let status = 503
+    let successes = 0
+    const port = await origin((_, res) => {
+      if (status === 200) successes++
+      res.writeHead(status).end()
+    })
+    const { table, changes } = check([port])
+    await changes.next(1)
+    expect(table.isUp(0)).toBe(false)
+    status = 200
+    expect(await changes.next(2)).toMatchObject({ message: 'endpoint is up', from: 'down' })
+    expect(successes).toBe(RULES.healthyAfter)
+    status = 503
+    expect(await changes.next(3)).toMatchObject({ message: 'endpoint is down', from: 'up' })
+    expect(changes.lines).toHaveLength(3)
+  })
+
+  it('do not take an endpoint down whose failures are not in a row', async () => {
+    let asked = 0
+    let seen: () => void = () => {}
+    const enough = new Promise<void>((resolve) => (seen = resolve))
+    const port = await origin((_, res) => {
+      asked++
+      res.writeHead(asked % 3 === 0 ? 200 : 500).end()
+      if (asked === 12) seen()
+    })
+    const { table, changes } = check([port])
+    await enough
+    expect(table.isUp(0)).toBe(true)
+    expect(changes.lines.map((line) => line.message)).toEqual(['endpoint is up'])
+  })
+
+  it('stop: the check under way is cut and changes nothing', async () => {
+    let arrived: () => void = () => {}
+    const request = new Promise<void>((resolve) => (arrived = resolve))
+    let left: () => void = () => {}
+    const cut = new Promise<void>((resolve) => (left = resolve))
+    const port = await origin((req) => {
+      req.socket.on('close', left)
+      arrived()
+    })
+    const { table, changes, checks } = check([port], { ...RULES, unhealthyAfter: 1, timeoutMs: 60_000 })
+    await request
+    checks.stop()
+    await cut
+    expect(table.state(0)).toBe('unknown')
+    expect(changes.lines).toEqual([])
+  })
+})
