@@ -95,6 +95,8 @@ export class Exchange {
   /** Whole seconds until the bucket of `limit` is full, and until one more request is admitted. */
   limitResetSeconds = 0
   limitRetrySeconds = 0
+  /** Whole seconds until the breaker that refused it lets a call through. */
+  retryAfterSeconds = 0
   /** A policy in report mode would have refused. */
   limitReported = false
   /** Why the fallback answers instead of the route's service. */

@@ -8,21 +8,18 @@ import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
 import type { Logger } from '../telemetry/log.js'
 import { newRid } from '../telemetry/trace.js'
-import { type Breaker, OUTCOME } from '../upstream/breaker.js'
 
 export interface CrashContext {
   readonly log: Logger
-  /** By Service.index. */
-  readonly breakers: readonly (Breaker | null)[]
-  nowUs(): number
   conclude(exchange: Exchange): void
+  /** Of the breaker: asked for, and not yet the forwarding's. */
+  giveBackPermit(exchange: Exchange): void
 }
 
 export function createCrash({
   log,
-  breakers,
-  nowUs,
   conclude,
+  giveBackPermit,
 }: CrashContext): (exchange: Exchange, error: unknown) => void {
   /** What threw once may throw again: no step of the end may keep the next one from being taken. */
   function attempt(step: (exchange: Exchange) => void, exchange: Exchange): void {
@@ -39,13 +36,6 @@ export function createCrash({
     } catch {
       // Whoever reads the log is told nothing; the client still gets its end.
     }
-  }
-
-  /** Asked for, and not yet the forwarding's. */
-  function giveBackPermit(exchange: Exchange): void {
-    const permit = exchange.breakerPermit
-    exchange.breakerPermit = -1
-    if (permit >= 0) breakers[exchange.service!.index]?.report(permit, OUTCOME.ignored, nowUs())
   }
 
   return function crash(exchange: Exchange, error: unknown): void {

@@ -2,7 +2,7 @@
 // contents; what a phase does is in the file named after it. Which generation a request gets is in generations.ts; starting, beating and
 // leaving are in worker/entry.ts.
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
-import type { RouteTable, Service } from '../config/compile.js'
+import type { RouteTable } from '../config/compile.js'
 import { createMatcher } from '../config/match.js'
 import type { Settings } from '../config/settings.js'
 import { checkLength, Upload, WholeBody } from '../downstream/body.js'
@@ -16,8 +16,8 @@ import { answerFallback, refuse } from '../downstream/uws/respond.js'
 import type { Deadlines } from '../exchange/deadlines.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
-import { forward } from '../handlers/proxy/forward.js'
-import { readAhead } from '../handlers/proxy/read-ahead.js'
+import type { HandlerContext } from '../handlers/handler.js'
+import { Proxies } from '../handlers/proxy/proxy.js'
 import { createAddressCheck } from '../policy/addresses.js'
 import { Authenticator } from '../policy/authenticate.js'
 import { authorize } from '../policy/authorize.js'
@@ -33,15 +33,12 @@ import type { Segment } from '../state/segment.js'
 import type { AccessLog } from '../telemetry/access-log.js'
 import type { Logger } from '../telemetry/log.js'
 import { newRid, validRid } from '../telemetry/trace.js'
-import { Breaker } from '../upstream/breaker.js'
 import type { Clients } from '../upstream/clients.js'
-import { Upstreams } from '../upstream/upstreams.js'
 import { createCrash } from './crash.js'
 
 const noRoute = new Rejection('no_route', 'no route')
 const noTrace = new Rejection('not_implemented', 'TRACE is served by routes that name it')
 const CLEARTEXT = { clientAuth: 'none', clientName: 'cn' } as const
-const breakerOpen = new Rejection('breaker_open', 'breaker open')
 
 /** What a worker has whatever its configuration is. */
 export interface Shared {
@@ -73,7 +70,7 @@ export interface Phases {
 }
 
 export function createPhases(shared: Shared, table: RouteTable, digestPool: DigestPool): Phases {
-  const { owner, settings, segment, counters, accessLog, log, deadlines } = shared
+  const { settings, segment, counters, accessLog, log, deadlines } = shared
   const nowUs = (): number => segment.nowUs()
   const guessLimit = createGuessLimit(shared.rates, segment, table.routes)
   const match = createMatcher(table)
@@ -93,17 +90,10 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const checkAddress = createAddressCheck(table)
   const replays = createReplayGuard(shared.replays, segment, table.routes)
   const rateLimit = createRateLimit(shared.rates, segment, table.routes)
-  const breakers = table.services.map((service) => {
-    if (service.breaker === null) return null
-    const breaker = new Breaker(shared.breakers, service, owner)
-    breaker.onChange = (change) => log.warn({ service: service.name, ...change }, 'breaker changed state')
-    return breaker
-  })
-  const upstreams = new Upstreams(table, shared.health, shared.clients, settings.upstreamConnections, owner)
-  const context = { upstreams, deadlines, breakers, nowUs, conclude, refuse: reject }
-  const crash = createCrash({ log, breakers, nowUs, conclude })
-  const mayBeginEarly = (service: Service): boolean => upstreams.mayBeginEarly(service)
-  const uploadContext = { deadlines, nowUs, mayBeginEarly, begin: call, refuse: reject }
+  const context: HandlerContext = { deadlines, nowUs, watch, fail: reject, conclude }
+  const proxies = new Proxies(context, { ...shared, connections: settings.upstreamConnections }, table)
+  const handlers = table.services.map((service) => proxies.handlerOf(service))
+  const crash = createCrash({ log, conclude, giveBackPermit: (exchange) => proxies.giveBackPermit(exchange) })
 
   const { bodyMemory } = shared
   const bodyRules = { deadlines, nowUs, minBytesPerSecond: settings.minBodyBytesPerSecond, memory: bodyMemory }
@@ -183,25 +173,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     const refused =
       forged ?? replays.refuse(exchange) ?? authorize(exchange) ?? rateLimit(exchange) ?? replays.remember(exchange)
     if (refused !== null) reject(exchange, refused)
-    else ask(exchange)
-  }
-
-  /** The exchange's service: the route's own, or the one that stands in for it. */
-  function ask(exchange: Exchange): void {
-    if (exchange.upload === null || breakers[exchange.service!.index]?.isShut(nowUs())) return call(exchange)
-    askForBody(exchange)
-    readAhead(uploadContext, exchange)
-  }
-
-  function call(exchange: Exchange): void {
-    // Who has waited for something is watched; all else is still in the loop turn it came in.
-    exchange.upstreamStartUs = exchange.watched ? nowUs() : exchange.startUs
-    const refused = upstreams.pick(exchange) ?? askBreaker(exchange)
-    if (refused !== null) return reject(exchange, refused)
-    watch(exchange)
-    // Where the breaker was shut when that was to be asked, and is not any more.
-    askForBody(exchange)
-    forward(context, exchange)
+    else handlers[exchange.route!.service.index]!.handle(exchange)
   }
 
   /** Before anything is waited for: uWS wants to be told what happens when the client leaves. A refusal on the spot is spared the call. */
@@ -209,13 +181,6 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     if (exchange.watched) return
     exchange.watched = true
     exchange.res?.onAborted(() => clientLeft(exchange))
-  }
-
-  function askBreaker(exchange: Exchange): Rejection | null {
-    const breaker = breakers[exchange.service!.index]
-    if (breaker === null || breaker === undefined) return null
-    exchange.breakerPermit = breaker.admit(exchange.upstreamStartUs)
-    return exchange.breakerPermit < 0 ? breakerOpen : null
   }
 
   // Every exit passes conclude, exactly once.
@@ -243,11 +208,9 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     const fallback = exchange.route!.fallback!
     exchange.fallback = rejection.code
     if (fallback.service !== null) {
-      exchange.service = fallback.service
-      exchange.endpoint = null
       // Its body may be waited for, and then it has not ended yet.
       exchange.endUs = 0
-      return ask(exchange)
+      return handlers[fallback.service.index]!.handle(exchange)
     }
     exchange.upload?.drop()
     answerFallback(exchange, fallback, rejection)
@@ -286,8 +249,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   function retryAfterSeconds(exchange: Exchange, rejection: Rejection): number {
     if (rejection.code === 'rate_limited') return exchange.limitRetrySeconds
     if (rejection.status !== 503) return 0
-    const breaker = rejection.code === 'breaker_open' ? breakers[exchange.service!.index] : null
-    return breaker?.retryAfterSeconds(nowUs()) ?? 1
+    return rejection.code === 'breaker_open' ? exchange.retryAfterSeconds : 1
   }
 
   return {
@@ -301,6 +263,6 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     set onIdle(listener) {
       onIdle = listener
     },
-    close: () => upstreams.close(),
+    close: () => proxies.close(),
   }
 }

@@ -1,0 +1,26 @@
+// Who answers a request: what a handler is, and what it may ask of the phases. A handler is made once per route and generation; the
+// registry of kinds is kinds.ts.
+import type { Deadlines } from '../exchange/deadlines.js'
+import type { Exchange } from '../exchange/exchange.js'
+import type { Rejection } from '../exchange/outcome.js'
+
+export interface Handler {
+  /**
+   * Called once, when every policy has let the exchange pass. Ends, now or later, in exactly one response followed by
+   * context.conclude, or in context.fail. Whatever takes longer than this call sets exchange.holder, and puts a deadline on the exchange.
+   */
+  handle(exchange: Exchange): void
+}
+
+/** What the phases of a generation offer its handlers. */
+export interface HandlerContext {
+  readonly deadlines: Deadlines
+  /** Microseconds on the segment's clock. */
+  nowUs(): number
+  /** Call it before anything is waited for: from then on exchange.holder is told when the client leaves. */
+  watch(exchange: Exchange): void
+  /** Nothing was sent yet: the route's fallback answers, or the client gets a problem. */
+  fail(exchange: Exchange, rejection: Rejection): void
+  /** The response is complete or cut, or the client is gone: the exchange is logged and counted. */
+  conclude(exchange: Exchange): void
+}
