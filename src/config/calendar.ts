@@ -1,10 +1,11 @@
-// When the calendar period that a moment lies in ends: hours, days, weeks from Monday, and months of a time zone, with its changes to and
+// Computes when the calendar period around a moment ends: an hour, a day, a week from Monday or a month, in a time zone, across its
+// changes to and
 // from summer time. Pure; asked once a period.
 export const PERIODS = ['hour', 'day', 'week', 'month'] as const
 export type Period = (typeof PERIODS)[number]
 
 const DAY_MS = 86_400_000
-/** Longer than any such period, and shorter than two: months with the hour that summer time takes or gives. */
+/** Longer than any such period and shorter than two, even where summer time adds or removes an hour. */
 const MOST_MS: Record<Period, number> = {
   hour: 1.6 * 3_600_000,
   day: 1.5 * DAY_MS,
@@ -12,7 +13,7 @@ const MOST_MS: Record<Period, number> = {
   month: 32 * DAY_MS,
 }
 
-/** The first millisecond of the period after the one that `atMs` (Unix time) is in. */
+/** Returns the first millisecond of the period after the one that contains `atMs` (Unix time). */
 export function nextPeriodStartMs(period: Period, timezone: string, atMs: number): number {
   const nameOf = namer(period, timezone)
   const current = nameOf(atMs)
@@ -26,7 +27,7 @@ export function nextPeriodStartMs(period: Period, timezone: string, atMs: number
   return after
 }
 
-/** null where Intl knows no such zone. Names have many spellings; of each there is one. */
+/** Returns the canonical name of a time zone; null if Intl does not know it. */
 export function canonicalZone(timezone: string): string | null {
   try {
     return new Intl.DateTimeFormat('en', { timeZone: timezone }).resolvedOptions().timeZone
@@ -35,7 +36,7 @@ export function canonicalZone(timezone: string): string | null {
   }
 }
 
-/** Of any moment a text that all moments of its period share, and none of those next to it. */
+/** Maps a moment to a text that is the same for its whole period and differs from that of the neighbouring periods. */
 function namer(period: Period, timezone: string): (ms: number) => string {
   const format = new Intl.DateTimeFormat('en-u-ca-gregory-nu-latn', {
     timeZone: timezone,
@@ -49,7 +50,7 @@ function namer(period: Period, timezone: string): (ms: number) => string {
   return (ms) => {
     const parts = Object.fromEntries(format.formatToParts(ms).map(({ type, value }) => [type, value]))
     const { year, month, day, hour, timeZoneName } = parts as Record<string, string>
-    // The hour that comes twice when summer time ends is two hours.
+// When summer time ends, one hour occurs twice: it counts as two hours.
     if (period === 'hour') return `${year}-${month}-${day} ${hour} ${timeZoneName}`
     if (period === 'day') return `${year}-${month}-${day}`
     if (period === 'month') return `${year}-${month}`

@@ -1,11 +1,11 @@
-// What entries of the configuration say of each other about callers: kinds of credentials that nobody has, groups that nobody is in, names
-// that two could claim. Pure; called by references.ts.
+// Checks references about callers: credential kinds that no consumer has, groups without members, and names
+// that two consumers could claim. Pure; called by references.ts.
 import { type CredentialKind, GROUP } from './credentials.js'
 import { hint } from './nearest.js'
 import type { CheckedEntries, DefinedNames, Problem } from './references.js'
 import type { Config, RouteConfig } from './schema.js'
 
-/** Kinds of credentials that nobody has. */
+/** Reports credential kinds that a route accepts but no consumer has. */
 export function credentialProblems(
   route: RouteConfig,
   path: readonly PropertyKey[],
@@ -42,7 +42,7 @@ export function credentialProblems(
   })
 }
 
-/** Groups in `allow` that nobody can be in. */
+/** Reports groups in `allow` that have no possible member. */
 export function groupProblems(route: RouteConfig, path: readonly PropertyKey[], config: CheckedEntries): Problem[] {
   return (route.allow ?? []).flatMap((entry, at) => {
     const message = entry.startsWith(GROUP) ? groupProblem(entry.slice(GROUP.length), config) : null
@@ -50,7 +50,7 @@ export function groupProblems(route: RouteConfig, path: readonly PropertyKey[], 
   })
 }
 
-/** null where somebody can be in the group. */
+/** Returns null if some consumer can be in the group. */
 export function groupProblem(group: string, { consumers, jwt }: CheckedEntries): string | null {
   if (consumers === null || jwt === null) return null
   const issuers = Object.values(jwt)
@@ -76,7 +76,7 @@ export function consumerProblems({ consumers, jwt }: CheckedEntries, names: Defi
   }
   for (const name of admitters) {
     const path = ['jwt', name, 'unlisted']
-    // Of "a" and "a:b" both can name a caller a:b:c.
+// The prefixes "a" and "a:b" could both name a caller a:b:c.
     const other = admitters.find((issuer) => name.startsWith(`${issuer}:`))
     if (other !== undefined) {
       const message = `cannot be admit here and for ${other}: tokens of either may name a caller ${name}:…; rename one`

@@ -1,4 +1,4 @@
-// Certificates and keys from files → PEM that is known to fit together, or what is wrong and what to do. Used when the configuration is
+// Reads certificates and keys from files. Returns PEM texts that fit together, or says what is wrong and how to mend it. Runs when the configuration is
 // loaded, and again whenever the files of the listener change. No message quotes what is in a file.
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -11,24 +11,24 @@ import { readSecret } from './secrets.js'
 
 export type ListenerTls = NonNullable<Config['tls']>
 
-/** PEM. The key is not encrypted any more. */
+/** PEM texts. The key is no longer encrypted. */
 export interface Pair {
   readonly cert: string
   readonly key: string
 }
 
 export interface ServerCertificate extends Pair {
-  /** Where it came from. */
+/** The file that it was read from. */
   readonly file: string
-  /** Lower case, exact or `*.suffix`: what a client may ask for by SNI. */
+/** Lower case, exact or `*.suffix`: the names that select this certificate by SNI. */
   readonly names: readonly string[]
-  /** When it expires, as milliseconds of the wall clock. */
+/** Expiry, in milliseconds of Unix time. */
   readonly notAfterMs: number
 }
 
-/** All that a listener needs, as it was in the files at one moment. */
+/** Everything a TLS listener needs, as the files held it at one moment. */
 export interface TlsMaterial {
-  /** The first is for clients that ask for no name, or for one that nobody has. */
+/** The first one serves clients without SNI, or with a name that no certificate has. */
   readonly certificates: readonly ServerCertificate[]
   readonly clientCa: string | null
 }
@@ -41,7 +41,7 @@ interface PairFiles {
 
 type Wrong = (path: readonly PropertyKey[], message: string) => void
 
-/** Towards services the texts take the place of the files' names; the listener's files are read again later, so their names stay. */
+/** For services, the PEM texts replace the file names. The listener's file names stay, because its files are read again later. */
 export function resolveTls(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
   const at = (file: string): string => path.resolve(directory, file)
   const passphrase = (text: string | undefined, where: readonly PropertyKey[]): string | undefined => {
@@ -77,7 +77,7 @@ export function resolveTls(config: Config, env: Environment, directory: string, 
   return { ...resolved, tls }
 }
 
-/** @returns null when there were problems, which are added to the list */
+/** @returns null after adding the problems it found to the list */
 export function readListenerTls(tls: ListenerTls, problems: Problem[]): TlsMaterial | null {
   const wrong: Wrong = (path, message) => problems.push({ path: ['tls', ...path], message })
   const before = problems.length
@@ -100,7 +100,7 @@ export function readListenerTls(tls: ListenerTls, problems: Problem[]): TlsMater
   return problems.length > before ? null : { certificates, clientCa }
 }
 
-/** @param refuse what may be wrong with a key that fits; null: nothing */
+/** @param refuse tells why a key that fits is still refused, or null */
 export function readPair(
   files: PairFiles,
   wrong: Wrong,
@@ -113,7 +113,7 @@ export function readPair(
     wrong(['key'], `${files.key} is encrypted: give its passphrase (env:NAME or file:PATH)`)
     return null
   }
-  // It could not be had, which has been said.
+// The text could not be read, and the list already says why.
   if (files.passphrase === '') return null
   let key: KeyObject
   try {
@@ -136,14 +136,14 @@ export function readPair(
 
 const CURVES = new Set(['prime256v1', 'secp384r1', 'secp521r1'])
 
-/** What BoringSSL, which uWebSockets.js is linked with, takes and then fails every handshake with. */
+/** Reports keys that BoringSSL (linked into uWebSockets.js) loads, but with which every handshake fails. */
 function listenerKeyProblem({ asymmetricKeyType, asymmetricKeyDetails }: KeyObject): string | null {
   if (asymmetricKeyType === 'rsa') return null
   if (asymmetricKeyType === 'ec' && CURVES.has(asymmetricKeyDetails?.namedCurve ?? '')) return null
   return 'is of a kind that cannot be served: use RSA, or ECDSA on P-256, P-384 or P-521'
 }
 
-/** One certificate or several, as PEM. */
+/** Splits a PEM text into its certificates. */
 export function readCertificates(file: string, path: readonly PropertyKey[], wrong: Wrong): string | null {
   const text = readText(file, path, wrong)
   if (text === null) return null

@@ -1,11 +1,11 @@
-// What differs between two configurations, entry by entry: what `tidegate diff` prints and POST /reload answers. Pure. Nothing of it
+// Compares two configurations entry by entry, for `tidegate diff` and the response of POST /reload. Pure. The result never
 // shows a value that may be a secret.
 import { routeNames } from './compile.js'
 import type { Config } from './schema.js'
 
-/** Longer values, such as bodies of fallbacks, are said to differ and not shown. */
+/** For longer values, such as fallback bodies, the diff only says that they differ. */
 const MAX_SHOWN = 80
-/** Whatever text a key of such a name holds; a route may be found by a header that only some know. */
+/** Keys whose text is never shown. `headers` is among them, since a route may be selected by a header that only some clients know. */
 const SECRET = /secret|password|passphrase|token|private|key|cookie|^certificates$|^headers$/i
 
 /** One line each: `+` came, `-` went, `~` changed. In the order of the sections, then as the entries stand in the new one. */
@@ -14,7 +14,7 @@ export function diffConfigs(before: Config, after: Config): string[] {
   const sections = new Set([...Object.keys(before), ...Object.keys(after)]) as Set<keyof Config>
   for (const section of sections) {
     if (section === 'routes') continue
-    // Whatever a consumer has may be a secret, or tell of one.
+// Any value of a consumer may be a secret, or reveal one.
     compare(lines, section, before[section], after[section], section === 'consumers')
   }
   const old = routesByName(before)
@@ -34,7 +34,7 @@ function routesByName({ routes }: Config): Map<string, unknown> {
 /** @param depth 0 for a section, 1 for an entry of it */
 function compare(lines: string[], path: string, before: unknown, after: unknown, hidden: boolean, depth = 0): void {
   if (same(before, after)) return
-  // An entry that comes is named, not shown.
+// A new entry is named, but its content is not shown.
   if (before === undefined) lines.push(`+ ${path}${depth < 2 ? '' : shown(after, hidden)}`)
   else if (after === undefined) lines.push(`- ${path}`)
   else if (isRecord(before) && isRecord(after)) {

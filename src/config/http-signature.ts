@@ -1,4 +1,4 @@
-// What the configuration says of RFC 9421 signatures: keys, and what a route wants of a signature. Used at start alone.
+// RFC 9421 signatures in the configuration: keys, and what a route requires of a signature. Runs at start only.
 import { createPublicKey, type KeyObject } from 'node:crypto'
 import { parseItem, serializeItem } from 'structured-headers'
 import { type Kept, keepSharedSecret } from './kept.js'
@@ -8,21 +8,21 @@ export const SIGNATURE_ALGORITHMS = ['hmac-sha256', 'ed25519', 'ecdsa-p256-sha25
 type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number]
 
 export interface HttpSignatureKey {
-  /** What keyid says; no two consumers have the same. */
+/** The keyid parameter. Unique over all consumers. */
   readonly id: string
   readonly algorithm: SignatureAlgorithm
   /** Base64 of the secret for hmac-sha256, else a PEM public key. */
   readonly material: string
 }
 
-/** What a route wants of a signature. */
+/** What a route requires of a signature. */
 export interface HttpSignatureRules {
-  /** Identifiers as they stand in Signature-Input; null: the method and the whole target, in one of the ways to say them. */
+/** Component identifiers as Signature-Input spells them; null requires the method and the whole target, in any valid spelling. */
   readonly components: readonly string[] | null
-  /** A body must be covered, by content-digest, and is compared with that. */
+/** The signature must cover the body through Content-Digest, and the body must match that digest. */
   readonly signBody: boolean
   readonly maxAgeSeconds: number
-  /** How far in the future `created` may be. */
+/** How many seconds `created` may lie in the future. */
   readonly leewaySeconds: number
   /** Null: any. */
   readonly label: string | null
@@ -47,7 +47,7 @@ export function compileHttpSignature(config: Config, route: RouteConfig): HttpSi
 const DERIVED = ['@method', '@target-uri', '@authority', '@scheme', '@request-target', '@path', '@query']
 const FIELD = /^[!#$%&'*+.^_`|~0-9a-z-]+$/
 
-/** `@path`, `date` or `@query-param;name="id"` as it stands in Signature-Input; null: no request has such a component. */
+/** Spells `@path`, `date` or `@query-param;name="id"` as Signature-Input does; null if no request has such a component. */
 export function componentIdentifier(text: string): string | null {
   const [name = ''] = text.split(';', 1)
   if (!FIELD.test(name.replace(/^@/, ''))) return null
@@ -67,7 +67,7 @@ export function componentIdentifier(text: string): string | null {
 
 const RSA_BITS = 2048
 
-/** A PEM public key, if it is one for the algorithm. */
+/** Returns the PEM public key if it fits the algorithm. */
 export function keepSignatureKey(text: string, algorithm: SignatureAlgorithm): Kept<string> {
   if (/PRIVATE KEY-----/.test(text)) return { problem: 'is a private key; the gateway wants the public one alone' }
   try {
@@ -93,7 +93,7 @@ function keyProblem(key: KeyObject, algorithm: SignatureAlgorithm): string | nul
   return bound === undefined ? null : `it is bound to ${bound}`
 }
 
-/** Base64 of an HMAC secret, which may be given as such. */
+/** Returns the HMAC secret as Base64; the configuration may hold it in that form. */
 export function keepSignatureSecret(text: string, encoding: 'utf8' | 'base64'): Kept<string> {
   if (encoding === 'base64' && !/^[A-Za-z0-9+/]+={0,2}$/.test(text)) return { problem: 'is not base64' }
   const found = keepSharedSecret(text, encoding)

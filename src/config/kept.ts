@@ -1,15 +1,15 @@
-// Credentials in the form in which they are kept: of what a consumer presents only a hash, of an issuer only public keys (or, for HMAC,
-// its secret). Used at start alone; scrypt blocks for a fifth of a second, which is its purpose.
+// Credentials in the form in which the gateway keeps them: a hash of what a consumer presents; an issuer's public keys (or, for HMAC,
+// its secret). Runs at start only: scrypt deliberately blocks for a fifth of a second.
 import { createPublicKey, hash, type JsonWebKey, randomBytes, scryptSync, timingSafeEqual } from 'node:crypto'
 
-/** What is presented has so many random bits that nobody finds it by trying: one fast hash is enough. */
+/** For credentials with enough random bits that they cannot be guessed: one fast hash is enough. */
 export const SHA256_FORM = /^sha256:[0-9a-f]{64}$/
 
 export function sha256Form(text: string): string {
   return `sha256:${hash('sha256', text, 'hex')}`
 }
 
-/** For what a person chose: PHC string format, as passlib and others write it. */
+/** For passwords that a person chose: the PHC string format, as passlib and others write it. */
 export interface ScryptForm {
   readonly N: number
   readonly r: number
@@ -20,10 +20,10 @@ export interface ScryptForm {
 
 const SCRYPT_FORM =
   /^\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})\$([A-Za-z0-9+/]{11,86})={0,2}\$([A-Za-z0-9+/]{22,86})={0,2}$/
-/** One check must not take more memory than this: every wrong password costs as much. */
+/** Most bytes that one check may use, because every wrong password costs as much. */
 const MAX_SCRYPT_BYTES = 256 * 2 ** 20
 
-/** null where the text is no such string, or asks for more than a check may take. */
+/** Returns null if the text is not in this format, or asks for more memory than a check may use. */
 export function parseScrypt(text: string): ScryptForm | null {
   const match = SCRYPT_FORM.exec(text)
   if (match === null) return null
@@ -33,12 +33,12 @@ export function parseScrypt(text: string): ScryptForm | null {
   return { N: 2 ** ln, r, p, salt, hash }
 }
 
-/** RFC 7914, 2: the memory that one computation takes. */
+/** RFC 7914, 2: bytes of memory that one computation uses. */
 export function scryptBytes(N: number, r: number): number {
   return 128 * N * r
 }
 
-/** OWASP's parameters with the least memory that is still common: 16 MiB a check. */
+/** OWASP's smallest recommended parameters: 16 MiB per check. */
 export function scryptForm(password: string): string {
   const salt = randomBytes(16)
   const key = scryptSync(password, salt, 32, { N: 2 ** 14, r: 8, p: 5 })
@@ -47,14 +47,14 @@ export function scryptForm(password: string): string {
 }
 
 /**
- * Fewest bytes of what is kept from others and compared as it is: an API key, a shared secret. Of 64 letters and digits, 128 bits take 22;
- * some are left to those who write hex or a prefix.
+ * Fewest bytes of an API key or shared secret. 128 random bits take 22 characters of an alphabet of 64;
+ * the rest leaves room for hex or a prefix.
  */
 const MIN_SECRET_BYTES = 16
 
 export type Kept<T> = { readonly kept: T } | { readonly problem: string }
 
-/** What API keys are compared with: the hash that is given, or that of the key that is. */
+/** The hash that API keys are compared with: the given hash, or the hash of the given key. */
 export function keepApiKey(text: string): Kept<string> {
   if (SHA256_FORM.test(text)) return { kept: text }
   return Buffer.byteLength(text) < MIN_SECRET_BYTES
@@ -62,17 +62,17 @@ export function keepApiKey(text: string): Kept<string> {
     : { kept: sha256Form(text) }
 }
 
-/** A secret of an HMAC. Whoever sees one signed request can try secrets against it, as many as a machine computes. */
+/** An HMAC secret. It must be long, because anyone who sees one signed request can try secrets against it offline. */
 export function keepSharedSecret(secret: string, encoding: 'utf8' | 'base64' = 'utf8'): Kept<string> {
   return Buffer.from(secret, encoding).length < MIN_SECRET_BYTES
     ? { problem: `is too short for a secret: ${MIN_SECRET_BYTES} random bytes at least, as openssl rand -hex 16 makes` }
     : { kept: secret }
 }
 
-/** What was made of each consumer's clear passwords when this process read them: the last two, as one that is refused may lie between. */
+/** The hashes of each consumer's clear-text passwords, from the last two reads: a refused configuration may lie in between. */
 const madeForms = new Map<string, readonly string[]>()
 
-/** Of a password that is the same as before the same form is kept, so that reading a configuration again is no change of it. */
+/** An unchanged password keeps its hash, so that reading the configuration again does not count as a change. */
 function keptForm(consumer: string, password: string): string {
   const former = madeForms.get(consumer) ?? []
   const same = former.find((form) => fitsScrypt(password, parseScrypt(form) as ScryptForm))
@@ -96,7 +96,7 @@ export function keepPassword(consumer: string, text: string): Kept<string> {
 
 const RSA_BITS = 2048
 
-/** Public keys from a PEM block, a JWK or a JWK set. */
+/** Reads public keys from a PEM block, a JWK or a JWK set. */
 export function keepPublicKeys(text: string): Kept<JsonWebKey[]> {
   if (/PRIVATE KEY-----/.test(text)) return { problem: 'is a private key; the gateway wants the public one alone' }
   try {

@@ -1,4 +1,4 @@
-// What options of one limit say of each other, and of the consumers and groups that its tiers name. Pure; called by references.ts.
+// Checks the options of a limit against each other, and its tiers against consumers and groups. Pure; called by references.ts.
 import { groupProblem } from './caller-references.js'
 import { GROUP } from './credentials.js'
 import { hint } from './nearest.js'
@@ -55,7 +55,7 @@ function nameProblem(name: string, config: CheckedEntries, names: DefinedNames):
   return `no consumer is named "${name}"${isGroup ? `; for the group write '${GROUP}${name}'` : hint(name, names.consumers)}`
 }
 
-/** A tier counts as its limit does. */
+/** A tier must count the same way as its limit. */
 function tierProblem({ burst, quota }: LimitConfig, tier: MeasureConfig): string | null {
   if (quota !== undefined) return tier.quota === undefined ? 'must be a quota, as the limit is: 100000/day' : null
   if (tier.rate === undefined) return 'must be a rate, as the limit is: 100/s'
@@ -64,7 +64,7 @@ function tierProblem({ burst, quota }: LimitConfig, tier: MeasureConfig): string
   return burst === undefined && tier.burst !== undefined ? 'cannot have a burst where the limit has none' : null
 }
 
-/** What passes at once from idle. */
+/** How many requests pass at once after an idle period. */
 function mostOf({ rate, burst, quota }: MeasureConfig, isQuota = quota !== undefined): number {
   return (isQuota ? quota?.quantity : (burst ?? rate?.quantity)) as number
 }

@@ -1,4 +1,4 @@
-// File and environment → settings and config, frozen and plain (they travel to the workers as messages), or a ConfigError that names
+// Reads file and environment into frozen, plain settings and config (they travel to the workers as messages), or throws a ConfigError that names
 // every problem with its key, line and column. The only reader of process.env. Nothing here prints a value that may be a secret.
 import { readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
@@ -26,25 +26,25 @@ export type Environment = Readonly<Record<string, string | undefined>>
 export interface Loaded {
   readonly settings: Settings
   readonly config: Config
-  /** Where the config came from, as it is named in messages. */
+/** The source of the config, as messages name it. */
   readonly origin: string
-  /** Where each route stands, as messages name it: FILE:LINE:COLUMN. */
+/** The position of each route as messages give it: FILE:LINE:COLUMN. */
   readonly routesAt: readonly string[]
 }
 
 export interface LoadOptions {
-  /** Before TIDEGATE_CONFIG. */
+/** Path of the file. Takes precedence over TIDEGATE_CONFIG. */
   readonly file?: string | undefined
-  /** In place of a file: the built-in demo. */
+/** The text of the built-in demo, in place of a file. */
   readonly text?: { readonly origin: string; readonly yaml: string }
   readonly env?: Environment
 }
 
-/** What was wrong with the input: one line a problem, ready to print. The command ends with 2 on it. */
+/** Everything that is wrong with the input, one line per problem, ready to print. The command then exits with 2. */
 export class ConfigError extends Error {
   override readonly name = 'ConfigError'
   readonly problems: readonly string[]
-  /** There is no such file: the command says how to get one. */
+/** The file does not exist: the command tells how to create one. */
   readonly missingFile: boolean
 
   constructor(problems: readonly string[], missingFile = false) {
@@ -80,24 +80,24 @@ export function loadConfig(options: LoadOptions = {}): Loaded {
   return deepFreeze({ settings, config, origin, routesAt })
 }
 
-/** The settings alone, for commands that need no config. */
+/** Reads only the settings, for commands that need no config. */
 export function loadSettings(env: Environment = process.env): Settings {
   const { settings, problems } = readSettings(env)
   if (problems.length > 0) throw new ConfigError(problems)
   return deepFreeze(settings)
 }
 
-/** What a service manager says by the environment. */
+/** What a service manager passes in the environment. */
 export interface ServiceEnvironment {
   /** Descriptors it has opened for us, from 3 on: sd_listen_fds(3). */
   readonly listenFds: number
-  /** Where it wants to be told how we are; '' where it does not: sd_notify(3). */
+/** The socket for status notifications; '' if none is wanted: sd_notify(3). */
   readonly notifySocket: string
-  /** How often at least; 0: not again and again. sd_watchdog_enabled(3). */
+/** Longest time between watchdog notifications; 0 disables them: sd_watchdog_enabled(3). */
   readonly watchdogMs: number
 }
 
-/** A script of package.json has started us: npm tells by this variable. */
+/** True if npm started this process through a script of package.json: npm sets this variable. */
 export function isStartedByNpm(env: Environment = process.env): boolean {
   return env.npm_lifecycle_event !== undefined
 }
@@ -132,7 +132,7 @@ function readSettings(env: Environment): { settings: Settings; problems: string[
   })
   for (const name of names) {
     const setting = SETTINGS[name]
-    // Set but empty is how compose files and service managers spell unset.
+// Compose files and service managers express "unset" as an empty value.
     const text = env[name] || (typeof setting.default === 'function' ? setting.default(context()) : setting.default)
     const parsed = (setting.type as z.ZodType<unknown, string>).safeParse(text)
     values[setting.key] = parsed.data
@@ -156,7 +156,7 @@ function readConfigFile(file: string): string {
   }
 }
 
-/** @param directory what file: secrets are relative to */
+/** @param directory the base of relative file: secrets */
 function parseConfig(
   text: string,
   origin: string,
@@ -164,14 +164,14 @@ function parseConfig(
   directory: string,
 ): { config: Config; routesAt: string[] } {
   const lines = new LineCounter()
-  // A message of prettyErrors would quote the line, and with it a secret.
+// With prettyErrors, a message would quote the line and could reveal a secret.
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
   const at = (offset: number): string => {
     const { line, col } = lines.linePos(offset)
     return `${origin}:${line}:${col}`
   }
   const duplicates = document.errors.filter((error) => error.code === 'DUPLICATE_KEY')
-  // What follows the first syntax error is mostly its echo.
+// Further syntax errors are mostly consequences of the first.
   const syntax = document.errors.filter((error) => error.code !== 'DUPLICATE_KEY').slice(0, 1)
   const yamlProblems = [
     ...syntax.map(
@@ -186,7 +186,7 @@ function parseConfig(
   try {
     raw = document.toJS()
   } catch {
-    // An alias without its anchor, or aliases of aliases beyond yaml's maxAliasCount. Its message quotes the alias.
+// An alias without an anchor, or nested aliases beyond yaml's maxAliasCount. yaml's message quotes the alias.
     throw new ConfigError([`${origin}: has an alias (*name) without its anchor, or too many of them`])
   }
   if (raw === null || raw === undefined) throw new ConfigError([`${origin}: is empty`])
@@ -207,7 +207,7 @@ function parseConfig(
   return { config: resolved, routesAt }
 }
 
-/** `config` is null where the schema refused it; what entries say of each other is then checked between those that are sound. */
+/** `config` is null if the schema refused it; references are then checked between the entries that are valid. */
 function checkConfig(raw: unknown): { config: Config | null; problems: Problem[] } {
   const parsed = configSchema.safeParse(raw)
   const problems: Problem[] = parsed.success ? [] : schemaProblems(parsed.error, raw)
@@ -232,7 +232,7 @@ function soundEntries(raw: unknown): CheckedEntries {
   }
   const routes = section('routes')
   return {
-    // One that has a problem of its own may have any credentials: nothing is said of those that no consumer has.
+// An invalid consumer could have any credentials, so missing credentials are not reported.
     consumers: null,
     jwt: null,
     services: sound(serviceSchema, 'services'),
@@ -241,7 +241,7 @@ function soundEntries(raw: unknown): CheckedEntries {
   }
 }
 
-/** What stands outside: secrets, bodies and certificates. */
+/** Reads what lies outside the file: secrets, bodies and certificates. */
 function resolveFiles(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
   const withSecrets = resolveSecrets(config, env, directory, problems)
   const withTls = resolveTls(withSecrets, env, directory, problems)
@@ -267,7 +267,7 @@ function resolveFallbacks(config: Config, directory: string, problems: Problem[]
   return { ...config, routes }
 }
 
-/** `env:NAME`, `file:PATH` or the secret itself, for commands that take one. */
+/** Resolves `env:NAME`, `file:PATH` or a literal secret, for commands that take one. */
 export function resolveSecret(text: string): { secret: string } | { problem: string } {
   return readSecret(text, process.env, '.')
 }
@@ -282,7 +282,7 @@ function describe(problem: Problem): string {
   return `${key}: ${problem.message}`
 }
 
-/** Where the key of a problem stands; for one that is missing, where its parent does. */
+/** The position of a problem's key; for a missing key, the position of its parent. */
 function offsetOf(root: ParsedNode | null, problem: Problem): number {
   let node: unknown = root
   let offset = root?.range[0] ?? 0
@@ -304,7 +304,7 @@ function offsetOf(root: ParsedNode | null, problem: Problem): number {
   return offset
 }
 
-/** yaml's texts quote what they stumbled over after a colon or in quotes. */
+/** Removes what yaml's messages quote from the file: it stands after a colon or in quotes. */
 function withoutQuotes(message: string): string {
   return (message.split(/["\n]|: |\\/)[0] as string).trim().replace(/^\w/, (first) => first.toLowerCase())
 }

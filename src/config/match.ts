@@ -1,5 +1,5 @@
-// host + path + method + headers → Route: the second step of a request's way. Runs per request; all that depends on the routes alone
-// is laid out here once, and a request allocates nothing unless hosts are matched by suffix.
+// Finds the route for host, path, method and headers: the second step of a request's way. Runs per request. Everything that depends on the routes alone
+// is computed once, and a request allocates nothing unless hosts are matched by suffix.
 //
 // Precedence, first difference decides:
 //   1. host      exact, then the longest `*.suffix`, then any              (Gateway API, Envoy's virtual hosts)
@@ -9,14 +9,14 @@
 //   5. spelling  a path as it is written before one in any case, and before one with a slash behind it or without
 //   6. methods   a route that lists some before one that takes any         (Gateway API)
 //   7. headers   more of them first                                        (Gateway API)
-//   8. place in the file. Only for overlaps: load.ts refuses routes that nothing tells apart
-// A route that fits but for its method or headers is passed over for the next one, also across hosts, as Traefik does; Envoy stops
+//   8. order in the file. Only for overlaps: load.ts refuses routes that nothing distinguishes
+// If a route fits except for method or headers, the search goes on with the next one, also across hosts, as in Traefik; Envoy stops
 // at the virtual host.
 import type { Route, RouteTable } from './compile.js'
 import { isParameter } from './patterns.js'
 
 interface HeaderSource {
-  /** First value of a header by its lower-case name, '' where it is missing. */
+/** Returns the first value of a header by its lower-case name; '' if it is missing. */
   header(name: string): string
 }
 
@@ -28,7 +28,7 @@ export function createMatcher(table: Pick<RouteTable, 'routes'>): Matcher {
   return (host, path, method, headers) => hosts.match(host, path, method, headers)
 }
 
-/** Routes with the first to be asked first, as far as the path and what comes after it decide. */
+/** Sorts routes by precedence, from the path on. */
 export function byPrecedence(routes: readonly Route[]): Route[] {
   return [...routes].sort((a, b) => {
     const left = a.match
@@ -68,9 +68,9 @@ class Hosts {
   }
 
   match(rawHost: string, path: string, method: string, headers: HeaderSource): Route | null {
-    // Nothing that is no path can match.
+// A target that is not a path matches nothing.
     if (path.charCodeAt(0) !== SLASH) return null
-    // A fully qualified name may end in a dot (RFC 1034, 3.1).
+// A fully qualified host name may end in a dot (RFC 1034, 3.1).
     const host = rawHost.charCodeAt(rawHost.length - 1) === DOT ? rawHost.slice(0, -1) : rawHost
     const exact = this.exact.get(host)
     if (exact !== undefined) {
@@ -102,20 +102,20 @@ const DOT = 0x2e
 
 interface Candidate {
   readonly route: Route
-  /** Position in the order of precedence: lower wins. */
+/** Rank in the order of precedence: the lower rank wins. */
   readonly rank: number
   readonly methods: ReadonlySet<string> | null
   readonly headers: readonly (readonly [name: string, value: string])[]
 }
 
-/** One segment of the patterns of a host; `exact` and `prefix` end here, each in order of rank. */
+/** One node of a host's pattern tree. `exact` and `prefix` hold the routes that end here, in order of rank. */
 class PathNode {
   readonly literal: string
   readonly exact: Candidate[] = []
   readonly prefix: Candidate[] = []
-  /** By hash of the segment: a string as key would have to be cut out of the path first. */
+/** By hash of the segment: a string key would have to be cut out of the path first. */
   literals: Map<number, PathNode> | null = null
-  /** Another literal of the same hash under the same parent. */
+/** The next literal with the same hash under the same parent. */
   nextOfHash: PathNode | null = null
   parameter: PathNode | null = null
 
@@ -126,9 +126,9 @@ class PathNode {
 
 class PathTree {
   private readonly root = new PathNode('')
-  /** Of the routes that match in either case, in lower case; null where there are none. */
+/** The tree of the case-insensitive routes, in lower case; null if there are none. */
   private folded: PathTree | null = null
-  // The request being matched. Fields instead of arguments: the walk is synchronous and calls itself.
+// The request being matched. Fields replace arguments because the recursive walk is synchronous.
   private path = ''
   private method = ''
   private headers: HeaderSource = NO_HEADERS
@@ -155,7 +155,7 @@ class PathTree {
     if (!path.exact) node.prefix.push(candidate)
     else {
       node.exact.push(candidate)
-      // The slash begins an empty segment. `/` has one already.
+// The trailing slash begins an empty segment. `/` already has one.
       if (slashIgnored && path.text !== '/') literalChild(node, '').exact.push(candidate)
     }
   }
@@ -166,7 +166,7 @@ class PathTree {
     return found === null ? null : found.route
   }
 
-  /** The first of all that fit, and of `best`. */
+/** Returns the route of lowest rank among those that fit and `best`. */
   private find(path: string, method: string, headers: HeaderSource, best: Candidate | null): Candidate | null {
     this.path = path
     this.method = method
@@ -177,7 +177,7 @@ class PathTree {
     return this.best
   }
 
-  /** `at`: the slash before the next segment, or the end of the path. Parameters branch, so the lowest rank found so far is kept. */
+/** `at` is the slash before the next segment, or the end of the path. Parameters branch, so `best` carries the lowest rank so far. */
   private walk(node: PathNode, at: number): void {
     const path = this.path
     if (at === path.length) {
@@ -193,7 +193,7 @@ class PathTree {
         }
         if (child !== null) this.walk(child, end)
       }
-      // RFC 3986 lets a segment be empty; a parameter without a value is nobody's intention.
+// RFC 3986 allows an empty segment, but a parameter needs a value.
       if (node.parameter !== null && end > start) this.walk(node.parameter, end)
     }
     if (node.prefix.length > 0) this.take(node.prefix)
@@ -233,7 +233,7 @@ function literalChild(node: PathNode, literal: string): PathNode {
   return child
 }
 
-/** FNV-1a cut to 30 bits, which V8 keeps as a small integer. Only the config's own segments are in the maps: no one can flood them. */
+/** FNV-1a cut to 30 bits, a small integer for V8. Only segments of the config are in the maps, so clients cannot flood them. */
 function hashOf(text: string, start: number, end: number): number {
   let hash = 0x811c9dc5
   for (let i = start; i < end; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)

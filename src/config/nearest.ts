@@ -1,6 +1,6 @@
-// The known name that was probably meant. Pure; start-up only.
+// Suggests the known name that was probably meant. Pure; runs at start only.
 
-/** null where nothing is near: a wrong hint is worse than none. */
+/** Returns null if no name is near: a wrong hint is worse than none. */
 export function nearest(name: string, known: Iterable<string>): string | null {
   let best: string | null = null
   let bestDistance = Math.max(1, Math.floor(name.length / 3)) + 1
@@ -14,7 +14,7 @@ export function nearest(name: string, known: Iterable<string>): string | null {
   return best
 }
 
-/** Levenshtein's distance with swapped neighbours counted as one (optimal string alignment): `allwo` is one slip away from `allow`. */
+/** Levenshtein distance in which a swap of neighbours counts as one (optimal string alignment): `allwo` is one edit from `allow`. */
 function editDistance(a: string, b: string): number {
   let beforeLast: number[] = []
   let last = Array.from({ length: b.length + 1 }, (_, j) => j)
@@ -34,7 +34,7 @@ function editDistance(a: string, b: string): number {
   return last[b.length] as number
 }
 
-/** `; did you mean "x"?` or, where nothing is near and the choice is small, what there is. */
+/** Returns `; did you mean "x"?` or, if no name is near and there are few, all names. */
 export function hint(name: string, known: readonly string[]): string {
   const near = nearest(name, known)
   if (near !== null) return `; did you mean "${near}"?`

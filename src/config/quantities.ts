@@ -1,9 +1,9 @@
-// Durations, sizes, rates and quotas as people write them. Pure; used by the schema alone.
+// Parses durations, sizes, rates and quotas as people write them. Pure; used only by the schema.
 import { PERIODS, type Period } from './calendar.js'
 
 const DURATION_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 } as const
 export const DURATION = /^(\d+(?:\.\d+)?)(ms|s|m|h)$/
-/** null where the text is not a duration. */
+/** Returns null if the text is not a duration. */
 export function durationMs(text: string): number | null {
   const match = DURATION.exec(text)
   if (match === null) return null
@@ -12,7 +12,7 @@ export function durationMs(text: string): number | null {
 
 const SIZE_BYTES = { B: 1, KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30, TiB: 2 ** 40 } as const
 export const SIZE = /^(\d+)(B|KiB|MiB|GiB|TiB)?$/
-/** null where the text is not a size. Powers of two alone: whether 1MB is a million bytes depends on who is asked. */
+/** Returns null if the text is not a size. Only powers of two: the meaning of 1MB is ambiguous. */
 export function sizeBytes(text: string): number | null {
   const match = SIZE.exec(text)
   if (match === null) return null
@@ -35,7 +35,7 @@ export interface Rate {
   quantity: number
   windowSeconds: number
 }
-/** null where the text is not a rate. */
+/** Returns null if the text is not a rate. */
 export function parseRate(text: string): Rate | null {
   const match = RATE.exec(text)
   if (match === null) return null
@@ -47,7 +47,7 @@ export interface Quota {
   quantity: number
   period: Period
 }
-/** null where the text is not a quota. */
+/** Returns null if the text is not a quota. */
 export function parseQuota(text: string): Quota | null {
   const match = QUOTA.exec(text)
   if (match === null) return null
@@ -57,7 +57,7 @@ export function parseQuota(text: string): Quota | null {
   }
 }
 
-/** `1s`, `500ms`, `2m`: the shortest way to write it, for listings and messages. */
+/** Returns the shortest spelling (`1s`, `500ms`, `2m`), for listings and messages. */
 export function formatDuration(ms: number): string {
   if (ms > 0 && ms % 3_600_000 === 0) return `${ms / 3_600_000}h`
   if (ms > 0 && ms % 60_000 === 0) return `${ms / 60_000}m`
@@ -72,6 +72,6 @@ export function formatBytes(bytes: number): string {
   return `${bytes}B`
 }
 
-/** `none` and `unlimited` in numbers: for deadlines, and for sizes. */
+/** The numbers for `none` (deadlines) and `unlimited` (sizes). */
 export const NO_TIMEOUT = 0
 export const UNLIMITED_BYTES = Number.MAX_SAFE_INTEGER

@@ -1,5 +1,5 @@
-// What one entry of the configuration says of another: services, consumers and limits that routes name, routes that cannot be told
-// apart, options that have no effect where they stand. Pure; each problem with the path of the key it is about.
+// Checks the references between entries of the configuration: services, consumers and limits that routes name, routes that cannot be told
+// apart, and options without effect. Pure; each problem carries the path of its key.
 import { consumerProblems, credentialProblems, groupProblems } from './caller-references.js'
 import { CREDENTIAL_KINDS, CREDENTIALS, GROUP } from './credentials.js'
 import { limitProblems } from './limit-references.js'
@@ -13,7 +13,7 @@ export interface Problem {
   readonly message: string
 }
 
-/** Names that are defined, also by entries that have problems of their own: those are reported once. */
+/** Names that are defined, also by invalid entries: those are reported only once. */
 export interface DefinedNames {
   readonly consumers: readonly string[]
   readonly issuers: readonly string[]
@@ -21,7 +21,7 @@ export interface DefinedNames {
   readonly limits: readonly string[]
 }
 
-/** Entries that the schema refused are missing here: routes is sparse then. */
+/** Entries that the schema refused are missing here, so routes may be sparse. */
 export type CheckedEntries = Pick<Config, 'services' | 'limits'> & {
   /** Null where the schema refused something. */
   readonly consumers: Config['consumers'] | null
@@ -29,7 +29,7 @@ export type CheckedEntries = Pick<Config, 'services' | 'limits'> & {
   readonly routes: readonly (RouteConfig | undefined)[]
 }
 
-/** What a route names, in any state: also one that the schema refused is looked through, so that all is said at once. */
+/** What a route names. Routes that the schema refused are included, so that every problem is reported at once. */
 export function danglingNames(routes: readonly unknown[], names: DefinedNames): Problem[] {
   const problems: Problem[] = []
   const check = (path: readonly PropertyKey[], name: unknown, kind: string, known: readonly string[]): void => {
@@ -55,7 +55,7 @@ export function danglingNames(routes: readonly unknown[], names: DefinedNames): 
   return problems
 }
 
-/** Most bytes of a body that is read whole before it is forwarded. */
+/** Most bytes of a body that the gateway reads whole before it forwards the request. */
 const MAX_SIGNED_BODY_BYTES = 2 ** 30
 
 export function referenceProblems(config: CheckedEntries, names: DefinedNames): Problem[] {
@@ -81,7 +81,7 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
 }
 
 const SIGNING: readonly string[] = CREDENTIAL_KINDS.filter((kind) => CREDENTIALS[kind].signs)
-/** Options of a route, and the kinds of credentials that they are about. */
+/** Options of a route, and the credential kinds to which each applies. */
 const ONLY_WITH: readonly (readonly ['signBody' | 'maxSkew' | 'httpSignature' | 'replay', readonly string[]])[] = [
   ['signBody', SIGNING],
   ['replay', SIGNING],
@@ -89,7 +89,7 @@ const ONLY_WITH: readonly (readonly ['signBody' | 'maxSkew' | 'httpSignature' | 
   ['httpSignature', ['http-signature']],
 ]
 
-/** Of callers that are known by their certificates. */
+/** Options that apply to consumers known by certificate. */
 export function certificateProblems({ consumers, routes, tls }: Config): Problem[] {
   const problems: Problem[] = []
   const asks = tls !== undefined && tls.clientAuth !== 'none'
@@ -211,7 +211,7 @@ function duplicateNames(routes: readonly (RouteConfig | undefined)[], limitNames
   return problems
 }
 
-/** Two routes that nothing tells apart for some request: which one answers would depend on the order of the file. */
+/** Reports two routes that some request fits equally: the order of the file would decide. */
 function ambiguousRoutes(routes: readonly (RouteConfig | undefined)[]): Problem[] {
   const problems: Problem[] = []
   const seen = new Map<string, { index: number; methods: readonly string[] | undefined }[]>()
@@ -248,6 +248,6 @@ function ambiguousRoutes(routes: readonly (RouteConfig | undefined)[]): Problem[
 export function patternOf(route: Pick<RouteConfig, 'match'>): PathPattern {
   const { path, exactPath, trailingSlash } = route.match
   if (exactPath === undefined) return parsePattern(path ?? '/', false)
-  // Where it says nothing, the route is as specific as without it.
+// An empty value makes the route no more specific.
   return parsePattern(trailingSlash === 'ignore' ? exactPath.replace(/(?!^)\/$/, '') : exactPath, true)
 }

@@ -1,5 +1,5 @@
-// Secrets that the configuration only points to (env:NAME, file:PATH): fetched when it is loaded, and kept as kept.ts says. Start-up only.
-// Nothing here prints a value.
+// Fetches the secrets that the configuration points to (env:NAME, file:PATH) and keeps them as kept.ts says. Runs at start only.
+// No message shows a value.
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { keepSignatureKey, keepSignatureSecret } from './http-signature.js'
@@ -10,7 +10,7 @@ import type { Config } from './schema.js'
 
 type Issuer = Config['jwt'][string]
 
-/** `env:NAME`, `file:PATH` or the secret itself. */
+/** Resolves `env:NAME`, `file:PATH` or a literal secret. */
 export function readSecret(
   text: string,
   env: Environment,
@@ -37,7 +37,7 @@ export function readSecret(
   return secret === '' ? { problem: `${source} is empty` } : { secret }
 }
 
-/** @param directory what file: is relative to */
+/** @param directory the base of relative file: paths */
 export function resolveSecrets(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
   const read = (text: string, at: Problem['path']): string => {
     const resolved = readSecret(text, env, directory)
@@ -52,7 +52,7 @@ export function resolveSecrets(config: Config, env: Environment, directory: stri
     return 'problem' in made ? none : made.kept
   }
 
-  /** Two consumers with one key could not be told apart, however each came to it. */
+/** Two consumers with the same key could not be told apart. */
   const owners = new Map<string, string>()
   const keepKeyOf = (name: string, text: string): Kept<string> => {
     const made = keepApiKey(text)
@@ -75,7 +75,7 @@ export function resolveSecrets(config: Config, env: Environment, directory: stri
       ),
       httpSignatureKeys: mapValues(consumer.httpSignatureKeys, (key, id) => ({
         ...key,
-        // What is kept of either is in material.
+// `material` keeps both in their final form.
         secret: undefined,
         publicKey: undefined,
         material:
@@ -105,14 +105,14 @@ export function resolveSecrets(config: Config, env: Environment, directory: stri
       return keep(text, path, (found) => keepHmacSecret(found, issuer), '')
     })
     const keys = issuer.publicKeys?.flatMap((text, index) => keep(text, at('publicKeys', index), keepPublicKeys, []))
-    // What is kept of publicKeys is in keys.
+// `keys` keeps publicKeys in their final form.
     const { publicKeys: _, ...rest } = issuer
     return { ...rest, ...(secrets === undefined ? {} : { secrets }), keys: keys ?? [] }
   })
   return { ...config, consumers, jwt }
 }
 
-/** RFC 7518, 3.2: a key as long as the hash, at least. One that is guessed makes tokens. */
+/** RFC 7518, 3.2: a key at least as long as the hash. Whoever guesses it can issue tokens. */
 function keepHmacSecret(secret: string, { algorithms }: Issuer): Kept<string> {
   const least = Math.max(...algorithms.map((algorithm) => Number(algorithm.slice(2)) / 8))
   return Buffer.byteLength(secret) < least

@@ -6,11 +6,11 @@ import { z } from 'zod'
 import { sizeBytes } from './quantities.js'
 import { defaultStatePath, type StatePlaces } from './state-path.js'
 
-/** What defaults may depend on besides themselves. */
+/** What computed defaults depend on. */
 export type DefaultsContext = StatePlaces
 
 const text = z.string().min(1)
-/** Streams by name, or a file. Another of these words is a mistake, and no file of that name. */
+/** A stream by name, or a file. A different one of these words is a mistake, not a file name. */
 const output = (...streams: string[]) =>
   z.string().transform((value, context) => {
     if (/^(stdout|stderr|stdin|on|off|none|syslog|true|false|-)$/i.test(value) && !streams.includes(value))
@@ -227,10 +227,10 @@ export const SETTINGS = {
 
 interface Setting {
   readonly key: string
-  /** From the variable's text to the setting. */
+/** Parses the variable's text. */
   readonly type: z.ZodType<unknown, string>
   readonly default: string | ((context: DefaultsContext) => string)
-  /** How documentation shows a default that is computed. */
+/** How the documentation shows a computed default. */
   readonly shown?: string
   readonly about: string
 }
@@ -239,7 +239,7 @@ type Table = typeof SETTINGS
 export type SettingName = keyof Table
 export type Settings = { readonly [Name in SettingName as Table[Name]['key']]: z.output<Table[Name]['type']> }
 
-/** Set for tests and by the isolation's own machinery: not settings, and no typing mistakes either. */
+/** Variables that tests and the isolation machinery set. They are not settings, and not typing mistakes. */
 export const IGNORED_VARIABLES = /^TIDEGATE_(TEST_|NATIVE)/
 
 /** The rows of README's table: `| variable | default | meaning |`. */

@@ -1,25 +1,25 @@
-// Where the state lies unless TIDEGATE_STATE names a file: in a directory that nobody but the gateway's user can put anything into. In a directory
-// that all users may write to, any of them could make the file first, and keep the gateway from starting.
+// Chooses the state file unless TIDEGATE_STATE names one: in a directory that only the gateway's user can write to. In a directory
+// that all users can write to, any of them could create the file first and keep the gateway from starting.
 import { accessSync, constants, lstatSync, mkdirSync, type Stats, statSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 
 export interface StatePlaces {
-  /** Of systemd, for the unit's user: StateDirectory=, then RuntimeDirectory=. '' where there is none; several have colons between them. */
+/** From systemd: StateDirectory=, then RuntimeDirectory=. '' if unset; several are separated by colons. */
   readonly stateDirectory: string
   readonly runtimeDirectory: string
-  /** XDG_RUNTIME_DIR: of the user's session. */
+/** XDG_RUNTIME_DIR, the directory of the user's session. */
   readonly sessionDirectory: string
   /** XDG_STATE_HOME. */
   readonly stateHome: string
   readonly uid: number
   readonly port: number
-  /** Directories of the user's own to choose from, for tests. */
+/** Directories of this user to choose from, for tests. */
   readonly own?: readonly string[]
 }
 
 /**
- * The first place that is safe: it is there, and its user's, or it can be made (makeStateDirectory). Changes nothing. Where none is safe it is one that
+ * Returns the first safe place: a directory that belongs to this user, or that makeStateDirectory can create. Changes nothing. If none is safe, it returns one that
  * makeStateDirectory refuses.
  */
 export function defaultStatePath(places: StatePlaces): string {
@@ -29,10 +29,10 @@ export function defaultStatePath(places: StatePlaces): string {
     .map((list) => list.split(':')[0] as string)
     .filter((directory) => directory !== '' && isOf(uid, statOf(directory)))
   const usable = own.filter((directory) => isUsable(directory, uid))
-  // Where there is state already, also if another place has become usable since.
+// Existing state wins, even if another place has become usable since.
   const used = usable.find((directory) => isOwnFile(lstatOf(path.join(directory, name)), uid))
   const chosen = path.join(given[0] ?? used ?? usable[0] ?? own[0]!, name)
-  // Up to 0.1.0.
+// The default before 0.1.0.
   const former = path.join(places.runtimeDirectory.split(':')[0] || places.sessionDirectory || os.tmpdir(), name)
   return former !== chosen && lstatOf(chosen) === null && isOwnFile(lstatOf(former), uid) ? former : chosen
 }
@@ -41,14 +41,14 @@ function ownDirectories({ uid, stateHome }: StatePlaces): string[] {
   return [
     ...(uid === 0 ? ['/run/tidegate'] : []),
     ...['/dev/shm', os.tmpdir()].map((directory) => path.join(directory, `tidegate-${uid}`)),
-    // Last, for it may be on a network. Nobody else can block it.
+// Last, because a home directory may be on a network. No other user can block it.
     path.join(stateHome || path.join(os.homedir(), '.local', 'state'), 'tidegate'),
   ]
 }
 
 /**
- * Makes the directory that defaultStatePath has chosen where it is missing, for this user alone. A directory that an operator names must be there.
- * @throws Error where it cannot, or where it lies in a directory that all users may write to and is not this user's alone
+ * Creates the directory that defaultStatePath chose, for this user alone, if it is missing. A directory that an operator names must exist.
+ * @throws Error if it cannot, or if others could write to the directory
  */
 export function makeStateDirectory(file: string): void {
   const uid = process.getuid?.() ?? 0
@@ -74,7 +74,7 @@ function isUsable(directory: string, uid: number): boolean {
   return lstatOf(parent) === null ? isOf(uid, statOf(firstThere(parent))) : isWritable(parent)
 }
 
-/** lstat: a link may be changed by whoever made it. */
+/** Uses lstat: whoever made a link can change it. */
 function isPrivate(directory: string, uid: number): boolean {
   const found = lstatOf(directory)
   return found !== null && isOf(uid, found) && (found.mode & 0o077) === 0
@@ -84,7 +84,7 @@ function isOf(uid: number, found: Stats | null): boolean {
   return found?.isDirectory() === true && found.uid === uid && (found.mode & 0o022) === 0
 }
 
-/** What the addon takes for a segment of this user (native/src/segment.cc). */
+/** The same test that the addon applies to a segment (native/src/segment.cc). */
 function isOwnFile(found: Stats | null, uid: number): boolean {
   return found?.isFile() === true && found.uid === uid && (found.mode & 0o077) === 0 && found.nlink === 1
 }

@@ -1,5 +1,5 @@
-// zod's issues → problems in the words of this house: what is expected, never the value that was found (it may be a secret), and for a
-// key that is not known the nearest that is. Pure; start-up only.
+// Turns zod's issues into this project's messages: they say what is expected, never the value found (it may be a secret), and for an
+// unknown key the nearest known one. Pure; runs at start only.
 import { z } from 'zod'
 import { hint } from './nearest.js'
 import type { Problem } from './references.js'
@@ -7,7 +7,7 @@ import { configSchema } from './schema.js'
 
 type Issue = z.core.$ZodIssue
 
-/** @param input what was parsed: it tells a missing key from one of the wrong type */
+/** @param input the parsed value: it distinguishes a missing key from one of the wrong type */
 export function schemaProblems(error: z.core.$ZodError, input: unknown): Problem[] {
   return error.issues.flatMap((issue) => problemsOf(issue, [], input))
 }
@@ -32,7 +32,7 @@ function problemsOf(issue: Issue, parent: readonly PropertyKey[], input: unknown
     case 'invalid_key':
       return issue.issues.map((inner) => ({ path, message: inner.message }))
     case 'invalid_union': {
-      // The alternatives differ in their types: the one of the type that was given says what is wrong with it.
+  // The alternatives differ in type: the one that matches the given type says what is wrong.
       const fitting = issue.errors.filter(
         (errors) => !errors.some((inner) => inner.code === 'invalid_type' && inner.path.length === 0),
       )
@@ -76,7 +76,7 @@ function article(type: string): string {
 }
 
 function alternatives(given: readonly unknown[]): string {
-  // 1.2 is a number in YAML and means the same as '1.2'.
+// YAML reads 1.2 as a number; it means the same as '1.2'.
   const values = [...new Set(given.map(String))]
   return values.length === 1 ? String(values[0]) : `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`
 }
@@ -87,7 +87,7 @@ function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
   return value
 }
 
-/** The keys that the schema has at a path, without those that are already given there. */
+/** The keys that the schema allows at a path, without those already given. */
 function knownKeys(path: readonly PropertyKey[], input: unknown): string[] {
   let candidates: z.core.$ZodType[] = [configSchema]
   for (const part of path) candidates = candidates.flatMap(unwrap).flatMap((schema) => child(schema, part))

@@ -1,11 +1,11 @@
-// Who calls and how that is known: consumers and their credentials, where API keys are looked for, issuers of tokens, what signatures must be
-// like. Which of them a route takes is said there (routes.ts); that no two consumers have the same credentials is seen to in
+// Options about callers: consumers and their credentials, where API keys are looked for, token issuers, and requirements on
+// signatures. routes.ts selects which of them a route accepts; that no two consumers share credentials is checked in
 // caller-references.ts.
 import { z } from 'zod'
 import { componentIdentifier, SIGNATURE_ALGORITHMS } from '../http-signature.js'
 import { duration, HOUR_MS, headerName, listOf, name, oneOrMore, secret } from './values.js'
 
-/** No clear text: this file is read by many. */
+/** A hash rather than clear text: many people read the configuration. */
 const apiKey = z
   .string()
   .regex(
@@ -43,7 +43,7 @@ const httpSignatureKeySchema = z
   })
   .transform((key) => ({
     ...key,
-    /** From secret or publicKey, in secrets.ts. */
+/** Filled from secret or publicKey, in secrets.ts. */
     material: '',
   }))
 
@@ -89,7 +89,7 @@ export const consumerSchema = z
   })
   .describe('Someone who calls. The name is what x-source says.')
 
-/** Fields that the gateway reads or writes for another reason. */
+/** Headers that the gateway reads or writes for other purposes. */
 const TAKEN =
   /^(host|connection|content-length|transfer-encoding|te|trailer|upgrade|expect|via|forwarded|x-forwarded-.*|traceparent|tracestate|cookie|authorization|x-rid|x-source|x-time|x-m|x-consumer-username)$/
 
@@ -194,7 +194,7 @@ export const issuerSchema = z
   .transform((issuer) => ({
     ...issuer,
     algorithms: issuer.algorithms ?? (issuer.secrets === undefined ? [...PUBLIC_DEFAULT] : ['HS256' as const]),
-    /** From publicKeys, in load.ts. */
+/** Filled from publicKeys, in load.ts. */
     keys: [] as Record<string, unknown>[],
   }))
   .describe('Someone whose tokens are believed.')

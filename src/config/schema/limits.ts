@@ -1,4 +1,4 @@
-// How much callers may: rate limits, named ones that routes share, and those written into a route.
+// Options of rate limits: named limits that routes share, and limits written into a route.
 import { z } from 'zod'
 import { canonicalZone } from '../calendar.js'
 import { parseQuota, parseRate, QUOTA, type Quota, RATE, type Rate } from '../quantities.js'
@@ -25,7 +25,7 @@ const rate = z
 
 function rateProblem({ quantity, windowSeconds }: Rate): string | null {
   if (quantity < 1 || quantity > MAX_QUANTITY) return `must be between 1 and ${MAX_QUANTITY} per unit`
-  // Times are in microseconds: two requests cannot be less than one apart.
+// Times are counted in microseconds, so no rate can exceed one request per microsecond.
   return quantity / windowSeconds > 1_000_000 ? 'must be at most 1000000 per second' : null
 }
 
@@ -41,7 +41,7 @@ const quota = z
 
 const burst = integer(1, MAX_QUANTITY)
 
-/** What a limit says of how it counts. */
+/** Options that say how a limit counts. */
 export interface MeasureConfig {
   rate?: Rate | undefined
   burst?: number | undefined
@@ -49,7 +49,7 @@ export interface MeasureConfig {
   timezone?: string | undefined
 }
 
-/** One of a rate or a quota, as the limit has it: some texts are both. */
+/** Accepts a rate or a quota, whichever the limit has: some texts are valid as both. */
 const tier = z.union(
   [
     z.string().transform((text, context): MeasureConfig => {

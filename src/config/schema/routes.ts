@@ -1,4 +1,4 @@
-// Which requests go where, and under which rules: what a route matches, whom it lets in, what it changes, what stands in when the service fails.
+// Options of routes: what a route matches, whom it lets in, what it changes, and its fallback when the service fails.
 import { z } from 'zod'
 import { CREDENTIAL_KINDS } from '../credentials.js'
 import { patternProblem } from '../patterns.js'
@@ -94,7 +94,7 @@ const fallbackSchema = z
     'What the caller gets while the breaker is open or the service fails (502, 503, 504 of the gateway): a static answer, or another service. Marked with x-tidegate-fallback.',
   )
 
-/** Header fields of an answer that a fallback cannot set. */
+/** Response headers that a fallback cannot set. */
 const GATEWAYS_OWN = new Set([
   'connection',
   'content-length',

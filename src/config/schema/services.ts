@@ -1,4 +1,4 @@
-// What requests are forwarded to: endpoints, deadlines, TLS, the breaker and health checks of a service.
+// Options of services: endpoints, deadlines, TLS, the breaker and health checks.
 import { z } from 'zod'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
 

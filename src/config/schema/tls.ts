@@ -1,5 +1,5 @@
-// What the listener speaks: certificates, the oldest version, what clients have to show. TLS towards services is with them (services.ts); that
-// the files fit together is seen to in certificates.ts.
+// Options of the TLS listener: certificates, the oldest version, client certificates. TLS towards services is in services.ts;
+// certificates.ts checks that the files fit together.
 import { z } from 'zod'
 import { file, host, listOf, secret } from './values.js'
 

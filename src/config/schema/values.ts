@@ -1,5 +1,5 @@
-// The kinds of values that options of the file have: names, durations, sizes, hosts, secrets, and lists of them. What a wrong one is told is
-// here; what an option is for is with the option.
+// The types of values in the file: names, durations, sizes, hosts, secrets, and lists of them. The error texts for wrong values are
+// here; the meaning of an option stands with the option.
 import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
 import {
@@ -53,11 +53,11 @@ export const integer = (min: number, max: number) => z.int().min(min).max(max)
 export const ratio = z.number().gt(0).max(1)
 
 export const listOf = <T extends z.ZodType>(item: T) => z.array(item).min(1)
-/** A list of one may be written without the brackets. */
+/** A list with one element may be written without brackets. */
 export const oneOrMore = <T extends z.ZodType<unknown, string>>(item: T) =>
   z.union([item, listOf(item)]).transform((value) => (Array.isArray(value) ? value : [value]) as z.output<T>[])
 
-/** Also what x-source may say, and a label in metrics and log lines: nothing in it needs quoting there. */
+/** Also a valid x-source, and a label in metrics and log lines: no character needs quoting there. */
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._@:/+-]{0,127}$/
 const NAME_RULE = 'a name starts with a letter or digit and goes on with letters, digits and . _ @ : / + - (128 in all)'
 export const name = z.string().regex(NAME, NAME_RULE)
