@@ -1,12 +1,12 @@
-// A client address as a limit's key: IPv4 as its 32 bits, IPv6 as the first 64, since that is what one subscriber has (RFC 6177). Runs per
-// request: reads the text as it is, however it is abbreviated, and makes no object.
+// Turns a client address into a limit's key: the 32 bits of IPv4, the first 64 of IPv6, since one subscriber has those (RFC 6177). Runs per
+// request: it reads the text in any abbreviation and allocates nothing.
 import type { KeyHash } from '../state/key-hash.js'
 
 const KIND_V4 = 4
 const KIND_V6 = 6
 const groups = new Uint16Array(8)
 
-/** A text that is no address is a key as it stands. */
+/** A text that is not an address serves as the key unchanged. */
 export function hashAddress(hash: KeyHash, text: string): void {
   const v4 = parseV4(text, 0)
   if (v4 >= 0) {
@@ -27,7 +27,7 @@ export function hashAddress(hash: KeyHash, text: string): void {
   hash.pair(KIND_V6, high, low)
 }
 
-/** The same as text, for tables of one worker's own. */
+/** The same key as text, for tables that belong to one worker. */
 export function addressKey(text: string): string {
   if (!text.includes(':') || !parseV6(text)) return text
   if (groups[0] === 0 && groups[1] === 0 && groups[4] === 0 && groups[5] === 0xffff) {
@@ -36,7 +36,7 @@ export function addressKey(text: string): string {
   return `${groups[0]}:${groups[1]}:${groups[2]}:${groups[3]}`
 }
 
-/** Dotted decimal from `start` to the end, as a number; -1: it is not. */
+/** Reads dotted decimal from `start` to the end as a number; -1 if it is none. */
 function parseV4(text: string, start: number): number {
   let address = 0
   let part = -1
@@ -55,7 +55,7 @@ function parseV4(text: string, start: number): number {
   return dots === 3 && part >= 0 ? address * 256 + part : -1
 }
 
-/** Into `groups`. A zone (`%eth0`) is left out: it names this machine's interface, not the peer. */
+/** Writes to `groups`. A zone (`%eth0`) is left out: it names this machine's interface, not the peer. */
 function parseV6(text: string): boolean {
   const zone = text.indexOf('%')
   const end = zone < 0 ? text.length : zone

@@ -1,5 +1,5 @@
-// Is this address let in here? Before anything that costs more: no credentials are looked at for those who are not. Runs per request on
-// routes with address lists. What a list holds is found by prefix, so that long lists cost no more than short ones.
+// Does the route let this address in? Asked first, because it is cheap: no credentials are checked for a refused address. Runs per request on
+// routes with address lists. Entries are found by prefix, so long lists cost no more than short ones.
 import ipaddr from 'ipaddr.js'
 import type { AddressRange, Route, RouteTable } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -7,7 +7,7 @@ import { Rejection } from '../exchange/outcome.js'
 
 const refused = new Rejection('forbidden', 'address not allowed on this route')
 
-/** Verdicts remembered per route: callers come again. */
+/** Verdicts remembered per route, because most addresses come again. */
 const MOST_REMEMBERED = 10_000
 
 export function createAddressCheck(table: Pick<RouteTable, 'routes'>): (exchange: Exchange) => Rejection | null {
@@ -38,7 +38,7 @@ export class AddressLists {
   }
 
   private decide(address: string): boolean {
-    // What is no address is in no list, and not let in by that.
+    // A text that is not an address is in no list, so no list lets it in.
     if (!ipaddr.isValid(address)) return false
     const bits = bitsOf(ipaddr.process(address))
     return !this.deny.has(bits) && (this.allow === null || this.allow.has(bits))
@@ -46,7 +46,7 @@ export class AddressLists {
 }
 
 class AddressSet {
-  /** By length, the prefixes of that length. */
+  /** The prefixes, by their length. */
   private readonly prefixes = new Map<number, Set<string>>()
 
   constructor(ranges: readonly AddressRange[]) {
@@ -63,13 +63,13 @@ class AddressSet {
   }
 }
 
-/** Family and bits, as text: 4 or 6, and 32 or 128 digits. */
+/** Family and bits as text: 4 or 6, then 32 or 128 digits. */
 function bitsOf(address: ipaddr.IPv4 | ipaddr.IPv6): string {
   const bytes = address.toByteArray().map((byte) => byte.toString(2).padStart(8, '0'))
   return `${bytes.length === 4 ? 4 : 6}${bytes.join('')}`
 }
 
-/** Of ::ffff:a.b.c.d/96 and longer, that of the IPv4 network it means: clients are compared in that form. */
+/** Turns ::ffff:a.b.c.d/96 and longer into the IPv4 network it means: client addresses have that form. */
 function prefixOf([network, length]: AddressRange): string {
   if (network.kind() === 'ipv6' && length >= 96 && (network as ipaddr.IPv6).isIPv4MappedAddress()) {
     return bitsOf((network as ipaddr.IPv6).toIPv4Address()).slice(0, 1 + length - 96)

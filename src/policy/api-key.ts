@@ -1,5 +1,5 @@
-// Callers known by an API key, in a header or in the query. Runs per request. A key is looked up by its SHA-256: how long that takes tells
-// nothing of the keys there are, since whoever tries one cannot choose how its hash begins.
+// Identifies consumers by an API key, in a header or in the query. Runs per request. A key is looked up by its SHA-256: the time this takes tells
+// nothing about the stored keys, since an attacker cannot choose how a hash begins.
 import { hash } from 'node:crypto'
 import type { Consumer, RouteTable } from '../config/compile.js'
 import { soleValue } from '../config/parameter.js'
@@ -31,7 +31,7 @@ export class KnownByApiKey implements Strategy {
   identify(exchange: Exchange): Rejection | null {
     const key = this.keyOf(exchange)
     if (key === '') return missing
-    // Which of them the service would go by is not ours to guess.
+    // The gateway cannot know which of them the service would use.
     if (key === null) return several
     const consumer = this.consumers.get(`sha256:${hash('sha256', Buffer.from(key, 'latin1'), 'hex')}`)
     if (consumer === undefined) return unknown
@@ -39,7 +39,7 @@ export class KnownByApiKey implements Strategy {
     return null
   }
 
-  /** Its bytes; '' where there is none, null where there are several. */
+  /** Returns the key's bytes; '' if there is none, null if there are several. */
   private keyOf(exchange: Exchange): string | null {
     const sent = soleHeader(exchange, this.header)
     if (this.parameter === null || exchange.query === '') return sent

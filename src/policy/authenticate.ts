@@ -1,5 +1,5 @@
-// Who is calling? Picks, of the kinds of credentials that the route allows, the one that decides, and asks its strategy; before it the limits on
-// guesses, which wrong credentials are charged to. Runs per request.
+// Who is calling? Among the credential kinds that the route accepts, picks the one that decides, and asks its strategy. Asks the limits on
+// guesses first; wrong credentials are charged to them. Runs per request.
 import type { Route, RouteTable } from '../config/compile.js'
 import type { CredentialKind } from '../config/credentials.js'
 import type { Deadline, Deadlines } from '../exchange/deadlines.js'
@@ -21,11 +21,11 @@ const noCredentials = new Rejection('unauthorized', 'no credentials')
 
 type Done = (exchange: Exchange, rejection: Rejection | null) => void
 
-/** Above what any check takes by itself, the fetching of an issuer's keys included. */
+/** Longer than any check takes, even one that fetches an issuer's keys. */
 const CHECK_US = 30e6
 const tooLate = new Rejection('overloaded', 'credentials not checked in time')
 
-/** A request whose credentials are being checked: however that goes, its client is answered. */
+/** Holds an exchange while its credentials are checked, so that the client gets a response whatever happens. */
 class Check implements Deadline, Holder {
   readonly deadlineUs: number
   slot = -1
@@ -83,8 +83,8 @@ export class Authenticator {
   }
 
   /**
-   * Everything that the head tells. Where several kinds are allowed, the first in the route's list that the request has credentials for
-   * decides: one that is wrong is refused even if another would pass, so that nobody tries two secrets with one request.
+   * Checks everything in the head. If the route accepts several kinds, the first in its list for which the request has credentials
+   * decides: wrong credentials are refused even if others would pass, so that one request cannot try two secrets.
    */
   identify(exchange: Exchange): Rejection | null {
     const route = exchange.route as Route
@@ -101,12 +101,12 @@ export class Authenticator {
     return limited ?? this.judge(exchange, strategy.identify(exchange))
   }
 
-  /** Whether the whole body must be here before the check. */
+  /** Whether the check needs the whole body. */
   needsBody(exchange: Exchange): boolean {
     return this.chosen(exchange)?.needsBody?.(exchange) ?? false
   }
 
-  /** Whether the check cannot be done in this turn of the event loop: verifyLater() then, not verify(). */
+  /** Whether the check takes longer than this turn of the event loop: then call verifyLater(), not verify(). */
   takesTime(exchange: Exchange): boolean {
     return this.chosen(exchange)?.takesTime?.(exchange) ?? false
   }
@@ -118,7 +118,7 @@ export class Authenticator {
   verifyLater(exchange: Exchange, nowUs: number, done: Done): void {
     const check = new Check(exchange, this.deadlines, nowUs, done)
     this.chosen(exchange)!.verifyLater!(exchange, (_, rejection) => {
-      // Called by a promise or a thread's answer, which may be that of several exchanges: nobody there catches.
+      // A promise or a thread calls this, maybe for several exchanges in turn, and would not catch an exception.
       try {
         check.finish(this.judge(exchange, rejection) ?? this.askAgain(exchange))
       } catch (error) {
@@ -127,9 +127,9 @@ export class Authenticator {
     })
   }
 
-  /** Before anything is looked up: also credentials that were right before are a guess until they are compared. */
+  /** Asked before any lookup: credentials count as a guess until they have been compared. */
   private askFirst(exchange: Exchange, strategy: Strategy): Rejection | null {
-    // Who has none is asked for some, and guesses nothing.
+    // A request without credentials is asked for some; it guesses nothing.
     if (!strategy.presents(exchange)) return null
     exchange.claimed = strategy.claims?.(exchange) ?? ''
     const refused = this.guesses.ask(exchange)
@@ -137,7 +137,7 @@ export class Authenticator {
     return refused
   }
 
-  /** Credentials that waited for their check and are right: not told where wrong ones have used up the limit meanwhile. */
+  /** Valid credentials that waited for their check are still refused if wrong ones have used up the limit meanwhile. */
   private askAgain(exchange: Exchange): Rejection | null {
     return exchange.watched ? this.guesses.ask(exchange) : null
   }
@@ -149,7 +149,7 @@ export class Authenticator {
     return this.guesses.charge(exchange) ?? rejection
   }
 
-  /** Undefined on routes that are open to anyone. */
+  /** Undefined on open routes. */
   private chosen(exchange: Exchange): Strategy | undefined {
     return (this.routes[(exchange.route as Route).index] as readonly Strategy[])[exchange.authAt]
   }

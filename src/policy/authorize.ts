@@ -1,4 +1,4 @@
-// Is this caller let in here? Runs per request.
+// Does the route let this consumer in? Runs per request.
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
 

@@ -1,5 +1,5 @@
-// Callers known by user name and password (RFC 7617). Runs per request. scrypt is meant to be slow, so it runs on libuv's threads, once for
-// credentials that prove right: these are remembered, by an HMAC under a key that dies with the process, so that memory holds no password.
+// Identifies consumers by user name and password (RFC 7617). Runs per request. scrypt is slow on purpose, so it runs on libuv's threads, once for
+// valid credentials: those are remembered by an HMAC under a key that exists only in this process, so that memory holds no password.
 import { createHmac, hash, randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
 import type { Consumer, RouteTable } from '../config/compile.js'
 import { parseScrypt, type ScryptForm, scryptBytes } from '../config/kept.js'
@@ -15,11 +15,11 @@ const malformed = new Rejection('unauthorized', 'Authorization: Basic malformed'
 const wrong = wrongCredentials('user or password wrong')
 const busy = new Rejection('overloaded', 'password queue full')
 
-/** Checks that wait for a thread: some 10 s of them. What comes beyond is told to come back. */
+/** Checks that may wait for a thread, about 10 s of work. Further requests get 503 with Retry-After. */
 const MOST_WAITING = 256
-/** Of libuv's four threads the others are left to names, files and the signatures of tokens: guessing must not stop those. */
+/** The rest of libuv's four threads is left to DNS, files and token signatures, which guessing must not stop. */
 const MOST_THREADS = 2
-/** Credentials remembered: users times the ways to write them. */
+/** Credentials remembered. */
 const MOST_REMEMBERED = 10_000
 
 type Done = (exchange: Exchange, rejection: Rejection | null) => void
@@ -30,20 +30,20 @@ interface Password {
   readonly scrypt: ScryptForm | null
 }
 
-/** Nobody's password: nothing fits it. */
+/** A hash that no password matches. */
 const nobody: Password = { consumer: null, sha256: randomBytes(32), scrypt: null }
 
 export class KnownByPassword implements Strategy {
   private readonly users: ReadonlyMap<string, Password>
-  /** What a guess costs where no scrypt of the user's own is computed. */
+  /** The scrypt that a guess costs if the user has no scrypt hash. */
   private readonly costliest: ScryptForm | null
   private readonly memoryKey = randomBytes(32)
   private readonly remembered = new Map<string, Consumer>()
-  /** Exchanges that wait for the same check: a client that starts with many connections costs one. */
+  /** Exchanges that wait for the same check: a client that opens many connections at once costs one check. */
   private readonly pending = new Map<string, { exchange: Exchange; done: Done }[]>()
   private readonly queue = new FairQueue(MOST_THREADS, MOST_WAITING)
 
-  /** @param mayTry asked for each exchange when its check is about to begin */
+  /** @param mayTry asked for each exchange just before its check begins */
   constructor(
     table: Pick<RouteTable, 'consumers'>,
     private readonly mayTry: (exchange: Exchange) => Rejection | null = () => null,
@@ -62,7 +62,7 @@ export class KnownByPassword implements Strategy {
     return /^basic(?: |$)/i.test(exchange.header('authorization'))
   }
 
-  /** With an empty password a user name may be an API key, as some services have it: it is nobody's. */
+  /** Some services send an API key as user name with an empty password, so such a name is never logged. */
   claims(exchange: Exchange): string {
     const [user, password] = credentialsOf(exchange.header('authorization')) ?? ['', '']
     return password === '' ? '' : user
@@ -78,7 +78,7 @@ export class KnownByPassword implements Strategy {
     return null
   }
 
-  /** What is remembered needs no check. */
+  /** Remembered credentials need no check. */
   takesTime(exchange: Exchange): boolean {
     return exchange.consumer === null
   }
@@ -97,7 +97,7 @@ export class KnownByPassword implements Strategy {
     this.check(kept, user, password, key, exchange.clientAddress)
   }
 
-  /** A wrong guess costs one scrypt where anyone's password does, so that time does not tell who has one, or who there is. */
+  /** If any user has a scrypt hash, every wrong guess costs one scrypt, so that the time tells nothing about users. */
   private check(kept: Password, user: string, password: string, key: string, address: string): void {
     const fits = timingSafeEqual(hash('sha256', password, 'buffer'), kept.sha256)
     const form = fits ? null : (kept.scrypt ?? this.costliest)
@@ -124,7 +124,7 @@ export class KnownByPassword implements Strategy {
     })
   }
 
-  /** Answers those who wait for a check that a limit stops, and forgets those who left. False: nobody waits for it any more. */
+  /** Refuses exchanges that a limit stops and drops those whose client left. Returns false if no exchange waits any more. */
   private isWanted(key: string): boolean {
     const waiting = (this.pending.get(key) ?? []).filter(({ exchange, done }) => {
       if (exchange.concluded) return false
@@ -133,7 +133,7 @@ export class KnownByPassword implements Strategy {
         if (refused !== null) done(exchange, refused)
         return refused === null
       } catch (error) {
-        // Others wait for the same check, and it may be another one's end that has begun it.
+        // Other exchanges wait for the same check, and the end of another check may have begun it.
         exchange.crash(error)
         return false
       }
@@ -170,7 +170,7 @@ export class KnownByPassword implements Strategy {
 
 function passwordOf(consumer: Consumer, kept: string): Password {
   const scrypt = parseScrypt(kept)
-  // With scrypt no SHA-256 fits.
+  // No SHA-256 matches a scrypt hash.
   const sha256 = scrypt === null ? Buffer.from(kept.slice('sha256:'.length), 'hex') : randomBytes(32)
   return { consumer, sha256, scrypt }
 }
@@ -179,7 +179,7 @@ const BASE64 = /^basic +([A-Za-z0-9+/]+={0,2}) *$/i
 // biome-ignore lint/suspicious/noControlCharactersInRegex: RFC 7617, 2 forbids them
 const CONTROL = /[\x00-\x1f\x7f]/
 
-/** User name and password; null where the value is not what RFC 7617 says. */
+/** Reads user name and password; null if the value does not follow RFC 7617. */
 function credentialsOf(value: string): readonly [user: string, password: string] | null {
   const match = BASE64.exec(value)
   if (match === null) return null

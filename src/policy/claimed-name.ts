@@ -1,9 +1,9 @@
-// Which name was tried where credentials proved wrong: for the log, so that an operator sees whom somebody is guessing at. Only what cannot be a
-// secret of ours that went into the wrong field. Runs per refused credential.
+// Tells the log which name wrong credentials claimed, so that an operator sees whose secret is being guessed. Never shows a text that may be a
+// secret sent in the wrong field. Runs per refused credential.
 import { hash } from 'node:crypto'
 import type { RouteTable } from '../config/compile.js'
 
-/** The name, or '' where the log must not show it. */
+/** Returns the name, or '' if the log must not show it. */
 export function createTriedName(
   table: Pick<RouteTable, 'consumers' | 'consumersByName' | 'issuers'>,
 ): (name: string) => string {

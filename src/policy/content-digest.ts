@@ -1,9 +1,9 @@
-// RFC 9530: whether a body is the one that Content-Digest speaks of. Pure; used where a signature covers the field, on the event loop and
+// RFC 9530: does the body match Content-Digest? Pure; used if a signature covers that header, on the event loop and
 // in the digest pool's threads. Runs per request with such a signature.
 import { hash } from 'node:crypto'
 import { parseDictionary } from 'structured-headers'
 
-/** RFC 9530, 7.2: the algorithms that are not deprecated, and how long what they give is. */
+/** RFC 9530, 7.2: the algorithms that are not deprecated, and the length of their digests. */
 const DIGEST_BYTES = { 'sha-256': 32, 'sha-512': 64 } as const
 type Digest = keyof typeof DIGEST_BYTES
 const DIGESTS = Object.keys(DIGEST_BYTES) as Digest[]
@@ -13,8 +13,8 @@ export function isDigest(name: unknown): boolean {
 }
 
 /**
- * All digests of the field that are not of deprecated or unknown algorithms must fit, and there must be one.
- * @param field its values joined by commas, as sent
+ * All digests by known, current algorithms must match, and there must be at least one.
+ * @param field the header's values as sent, joined by commas
  */
 export function digestFits(field: string, body: Uint8Array | null): boolean {
   const digests = read(field)
@@ -24,7 +24,7 @@ export function digestFits(field: string, body: Uint8Array | null): boolean {
   )
 }
 
-/** Whether there is any digest that digestFits would look at. */
+/** Whether the header has any digest that digestFits would check. */
 export function hasDigest(field: string): boolean {
   return read(field).length > 0
 }
@@ -35,7 +35,7 @@ function read(field: string): [Digest, Buffer][] {
     return DIGESTS.flatMap((name): [Digest, Buffer][] => {
       const value = members.get(name)?.[0]
       if (value === undefined) return []
-      // Not a digest at all fits nothing.
+      // A value that is not a digest matches nothing.
       return [[name, value instanceof ArrayBuffer ? Buffer.from(value) : Buffer.alloc(0)]]
     })
   } catch {

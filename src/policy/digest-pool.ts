@@ -1,4 +1,4 @@
-// Signature checks that are worth a thread: long bodies. The only user of piscina. A body is handed over and back without being copied.
+// Checks the signatures of long bodies in threads. The only user of piscina, with digest-worker.ts. Bodies are transferred, not copied.
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import type { Piscina } from 'piscina'
@@ -13,7 +13,7 @@ type BodyTask = (Omit<XmTask, 'body'> | Omit<ContentDigestTask, 'body'>) & { rea
 
 const poolFull = new Rejection('overloaded', 'signature queue full')
 
-/** Checks waiting per thread before the gateway says it is overloaded: about 4 ms of hashing 64 KiB bodies, 64 MiB of 1 MiB ones. */
+/** Checks that may wait per thread before the gateway responds 503: about 4 ms of hashing 64 KiB bodies, 64 MiB of 1 MiB ones. */
 const QUEUE_PER_THREAD = 64
 
 export class DigestPool {
@@ -22,13 +22,13 @@ export class DigestPool {
   private piscina: Piscina<DigestTask, DigestAnswer> | null = null
   private waiting = 0
 
-  /** Threads start with the first check, so that a gateway that never needs them has none. */
+  /** The threads start with the first check, so a gateway that never needs them has none. */
   constructor(consumers: readonly Consumer[], threads: number) {
     this.consumers = consumers
     this.threads = threads
   }
 
-  /** `done` gets `unfit` for what does not fit, and is not called when the client left meanwhile. Until then exchange.body is nobody's. */
+  /** Calls `done` with `unfit` if the check fails; does not call it if the client left. Meanwhile nothing may touch exchange.body. */
   check(
     exchange: Exchange,
     task: BodyTask,
@@ -49,7 +49,7 @@ export class DigestPool {
     )
   }
 
-  /** Null when the queue is full. The request's body must not be touched until the answer brings it back. */
+  /** Returns null if the queue is full. Nothing may touch the request's body until the result brings it back. */
   verify(request: BodyTask): Promise<{ fits: boolean; body: Buffer | null }> | null {
     if (this.waiting >= this.threads * QUEUE_PER_THREAD) return null
     this.piscina ??= this.start()
@@ -69,26 +69,26 @@ export class DigestPool {
   }
 
   private start(): Piscina<DigestTask, DigestAnswer> {
-    // Loaded with the first check: it brings 7 MiB, and most gateways see no long signed bodies.
+    // Loaded with the first check: it takes 7 MiB, and most gateways see no long signed bodies.
     const pool = require('piscina') as typeof import('piscina')
     const piscina = new pool.Piscina<DigestTask, DigestAnswer>({
       filename: fileURLToPath(new URL('./digest-worker.js', import.meta.url)),
       workerData: this.consumers,
       minThreads: this.threads,
       maxThreads: this.threads,
-      // Measured: with `sync` a task costs six times as much when many are under way, as the thread sleeps between them.
+      // Measured: with `sync`, a task costs six times as much under load, because the thread sleeps between tasks.
       atomics: 'async',
       concurrentTasksPerWorker: 16,
-      // Threads have nothing to do with the environment, and it may hold secrets.
+      // The threads do not need the environment, and it may hold secrets.
       env: {},
     })
-    // A thread that cannot start, for want of descriptors say; the next check tries again.
+    // A thread may fail to start, for lack of descriptors for example; the next check tries again.
     piscina.on('error', () => {})
     return piscina
   }
 }
 
-/** A body that is a slice of a larger buffer (Node's pool) cannot be handed over; those are short. */
+/** A slice of a larger buffer (Node's pool) cannot be transferred and is copied; such slices are short. */
 function ownMemory(body: Buffer): ArrayBuffer {
   const memory = body.buffer as ArrayBuffer
   return body.byteLength === memory.byteLength

@@ -1,4 +1,4 @@
-// Runs in a thread of the digest pool: one signature check, and the body back to its owner.
+// Runs in a thread of the digest pool: checks one signature and transfers the body back.
 import { move, transferableSymbol, valueSymbol, workerData } from 'piscina'
 import type { Consumer } from '../config/compile.js'
 import { digestFits } from './content-digest.js'
@@ -34,7 +34,7 @@ export default function digest(task: DigestTask): DigestAnswer {
   const body = task.body
   const answer: DigestAnswer = { fits: fits(task, body === null ? null : new Uint8Array(body)), body }
   if (body === null) return answer
-  // What move() is given is transferred to the other side instead of copied; its types know only the transferable itself.
+  // move() transfers its argument instead of copying it; its types only know the transferable itself.
   return move({ [transferableSymbol]: [body], [valueSymbol]: answer } as never) as unknown as DigestAnswer
 }
 

@@ -1,28 +1,28 @@
-// Who is next where one check takes a thread for a fifth of a second: passwords. Whoever had least of that work lately goes first, by address
-// and by name, so that guesses, however many connections they come over, do not keep out somebody who comes from another address or asks for
-// another name. Those with the same of both are served in the order in which they came.
+// Orders password checks, each of which takes a thread for a fifth of a second. The check whose address and name had least of that work lately
+// goes first, so that guesses, over however many connections, do not delay a client with another address or
+// another name. Checks with equal shares run in the order of their arrival.
 //
-// What an address or a name has had is counted when a check begins, up to a bound, and halves every ten seconds. Waiting makes up for it, so that
-// nobody is passed over for long. Where the queue is full, the one that would go last is dropped, be it the newcomer or one that waits; so is
-// one that has waited for as long as a client waits.
+// The share of an address or name is counted when a check begins, up to a bound, and halves every ten seconds. Waiting lowers it, so that
+// no check is passed over for long. If the queue is full, the check that would go last is dropped, whether it is new or waiting; so is
+// a check that has waited as long as a client waits.
 
 export interface Check {
   readonly address: string
   readonly name: string
-  /** Asked when its turn has come: false where nobody waits for it any more. */
+  /** Called when the check's turn comes; false if no exchange waits for it any more. */
   begins(): boolean
-  /** It will not be done. */
+  /** Called if the check is dropped. */
   dropped(): void
 }
 
 const HALF_LIFE_MS = 10_000
-/** What somebody guessed at a name must not keep its owner back for longer than others need to have had as much. */
+/** The most work counted for one name or address, so that guesses at a name do not delay its owner for long. */
 const MOST_AMOUNT = 16
-/** One check less is counted for each that long. */
+/** Waiting this long lowers the count by one check. */
 const WAIT_MS_PER_CHECK = 250
-/** A client waits no longer than this for an answer: it is told to come back. */
+/** A check that waits longer than this is dropped: the client gets 503 with Retry-After. */
 const MOST_WAIT_MS = 10_000
-/** Addresses and names whose work is remembered. */
+/** Most addresses and names with a count. */
 const MOST_COUNTED = 4096
 
 interface Waiting {
@@ -41,8 +41,8 @@ export class FairQueue {
   private readonly work = new Map<string, Work>()
 
   /**
-   * @param places checks at a time
-   * @param most that wait
+   * @param places checks that run at a time
+   * @param most checks that wait
    */
   constructor(
     private readonly places: number,
@@ -50,14 +50,14 @@ export class FairQueue {
     private readonly nowMs: () => number = () => performance.now(),
   ) {}
 
-  /** Begins it now, or when others have had their turn. */
+  /** Begins the check now, or when its turn comes. */
   add(check: Check): void {
     this.waiting.push({ check, sinceMs: this.nowMs() })
     this.startNext()
     if (this.waiting.length > this.most) this.take(this.last())?.check.dropped()
   }
 
-  /** One that began is over. */
+  /** A running check has ended. */
   ended(): void {
     this.running--
     this.startNext()
@@ -79,13 +79,13 @@ export class FairQueue {
     return this.waiting.splice(at, 1)[0]
   }
 
-  /** Position of the one with least work; of several the oldest. */
+  /** Position of the check with the lowest count; of several, the oldest. */
   private first(): number {
     const loads = this.loads()
     return loads.indexOf(Math.min(...loads))
   }
 
-  /** Position of the one with most work; of several the newest. */
+  /** Position of the check with the highest count; of several, the newest. */
   private last(): number {
     const loads = this.loads()
     return loads.lastIndexOf(Math.max(...loads))
@@ -107,7 +107,7 @@ export class FairQueue {
   private count(key: string): void {
     const nowMs = this.nowMs()
     const amount = Math.min(this.amount(key, nowMs) + 1, MOST_AMOUNT)
-    // Behind all others, so that the first is the one that has been quiet for longest.
+    // Moved to the end, so that the first entry is the one idle for longest.
     this.work.delete(key)
     this.work.set(key, { amount, atMs: nowMs })
     if (this.work.size <= MOST_COUNTED) return

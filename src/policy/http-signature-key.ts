@@ -1,4 +1,4 @@
-// One key of RFC 9421, and whether a signature was made with it. Made at start, from keys that config/ has looked through. Runs per request
+// One RFC 9421 key: verifies signatures made with it. Made at start, from keys that config/ has checked. Runs per request
 // with such a signature.
 import {
   constants,
@@ -18,7 +18,7 @@ const PSS_SALT_BYTES = 64
 
 export class VerificationKey {
   readonly consumer: Consumer
-  /** The key's own: what a signature says of it may only agree. */
+  /** The key's algorithm. A signature's `alg` parameter must agree with it. */
   readonly algorithm: HttpSignatureKey['algorithm']
   private readonly key: KeyObject
 
@@ -29,7 +29,7 @@ export class VerificationKey {
       algorithm === 'hmac-sha256' ? createSecretKey(Buffer.from(material, 'base64')) : createPublicKey(material)
   }
 
-  /** @param base a character a byte, as the request's fields are */
+  /** @param base the signature base, one character per byte */
   verify(base: string, signature: Buffer): boolean {
     const { key } = this
     const data = Buffer.from(base, 'latin1')

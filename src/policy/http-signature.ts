@@ -1,7 +1,7 @@
-// Callers known by an RFC 9421 signature. All but the body is checked with the head, before a byte of the body is read: a signature covers a
-// body by its Content-Digest alone (RFC 9530), which verify() compares. Runs per request. What exactly was wrong goes into the log only.
+// Identifies consumers by an RFC 9421 signature. Everything but the body is checked with the head, before the body is read: a signature covers a
+// body only through Content-Digest (RFC 9530), which verify() compares. Runs per request. Only the log says what exactly was wrong.
 //
-// Of several signatures the first whose key is known here counts, among those with the route's label and tag, where it asks for any.
+// Of several signatures, the first with a known key counts, among those with the route's label and tag if it requires any.
 import { type Dictionary, type InnerList, parseDictionary, serializeItem } from 'structured-headers'
 import type { Route, RouteTable } from '../config/compile.js'
 import type { HttpSignatureRules } from '../config/http-signature.js'
@@ -31,12 +31,12 @@ const badSignature = wrongCredentials('signature does not match')
 const badDigest = unauthorized('content-digest does not match the body')
 
 export class SignedMessage implements Strategy {
-  /** By keyid, of all consumers. */
+  /** All consumers' keys, by keyid. */
   private readonly keys = new Map<string, VerificationKey>()
   private readonly pool: DigestPool
   private readonly offloadBytes: number
 
-  /** Bodies of `offloadBytes` and more are hashed in the pool. */
+  /** The pool hashes bodies of at least `offloadBytes`. */
   constructor(table: RouteTable, pool: DigestPool, offloadBytes: number) {
     for (const consumer of table.consumers) {
       for (const key of consumer.httpSignatureKeys) this.keys.set(key.id, new VerificationKey(consumer, key))
@@ -49,7 +49,7 @@ export class SignedMessage implements Strategy {
     return exchange.header('signature-input') !== '' || exchange.header('signature') !== ''
   }
 
-  /** The first keyid there is. */
+  /** Returns the first keyid in Signature-Input. */
   claims(exchange: Exchange): string {
     for (const [, input] of dictionary(exchange, 'signature-input') ?? []) {
       const keyid = input[1].get('keyid')
@@ -103,7 +103,7 @@ function contentDigest(exchange: Exchange): string {
   return valuesOf(exchange.headers, 'content-digest').join(', ')
 }
 
-/** Empty where there is no such field. */
+/** Empty if the header is missing. */
 function dictionary(exchange: Exchange, name: string): Dictionary | null {
   try {
     return parseDictionary(valuesOf(exchange.headers, name).join(', '))
@@ -112,13 +112,13 @@ function dictionary(exchange: Exchange, name: string): Dictionary | null {
   }
 }
 
-/** RFC 9421, 2.3 and 3.2. Notes until when the signature is good for anything. */
+/** RFC 9421, 2.3 and 3.2. Records until when the signature is acceptable. */
 function checkTimes(exchange: Exchange, rules: HttpSignatureRules, [, parameters]: InnerList): Rejection | null {
   const created = parameters.get('created')
   const expires = parameters.get('expires') ?? Number.MAX_SAFE_INTEGER
   if (created === undefined) return noCreated
   if (!isInteger(created) || !isInteger(expires)) return badParameters
-  // Against the wall clock: callers know no other.
+  // Compared with the wall clock, the only clock that clients know.
   const nowSeconds = Math.floor(Date.now() / 1000)
   if (created > nowSeconds + rules.leewaySeconds) return notYet
   if (created < nowSeconds - rules.maxAgeSeconds) return tooOld
@@ -131,12 +131,12 @@ function isInteger(value: unknown): value is number {
   return Number.isInteger(value)
 }
 
-/** Whether the signature covers what the route wants it to. What else it covers is the caller's choice, and has to be right as well. */
+/** Whether the signature covers what the route requires. It may cover more, and that must be right as well. */
 function checkCoverage(exchange: Exchange, rules: HttpSignatureRules, [components]: InnerList): Rejection | null {
   const covered = new Set<string>()
   for (const component of components) {
     covered.add(serializeItem(component))
-    // Where one member of the field is covered, it must be a digest that is looked at.
+    // If only one member of the header is covered, it must be a digest that the gateway checks.
     const [name, parameters] = component
     if (name === 'content-digest' && (!parameters.has('key') || isDigest(parameters.get('key'))))
       exchange.digestCovered = rules.signBody
@@ -146,7 +146,7 @@ function checkCoverage(exchange: Exchange, rules: HttpSignatureRules, [component
     if (!coversTarget(covered, exchange.hasQuery)) return noTarget
   } else {
     for (const required of rules.components) {
-      // RFC 9530, 2: a request without content need not have one.
+      // RFC 9530, 2: a request without content needs no digest.
       if (required === '"content-digest"' && (exchange.contentLength === 0 || exchange.digestCovered)) continue
       if (!covered.has(required)) return unauthorized(`signature does not cover ${required}`)
     }
@@ -155,7 +155,7 @@ function checkCoverage(exchange: Exchange, rules: HttpSignatureRules, [component
   return exchange.digestCovered && !hasDigest(contentDigest(exchange)) ? noDigest : null
 }
 
-/** Where it is sent and what is asked for, in one of the forms that RFC 9421, 2.2, has for it. */
+/** Whether the target is covered, in one of the forms of RFC 9421, 2.2. */
 function coversTarget(covered: ReadonlySet<string>, hasQuery: boolean): boolean {
   if (covered.has('"@target-uri"')) return true
   if (!covered.has('"@authority"')) return false
@@ -169,12 +169,12 @@ function check(exchange: Exchange, key: VerificationKey, input: InnerList, signa
   if (base instanceof Rejection) return base
   if (!key.verify(base, Buffer.from(signature))) return badSignature
   exchange.consumer = key.consumer
-  // Not the signature itself: of one by ECDSA whoever sees it makes another that is as good.
+  // Not the signature itself: anyone who sees an ECDSA signature can make a second valid one.
   exchange.signature = base
   return null
 }
 
-/** What the caller spoke, where a trusted proxy in front says so: the last one did, whatever stands before it. */
+/** The scheme that the client used, if a trusted proxy says so: the last entry is the proxy's own. */
 function schemeOf(exchange: Exchange): Scheme {
   if (exchange.secure) return 'https'
   return exchange.peerTrusted && /(^|[, \t])https$/i.test(exchange.fields.list('x-forwarded-proto')) ? 'https' : 'http'

@@ -1,5 +1,5 @@
-// Is a token good? Finds whose it claims to be, asks that issuer's keys, and puts what jose finds wrong into our words. Loaded only where there
-// are issuers. Knows neither requests nor consumers.
+// Is a token valid? Finds its issuer, asks that issuer's keys, and turns jose's errors into our words. Loaded only if the configuration has
+// issuers. Knows neither requests nor consumers.
 import { decodeJwt, errors, type JWTPayload } from 'jose'
 import type { Issuer } from '../config/compile.js'
 import { Rejection, wrongCredentials } from '../exchange/outcome.js'
@@ -29,7 +29,7 @@ export class TokenCheck {
 
   async check(token: string): Promise<{ readonly issuer: Issuer; readonly claims: Claims } | Rejection> {
     try {
-      // Unverified: it only says whose keys to take.
+      // Not verified yet: it only selects the issuer's keys.
       const { iss } = decodeJwt(token)
       const known = typeof iss === 'string' ? this.issuers.get(iss) : undefined
       if (known === undefined) return unknownIssuer

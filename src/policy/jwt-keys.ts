@@ -1,5 +1,5 @@
-// Keys of one issuer of tokens, and jwtVerify over them: secrets, public keys from the configuration, or those the issuer publishes, which
-// are fetched when first needed, kept, and asked for again when a token names one that is not among them. Of the users of jose
+// The keys of one token issuer, and jwtVerify with them: a secret, public keys from the configuration, or keys that the issuer publishes, which
+// are fetched when first needed, cached, and fetched again when a token names an unknown key. Of the users of jose
 // (jwt-check.ts, key-set.ts) the one that verifies.
 import { createSecretKey, type KeyObject } from 'node:crypto'
 import {
@@ -18,15 +18,15 @@ import { FETCH_TIMEOUT_MS, fetchKeySet } from './key-set.js'
 
 type KeyFinder = (header: JWTHeaderParameters) => Promise<CryptoKey>
 
-/** The issuer's keys cannot be had: nothing is said about the token. Its message is for the log. */
+/** The issuer's keys are unavailable, so the token cannot be judged. The message is for the log. */
 export class NoKeysError extends Error {}
 
-/** Told why published keys cannot be fetched, once for each reason; '' once they can be again. */
+/** Called with the reason why published keys cannot be fetched, once per reason; with '' when fetching works again. */
 export type KeysListener = (of: { readonly issuer: string; readonly url: string }, reason: string) => void
 
-/** Keys that were published are good for this long after the issuer fell silent. */
+/** If the issuer is unreachable, cached keys stay valid for this long. */
 const STALE_MS = 3_600_000
-/** An issuer that does not answer is asked again after this time at most. */
+/** Longest pause before an unreachable issuer is asked again. */
 const RETRY_MS = 5_000
 
 export class IssuerKeys {
@@ -40,20 +40,20 @@ export class IssuerKeys {
       issuer: issuer.issuer,
       audience: [...issuer.audience],
       clockTolerance: issuer.leewaySeconds,
-      // One that is good for ever cannot be taken back.
+      // A token without expiry could never be revoked.
       requiredClaims: ['exp'],
     }
     this.secrets = issuer.secrets.map((secret) => createSecretKey(secret, 'utf8'))
     this.getKey = issuer.jwks === null ? givenKeys(issuer.keys) : publishedKeys(issuer.name, issuer.jwks, onKeys)
   }
 
-  /** Signature and claims. @throws errors.JOSEError where the token is no good, NoKeysError */
+  /** Verifies signature and claims. @throws errors.JOSEError if the token is invalid, NoKeysError */
   async verify(token: string): Promise<JWTPayload> {
     if (this.secrets.length > 0) return this.firstThatFits(token, this.secrets)
     try {
       return (await jwtVerify(token, this.getKey, this.options)).payload
     } catch (error) {
-      // A token without a key id may be any key's of its type.
+      // A token without a key id may have been signed with any key of its type.
       if (error instanceof errors.JWKSMultipleMatchingKeys) return this.firstThatFits(token, error)
       throw error
     }
@@ -74,7 +74,7 @@ export class IssuerKeys {
   }
 }
 
-/** Those without a key id, as PEM keys are, fit any that a token names. */
+/** Keys without an id, such as PEM keys, match any key id of a token. */
 function givenKeys(keys: Issuer['keys']): KeyFinder {
   const named = createLocalJWKSet({ keys: keys.filter(({ kid }) => kid !== undefined) as never })
   const nameless = createLocalJWKSet({ keys: keys.filter(({ kid }) => kid === undefined) as never })
@@ -88,7 +88,7 @@ function givenKeys(keys: Issuer['keys']): KeyFinder {
   }
 }
 
-/** What a header says of keys (jwk, jku, x5c, x5u) is the caller's word: it is not even passed on. */
+/** Keys in the token's own header (jwk, jku, x5c, x5u) are untrusted input and never passed on. */
 function onlyKeyOf({ alg, kid }: JWTHeaderParameters): JWTHeaderParameters {
   return kid === undefined ? { alg } : { alg, kid }
 }
@@ -112,7 +112,7 @@ function publishedKeys(
   let freshMs = Number.NEGATIVE_INFINITY
   let failedMs = Number.NEGATIVE_INFINITY
   let failure = ''
-  /** What was known when the issuer failed. */
+  /** The keys that were cached when the issuer failed. */
   let last: KeyFinder | null = null
   const fromLast: KeyFinder = (header) => {
     if (last === null || Date.now() - freshMs > STALE_MS)
@@ -121,7 +121,7 @@ function publishedKeys(
   }
   return async (header) => {
     const asked = onlyKeyOf(header)
-    // jose would ask again for each token while the issuer fails.
+    // Without this, jose would ask again for each token while the issuer fails.
     if (Date.now() - failedMs < Math.min(RETRY_MS, cooldownMs)) return fromLast(asked)
     try {
       const key = await remote(asked)
@@ -131,7 +131,7 @@ function publishedKeys(
       if (isAboutToken(error)) throw error
       failedMs = Date.now()
       const reason = describe(error as Error)
-      // Once for each reason, as it may fail for days. Requests say it only where no keys are left.
+      // Logged once per reason, because it may fail for days. Requests fail only when no keys are left.
       if (reason !== failure) onKeys({ issuer, url }, reason)
       failure = reason
       const known = remote.jwks()
@@ -141,7 +141,7 @@ function publishedKeys(
   }
 }
 
-/** What fetch says is `fetch failed`; why is in its cause. */
+/** fetch only says `fetch failed`; its cause has the reason. */
 function describe({ message, cause }: Error): string {
   const { code, message: why } = Object(cause) as { code?: unknown; message?: unknown }
   return String(code ?? why ?? message)

@@ -1,5 +1,5 @@
-// Callers known by a JSON Web Token (RFC 7519, RFC 6750). Runs per request. A token is checked once, off this turn of the event loop; until it
-// expires it is then known by its SHA-256, so that a repeated one costs no signature. What a token says of itself is believed only after that.
+// Identifies consumers by a JSON Web Token (RFC 7519, RFC 6750). Runs per request. A token is verified once, in a later turn of the event loop; until it
+// expires it is then known by its SHA-256, so that a repeated token costs no signature check. A token's claims count only after that.
 import { hash } from 'node:crypto'
 import type { Consumer, Issuer, RouteTable } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -17,9 +17,9 @@ const busy = new Rejection('overloaded', 'token queue full')
 
 /** Tokens remembered, per worker: 10,000 take some 5 MB. */
 const MOST_REMEMBERED = 10_000
-/** A key that an issuer has withdrawn is good no longer than this for tokens that were seen before. */
+/** Longest time for which a token stays accepted after its issuer withdraws the key. */
 const MOST_REMEMBERED_SECONDS = 600
-/** Checks under way, most of them while an issuer is slow with its keys. */
+/** Most checks under way at once; an issuer may be slow with its keys. */
 const MOST_CHECKS = 1000
 
 type Done = (exchange: Exchange, rejection: Rejection | null) => void
@@ -31,7 +31,7 @@ interface Known {
 }
 
 export class KnownByToken implements Strategy {
-  /** With it comes jose, which costs a worker 60 ms and some megabytes: only where there are issuers. */
+  /** Loads jose, which costs a worker 60 ms and some megabytes: only if there are issuers. */
   private readonly tokens: Promise<TokenCheck> | null
   private readonly remembered = new Map<string, Known>()
   private checks = 0
@@ -60,7 +60,7 @@ export class KnownByToken implements Strategy {
     return null
   }
 
-  /** What is remembered needs no check. */
+  /** A remembered token needs no check. */
   takesTime(exchange: Exchange): boolean {
     return exchange.consumer === null
   }
@@ -100,22 +100,22 @@ export class KnownByToken implements Strategy {
   }
 }
 
-/** A JWS in compact form; '' for anything else. Encrypted tokens (five parts) are not for us. */
+/** Returns a JWS in compact form; '' for anything else. Encrypted tokens (five parts) are not supported. */
 function tokenOf(value: string): string {
   return /^bearer +([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*) *$/i.exec(value)?.[1] ?? ''
 }
 
-/** Nobody can make a token whose hash begins as they like: a look-up tells nothing of the tokens that are remembered. */
+/** An attacker cannot choose how a token's hash begins, so a lookup tells nothing about remembered tokens. */
 function idOf(token: string): string {
   return hash('sha256', token, 'base64')
 }
 
-/** The wall clock: issuers know no other. */
+/** The wall clock, the only clock that issuers know. */
 function nowSeconds(): number {
   return Date.now() / 1000
 }
 
-/** Goes into a header and the log as it is. */
+/** The name goes into a header and the log unchanged. */
 const USABLE_NAME = /^[\x21-\x7e]{1,128}$/
 
 function consumerOf(issuer: Issuer, claims: Claims): Consumer | Rejection {
@@ -149,7 +149,7 @@ function claimedGroups({ groupsClaim }: Issuer, claims: Claims): string[] {
   return Array.isArray(claim) ? claim.filter((group) => typeof group === 'string') : []
 }
 
-/** By its name, which may be a URL with dots in it; else by a path into nested claims (`realm_access.roles`). */
+/** Finds a claim by its name, which may be a URL with dots in it; else by a path into nested claims (`realm_access.roles`). */
 function claimOf(claims: Claims, name: string): unknown {
   if (Object.hasOwn(claims, name)) return claims[name]
   let value: unknown = claims

@@ -1,22 +1,22 @@
-// Fetches the key set that an issuer of tokens publishes (RFC 7517): from its URL alone, and no more of it than a key set can be. An issuer is
-// trusted to say who calls, not with the memory and the time of a worker. Its errors are for the log: they name the bound.
+// Fetches the key set that a token issuer publishes (RFC 7517): only from its URL, and no more bytes than a key set can have. An issuer is
+// trusted to identify callers, but not with a worker's memory and time. The errors are for the log and name the exceeded bound.
 import type { FetchImplementation, JWK } from 'jose'
 
 export const FETCH_TIMEOUT_MS = 5_000
-/** Of the body, which is parsed in one turn of the event loop. A set in use has some kilobytes, one of a hundred long RSA keys has 90. */
+/** Most bytes of the body, which is parsed in one turn of the event loop. Real sets have some kilobytes; a hundred long RSA keys take 90. */
 const MOST_BYTES = 131_072
-/** A token without a key id is checked with each. */
+/** Most keys, because a token without a key id is checked with each. */
 const MOST_KEYS = 100
 /** RFC 7517, 4.3 defines eight. jose compares each operation with all others whenever it looks for a key. */
 const MOST_OPERATIONS = 8
 
-/** Strings, of the key types that a token may be signed with. A private key (`d`) is then refused as one. */
+/** The members, all strings, of the key types that sign tokens. A private key (`d`) is refused later. */
 const MEMBERS = ['kty', 'kid', 'alg', 'use', 'n', 'e', 'crv', 'x', 'y', 'd']
 
-/** For jose: throws for whatever is no key set within these bounds. */
+/** For jose. Throws if the response is not a key set within these bounds. */
 export const fetchKeySet: FetchImplementation = async (url, { signal, headers }) => {
   try {
-    // A redirect could lead anywhere, inside the network too. Compressed, a set could be any length.
+    // A redirect could lead anywhere, even into the internal network. A compressed set could expand to any length.
     const init = { signal, headers: { ...Object.fromEntries(headers), 'accept-encoding': 'identity' } }
     const response = await fetch(url, { ...init, redirect: 'manual' })
     if (response.status !== 200) {
@@ -60,7 +60,7 @@ function keysOf(set: unknown): JWK[] {
     .filter(({ key_ops: operations }) => operations === undefined || operations.length <= MOST_OPERATIONS)
 }
 
-/** What jose reads of a key. It copies whole keys, several times, and what else is in them may be anything. */
+/** Keeps only the members that jose reads: it copies whole keys several times, and the rest could be anything. */
 function keyOf(key: Record<string, unknown>): JWK {
   const read = MEMBERS.flatMap((name) => (typeof key[name] === 'string' ? [[name, key[name]] as const] : []))
   return { ...Object.fromEntries(read), ...(Array.isArray(key.key_ops) && { key_ops: key.key_ops }) } as JWK

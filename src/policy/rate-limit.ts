@@ -1,5 +1,5 @@
-// Whether the caller may have one more: after authorize, before the breaker is asked. Runs per request. Turns the route's policies into
-// charges on shared buckets (state/rate-table.ts), all of which must admit; the numbers for the answer's headers are left in the
+// Do the route's limits admit this request? Asked after authorize and before the handler. Runs per request. Turns the route's policies into
+// charges on shared counts (state/rate-table.ts), all of which must admit; leaves the numbers for the response headers in the
 // exchange. Knows no client and no upstream.
 //
 // Header syntax: draft-ietf-httpapi-ratelimit-headers-10.
@@ -17,18 +17,18 @@ import type { Segment } from '../state/segment.js'
 import { Window } from '../state/window.js'
 import { hashAddress } from './address-key.js'
 
-/** A policy with all that does not depend on the request. */
+/** A policy, with everything computed that does not depend on the request. */
 class PreparedPolicy {
   readonly meter: Meter
   readonly share: Share
   readonly cost: Cost
   readonly costByMethod: ReadonlyMap<string, Cost> | null
-  /** Hash of what all its keys begin with. */
+  /** Hash of the prefix that all its keys share. */
   readonly start: KeyHash
   readonly refusal: Rejection
   readonly noRoom: Rejection
   private readonly tiers: readonly PreparedPolicy[]
-  /** Of consumers seen so far. */
+  /** Cached per consumer. */
   private readonly tierOf = new WeakMap<Consumer, PreparedPolicy>()
 
   /** @param limits how many share the table. @param rows it has */
@@ -56,7 +56,7 @@ class PreparedPolicy {
     return this.costByMethod?.get(method) ?? this.cost
   }
 
-  /** Itself, or the tier that the consumer is in. */
+  /** Returns this policy, or the consumer's tier of it. */
   for(consumer: Consumer | null): PreparedPolicy {
     if (this.tiers.length === 0 || consumer === null) return this
     let tier = this.tierOf.get(consumer)
@@ -86,9 +86,9 @@ function meterOf(measure: LimitMeasure): Meter {
 class PreparedRoute {
   readonly policies: readonly PreparedPolicy[]
   readonly charges: readonly Charge[]
-  /** Which policy each charge is for: the route's own, or the tier of the request's consumer. */
+  /** The policy of each charge: the route's own, or the tier of the request's consumer. */
   readonly charging: PreparedPolicy[]
-  /** Some policy wants its headers on admitted answers too. */
+  /** Some policy sends its headers on admitted responses too. */
   readonly tells: boolean
 
   constructor(
@@ -96,7 +96,7 @@ class PreparedRoute {
     named: readonly LimitPolicy[],
     prepare: (policy: LimitPolicy) => PreparedPolicy,
   ) {
-    // A limit named twice is one, and is charged once.
+    // A limit named twice is charged once.
     const limits = named.filter((limit, at) => named.findIndex(({ name }) => name === limit.name) === at)
     if (limits.length > MAX_CHARGES) throw new RangeError(`route ${route.name} has more than ${MAX_CHARGES} limits`)
     this.policies = limits.map(prepare)
@@ -111,14 +111,14 @@ class PreparedRoute {
   }
 }
 
-/** Of a route's limits, those that count the same thing. */
+/** The limits of a route that count the same event. */
 interface Limiter {
-  /** Would charge() refuse? Charges nothing. */
+  /** Whether charge() would refuse. Charges nothing. */
   ask(exchange: Exchange): Rejection | null
   charge(exchange: Exchange): Rejection | null
 }
 
-/** @param routes all that there are: each of their limits has its share of the table */
+/** @param routes all routes, because each of their limits has its share of the table */
 export function createRateLimit(
   table: RateTable,
   segment: Segment,
@@ -128,9 +128,9 @@ export function createRateLimit(
 }
 
 /**
- * Limits `on: failedAuth`. Asked before credentials are checked, and again where the check has waited: however many are under way at once, no
- * more are told than the limit admits, as one that finds the limit used up when it proves wrong is refused for that. Nothing is held
- * meanwhile, so callers whose credentials are right cost each other nothing.
+ * Limits `on: failedAuth`. Asked before credentials are checked, and again if the check had to wait: however many checks run at once, no
+ * more failures are reported than the limit admits, because a failure that finds the limit used up gets 429. Nothing is reserved
+ * meanwhile, so clients with valid credentials do not slow each other down.
  */
 export type GuessLimit = Limiter
 
@@ -176,7 +176,7 @@ function createLimiter(
       hashKey(hash, policy.policy, exchange)
       ;(charges[i] as Charge).set(policy.meter, policy.costOf(exchange.method), policy.share, hash.finish())
     }
-    // A request that has waited, for its body or for a thread, is `watched`; any other is decided in the loop turn it came in.
+    // A request that waited for its body or a thread is `watched`; any other is decided in the turn of the loop in which it arrived.
     const nowUs = exchange.watched ? segment.nowUs() : exchange.startUs
     let refusing: number
     if (!writes) refusing = table.peekAll(charges, count, nowUs)
@@ -188,7 +188,7 @@ function createLimiter(
   return { ask: (exchange) => decide(exchange, false), charge: (exchange) => decide(exchange, true) }
 }
 
-/** What admitAll makes of a verdict. */
+/** Handles one verdict of admitAll. */
 function decidesAlone(charge: Charge, verdict: number): number {
   if (verdict === VERDICT.admitted || charge.reports) return -1
   return verdict === VERDICT.undecided && charge.admitsUndecided ? -1 : 0
@@ -226,7 +226,7 @@ function settle(
     return charge.verdict === VERDICT.undecided ? policy.noRoom : policy.refusal
   }
   if (!tells || !writes) return null
-  // Of those that show themselves on admitted answers too, the one with least left.
+  // Among the policies with headers on admitted responses, the one with least left.
   let least = -1
   let leastLeft = Number.POSITIVE_INFINITY
   for (let i = 0; i < charges.length; i++) {
@@ -256,7 +256,7 @@ function describe(exchange: Exchange, { policy }: PreparedPolicy, charge: Charge
   exchange.limitRetrySeconds = Math.max(1, Math.ceil(charge.againInUs / 1e6))
 }
 
-/** `RateLimit-Policy`: the policy alone, so made once for each. A quota has no `w`: days and months differ in length. */
+/** `RateLimit-Policy` depends only on the policy, so it is made once. A quota has no `w`: days and months differ in length. */
 export function rateLimitPolicyHeader(limit: LimitPolicy): string {
   let text = policyHeaders.get(limit)
   if (text === undefined) {
@@ -268,7 +268,7 @@ export function rateLimitPolicyHeader(limit: LimitPolicy): string {
   return text
 }
 
-/** `RateLimit`: what is left of exchange.limit and the seconds until it is whole again. Not for an exchange without one. */
+/** `RateLimit`: what is left of exchange.limit and the seconds until it is full again. Only for an exchange with a limit. */
 export function rateLimitHeader(exchange: Exchange): string {
   const limit = exchange.limit as LimitPolicy
   let name = names.get(limit)
@@ -282,7 +282,7 @@ export function rateLimitHeader(exchange: Exchange): string {
 const policyHeaders = new WeakMap<LimitPolicy, string>()
 const names = new WeakMap<LimitPolicy, string>()
 
-/** RFC 9651, 3.3.3: a String is printable ASCII. Of anything else in a name the UTF-8 is written, percent-encoded. */
+/** RFC 9651, 3.3.3: a String is printable ASCII. Other characters of a name are written as percent-encoded UTF-8. */
 function quoted(name: string): string {
   const ascii = name.replace(/[^\x20-\x7e]+/g, (run) =>
     Buffer.from(run)

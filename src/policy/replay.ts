@@ -1,9 +1,9 @@
-// Whether this very signature has been here before. Runs per request on routes with `replay: once`. The memory is state/replay-table.ts; where
-// that cannot tell, nobody is let in.
+// Was this signature accepted before? Runs per request on routes with `replay: once`. The memory is state/replay-table.ts; if
+// it cannot tell, the request is refused.
 //
-// In two steps. Once the signature was found good, one that is remembered is refused: a copy is charged to no limit of the caller it was taken
-// from. Once limits have admitted it, it is remembered: a caller over its limits fills no memory. Of copies that pass the first step at once,
-// in several workers, the second lets one through; the others, fewer than there are workers, are charged.
+// In two steps. First, after the signature proved valid, a remembered one is refused: so a copy is not charged to the limits of the caller it was taken
+// from. Second, after the limits admitted it, it is remembered: so a caller over its limits fills no memory. If copies pass the first step at once,
+// in several workers, the second step lets one through; the others, fewer than there are workers, are charged.
 import type { Route } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
@@ -18,9 +18,9 @@ const noRoom = new Rejection('overloaded', 'no room to remember another signatur
 const held = new Rejection('overloaded', 'memory of signatures held by a worker that does not run')
 
 export interface ReplayGuard {
-  /** Refuses what is remembered, and what has run out. */
+  /** Refuses a signature that is remembered or has expired. */
   refuse(exchange: Exchange): Rejection | null
-  /** Remembers it; refuses what another worker has remembered since, and what there is no room for. */
+  /** Remembers the signature; refuses it if another worker has remembered it since, or the table is full. */
   remember(exchange: Exchange): Rejection | null
 }
 
@@ -35,7 +35,7 @@ export function createReplayGuard(
   const hash = new KeyHash()
   const whose = new KeyHash()
   const longest = Math.max(0, ...routes.filter((route) => route.replayOnce).flatMap(windowsSeconds))
-  /** By Route.index: what is stale on one route may be good for longer on another, if nothing that is signed tells them apart. */
+  /** By Route.index: a signature may be valid longer on another route, if nothing that is signed distinguishes the two. */
   const longerElsewhere = routes.map((route) => longest - Math.min(longest, ...windowsSeconds(route)))
 
   function keyOf({ consumer, signature }: Exchange): KeyHash {
@@ -52,7 +52,7 @@ export function createReplayGuard(
   return {
     refuse(exchange) {
       if (!concerns(exchange)) return null
-      // What is forgotten as of now must not be let in any more, however long its body took.
+      // A signature that the table may forget from now on must be refused, however long its body took.
       if (wallSeconds() >= exchange.signatureUntilSeconds) return ranOut
       return table.has(keyOf(exchange)) ? replayed : null
     },
@@ -72,7 +72,7 @@ const REFUSALS: Readonly<Record<number, Rejection>> = {
   [REPLAY.share]: noShare,
 }
 
-/** How long after it was made a signature is accepted there, by the kinds that the route takes. */
+/** For how long after its creation a route accepts a signature, given the kinds it accepts. */
 function windowsSeconds({ auth, maxSkewSeconds, httpSignature }: Route): number[] {
   const windows = auth.includes('x-m') ? [maxSkewSeconds] : []
   return httpSignature === null ? windows : [...windows, httpSignature.maxAgeSeconds]

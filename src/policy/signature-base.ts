@@ -1,8 +1,8 @@
-// What an RFC 9421 signature is over: the lines made of the components it covers. Pure; runs per request with such a signature, and is held
-// to the RFC's own examples by tests. Knows no keys and no policy.
+// Builds the signature base of RFC 9421: one line per covered component. Pure; runs per request with such a signature. Tests hold it
+// to the RFC's own examples. Knows no keys and no policy.
 //
-// Refused rather than guessed: what a request does not have (@status, `req`), what uWebSockets.js does not hand over (`tr`, trailers), `sf`
-// on a field whose structure is not known here, and parameters that nobody has defined.
+// Refused rather than guessed: components that a request does not have (@status, `req`) or that uWebSockets.js does not pass on (`tr`, trailers), `sf`
+// on a field of unknown structure, and undefined parameters.
 import {
   type Dictionary,
   type InnerList,
@@ -21,7 +21,7 @@ import { Rejection } from '../exchange/outcome.js'
 export type SignedRequest = Pick<Exchange, 'method' | 'path' | 'query' | 'hasQuery' | 'headers'>
 export type Scheme = 'http' | 'https'
 
-/** Structure of the request fields that are structured by their definition: what `sf` may stand behind (RFC 9421, 2.1.1). */
+/** The type of each request field that is defined as a structured field: only those may have `sf` (RFC 9421, 2.1.1). */
 const STRUCTURES: Readonly<Record<string, 'dictionary' | 'list' | 'item'>> = {
   'accept-signature': 'dictionary',
   'content-digest': 'dictionary',
@@ -36,7 +36,7 @@ const STRUCTURES: Readonly<Record<string, 'dictionary' | 'list' | 'item'>> = {
   'idempotency-key': 'item',
 }
 
-/** Each is looked for in the whole head, and whoever knows a keyid may ask for it. Nobody signs so many fields. */
+/** Most components. Each is searched in the whole head, and anyone who knows a keyid can ask for it. Real signatures cover far fewer. */
 const MAX_COMPONENTS = 64
 const tooMany = new Rejection('unauthorized', `signature covers more than ${MAX_COMPONENTS} components`)
 
@@ -61,11 +61,11 @@ function refused(identifier: string, why: string): Rejection {
   return new Rejection('unauthorized', `signature covers ${identifier.slice(0, 128)}: ${why}`)
 }
 
-/** Values of one request's components. What is long is taken apart once, however many ask for a part of it. */
+/** The component values of one request. Long texts are parsed once, however many components need a part of them. */
 class Components {
   private readonly request: SignedRequest
   private readonly scheme: Scheme
-  /** Parameters of the query by name; null is the value of those that come more than once. */
+  /** Query parameters by name; the value is null if a name occurs more than once. */
   private query: Map<string, string | null> | null = null
   private readonly dictionaries = new Map<string, Dictionary>()
 
@@ -74,7 +74,7 @@ class Components {
     this.scheme = scheme
   }
 
-  /** Null: the request has no such component, or one that cannot be told for certain. */
+  /** Null if the request has no such component, or an ambiguous one. */
   value([name, parameters]: Item): string | null {
     if (typeof name !== 'string') return null
     if (name === '@query-param') return this.queryParameter(parameters)
@@ -82,7 +82,7 @@ class Components {
     return this.field(name, parameters)
   }
 
-  /** RFC 9421, 2.2.8: name and value decoded and encoded again, so that how the caller spelled them does not matter. */
+  /** RFC 9421, 2.2.8: name and value are decoded and encoded again, so that the client's spelling does not matter. */
   private queryParameter(parameters: Item[1]): string | null {
     const encoded = parameters.get('name')
     if (parameters.size !== 1 || typeof encoded !== 'string') return null
@@ -90,7 +90,7 @@ class Components {
     if (name === null) return null
     this.query ??= parametersOf(this.request.query)
     const value = this.query.get(name) ?? null
-    // Of several none is certain; and bytes that are no UTF-8 would all be signed as the same character.
+    // Several values are ambiguous; and all invalid UTF-8 would be signed as the same character.
     return value === null || value.includes('\ufffd') ? null : formEncoded(value)
   }
 
@@ -109,7 +109,7 @@ class Components {
       const key = parameters.get('key')
       return typeof key === 'string' ? this.member(name, combined, key) : null
     } catch {
-      // Not the structure that the signature says it has.
+      // The field does not have the structure that the signature claims.
       return null
     }
   }
@@ -162,7 +162,7 @@ function parametersOf(query: string): Map<string, string | null> {
   return parameters
 }
 
-/** Null where it is not what formEncoded makes of anything. */
+/** Null if formEncoded could not have produced this text. */
 function formDecoded(encoded: string): string | null {
   try {
     const text = decodeURIComponent(encoded)
@@ -193,7 +193,7 @@ export function isInnerList(member: Item | InnerList): member is InnerList {
   return Array.isArray(member[0])
 }
 
-/** All values of a field, in the order in which they came, without the blanks around them. `name` is lower case. */
+/** All values of a field in order of arrival, trimmed. `name` is lower case. */
 export function valuesOf(headers: readonly string[], name: string): string[] {
   const values: string[] = []
   for (let i = 0; i < headers.length; i += 2)
@@ -201,7 +201,7 @@ export function valuesOf(headers: readonly string[], name: string): string[] {
   return values
 }
 
-/** Not by a regular expression: one for blanks at the end reads a row of n blanks in the middle n times. */
+/** Avoids a regular expression: one for trailing blanks reads a run of n inner blanks n times. */
 function withoutBlanks(value: string): string {
   let from = 0
   let to = value.length

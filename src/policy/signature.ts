@@ -1,5 +1,5 @@
-// The string a caller signs and its HMAC: pure, used by `authenticate` and by the offline `tidegate sign`. Runs per request, so HMAC-SHA256
-// is one call into the addon, with the key's half of the work done before (RFC 2104, section 4): 0.3 µs, where createHmac takes 2.
+// The string that a client signs with x-m, and its HMAC. Pure; used by x-m.ts and by the offline `tidegate sign`. Runs per request, so HMAC-SHA256
+// is one call into the addon, with the key's part computed before (RFC 2104, section 4): 0.3 µs, where createHmac takes 2.
 import { createHmac, hash } from 'node:crypto'
 import { type HmacKey as NativeHmacKey, native } from '../../native/index.js'
 import type { Consumer } from '../config/compile.js'
@@ -9,7 +9,7 @@ export type Signer = Pick<Consumer, 'name' | 'algorithm' | 'signs'>
 
 /** hex(SHA-256("")): the last line of a request without a body. */
 export const EMPTY_BODY_HASH = hash('sha256', '', 'hex')
-/** The last line where the body is not part of what is signed (`signBody: false`). */
+/** The last line if the body is not signed (`signBody: false`). */
 export const UNSIGNED_BODY = '-'
 
 /** The last line of the string to sign. `body` null: the request has none. */
@@ -30,12 +30,12 @@ export function stringToSign(source: string, time: string, method: string, targe
   return `${source}\n${time}\n${method}\n${target}\n${bodyHash}`
 }
 
-/** What `signs: legacy` covers: it says nothing of the request, so whoever sees it may use it for another until it is stale. */
+/** The string for `signs: legacy`. It does not cover the request, so anyone who sees the signature can use it for another request until it expires. */
 export function legacyStringToSign(source: string, time: string): string {
   return `${source}\n${time}`
 }
 
-/** The value of x-m. Any length, any secret; for the offline command, tests and large strings. */
+/** Computes x-m for any length and any secret; for the offline command, tests and long strings. */
 export function sign(
   signer: Signer,
   secret: string,
@@ -63,9 +63,9 @@ export class HmacKey {
     this.nativeKey = algorithm === 'sha256' ? nativeKeyOf(secret) : null
   }
 
-  /** Whether `mac`, lower-case hex of the algorithm's length, is that of the message's UTF-8 bytes. */
+  /** Whether `mac`, lower-case hex of the algorithm's length, is the HMAC of the message's UTF-8 bytes. */
   matches(message: string, mac: string): boolean {
-    // Three bytes is the most UTF-8 takes for one UTF-16 unit.
+    // UTF-8 takes at most three bytes per UTF-16 unit.
     if (this.nativeKey !== null && message.length <= MOST_NATIVE_BYTES / 3) {
       return native!.hmacMatches!(this.nativeKey, message, mac)
     }
@@ -73,7 +73,7 @@ export class HmacKey {
   }
 }
 
-/** Longer strings to sign are rare: the headers, and so the target, seldom have a tenth of this. */
+/** Longer strings to sign are rare: heads, and so targets, seldom have a tenth of this. */
 const MOST_NATIVE_BYTES = 4000
 /** Bytes of SHA-256's block. */
 const BLOCK_BYTES = 64
@@ -86,7 +86,7 @@ function nativeKeyOf(secret: string): NativeHmacKey | null {
   return native.hmacKey(padded)
 }
 
-/** Checks what one consumer signed, with every secret it has at the moment. */
+/** Checks the signatures of one consumer, with each of its current secrets. */
 export class Verifier {
   private readonly name: string
   private readonly legacy: boolean
@@ -115,8 +115,8 @@ export class Verifier {
 }
 
 /**
- * Constant time for equal lengths: every digit is compared and only the sum of the differences is looked at. timingSafeEqual would
- * want two Buffers made of the strings first, which costs more than the comparison and is no more constant.
+ * Constant time for equal lengths: it compares every digit and looks only at the sum of the differences. timingSafeEqual would
+ * need two Buffers made of the strings first, which costs more than the comparison and is not more constant.
  */
 function equalDigits(a: string, b: string): boolean {
   let difference = a.length ^ b.length

@@ -1,5 +1,5 @@
-// Callers known by x-source, x-time and x-m: identify() checks all that the head alone tells, before a body is read; verify() checks the
-// signature over the request. Runs per request. What exactly was wrong goes into the log and never to the caller.
+// Identifies consumers by x-source, x-time and x-m: identify() checks the head before a body is read; verify() checks the
+// signature over the request. Runs per request. Only the log says what exactly was wrong, never the response.
 import type { RouteTable } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection, wrongCredentials } from '../exchange/outcome.js'
@@ -21,7 +21,7 @@ export class SignedByXm implements Strategy {
   private readonly pool: DigestPool
   private readonly offloadBytes: number
 
-  /** Bodies of `offloadBytes` and more are checked in the pool; with 0 every signature is. */
+  /** The pool checks bodies of at least `offloadBytes`; with 0, every signature. */
   constructor(table: RouteTable, pool: DigestPool, offloadBytes: number) {
     this.table = table
     this.verifiers = table.consumers.map((consumer) => new Verifier(consumer))
@@ -37,7 +37,7 @@ export class SignedByXm implements Strategy {
     return exchange.header('x-source')
   }
 
-  /** Names the consumer; everything but the signature itself is checked. */
+  /** Finds the consumer; checks everything but the signature itself. */
   identify(exchange: Exchange): Rejection | null {
     const source = soleHeader(exchange, 'x-source')
     const time = soleHeader(exchange, 'x-time')
@@ -48,7 +48,7 @@ export class SignedByXm implements Strategy {
     if (consumer === undefined) return unknownSource
     if (!/^[0-9]{1,12}$/.test(time)) return noTime
     if (mac === '') return noMac
-    // Against the wall clock: callers know no other. The segment's clock does not follow its steps.
+    // Compared with the wall clock, the only clock that clients know. The segment's clock does not follow its steps.
     const age = Math.floor(Date.now() / 1000) - Number(time)
     if (age > exchange.route!.maxSkewSeconds || -age > exchange.route!.maxLeadSeconds) return stale
     exchange.consumer = consumer
@@ -58,7 +58,7 @@ export class SignedByXm implements Strategy {
   }
 
   needsBody(exchange: Exchange): boolean {
-    // What `signs: legacy` covers has come with the head.
+    // Everything that `signs: legacy` covers is in the head.
     return exchange.route!.signBody && exchange.contentLength !== 0 && exchange.consumer!.signs !== 'legacy'
   }
 
@@ -93,7 +93,7 @@ export class SignedByXm implements Strategy {
   }
 }
 
-/** Path and query as the caller sent them. `/path?` has a query, an empty one: it is signed as it was sent. */
+/** Path and query as the client sent them. `/path?` has an empty query, which is signed as sent. */
 function signedTarget(exchange: Exchange): string {
   return exchange.hasQuery ? `${exchange.path}?${exchange.query}` : exchange.path
 }
