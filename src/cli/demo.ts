@@ -1,4 +1,4 @@
-// What `tidegate start --demo` puts behind and in front of the gateway, so that a first look needs no file and no service: an origin in
+// The parts of `tidegate start --demo`, so that a first look needs no file and no service: an origin in
 // this process, a configuration with one consumer and one route, and a signed curl to paste.
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -7,14 +7,14 @@ import { EMPTY_BODY_HASH, sign } from '../policy/signature.js'
 const DEMO_BODY = '<p>hello, world</p>\n'
 const SECRET = 'demo-secret-of-test'
 
-/** Listens on a free port of the loopback address; answers anything with 20 bytes. */
+/** Listens on a free port of the loopback address; responds to everything with 20 bytes. */
 export function startDemoOrigin(): Promise<{ url: string; close(): void }> {
   const server = createServer((request, response) => {
     request.resume()
     response.setHeader('content-type', 'text/html')
     response.end(DEMO_BODY)
   })
-  // Above undici's keep-alive timeout, so that it is the gateway that lets go of idle connections.
+  // Longer than undici's keep-alive timeout, so that the gateway closes idle connections first.
   server.keepAliveTimeout = 60_000
   return new Promise((resolve, reject) => {
     server.once('error', reject)
@@ -31,7 +31,7 @@ export function startDemoOrigin(): Promise<{ url: string; close(): void }> {
   })
 }
 
-/** The YAML that `--demo` stands for. */
+/** The configuration of `--demo`. */
 export function demoConfig(originUrl: string): string {
   return `consumers:
   test: { secret: ${SECRET} }
@@ -48,7 +48,7 @@ routes:
 `
 }
 
-/** Good for five minutes, the default skew. */
+/** A signed curl command, valid for five minutes (the default skew). */
 export function demoCurl(port: number): string {
   const time = String(Math.floor(Date.now() / 1000))
   const mac = sign({ name: 'test', algorithm: 'sha256', signs: 'request' }, SECRET, time, 'GET', '/', EMPTY_BODY_HASH)

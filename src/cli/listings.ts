@@ -1,4 +1,4 @@
-// What `tidegate check` and `tidegate routes` print about a configuration that is sound. Pure.
+// Prints a valid configuration for `tidegate check` and `tidegate routes`. Pure.
 import { compile, type Route } from '../config/compile.js'
 import { GROUP } from '../config/credentials.js'
 import type { Loaded } from '../config/load.js'
@@ -23,7 +23,7 @@ interface Row {
   readonly limits: string
 }
 
-/** One row a host and route, the first to be asked first: exact hosts, suffixes from the longest, any. */
+/** One row per host and route, in order of precedence: exact hosts, then suffixes from the longest, then any. */
 function rowsOf(loaded: Loaded): Row[] {
   const { routes } = compile(loaded.config, loaded.settings)
   const rows = byPrecedence(routes).flatMap((route) =>
@@ -64,7 +64,7 @@ function rowOf(route: Route, host: string): Row {
 
 const COLUMNS = ['host', 'path', 'methods', 'headers', 'priority', 'name', 'service', 'auth', 'limits'] as const
 
-/** Aligned columns; those that say nothing for any route are left out. `=` before a path: the whole of it; `[/]` behind it: with a slash or not. */
+/** Aligned columns; empty ones are left out. `=` before a path: the whole path must match; `[/]` behind it: with or without a slash. */
 export function listRoutes(loaded: Loaded, emphasise: (text: string) => string): string {
   const rows = rowsOf(loaded)
   const silent = (column: keyof Row, value: string): boolean => rows.every((row) => String(row[column]) === value)

@@ -1,5 +1,5 @@
-// The command: words on a terminal → a call. Gateway code is imported only by `start`; the other subcommands work offline. Bad input
-// ends with 2 and one line a problem on stderr.
+// The `tidegate` command and its subcommands. Only `start` imports gateway code; the other subcommands work offline. Bad input
+// exits with 2 and one line per problem on stderr.
 import '../worker/no-debugger.js'
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
@@ -49,7 +49,7 @@ program
     try {
       process.exit(await (loaded === null ? startDemo() : startGateway(loaded, options.takeover === true)))
     } catch (error) {
-      // A port in use, no worker that starts: nothing of it is left running, but handles may be.
+      // A port in use, or no worker starts: nothing is left running, but handles may remain.
       process.stderr.write(`${errorMark()}${error instanceof StartError ? error.message : (error as Error).stack}\n`)
       process.exit(error instanceof StartError ? BAD_INPUT : 1)
     }
@@ -155,7 +155,7 @@ try {
     for (const problem of error.problems) process.stderr.write(`${errorMark()}${problem}\n`)
     process.exitCode = BAD_INPUT
   } else if (error instanceof CommanderError) {
-    // Commander has said it already; its own code for a mistake is 1.
+    // Commander has already printed the error; its own exit code would be 1.
     process.exitCode = error.exitCode === 0 ? 0 : BAD_INPUT
   } else {
     process.stderr.write(`${errorMark()}${error instanceof Error ? error.message : String(error)}\n`)
@@ -207,7 +207,7 @@ function errorMark(): string {
   return `${paint(process.stderr, 31, 'error:')} `
 }
 
-/** SGR codes for a terminal that has colours; hasColors() heeds NO_COLOR. */
+/** SGR codes for a terminal with colours; hasColors() respects NO_COLOR. */
 function paint(stream: NodeJS.WriteStream, code: number, text: string): string {
   return stream.isTTY && stream.hasColors() ? `\u001b[${code}m${text}\u001b[0m` : text
 }

@@ -1,4 +1,4 @@
-// `tidegate sign --key-id`: the fields of one request signed as RFC 9421 says, over all that a gateway wants by default. Offline.
+// `tidegate sign --key-id`: signs one request by RFC 9421, over everything that a gateway requires by default. Offline.
 import { constants, createHmac, createPrivateKey, hash, type KeyObject, randomBytes, sign } from 'node:crypto'
 import { type InnerList, serializeDictionary } from 'structured-headers'
 import { SIGNATURE_ALGORITHMS } from '../config/http-signature.js'
@@ -15,7 +15,7 @@ export interface MessageKey {
 
 type Sign = (base: Buffer) => Buffer
 
-/** @param headers name, value, … in lower case, of which Host is one. @throws ConfigError where the key is no good */
+/** @param headers name, value, … with lower-case names, including host. @throws ConfigError if the key is invalid */
 export function messageFields(
   request: Omit<SignedRequest, 'headers'>,
   scheme: Scheme,
@@ -35,7 +35,7 @@ export function messageFields(
     new Map<string, string | number>([
       ['created', created],
       ['keyid', key.id],
-      // So that two requests that are alike within a second are two (replay: once).
+      // So that two equal requests within a second differ (replay: once).
       ['nonce', randomBytes(12).toString('base64url')],
     ]),
   ]

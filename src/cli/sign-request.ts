@@ -1,4 +1,4 @@
-// `tidegate sign`: the headers of one signed request, or the curl command that sends it. Offline: only files that the options name are
+// `tidegate sign`: prints the headers of one signed request, or the curl command that sends it. Offline: only files that the options name are
 // read.
 import { readFileSync } from 'node:fs'
 import { ConfigError, loadConfig, resolveSecret } from '../config/load.js'
@@ -24,7 +24,7 @@ export interface SignRequestOptions {
   curl?: boolean
 }
 
-/** @throws ConfigError where an option or the file it names is no good */
+/** @throws ConfigError if an option or the file it names is invalid */
 export function signRequest(options: SignRequestOptions): string {
   const url = requestUrl(options.url)
   const body = bodyOf(options)
@@ -110,7 +110,7 @@ function curlCommand(options: SignRequestOptions, method: string, url: URL, sign
   const hasBody = options.data !== undefined || options.dataFile !== undefined
   if (method === 'HEAD') words.push('--head')
   else if (method !== (hasBody ? 'POST' : 'GET')) words.push('-X', quote(method))
-  // curl would expand these as patterns and ask for something else than was signed.
+  // curl would expand these as patterns and send a request other than the signed one.
   if (/[[\]{}]/.test(url.href)) words.push('--globoff')
   words.push(quote(url.href))
   for (const header of [...(options.header ?? []), ...signature]) words.push('-H', quote(header))
@@ -119,7 +119,7 @@ function curlCommand(options: SignRequestOptions, method: string, url: URL, sign
   return words.join(' ')
 }
 
-/** For a POSIX shell. */
+/** Quotes a text for a POSIX shell. */
 function quote(word: string): string {
   return /^[A-Za-z0-9_./:@%+=-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`
 }

@@ -1,11 +1,11 @@
-// What `tidegate check` warns of: guarded routes whose path falls to an open route when it is spelled in another case, or with another slash at its
-// end. Many a service takes both for the same path (docs/framing.md). Pure, and never on a request's way; the matcher itself is asked.
+// Warnings of `tidegate check`: guarded routes whose path matches an open route when it is spelled in another case, or with or without a slash at its
+// end. Many services treat both as the same path (docs/framing.md). Pure, never on a request's way; uses the real matcher.
 import { compile, type Route } from '../config/compile.js'
 import type { Loaded } from '../config/load.js'
 import { createMatcher, type Matcher } from '../config/match.js'
 import { isParameter } from '../config/patterns.js'
 
-/** One line for each such route. */
+/** Returns one line per such route. */
 export function spellingWarnings({ config, settings, routesAt }: Loaded): string[] {
   const { routes } = compile(config, settings)
   const match = createMatcher({ routes })
@@ -35,7 +35,7 @@ function isOpen({ auth, addresses }: Route): boolean {
   return auth.length === 0 && addresses === null
 }
 
-/** A request that some open route wants. */
+/** A request that some open route takes. */
 interface Probe {
   readonly method: string
   readonly headers: Parameters<Matcher>[3]
@@ -66,12 +66,12 @@ function openRouteFor({ match: { hosts, methods } }: Route, path: string, probes
   return null
 }
 
-/** The route's path spelled otherwise, and what would have the route match that. */
+/** Other spellings of the route's path, each with the option that makes the route match it. */
 function otherSpellings({ match }: Route): { paths: string[]; remedy: string }[] {
   const { exact, segments } = match.path
   const plain = segments.map((segment) => (isParameter(segment) ? 'x' : segment))
   const path = `/${plain.join('/')}`
-  // All of it, and one segment at a time: below an open /api, /API/ADMIN falls to nobody, and /api/ADMIN to /api.
+  // The whole path, and one segment at a time: with an open /api, /API/ADMIN matches no route, but /api/ADMIN matches /api.
   const inOtherCase = [
     plain.map(otherCase),
     ...plain.map((_, at) => plain.map((text, index) => (index === at ? otherCase(text) : text))),

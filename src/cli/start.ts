@@ -1,5 +1,5 @@
-// `tidegate start`: runs the primary until it ends, asks of it what signals ask, and tells a person at a terminal where it listens. The demo's
-// origin lives in this process, next to a primary that sees no request.
+// `tidegate start`: runs the primary until it ends, passes signals on to it, and prints where it listens if stdout is a terminal. The demo's
+// origin runs in this process too: the primary sees no request.
 import { isStartedByNpm, type Loaded, loadConfig } from '../config/load.js'
 import { type Primary, startPrimary } from '../primary/primary.js'
 import { StartError } from '../primary/start-error.js'
@@ -11,7 +11,7 @@ const PARENT_LOOK_MS = 500
 
 /** Resolves with the exit code. */
 export function startGateway(loaded: Loaded, takesOver: boolean): Promise<number> {
-  // The same file, whatever the environment says by then: settings are read once.
+  // A reload reads the same file, even if the environment changed: settings are read once.
   const load = (): Loaded => loadConfig({ file: loaded.settings.configFile })
   const onListening = (running: Primary): void => {
     if (process.stdout.isTTY) process.stdout.write(banner(loaded, running))
@@ -34,8 +34,8 @@ export async function startDemo(): Promise<number> {
 }
 
 /**
- * `npm start` is for a person at a terminal: its gateway drains when npm is gone, which may have been killed and have passed no signal on. Any other
- * gateway outlives whoever started it.
+ * `npm start` is for a person at a terminal: its gateway drains when npm is gone, because a killed npm passes no signal on. Any other
+ * gateway outlives the process that started it.
  */
 function endWithParent(): void {
   const parent = process.ppid
@@ -46,7 +46,7 @@ function endWithParent(): void {
   }, PARENT_LOOK_MS).unref()
 }
 
-/** Runs until a signal ends it. A second signal does not wait for what is in flight. */
+/** Runs until a signal ends it. A second signal ends it without waiting for requests in flight. */
 async function runPrimary(
   loaded: Loaded,
   load: () => Loaded,
@@ -56,16 +56,16 @@ async function runPrimary(
   let running: Primary | null = null
   let signals = 0
   const stop = (): void => {
-    // Nothing is served yet; workers leave with the primary.
+    // Nothing is served yet, and workers leave with the primary.
     if (running === null) process.exit(0)
     if (signals++ === 0) return running.drain()
     running.kill()
     process.exit(1)
   }
-  // Before the start: a signal that comes while it lasts, or right behind the line that says it is over, has its default action else.
+  // Set before the start, so that a signal during it, or right after it, does not have its default action.
   process.on('SIGTERM', stop)
   process.on('SIGINT', stop)
-  // While it starts, the configuration is read already and the log files are open: what is asked for is done once it has started.
+  // During the start, configuration and log files are already open: the signal's request runs once the start is over.
   const asked = new Set<(primary: Primary) => unknown>()
   const ask = (action: (primary: Primary) => unknown): void => {
     if (running === null) asked.add(action)

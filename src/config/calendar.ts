@@ -50,7 +50,7 @@ function namer(period: Period, timezone: string): (ms: number) => string {
   return (ms) => {
     const parts = Object.fromEntries(format.formatToParts(ms).map(({ type, value }) => [type, value]))
     const { year, month, day, hour, timeZoneName } = parts as Record<string, string>
-// When summer time ends, one hour occurs twice: it counts as two hours.
+    // When summer time ends, one hour occurs twice: it counts as two hours.
     if (period === 'hour') return `${year}-${month}-${day} ${hour} ${timeZoneName}`
     if (period === 'day') return `${year}-${month}-${day}`
     if (period === 'month') return `${year}-${month}`

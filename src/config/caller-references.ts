@@ -76,7 +76,7 @@ export function consumerProblems({ consumers, jwt }: CheckedEntries, names: Defi
   }
   for (const name of admitters) {
     const path = ['jwt', name, 'unlisted']
-// The prefixes "a" and "a:b" could both name a caller a:b:c.
+    // The prefixes "a" and "a:b" could both name a caller a:b:c.
     const other = admitters.find((issuer) => name.startsWith(`${issuer}:`))
     if (other !== undefined) {
       const message = `cannot be admit here and for ${other}: tokens of either may name a caller ${name}:…; rename one`

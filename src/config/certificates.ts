@@ -18,17 +18,17 @@ export interface Pair {
 }
 
 export interface ServerCertificate extends Pair {
-/** The file that it was read from. */
+  /** The file that it was read from. */
   readonly file: string
-/** Lower case, exact or `*.suffix`: the names that select this certificate by SNI. */
+  /** Lower case, exact or `*.suffix`: the names that select this certificate by SNI. */
   readonly names: readonly string[]
-/** Expiry, in milliseconds of Unix time. */
+  /** Expiry, in milliseconds of Unix time. */
   readonly notAfterMs: number
 }
 
 /** Everything a TLS listener needs, as the files held it at one moment. */
 export interface TlsMaterial {
-/** The first one serves clients without SNI, or with a name that no certificate has. */
+  /** The first one serves clients without SNI, or with a name that no certificate has. */
   readonly certificates: readonly ServerCertificate[]
   readonly clientCa: string | null
 }
@@ -113,7 +113,7 @@ export function readPair(
     wrong(['key'], `${files.key} is encrypted: give its passphrase (env:NAME or file:PATH)`)
     return null
   }
-// The text could not be read, and the list already says why.
+  // The text could not be read, and the list already says why.
   if (files.passphrase === '') return null
   let key: KeyObject
   try {

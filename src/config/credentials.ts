@@ -3,13 +3,13 @@
 
 export const CREDENTIALS = {
   'x-m': { challenge: 'x-m', fields: ['x-m'], vouches: ['x-source', 'x-time'], signs: true },
-// RFC 9421 defines no authentication scheme; Accept-Signature describes the signature that is wanted.
+  // RFC 9421 defines no authentication scheme; Accept-Signature describes the signature that is wanted.
   'http-signature': { challenge: 'Signature', fields: ['signature', 'signature-input'], vouches: [], signs: true },
-// Its header name is configurable: compile.ts adds it.
+  // Its header name is configurable: compile.ts adds it.
   'api-key': { challenge: 'ApiKey', fields: [], vouches: [], signs: false },
   // RFC 7617, 2.1: user names and passwords are UTF-8.
   basic: { challenge: 'Basic realm="tidegate", charset="UTF-8"', fields: ['authorization'], vouches: [], signs: false },
-// RFC 6750, 3. Only the log says what is wrong with a token.
+  // RFC 6750, 3. Only the log says what is wrong with a token.
   jwt: { challenge: 'Bearer realm="tidegate"', fields: ['authorization'], vouches: [], signs: false },
   'client-certificate': { challenge: 'client-certificate', fields: [], vouches: [], signs: false },
 } as const satisfies Record<string, Credentials>
@@ -17,11 +17,11 @@ export const CREDENTIALS = {
 interface Credentials {
   /** As it stands in WWW-Authenticate (RFC 9110, 11.6.1). */
   readonly challenge: string
-/** Headers that stripCredentials removes, in lower case: with them, a service could impersonate the consumer. */
+  /** Headers that stripCredentials removes, in lower case: with them, a service could impersonate the consumer. */
   readonly fields: readonly string[]
-/** Further headers that the check covers. They are forwarded, and the service may rely on them. */
+  /** Further headers that the check covers. They are forwarded, and the service may rely on them. */
   readonly vouches: readonly string[]
-/** The credential is made for a single request and identifies it. */
+  /** The credential is made for a single request and identifies it. */
   readonly signs: boolean
 }
 

@@ -14,7 +14,7 @@ export function diffConfigs(before: Config, after: Config): string[] {
   const sections = new Set([...Object.keys(before), ...Object.keys(after)]) as Set<keyof Config>
   for (const section of sections) {
     if (section === 'routes') continue
-// Any value of a consumer may be a secret, or reveal one.
+    // Any value of a consumer may be a secret, or reveal one.
     compare(lines, section, before[section], after[section], section === 'consumers')
   }
   const old = routesByName(before)
@@ -34,7 +34,7 @@ function routesByName({ routes }: Config): Map<string, unknown> {
 /** @param depth 0 for a section, 1 for an entry of it */
 function compare(lines: string[], path: string, before: unknown, after: unknown, hidden: boolean, depth = 0): void {
   if (same(before, after)) return
-// A new entry is named, but its content is not shown.
+  // A new entry is named, but its content is not shown.
   if (before === undefined) lines.push(`+ ${path}${depth < 2 ? '' : shown(after, hidden)}`)
   else if (after === undefined) lines.push(`- ${path}`)
   else if (isRecord(before) && isRecord(after)) {

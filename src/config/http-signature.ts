@@ -8,7 +8,7 @@ export const SIGNATURE_ALGORITHMS = ['hmac-sha256', 'ed25519', 'ecdsa-p256-sha25
 type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number]
 
 export interface HttpSignatureKey {
-/** The keyid parameter. Unique over all consumers. */
+  /** The keyid parameter. Unique over all consumers. */
   readonly id: string
   readonly algorithm: SignatureAlgorithm
   /** Base64 of the secret for hmac-sha256, else a PEM public key. */
@@ -17,12 +17,12 @@ export interface HttpSignatureKey {
 
 /** What a route requires of a signature. */
 export interface HttpSignatureRules {
-/** Component identifiers as Signature-Input spells them; null requires the method and the whole target, in any valid spelling. */
+  /** Component identifiers as Signature-Input spells them; null requires the method and the whole target, in any valid spelling. */
   readonly components: readonly string[] | null
-/** The signature must cover the body through Content-Digest, and the body must match that digest. */
+  /** The signature must cover the body through Content-Digest, and the body must match that digest. */
   readonly signBody: boolean
   readonly maxAgeSeconds: number
-/** How many seconds `created` may lie in the future. */
+  /** How many seconds `created` may lie in the future. */
   readonly leewaySeconds: number
   /** Null: any. */
   readonly label: string | null

@@ -26,16 +26,16 @@ export type Environment = Readonly<Record<string, string | undefined>>
 export interface Loaded {
   readonly settings: Settings
   readonly config: Config
-/** The source of the config, as messages name it. */
+  /** The source of the config, as messages name it. */
   readonly origin: string
-/** The position of each route as messages give it: FILE:LINE:COLUMN. */
+  /** The position of each route as messages give it: FILE:LINE:COLUMN. */
   readonly routesAt: readonly string[]
 }
 
 export interface LoadOptions {
-/** Path of the file. Takes precedence over TIDEGATE_CONFIG. */
+  /** Path of the file. Takes precedence over TIDEGATE_CONFIG. */
   readonly file?: string | undefined
-/** The text of the built-in demo, in place of a file. */
+  /** The text of the built-in demo, in place of a file. */
   readonly text?: { readonly origin: string; readonly yaml: string }
   readonly env?: Environment
 }
@@ -44,7 +44,7 @@ export interface LoadOptions {
 export class ConfigError extends Error {
   override readonly name = 'ConfigError'
   readonly problems: readonly string[]
-/** The file does not exist: the command tells how to create one. */
+  /** The file does not exist: the command tells how to create one. */
   readonly missingFile: boolean
 
   constructor(problems: readonly string[], missingFile = false) {
@@ -91,9 +91,9 @@ export function loadSettings(env: Environment = process.env): Settings {
 export interface ServiceEnvironment {
   /** Descriptors it has opened for us, from 3 on: sd_listen_fds(3). */
   readonly listenFds: number
-/** The socket for status notifications; '' if none is wanted: sd_notify(3). */
+  /** The socket for status notifications; '' if none is wanted: sd_notify(3). */
   readonly notifySocket: string
-/** Longest time between watchdog notifications; 0 disables them: sd_watchdog_enabled(3). */
+  /** Longest time between watchdog notifications; 0 disables them: sd_watchdog_enabled(3). */
   readonly watchdogMs: number
 }
 
@@ -132,7 +132,7 @@ function readSettings(env: Environment): { settings: Settings; problems: string[
   })
   for (const name of names) {
     const setting = SETTINGS[name]
-// Compose files and service managers express "unset" as an empty value.
+    // Compose files and service managers express "unset" as an empty value.
     const text = env[name] || (typeof setting.default === 'function' ? setting.default(context()) : setting.default)
     const parsed = (setting.type as z.ZodType<unknown, string>).safeParse(text)
     values[setting.key] = parsed.data
@@ -164,14 +164,14 @@ function parseConfig(
   directory: string,
 ): { config: Config; routesAt: string[] } {
   const lines = new LineCounter()
-// With prettyErrors, a message would quote the line and could reveal a secret.
+  // With prettyErrors, a message would quote the line and could reveal a secret.
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false })
   const at = (offset: number): string => {
     const { line, col } = lines.linePos(offset)
     return `${origin}:${line}:${col}`
   }
   const duplicates = document.errors.filter((error) => error.code === 'DUPLICATE_KEY')
-// Further syntax errors are mostly consequences of the first.
+  // Further syntax errors are mostly consequences of the first.
   const syntax = document.errors.filter((error) => error.code !== 'DUPLICATE_KEY').slice(0, 1)
   const yamlProblems = [
     ...syntax.map(
@@ -186,7 +186,7 @@ function parseConfig(
   try {
     raw = document.toJS()
   } catch {
-// An alias without an anchor, or nested aliases beyond yaml's maxAliasCount. yaml's message quotes the alias.
+    // An alias without an anchor, or nested aliases beyond yaml's maxAliasCount. yaml's message quotes the alias.
     throw new ConfigError([`${origin}: has an alias (*name) without its anchor, or too many of them`])
   }
   if (raw === null || raw === undefined) throw new ConfigError([`${origin}: is empty`])
@@ -232,7 +232,7 @@ function soundEntries(raw: unknown): CheckedEntries {
   }
   const routes = section('routes')
   return {
-// An invalid consumer could have any credentials, so missing credentials are not reported.
+    // An invalid consumer could have any credentials, so missing credentials are not reported.
     consumers: null,
     jwt: null,
     services: sound(serviceSchema, 'services'),

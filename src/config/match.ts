@@ -16,7 +16,7 @@ import type { Route, RouteTable } from './compile.js'
 import { isParameter } from './patterns.js'
 
 interface HeaderSource {
-/** Returns the first value of a header by its lower-case name; '' if it is missing. */
+  /** Returns the first value of a header by its lower-case name; '' if it is missing. */
   header(name: string): string
 }
 
@@ -68,9 +68,9 @@ class Hosts {
   }
 
   match(rawHost: string, path: string, method: string, headers: HeaderSource): Route | null {
-// A target that is not a path matches nothing.
+    // A target that is not a path matches nothing.
     if (path.charCodeAt(0) !== SLASH) return null
-// A fully qualified host name may end in a dot (RFC 1034, 3.1).
+    // A fully qualified host name may end in a dot (RFC 1034, 3.1).
     const host = rawHost.charCodeAt(rawHost.length - 1) === DOT ? rawHost.slice(0, -1) : rawHost
     const exact = this.exact.get(host)
     if (exact !== undefined) {
@@ -102,7 +102,7 @@ const DOT = 0x2e
 
 interface Candidate {
   readonly route: Route
-/** Rank in the order of precedence: the lower rank wins. */
+  /** Rank in the order of precedence: the lower rank wins. */
   readonly rank: number
   readonly methods: ReadonlySet<string> | null
   readonly headers: readonly (readonly [name: string, value: string])[]
@@ -113,9 +113,9 @@ class PathNode {
   readonly literal: string
   readonly exact: Candidate[] = []
   readonly prefix: Candidate[] = []
-/** By hash of the segment: a string key would have to be cut out of the path first. */
+  /** By hash of the segment: a string key would have to be cut out of the path first. */
   literals: Map<number, PathNode> | null = null
-/** The next literal with the same hash under the same parent. */
+  /** The next literal with the same hash under the same parent. */
   nextOfHash: PathNode | null = null
   parameter: PathNode | null = null
 
@@ -126,9 +126,9 @@ class PathNode {
 
 class PathTree {
   private readonly root = new PathNode('')
-/** The tree of the case-insensitive routes, in lower case; null if there are none. */
+  /** The tree of the case-insensitive routes, in lower case; null if there are none. */
   private folded: PathTree | null = null
-// The request being matched. Fields replace arguments because the recursive walk is synchronous.
+  // The request being matched. Fields replace arguments because the recursive walk is synchronous.
   private path = ''
   private method = ''
   private headers: HeaderSource = NO_HEADERS
@@ -155,7 +155,7 @@ class PathTree {
     if (!path.exact) node.prefix.push(candidate)
     else {
       node.exact.push(candidate)
-// The trailing slash begins an empty segment. `/` already has one.
+      // The trailing slash begins an empty segment. `/` already has one.
       if (slashIgnored && path.text !== '/') literalChild(node, '').exact.push(candidate)
     }
   }
@@ -166,7 +166,7 @@ class PathTree {
     return found === null ? null : found.route
   }
 
-/** Returns the route of lowest rank among those that fit and `best`. */
+  /** Returns the route of lowest rank among those that fit and `best`. */
   private find(path: string, method: string, headers: HeaderSource, best: Candidate | null): Candidate | null {
     this.path = path
     this.method = method
@@ -177,7 +177,7 @@ class PathTree {
     return this.best
   }
 
-/** `at` is the slash before the next segment, or the end of the path. Parameters branch, so `best` carries the lowest rank so far. */
+  /** `at` is the slash before the next segment, or the end of the path. Parameters branch, so `best` carries the lowest rank so far. */
   private walk(node: PathNode, at: number): void {
     const path = this.path
     if (at === path.length) {
@@ -193,7 +193,7 @@ class PathTree {
         }
         if (child !== null) this.walk(child, end)
       }
-// RFC 3986 allows an empty segment, but a parameter needs a value.
+      // RFC 3986 allows an empty segment, but a parameter needs a value.
       if (node.parameter !== null && end > start) this.walk(node.parameter, end)
     }
     if (node.prefix.length > 0) this.take(node.prefix)

@@ -248,6 +248,6 @@ function ambiguousRoutes(routes: readonly (RouteConfig | undefined)[]): Problem[
 export function patternOf(route: Pick<RouteConfig, 'match'>): PathPattern {
   const { path, exactPath, trailingSlash } = route.match
   if (exactPath === undefined) return parsePattern(path ?? '/', false)
-// An empty value makes the route no more specific.
+  // An empty value makes the route no more specific.
   return parsePattern(trailingSlash === 'ignore' ? exactPath.replace(/(?!^)\/$/, '') : exactPath, true)
 }

@@ -52,7 +52,7 @@ export function resolveSecrets(config: Config, env: Environment, directory: stri
     return 'problem' in made ? none : made.kept
   }
 
-/** Two consumers with the same key could not be told apart. */
+  /** Two consumers with the same key could not be told apart. */
   const owners = new Map<string, string>()
   const keepKeyOf = (name: string, text: string): Kept<string> => {
     const made = keepApiKey(text)
@@ -75,7 +75,7 @@ export function resolveSecrets(config: Config, env: Environment, directory: stri
       ),
       httpSignatureKeys: mapValues(consumer.httpSignatureKeys, (key, id) => ({
         ...key,
-// `material` keeps both in their final form.
+        // `material` keeps both in their final form.
         secret: undefined,
         publicKey: undefined,
         material:
@@ -105,7 +105,7 @@ export function resolveSecrets(config: Config, env: Environment, directory: stri
       return keep(text, path, (found) => keepHmacSecret(found, issuer), '')
     })
     const keys = issuer.publicKeys?.flatMap((text, index) => keep(text, at('publicKeys', index), keepPublicKeys, []))
-// `keys` keeps publicKeys in their final form.
+    // `keys` keeps publicKeys in their final form.
     const { publicKeys: _, ...rest } = issuer
     return { ...rest, ...(secrets === undefined ? {} : { secrets }), keys: keys ?? [] }
   })

@@ -227,10 +227,10 @@ export const SETTINGS = {
 
 interface Setting {
   readonly key: string
-/** Parses the variable's text. */
+  /** Parses the variable's text. */
   readonly type: z.ZodType<unknown, string>
   readonly default: string | ((context: DefaultsContext) => string)
-/** How the documentation shows a computed default. */
+  /** How the documentation shows a computed default. */
   readonly shown?: string
   readonly about: string
 }

@@ -5,16 +5,16 @@ import os from 'node:os'
 import path from 'node:path'
 
 export interface StatePlaces {
-/** From systemd: StateDirectory=, then RuntimeDirectory=. '' if unset; several are separated by colons. */
+  /** From systemd: StateDirectory=, then RuntimeDirectory=. '' if unset; several are separated by colons. */
   readonly stateDirectory: string
   readonly runtimeDirectory: string
-/** XDG_RUNTIME_DIR, the directory of the user's session. */
+  /** XDG_RUNTIME_DIR, the directory of the user's session. */
   readonly sessionDirectory: string
   /** XDG_STATE_HOME. */
   readonly stateHome: string
   readonly uid: number
   readonly port: number
-/** Directories of this user to choose from, for tests. */
+  /** Directories of this user to choose from, for tests. */
   readonly own?: readonly string[]
 }
 
@@ -29,10 +29,10 @@ export function defaultStatePath(places: StatePlaces): string {
     .map((list) => list.split(':')[0] as string)
     .filter((directory) => directory !== '' && isOf(uid, statOf(directory)))
   const usable = own.filter((directory) => isUsable(directory, uid))
-// Existing state wins, even if another place has become usable since.
+  // Existing state wins, even if another place has become usable since.
   const used = usable.find((directory) => isOwnFile(lstatOf(path.join(directory, name)), uid))
   const chosen = path.join(given[0] ?? used ?? usable[0] ?? own[0]!, name)
-// The default before 0.1.0.
+  // The default before 0.1.0.
   const former = path.join(places.runtimeDirectory.split(':')[0] || places.sessionDirectory || os.tmpdir(), name)
   return former !== chosen && lstatOf(chosen) === null && isOwnFile(lstatOf(former), uid) ? former : chosen
 }
@@ -41,7 +41,7 @@ function ownDirectories({ uid, stateHome }: StatePlaces): string[] {
   return [
     ...(uid === 0 ? ['/run/tidegate'] : []),
     ...['/dev/shm', os.tmpdir()].map((directory) => path.join(directory, `tidegate-${uid}`)),
-// Last, because a home directory may be on a network. No other user can block it.
+    // Last, because a home directory may be on a network. No other user can block it.
     path.join(stateHome || path.join(os.homedir(), '.local', 'state'), 'tidegate'),
   ]
 }

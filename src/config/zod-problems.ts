@@ -32,7 +32,7 @@ function problemsOf(issue: Issue, parent: readonly PropertyKey[], input: unknown
     case 'invalid_key':
       return issue.issues.map((inner) => ({ path, message: inner.message }))
     case 'invalid_union': {
-  // The alternatives differ in type: the one that matches the given type says what is wrong.
+      // The alternatives differ in type: the one that matches the given type says what is wrong.
       const fitting = issue.errors.filter(
         (errors) => !errors.some((inner) => inner.code === 'invalid_type' && inner.path.length === 0),
       )
@@ -76,7 +76,7 @@ function article(type: string): string {
 }
 
 function alternatives(given: readonly unknown[]): string {
-// YAML reads 1.2 as a number; it means the same as '1.2'.
+  // YAML reads 1.2 as a number; it means the same as '1.2'.
   const values = [...new Set(given.map(String))]
   return values.length === 1 ? String(values[0]) : `${values.slice(0, -1).join(', ')} or ${values.at(-1)}`
 }

@@ -1,5 +1,5 @@
-// Whom the admin listener answers: it has no password, so that a web page in a browser on this machine must not get at it. Decides by the request
-// head alone, and knows no page.
+// Decides whether the admin listener accepts a request: it has no password, so web pages in a browser on this machine must be kept out. Looks at the request
+// head only.
 import type { IncomingMessage } from 'node:http'
 
 export interface Refusal {
@@ -9,8 +9,8 @@ export interface Refusal {
 }
 
 /**
- * Null where the request is answered.
- * @param names the listener goes by, in lower case, besides localhost and the address that the connection came to
+ * Returns null if the request is accepted.
+ * @param names the listener's names in lower case, besides localhost and the connection's local address
  */
 export function refusalOf(req: IncomingMessage, names: ReadonlySet<string>): Refusal | null {
   const { host } = req.headers
@@ -25,8 +25,8 @@ export function refusalOf(req: IncomingMessage, names: ReadonlySet<string>): Ref
 }
 
 /**
- * A page can have its own host name point at 127.0.0.1 once it is loaded (DNS rebinding), and then reads what is there as its own. The browser sends
- * that name in Host. Without Host the request is HTTP/1.0, and no browser's.
+ * A page can point its own host name at 127.0.0.1 after it was loaded (DNS rebinding), and then read this listener's responses. The browser sends
+ * that name in Host. A request without Host is HTTP/1.0 and not from a browser.
  */
 function isOurs(host: string, { socket }: IncomingMessage, names: ReadonlySet<string>): boolean {
   const name = hostName(host)
@@ -34,13 +34,13 @@ function isOurs(host: string, { socket }: IncomingMessage, names: ReadonlySet<st
   return name === 'localhost' || names.has(name) || name === socket.localAddress?.replace(/^::ffff:/, '')
 }
 
-/** Without port, brackets and the dot at the end, in lower case. An IPv6 address without brackets has no port. */
+/** Removes port, brackets and the trailing dot; lower case. An IPv6 address without brackets has no port. */
 export function hostName(host: string): string {
   const [, address, name] = /^(?:\[([^\]]*)\]|([^:]*))(?::\d*)?$/.exec(host) ?? []
   return (address ?? name ?? host).toLowerCase().replace(/\.$/, '')
 }
 
-/** Fetch (WHATWG): browsers send Origin with every request but GET and HEAD, be it `null`, and no page can keep them from it. curl does not. */
+/** Fetch (WHATWG): browsers send Origin (maybe `null`) with every request but GET and HEAD, and pages cannot prevent it. curl sends none. */
 function isFromBrowser({ headers }: IncomingMessage): boolean {
   return headers.origin !== undefined || headers['sec-fetch-site'] !== undefined
 }

@@ -1,4 +1,4 @@
-// The admin listener, in the primary and on no request's way: probes for whoever runs the gateway, numbers for whoever watches it. It
+// The admin listener, in the primary and on no request's way: probes, status, metrics and commands for operators. It
 // shows what it is given and decides nothing.
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -8,22 +8,22 @@ import type { ReloadResult } from './reload.js'
 
 export interface AdminOptions {
   readonly host: string
-  /** What it is called besides `host`, its address and localhost. */
+  /** Its names besides `host`, its address and localhost. */
   readonly names: readonly string[]
-  /** 0 takes a free one. */
+  /** 0 chooses a free port. */
   readonly port: number
-  /** Whether requests are served now; `why` says what is missing. */
+  /** Whether the gateway serves requests now; `why` says what is missing. */
   readonly ready: () => { readonly ready: boolean; readonly why: string }
   readonly metrics: () => string | Promise<string>
   /** Anything JSON can hold. */
   readonly status: () => object
-  /** Holds a service's breaker, or releases it (null). False: there is no such breaker. */
+  /** Holds a service's breaker, or releases it (null). Returns false if there is no such breaker. */
   readonly holdBreaker: (service: string, as: 'open' | 'closed' | null) => boolean
   /** Reads the configuration again. */
   readonly reload: () => Promise<ReloadResult>
-  /** Opens the log files anew; resolves when nothing is written to the former ones any more, with what keeps some in use. */
+  /** Reopens the log files; resolves when nothing writes to the former ones, with a reason for each that stays in use. */
   readonly reopenLogs: () => Promise<readonly string[]>
-  /** Begins to restart the workers one by one; '', or why it does not. */
+  /** Begins to restart the workers one by one. Returns '', or why it does not. */
   readonly restart: () => string
   readonly log: Logger
 }
@@ -46,7 +46,7 @@ const TEXT = 'text/plain; charset=utf-8'
 const METRICS = 'text/plain; version=0.0.4; charset=utf-8'
 const JSON_TYPE = 'application/json'
 
-/** RFC 9457. Admin answers have no request id, for they are not logged. */
+/** RFC 9457. Admin responses have no request id, because they are not logged. */
 function problem(status: number, title: string, detail: string): Answer {
   return {
     status,
@@ -56,8 +56,8 @@ function problem(status: number, title: string, detail: string): Answer {
 }
 
 /**
- * `POST /breakers?service=NAME&hold=open|closed|none`. Held open it refuses every call, held closed none, until it is released; the
- * other workers see it at once, and it lasts over a restart.
+ * `POST /breakers?service=NAME&hold=open|closed|none`. Held open, the breaker refuses every call; held closed, none, until it is released. The
+ * workers see the hold at once, and it survives a restart.
  */
 function holdBreaker(req: IncomingMessage, { holdBreaker }: AdminOptions): Answer {
   const query = new URL(req.url ?? '/', 'http://admin').searchParams
@@ -72,20 +72,20 @@ function holdBreaker(req: IncomingMessage, { holdBreaker }: AdminOptions): Answe
   return { status: 200, type: JSON_TYPE, body: `${JSON.stringify({ service, hold })}\n` }
 }
 
-/** `POST /reload`: answers when every worker serves the new configuration, or with all that is wrong with it; 422 then, and nothing has changed. */
+/** `POST /reload`: responds when every worker serves the new configuration; with 422 and all errors if it is invalid, and then nothing has changed. */
 async function reload({ reload }: AdminOptions): Promise<Answer> {
   const result = await reload()
   return { status: result.ok ? 200 : 422, type: JSON_TYPE, body: `${JSON.stringify(result, null, 2)}\n` }
 }
 
-/** `POST /restart`: workers are replaced one by one; /status and the log say how it goes. */
+/** `POST /restart`: replaces the workers one by one; /status and the log show the progress. */
 function restart({ restart }: AdminOptions): Answer {
   const problemText = restart()
   if (problemText !== '') return problem(409, 'Conflict', problemText)
   return { status: 202, type: JSON_TYPE, body: `${JSON.stringify({ restarting: true })}\n` }
 }
 
-/** `POST /reopen`: answers once no worker writes to its former log files any more; 500 where one has to, and why. */
+/** `POST /reopen`: responds when no worker writes to its former log files; 500 with the reason if one still does. */
 async function reopen({ reopenLogs }: AdminOptions): Promise<Answer> {
   const problems = await reopenLogs()
   const reopened = problems.length === 0
@@ -94,12 +94,12 @@ async function reopen({ reopenLogs }: AdminOptions): Promise<Answer> {
 
 /**
  * Starts listening.
- * @throws Error naming TIDEGATE_ADMIN_PORT or TIDEGATE_ADMIN_HOST where that is not possible
+ * @throws Error naming TIDEGATE_ADMIN_PORT or TIDEGATE_ADMIN_HOST if it cannot
  */
 export function startAdmin(options: AdminOptions): Promise<Admin> {
   const { host, port, log } = options
   const names = new Set([host, ...options.names].map(hostName))
-  /** Path, then method. HEAD is answered as GET is; node:http leaves the body out. */
+  /** By path, then method. HEAD is handled like GET; node:http leaves the body out. */
   const resources = new Map<string, ReadonlyMap<string, Handler>>([
     ['/livez', new Map([['GET', () => ({ status: 200, type: TEXT, body: 'live\n' })]])],
     ['/readyz', new Map([['GET', () => readyz(options)]])],
@@ -115,9 +115,9 @@ export function startAdmin(options: AdminOptions): Promise<Admin> {
       ]),
     ],
   ])
-  // Nobody needs long to ask for a page, and half-open connections must not gather here.
+  // Requests are short, and half-open connections must not gather here.
   const server = createServer({ requestTimeout: 10_000, headersTimeout: 5_000 }, (req, res) => {
-    // A body nobody asked for: read past, so that the connection can go on.
+    // An unexpected body is discarded, so that the connection can go on.
     req.resume()
     const refusal = refusalOf(req, names)
     if (refusal !== null) return send(res, problem(refusal.status, refusal.title, refusal.detail), {})
@@ -130,7 +130,7 @@ export function startAdmin(options: AdminOptions): Promise<Admin> {
     server.once('error', (error: NodeJS.ErrnoException) => reject(listenError(error, host, port)))
     server.listen({ host, port }, () => {
       server.removeAllListeners('error')
-      // An accept that fails (EMFILE) must not end the primary.
+      // A failing accept (EMFILE) must not end the primary.
       server.on('error', (err) => log.error({ err }, 'admin: listener'))
       resolve({ port: (server.address() as AddressInfo).port, close: () => close(server) })
     })

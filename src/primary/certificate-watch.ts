@@ -1,5 +1,5 @@
-// The listener's certificates as the primary has read them, for it alone reads these files: workers are told, also one that starts while
-// what lies in the files is broken. Files are looked at, not watched: inotify hears nothing of one that is replaced by way of symbolic links.
+// Watches the listener's certificate files. Only the primary reads them and tells the workers, so a worker can start even while
+// the files are broken. It polls, because inotify misses files that are replaced through symbolic links.
 import { statSync } from 'node:fs'
 import { type ListenerTls, readListenerTls, type TlsMaterial } from '../config/certificates.js'
 import type { Problem } from '../config/references.js'
@@ -8,7 +8,7 @@ import { StartError } from './start-error.js'
 
 const LOOK_MS = 500
 const DAY_MS = 86_400_000
-/** Issuers renew a month before the end: whoever comes this far was forgotten. */
+/** Warning time before expiry. Issuers renew a month before it, so a certificate this old was forgotten. */
 const WARN_DAYS = 7
 
 export class CertificateWatch {
@@ -18,13 +18,13 @@ export class CertificateWatch {
   private readonly log: Logger
   private readonly onChange: (certificates: TlsMaterial) => void
   private readonly timer: NodeJS.Timeout
-  /** What the files were when they were last read, and when they were last looked at. */
+  /** The files' state when they were last read, and when they were last polled. */
   private read: string
   private seen: string
-  /** What was wrong with them then, as it was told. */
+  /** The problems reported last. */
   private told = ''
 
-  /** @throws StartError with all that is wrong */
+  /** @throws StartError with all problems */
   constructor(tls: ListenerTls, log: Logger, onChange: (certificates: TlsMaterial) => void) {
     this.tls = tls
     this.files = [...tls.certificates.flatMap(({ cert, key }) => [cert, key]), ...(tls.clientCa ? [tls.clientCa] : [])]
@@ -43,7 +43,7 @@ export class CertificateWatch {
     clearInterval(this.timer)
   }
 
-  /** Once the files stay as they are from one look to the next: a certificate and its key are written one after the other. */
+  /** Reads the files once they are unchanged between two polls: a certificate and its key are written one after the other. */
   private look(): void {
     const now = this.identity()
     const stays = now === this.seen
@@ -51,7 +51,7 @@ export class CertificateWatch {
     if (!stays || now === this.read) return
     const found = this.load()
     if (Array.isArray(found)) {
-      // Looked at again: it may be the gateway's own want of descriptors that is over by then.
+      // Tried again at the next poll: the cause may be a temporary lack of descriptors.
       const problems = found.join('\n')
       if (problems !== this.told)
         this.log.error({ problems: found }, 'certificates cannot be used: the former ones stay')
@@ -86,7 +86,7 @@ export class CertificateWatch {
   }
 }
 
-/** '' for one that cannot be seen: a moment on the way from one to the next, or a mistake that reading it will tell of. */
+/** '' for a file that cannot be seen: it is being replaced, or a mistake that reading it will report. */
 function identityOf(file: string): string {
   try {
     const { dev, ino, size, mtimeMs } = statSync(file)

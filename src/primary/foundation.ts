@@ -1,5 +1,5 @@
-// What is there before anything runs: processes or threads, the gateway that is taken over, the listening socket, the segment. Opened in an order
-// in which a start that cannot be says why and has changed nothing.
+// Opens what the gateway stands on: processes or threads, the gateway to take over, the listening socket, the segment. In an order
+// in which a failing start says why and has changed nothing.
 import { compile } from '../config/compile.js'
 import { type Loaded, serviceEnvironment } from '../config/load.js'
 import type { Settings } from '../config/settings.js'
@@ -15,10 +15,10 @@ export interface Foundation {
   readonly loaded: Loaded
   readonly isolation: Isolation
   readonly log: Logger
-  /** Opens the file of that log anew: '', or what keeps the former one. */
+  /** Reopens the log file. Returns '', or why the former one stays in use. */
   readonly reopenLog: () => string
   readonly service: ServiceManager
-  /** Null where none is taken over. */
+  /** Null if no gateway is taken over. */
   readonly former: Former | null
   readonly socket: ListeningSocket
   readonly state: SharedState
@@ -62,7 +62,7 @@ function openLog(settings: Settings): OwnLog {
   }
 }
 
-/** Where another gateway has both port and state, the port is what to tell of. */
+/** If another gateway has both port and state, the error names the port. */
 function openOr(portTaken: StartError, openState: () => SharedState): SharedState {
   try {
     return openState()

@@ -1,20 +1,20 @@
-// Whether workers are processes or threads, and why. Decided by the primary, once, before anything is opened.
+// Decides whether workers are processes or threads, and why. Runs in the primary, once, before anything is opened.
 import { native, nativeProblem } from '../../native/index.js'
 import type { Settings } from '../config/settings.js'
 import { StartError } from './start-error.js'
 
 export interface Isolation {
   readonly kind: 'process' | 'thread'
-  /** The native addon is there, which alone can map a file. */
+  /** The native addon is available; only it can map a file. */
   readonly keepsState: boolean
-  /** Why, for the log and /status. */
+  /** The reason, for the log and /status. */
   readonly why: string
 }
 
-/** @throws StartError where what is asked for is not to be had */
+/** @throws StartError if the requested isolation is not available */
 export function chooseIsolation(settings: Settings): Isolation {
   const isolation = isolationOf(settings)
-  // What the native acceptor does, and uWS's own listener does not.
+  // Features of the native acceptor that uWS's own listener lacks.
   if (isolation.kind === 'thread' && settings.proxyProtocol === 'on') {
     throw new StartError(
       `TIDEGATE_PROXY_PROTOCOL: "on" needs workers that are processes; they are threads here: ${isolation.why}`,

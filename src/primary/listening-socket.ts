@@ -1,5 +1,5 @@
-// Where connections come from: the socket that every worker inherits. From the gateway that is taken over, from a service manager, or opened
-// here; threads have none, for each listens by itself. In the primary, which never accepts from it.
+// The listening socket that every worker inherits: from the gateway that is taken over, from a service manager, or opened
+// here. Threads have none, because each listens by itself. In the primary, which never accepts from it.
 import { type AddressInfo, createServer } from 'node:net'
 import { native } from '../../native/index.js'
 import type { Settings } from '../config/settings.js'
@@ -9,26 +9,26 @@ import type { Former } from './takeover.js'
 
 /** Connections the kernel queues while workers are busy or being replaced; capped by net.core.somaxconn. */
 const BACKLOG = 4096
-/** The first that a service manager passes on: sd_listen_fds(3). */
+/** The first descriptor that a service manager passes on: sd_listen_fds(3). */
 const FIRST_INHERITED_FD = 3
-/** Workers that a killed primary has left behind let go of the socket within moments. */
+/** Longest wait for the workers of a killed primary, which normally release the socket within moments. */
 const ORPHANS_LEAVE_MS = 3000
 const RETRY_MS = 50
 
 export interface ListeningSocket {
-  /** Null where workers are threads. */
+  /** Null if workers are threads. */
   readonly fd: number | null
   readonly port: number
-  /** A service manager has it too, for whichever gateway it starts next. */
+  /** A service manager holds the socket too, for the next gateway it starts. */
   readonly isKept: boolean
-  /** The gateway that is taken over has it too. */
+  /** The gateway that is taken over holds the socket too. */
   readonly isFormers: boolean
 }
 
 /**
- * Resolves with an error where somebody has the port: another program, or workers of a killed gateway. Which of them, the state tells, and
- * then listenOnceOrphansLeave() may have it.
- * @throws StartError where there is no hope
+ * Resolves with an error if the port is in use, by another program or by workers of a killed gateway. The state tells which, and
+ * then listenOnceOrphansLeave() can wait for them.
+ * @throws StartError if waiting cannot help
  */
 export async function openSocket(
   settings: Settings,
@@ -56,7 +56,7 @@ export async function openSocket(
   }
 }
 
-/** @throws StartError where others than orphans have the port, or the orphans stay */
+/** @throws StartError if a process other than an orphan holds the port, or the orphans stay */
 export async function listenOnceOrphansLeave(settings: Settings, hasOrphans: () => boolean): Promise<ListeningSocket> {
   for (const untilMs = performance.now() + ORPHANS_LEAVE_MS; ; ) {
     try {
@@ -68,12 +68,12 @@ export async function listenOnceOrphansLeave(settings: Settings, hasOrphans: () 
   }
 }
 
-/** The last thing that workers of a killed primary do is to shut the door for good, for everybody who has the socket. */
+/** Workers of a killed primary end by shutting the socket down for every process that holds it. */
 export function openDoorAgain({ fd }: ListeningSocket): void {
   if (fd !== null) native!.adoptListener(fd)
 }
 
-/** The workers close theirs, once they have let in who is in its queue. */
+/** The workers close their descriptors after they have accepted everything in the queue. */
 export function closeSocket({ fd }: ListeningSocket): void {
   if (fd !== null) native!.closeFd(fd)
 }
@@ -98,7 +98,7 @@ function inherit(count: number, isolation: Isolation): ListeningSocket {
   }
 }
 
-/** Where threads listen by themselves, SO_REUSEPORT would let a second gateway share the port unnoticed: look before. */
+/** Threads listen with SO_REUSEPORT, which would let a second gateway share the port unnoticed: so the port is checked before. */
 function probePort(host: string, port: number): Promise<number> {
   return new Promise((resolve, reject) => {
     const probe = createServer()

@@ -1,12 +1,12 @@
-// What a service manager (systemd) is told of this gateway: sd_notify(3), as lines in a datagram. Where there is none, nothing happens. In the
-// primary; what it says to us is read with the rest of the environment.
+// Notifies a service manager (systemd) about this gateway: sd_notify(3), lines in a datagram. Does nothing without one. In the
+// primary. What it passes to the gateway is read with the rest of the environment.
 import { native } from '../../native/index.js'
 import type { ServiceEnvironment } from '../config/load.js'
 import type { Logger } from '../telemetry/log.js'
 
 export interface ServiceManager {
   ready(): void
-  /** Followed by ready(), whatever came of it. */
+  /** ready() follows, whatever the result. */
   reloading(): void
   stopping(): void
 }
@@ -28,7 +28,7 @@ export function serviceManager({ notifySocket, watchdogMs }: ServiceEnvironment,
   return {
     ready() {
       tell('READY=1')
-      // That the primary's loop turns; its workers it watches itself.
+      // Proves that the primary's loop turns; the primary watches its workers itself.
       if (watchdogMs > 0 && !beats) setInterval(() => tell('WATCHDOG=1'), watchdogMs / 2).unref()
       beats = true
     },

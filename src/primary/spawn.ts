@@ -1,4 +1,4 @@
-// The two kinds of worker behind one interface: a forked process that inherits the segment and the listening socket, and a thread that
+// The two kinds of worker behind one interface: a forked process that inherits segment and listening socket, and a thread that
 // shares memory with the primary.
 import { type ChildProcess, fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -10,29 +10,29 @@ import type { WorkerHandle } from './supervisor.js'
 const threadEntry = fileURLToPath(new URL('../worker/entry.js', import.meta.url))
 const processEntry = fileURLToPath(new URL('../worker/process.js', import.meta.url))
 
-/** Where the inherited descriptors are in a worker: after stdin, stdout, stderr and the IPC channel. */
+/** The inherited descriptors in a worker come after stdin, stdout, stderr and the IPC channel. */
 const WORKER_SEGMENT_FD = 4
 const WORKER_LISTEN_FD = 5
 const WORKER_LIVE_FD = 6
 /**
- * Its stdout is nobody's, and the primary's is here, for access lines alone: uWS prints on stdout where it is told of server names.
+ * A worker's stdout goes nowhere, and the primary's stdout is inherited here, for access lines only: uWS prints to stdout when it gets server names.
  */
 const WORKER_STDOUT_FD = 7
 
-/** uWS reads this once, when it is loaded. Its default is 4096. The gate before it refuses by itself what is over maxHeaderBytes. */
+/** uWS reads this once, when it is loaded. Its default is 4096. The gate before it refuses heads longer than maxHeaderBytes. */
 const HEADERS_VARIABLE = 'UWS_HTTP_MAX_HEADERS_SIZE'
-/** To uWS the PROXY header that the relay puts before a head (native/src/proxy_protocol.h) is a part of it. */
+/** For uWS, the PROXY header that the relay writes before a head (native/src/proxy_protocol.h) is part of the head. */
 const MOST_PROXY_HEADER_BYTES = 52
 
 /**
- * There is a worker per core: V8's four threads for collecting garbage beside each would only take turns with the other workers. One
- * stays for the compiler. The young generation is kept to three quarters of its default. Together 8 MiB less per worker; CPU per request
+ * There is one worker per core: V8's four garbage collection threads in each would only compete with the other workers. One
+ * stays for the compiler. The young generation is limited to three quarters of its default. Together this saves 8 MiB per worker; CPU per request
  * is the same.
  */
 const WORKER_FLAGS = ['--v8-pool-size=1', '--max-semi-space-size=12']
 
 /**
- * Where Node has this flag, SIGUSR1 does not reach a worker at all. The primary does without: with the flag Node does not call its own listener either
+ * If Node has this flag, SIGUSR1 does not reach a worker. The primary runs without it: with the flag, Node does not call the primary's listener either
  * (measured with 22.23 and 24.21).
  */
 const NO_DEBUGGER = '--disable-sigusr1'
@@ -40,7 +40,7 @@ if (process.allowedNodeEnvironmentFlags.has(NO_DEBUGGER)) WORKER_FLAGS.push(NO_D
 
 export interface WorkerKind {
   spawn(): WorkerHandle
-  /** What the start message says of what a worker shares with the primary. */
+  /** The part of the start message about what a worker shares with the primary. */
   readonly shares: Pick<StartMessage, 'segment' | 'listenFd' | 'stdoutFd'>
 }
 
@@ -67,27 +67,27 @@ function spawnProcess(segment: Segment, listenFd: number, maxHeaderBytes: number
   let child: ChildProcess
   try {
     child = fork(processEntry, [], {
-      // Bodies are never sent this way, but secrets of any bytes are: JSON would do, this keeps undefined apart from null.
+      // Secrets may be any bytes. JSON would do for them, but would not distinguish undefined from null.
       serialization: 'advanced',
       stdio: ['ignore', 'ignore', 'inherit', 'ipc', segment.fd, listenFd, segment.liveFd, 1],
       env: { ...process.env, [HEADERS_VARIABLE]: String(maxHeaderBytes) },
       execArgv: [...process.execArgv, ...WORKER_FLAGS],
     })
   } catch (error) {
-    // Out of memory, say: Node throws some of the system's errors.
+    // Node throws some system errors, such as out of memory.
     const { message } = error as Error
     return neverStarted(() => message)
   }
   const { pid } = child
   if (pid === undefined) {
-    // The others, being out of descriptors or processes among them, are an event. Node emits no 'exit' then.
+    // Others, such as a lack of descriptors or processes, are an 'error' event without 'exit'.
     let why = 'it cannot be started'
     child.on('error', (error) => {
       why = error.message
     })
     return neverStarted(() => why)
   }
-  // A channel that breaks ends in 'exit'; without a listener it would end the primary too.
+  // A broken channel leads to 'exit'; without this listener it would end the primary too.
   child.on('error', () => {})
   return {
     pid,
@@ -100,7 +100,7 @@ function spawnProcess(segment: Segment, listenFd: number, maxHeaderBytes: number
   }
 }
 
-/** What the system did not let start exits as soon as somebody listens. */
+/** A process that could not start: it exits as soon as a listener is added. */
 function neverStarted(why: () => string): WorkerHandle {
   return {
     pid: 0,
@@ -113,7 +113,7 @@ function neverStarted(why: () => string): WorkerHandle {
 
 function spawnThread(maxHeaderBytes: number): WorkerHandle {
   process.env[HEADERS_VARIABLE] = String(maxHeaderBytes)
-  // Descriptors that the thread opens and the addon closes: Node would close whoever has their numbers by then, when the thread ends.
+  // The addon closes descriptors that the thread opened: with tracking, Node would close whatever has those numbers when the thread ends.
   let thread: Worker
   try {
     thread = new Worker(threadEntry, { trackUnmanagedFds: false })

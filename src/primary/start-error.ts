@@ -1,4 +1,4 @@
-// Why the gateway does not start: what a person is told, without a stack. In the primary alone.
+// The error for a gateway that cannot start: a person reads its message, without a stack. Primary only.
 
-/** A start that cannot be: the message says why and what to do. */
+/** The message says why the gateway does not start, and what to do. */
 export class StartError extends Error {}

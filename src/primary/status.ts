@@ -1,4 +1,4 @@
-// What the admin listener shows, read from the segment when somebody asks: readiness, /status and /metrics. Decides nothing.
+// Readiness, /status and /metrics for the admin listener, read from the segment on demand. Decides nothing.
 import { readFileSync } from 'node:fs'
 import type { TlsMaterial } from '../config/certificates.js'
 import { renderMetrics } from '../telemetry/metrics.js'
@@ -14,11 +14,11 @@ export interface StatusSource {
   readonly reloader: Pick<Reloader, 'table' | 'generation' | 'last' | 'counts'>
   readonly state: SharedState
   readonly isolation: Isolation
-  /** The listener's; null where it speaks cleartext. */
+  /** The listener's certificates; null if it speaks cleartext. */
   readonly certificates: { readonly current: TlsMaterial } | null
   readonly supervisor: { readonly ready: boolean; readonly listening: number }
   readonly workers: number
-  /** On its way out, if only because readiness has to fail before anything else does. */
+  /** The gateway is leaving. Set first, because readiness must fail before anything else does. */
   readonly isLeaving: () => boolean
 }
 
@@ -39,7 +39,7 @@ export function createStatus(source: StatusSource): StatusPages {
       return record === undefined ? [] : [{ service: name, ...record.snapshot() }]
     })
   }
-  /** There is a slot more than there shall be workers: one that is empty is shown only where somebody is missing. */
+  /** There is one slot more than workers: an empty slot is shown only if a worker is missing. */
   const workers = () => {
     const all = slots.readAll()
     let missing = source.workers - all.filter(({ state }) => state !== 'empty').length
@@ -85,7 +85,7 @@ export function createStatus(source: StatusSource): StatusPages {
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),
-        // Field by field: the keys are beside these.
+        // Field by field, because the object also has the keys.
         certificates: (certificates?.current.certificates ?? []).map(({ file, names, notAfterMs }) => ({
           file,
           names,

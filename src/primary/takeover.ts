@@ -1,5 +1,5 @@
-// From one gateway to the next without a pause: both ends of what is said when `tidegate start --takeover` takes the listening socket and the
-// segment over from the gateway that runs. In the primaries; sees no request.
+// Takeover, from one gateway to the next without a pause: both ends of the conversation in which `tidegate start --takeover` gets the listening socket and the
+// segment from the running gateway. In the primaries; sees no request.
 //
 //   new                                    old, on STATE.sock, which only its own user can reach
 //    │ ◄── hello, with both descriptors ────│
@@ -10,7 +10,7 @@
 //    │ ─── ready ─────────────────────────► │  drains: what it still has it finishes, and ends with 0
 //    │ ◄── leaving ─────────────────────────│
 //
-// A connection that ends before `ready` leaves the old one as it was. The old one's end before it leaves the new one as what there is.
+// If the connection ends before `ready`, the old gateway goes on as before. If the old gateway dies before `ready`, the new one goes on alone.
 import { lstatSync, unlinkSync } from 'node:fs'
 import { createServer, Socket } from 'node:net'
 import { createInterface } from 'node:readline'
@@ -21,7 +21,7 @@ import type { Isolation } from './isolation.js'
 import { StartError } from './start-error.js'
 
 const PROTOCOL = 1
-/** One that says nothing for so long has died without telling: it starts workers meanwhile. */
+/** Silence after which the other side counts as dead. Generous, because the new gateway starts its workers meanwhile. */
 const PATIENCE_MS = 60_000
 
 interface Hello {
@@ -29,11 +29,11 @@ interface Hello {
   readonly pid: number
   readonly host: string
   readonly port: number
-  /** A service manager has the socket too. */
+  /** A service manager holds the socket too. */
   readonly socketIsKept: boolean
 }
 
-/** Where the gateway with this state is found. */
+/** The takeover socket of the gateway with this state. */
 export function takeoverPath(state: string): string {
   return `${state}.sock`
 }
@@ -46,27 +46,27 @@ export interface OfferOptions {
   readonly listenFd: number
   readonly segmentFd: number
   readonly log: Logger
-  /** The successor needs the admin port; null: not now, we are leaving already. */
+  /** The successor needs the admin port. Null if this gateway is already leaving. */
   readonly releaseAdmin: () => Promise<void> | null
-  /** It could not begin after all. */
+  /** The successor failed before it was ready. */
   readonly restoreAdmin: () => void
-  /** It serves: finish what there is. */
+  /** The successor serves: this gateway finishes its requests and leaves. */
   readonly leave: () => void
 }
 
 export interface Offer {
-  /** A successor is about to take over. */
+  /** Whether a successor is about to take over. */
   readonly isTaken: boolean
-  /** A successor that is not ready yet is sent away: it would share a socket that is about to be closed for everybody. */
+  /** Sends away a successor that is not ready: it would share a socket that is about to be shut down for every holder. */
   close(): void
 }
 
-/** A connection that ends without this word ends because its process did. */
+/** The last word. A connection that ends without it ends because its process died. */
 function refuse(successor: Socket): void {
   successor.end('no\n', () => successor.destroy())
 }
 
-/** Where no socket can be made, the log says so, and the gateway runs without being taken over. */
+/** If the socket cannot be made, the log says so, and the gateway runs without takeover. */
 export function offerTakeover(options: OfferOptions): Offer {
   const { path, host, port, socketIsKept, listenFd, segmentFd, log } = options
   let successor: Socket | null = null
@@ -78,7 +78,7 @@ export function offerTakeover(options: OfferOptions): Offer {
     let adminIsOurs = true
     const hello: Hello = { protocol: PROTOCOL, pid: process.pid, host, port, socketIsKept }
     try {
-      // Node has no other way to tell.
+      // Node offers no other way to detect this.
       const { fd } = (socket as unknown as { _handle: { fd: number } })._handle
       native!.sendDescriptors(fd, [listenFd, segmentFd], `${JSON.stringify(hello)}\n`)
     } catch (error) {
@@ -98,7 +98,7 @@ export function offerTakeover(options: OfferOptions): Offer {
       }
       if (line === 'ready' && !left && !socket.destroyed) {
         left = true
-        // libuv takes the name away with the socket: before the successor makes its own.
+        // Closing removes the socket's name, which must happen before the successor makes its own.
         server.close()
         socket.end('leaving\n')
         options.leave()
@@ -113,12 +113,12 @@ export function offerTakeover(options: OfferOptions): Offer {
   })
   server.on('error', (error) => log.warn({ err: error }, 'this gateway cannot be taken over'))
   try {
-    // Ours, as the state's lock is: what a killed gateway has left. Anything else is somebody's file.
+    // Since this gateway holds the state's lock, a socket here is left over from a killed gateway. Anything else is a foreign file.
     if (lstatSync(path).isSocket()) unlinkSync(path)
   } catch {
-    // Mostly there is none. One that is not ours is told of by listen().
+    // Usually none exists. listen() reports one that belongs to another user.
   }
-  // Nobody else's, from its first moment on: a pipe is bound before listen() returns.
+  // Private from the first moment on: the socket is bound before listen() returns.
   const umask = process.umask(0o177)
   server.listen(path)
   process.umask(umask)
@@ -133,7 +133,7 @@ export function offerTakeover(options: OfferOptions): Offer {
   }
 }
 
-/** The gateway that is taken over, as long as it waits for us. */
+/** The old gateway, while it waits for this one. */
 export interface Former {
   readonly listenFd: number
   readonly segmentFd: number
@@ -144,11 +144,11 @@ export interface Former {
   takeAdmin(): Promise<void>
   /** Resolves when it has begun to leave. */
   ready(): Promise<void>
-  /** It serves on. */
+  /** Tells the old gateway to go on serving. */
   giveUp(): void
 }
 
-/** @throws StartError that says why there is nothing to take over */
+/** @throws StartError that says why no gateway can be taken over */
 export function takeOver(settings: Settings, isolation: Isolation): Former {
   if (isolation.kind === 'thread')
     throw new StartError('--takeover: workers are threads, which have no socket to hand over')
@@ -176,7 +176,7 @@ function meet(state: string, host: string, port: number): Former {
   const hello = JSON.parse(received.text) as Hello
   const socket = new Socket({ fd: received.fd, readable: true, writable: true })
   socket.on('error', () => {})
-  // It passes the socket's errors on, which 'close' tells of.
+  // The reader passes the socket's errors on; 'close' handles them.
   const lines = createInterface(socket).on('error', () => {})
   if (hello.protocol !== PROTOCOL) {
     socket.destroy()
@@ -194,7 +194,7 @@ function meet(state: string, host: string, port: number): Former {
     if (line === 'no') refused = true
   })
 
-  /** Of one that is dead everything is ours already. */
+  /** A dead gateway holds nothing any more. */
   function ask(word: string, answer: string): Promise<void> {
     return new Promise((resolve, reject) => {
       const gone = (): void => {

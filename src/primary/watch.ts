@@ -1,12 +1,12 @@
-// Tells when a file is another one: for TIDEGATE_WATCH_CONFIG. It is looked at, not watched: inotify hears nothing of a file that is replaced
-// by way of symbolic links, as Kubernetes does it, nor over a network.
+// Notices when a file changes, for TIDEGATE_WATCH_CONFIG. It polls: inotify misses files that are replaced
+// through symbolic links, as Kubernetes does, and files on a network.
 import { stat } from 'node:fs/promises'
 
 const LOOK_MS = 500
 
 /**
- * `onChange` once the file has stayed as it is from one look to the next: a half-written one may well be sound. The first time is for what
- * happened to it between its being read at start and now. Returns what ends it.
+ * Calls `onChange` when a changed file is equal in two polls: a half-written one may well be valid. The first call covers what
+ * happened between the read at start and now. Returns a function that ends the polling.
  */
 export function watchFile(file: string, onChange: () => void): () => void {
   let told = ''
@@ -22,7 +22,7 @@ export function watchFile(file: string, onChange: () => void): () => void {
   return () => clearInterval(timer)
 }
 
-/** '' for one that is not there: a moment on the way from one to the next, or somebody's mistake, which the reload then tells of. */
+/** '' for a missing file: it is being replaced, or a mistake that the reload will report. */
 async function identity(file: string): Promise<string> {
   try {
     const { dev, ino, size, mtimeMs } = await stat(file)

@@ -1,4 +1,4 @@
-// One line per finished exchange, the last step of its way. Runs per request: the line is put together by hand, around two parts that most
+// Writes one line per finished exchange, the last step of its way. Runs per request: the line is built by hand, around two parts that most
 // lines share with the one before them, and written in batches. It reads the exchange and changes nothing; no header ever gets here, so
 // no signature or secret can.
 //
@@ -10,15 +10,15 @@ import type { Exchange } from '../exchange/exchange.js'
 import { LineWriter, type LineWriterOptions } from './line-writer.js'
 import { openSink } from './sink.js'
 
-/** Longest text of each kind after escaping. Together with names and numbers a line stays below PIPE_BUF, 4096 bytes. */
+/** Longest text of each kind after escaping. With names and numbers, a line stays below PIPE_BUF, 4096 bytes. */
 const MAX_PATH = 1536
 const MAX_QUERY = 768
 const MAX_METHOD = 32
 const MAX_NAME = 160
 const MAX_REASON = 128
-/** A name that somebody made up. */
+/** A name from the configuration or a credential. */
 const MAX_TRIED = 64
-/** How a text ends that was cut: an ellipsis. */
+/** Ends a text that was cut: an ellipsis. */
 const CUT = '\\u2026'
 
 function escaped(c: number): string {
@@ -27,7 +27,7 @@ function escaped(c: number): string {
   return `\\u${c.toString(16).padStart(4, '0')}`
 }
 
-/** The text as it stands between the quotes of a JSON string, at most `max` characters of it. Any input gives valid JSON. */
+/** Escapes a text for the inside of a JSON string, at most `max` characters. Any input gives valid JSON. */
 export function jsonText(text: string, max: number): string {
   const length = text.length
   if (length <= max) {
@@ -42,7 +42,7 @@ export function jsonText(text: string, max: number): string {
 }
 
 function escapeSlow(text: string, max: number): string {
-  // A lone surrogate becomes U+FFFD: as an escape it would be JSON by the grammar, and refused by half of the parsers.
+  // A lone surrogate becomes U+FFFD: escaped, it would be valid JSON that half of the parsers refuse.
   let out = ''
   for (const char of text.slice(0, max + 1)) {
     let piece = char
@@ -69,18 +69,18 @@ function cut(out: string, max: number): string {
 }
 
 const THREE_DIGITS = Array.from({ length: 1000 }, (_, n) => String(n).padStart(3, '0'))
-/** A line from the time's last digits to the rid. */
+/** The part of a line from the time's last digits to the rid. */
 const MS_OF_SECOND = THREE_DIGITS.map((digits) => inOnePiece(`${digits},"rid":"`))
 
-/** V8 keeps a joined string as a tree, and would walk it again with every line. */
+/** V8 keeps a joined string as a tree and would walk it again for every line. */
 function inOnePiece(text: string): string {
   return Buffer.from(text, 'latin1').toString('latin1')
 }
 
-/** The texts of up to 16 ms, made when they are first needed: most requests take no longer. */
+/** Cached texts of durations up to 16 ms: most requests take no longer. */
 const shortMs: string[] = new Array(16_000).fill('')
 
-/** Microseconds as milliseconds with three decimals, without the float formatting that costs more than the rest of the line. */
+/** Formats microseconds as milliseconds with three decimals, without float formatting, which costs more than the rest of the line. */
 function ms(us: number): string {
   if (us <= 0) return '0'
   const wholeUs = Math.floor(us)
@@ -111,16 +111,16 @@ export class AccessLog {
 
   constructor(
     private readonly writer: LineWriter,
-    /** Null: not a file of its own. */
+    /** Null if the target is not a file. */
     private readonly path: string | null = null,
   ) {}
 
-  /** Lines lost because what reads them lags or fails. */
+  /** Lines lost because their reader lags or fails. */
   get dropped(): number {
     return this.writer.dropped
   }
 
-  /** @param nowUs the segment's clock (wall-clock µs) when the exchange was over */
+  /** @param nowUs the segment's clock (wall-clock µs) at the end of the exchange */
   write(exchange: Exchange, nowUs: number): void {
     const route = exchange.route
     if (route !== null && !route.accessLog) return
@@ -139,7 +139,7 @@ export class AccessLog {
       exchange.query !== '' && exchange.route?.logQuery ? `","query":"${jsonText(shownQuery(exchange), MAX_QUERY)}` : ''
     const upstream = exchange.attempts > 0 ? `,"upstreamMs":${ms(exchange.upstreamUs)}` : ''
     const attempts = exchange.attempts === 1 ? ',"attempts":1}\n' : `,"attempts":${exchange.attempts}}\n`
-    // One expression, of few parts: each of them is a branch of the tree that V8 keeps and walks to write it. The rid is hex (trace.ts).
+    // One expression of few parts: each part is a branch of the tree that V8 keeps and walks. The rid is hex (trace.ts).
     return (
       this.secondText +
       MS_OF_SECOND[nowMs - second * 1000] +
@@ -155,7 +155,7 @@ export class AccessLog {
     )
   }
 
-  /** From the outcome to the time it took, the same as for the last line where as many bytes went either way. */
+  /** The part from the outcome to the duration. Reused from the last line if the byte counts are equal. */
   private bytesOf({ bytesIn, bytesOut }: Exchange): string {
     const last = this.bytes
     if (last.in !== bytesIn || last.out !== bytesOut) {
@@ -166,7 +166,7 @@ export class AccessLog {
     return last.text
   }
 
-  /** From the rid's end to the path, the same as for the last line where the caller is the same. */
+  /** The part from the rid's end to the path. Reused from the last line if the caller is the same. */
   private callerOf({ consumer, tried, clientAddress, method }: Exchange): string {
     const last = this.caller
     if (
@@ -189,9 +189,9 @@ export class AccessLog {
     return last.text
   }
 
-  /** From the path to the numbers, the same as for the last line where it ended alike at the same place. */
+  /** The part from the path to the numbers. Reused from the last line if service, endpoint and outcome are equal. */
   private outcomeOf(exchange: Exchange): string {
-    // The service that was asked last: where a fallback names one, not the route's.
+    // The service that was asked last: with a fallback service, that one and not the route's.
     const { route, service, endpoint, status, reason, fallback, limitReported } = exchange
     const last = this.outcome
     if (
@@ -225,8 +225,8 @@ export class AccessLog {
   }
 
   /**
-   * Lines from now on go to the file that has the path's name now. Calls back once none is written to the former one any more, or with what keeps
-   * them there.
+   * From now on, lines go to the file that now has this path. Calls back when nothing is written to the former file any more, or with the reason why
+   * they still go there.
    */
   reopen(done: (problem: string) => void): void {
     if (this.path === null) return done('')
@@ -237,18 +237,18 @@ export class AccessLog {
     }
   }
 
-  /** Calls back when everything written so far is out, or cannot be got out within a second. */
+  /** Calls back when everything written so far is out, or after a second. */
   flush(done: () => void): void {
     this.writer.flush(done)
   }
 
-  /** As flush, and closes what was opened. Lines written later count as dropped. */
+  /** Like flush, then closes the file. Lines written later count as dropped. */
   close(done: () => void): void {
     this.writer.close(done)
   }
 }
 
-/** API keys in the query are hidden on every route: one that was sent to the wrong one is good elsewhere. */
+/** API keys in the query are hidden on every route: a key sent to the wrong route is valid elsewhere. */
 function shownQuery({ route, query }: Exchange): string {
   const parameter = route?.hiddenParameter ?? null
   return parameter === null ? query : hidden(query, parameter)
@@ -256,10 +256,10 @@ function shownQuery({ route, query }: Exchange): string {
 
 /**
  * @param target `stdout`, `off`, or a path to append to
- * @returns null for `off`: then there is nothing to call
- * @throws Error naming TIDEGATE_ACCESS_LOG where the path cannot be opened
+ * @returns null for `off`
+ * @throws Error naming TIDEGATE_ACCESS_LOG if the path cannot be opened
  */
-/** `stdoutFd`: where stdout is in this process. */
+/** `stdoutFd` is the descriptor of stdout in this process. */
 export function createAccessLog(target: string, options: LineWriterOptions = {}, stdoutFd = 1): AccessLog | null {
   if (target === 'off') return null
   let sink: ReturnType<typeof openSink>

@@ -1,38 +1,38 @@
-// Gathers lines and hands them to sonic-boom in batches, off the request's way. A line is dropped and counted rather than anybody made
-// to wait for it, and no error of the destination leaves this file except as one call of `onTrouble`. `write` runs per request.
+// Gathers lines and hands them to sonic-boom in batches, off the request's way. If the destination lags, a line is dropped and counted; no request
+// waits for it. Errors of the destination leave this file only as one call of `onTrouble`. `write` runs per request.
 import { close } from 'node:fs'
 import sonic from 'sonic-boom'
 import type { Sink } from './sink.js'
 
 export interface LineWriterOptions {
-  /** Bytes held for a destination that lags; beyond them lines are dropped. Default 8 MiB: about a second's lines. */
+  /** Most bytes held for a lagging destination; beyond them lines are dropped. Default 8 MiB: about a second's lines. */
   readonly maxQueuedBytes?: number
-  /** A write failed (once until one succeeds again, then null). A full pipe is no failure. */
+  /** Called once when writes begin to fail, and with null when one succeeds again. A full pipe is not a failure. */
   readonly onTrouble?: (error: Error | null) => void
 }
 
-/** No line waits longer for its batch to fill. */
+/** Longest time that a line waits for its batch to fill. */
 const FLUSH_INTERVAL_MS = 250
-/** A pipe holds 64 KiB: looked at again this often, a reader of 12 MB/s loses nothing. */
+/** Pause before a full pipe is tried again. A pipe holds 64 KiB, so a reader of 12 MB/s loses nothing. */
 const FULL_RETRY_MS = 5
-/** What an exit waits for a reader that lags. */
+/** Longest time that an exit waits for a lagging reader. */
 const FLUSH_DEADLINE_MS = 1000
 
-/** Its types leave out where it writes, which it reads anew for each write. */
+/** sonic-boom's types omit its descriptor, which it reads anew for each write. */
 type Boom = sonic.SonicBoom & { fd: number }
 
 export class LineWriter {
   /** Lines lost since the start. */
   dropped = 0
   private pending = ''
-  /** Handed to sonic-boom and not yet written. Exact, for a character is a byte. */
+  /** Bytes handed to sonic-boom and not yet written. Exact, since a character is a byte. */
   private queuedBytes = 0
   private failing = false
   private closed = false
   private retry: NodeJS.Timeout | null = null
-  /** sonic-boom has a write under way that it did not make on the spot. */
+  /** sonic-boom has an asynchronous write under way. */
   private writing = false
-  /** What waits for the end of that write, which goes to the former destination. */
+  /** Callbacks that wait for the end of that write, which goes to the former destination. */
   private moved: (() => void)[] = []
   private readonly boom: Boom
   private readonly timer: NodeJS.Timeout
@@ -51,11 +51,11 @@ export class LineWriter {
       fd: sink.fd,
       sync: sink.nonBlocking,
       maxWrite: sink.maxWriteBytes,
-      // Of a string it would count the bytes again after every write. Its types know of strings alone.
+      // A Buffer: with a string, sonic-boom would count the bytes again after every write. Its types only know strings.
       contentMode: 'buffer',
-      // With 0 its flush does nothing, and a failed write would wait for the next line.
+      // With 0, its flush would do nothing, and a failed write would wait for the next line.
       minLength: 1,
-      // Its own answer to a full pipe is to look again after 100 ms, and in its synchronous half to sleep for them.
+      // By itself it tries a full pipe again after 100 ms, and in synchronous mode sleeps for that time.
       retryEAGAIN: () => false,
     }) as Boom
     this.boom.on('write', (bytes: number) => this.onWritten(bytes))
@@ -63,16 +63,16 @@ export class LineWriter {
     this.timer = setInterval(() => this.hand(), FLUSH_INTERVAL_MS).unref()
   }
 
-  /** @param line ASCII, with its line feed, no longer than the sink's maxWriteBytes */
+  /** @param line ASCII, ends with a line feed, at most the sink's maxWriteBytes long */
   write(line: string): void {
     if (this.pending.length + line.length > this.maxWriteBytes) this.hand()
     this.pending += line
   }
 
-  /** Calls back when all lines so far are written, or when that cannot be had within a second. */
+  /** Calls back when all lines so far are written, or after a second. */
   flush(done: () => void): void {
     this.hand()
-    // What fails does not mend while an exit waits for it.
+    // A failing destination does not recover while an exit waits for it.
     if (this.queuedBytes === 0 || this.failing) {
       done()
       return
@@ -88,10 +88,10 @@ export class LineWriter {
   }
 
   /**
-   * Whatever is not being written this moment goes to another file, also what the former one did not take; the former one is closed. Calls back once
+   * From now on, lines go to another file, including those that the former one did not take; the former one is closed. Calls back when
    * nothing is written to it any more.
-   * @param sink of the same kind as the former one; owned from here on
-   * @throws Error where it is of another kind
+   * @param sink of the same kind as the former one; this object owns it from here on
+   * @throws Error if the kinds differ
    */
   moveTo(sink: Sink, done: () => void): void {
     if (sink.maxWriteBytes !== this.sink.maxWriteBytes || sink.nonBlocking !== this.sink.nonBlocking) {
@@ -104,7 +104,7 @@ export class LineWriter {
     this.boom.fd = sink.fd
     if (this.writing) this.moved.push(finish)
     else finish()
-    // Tries again what the former one has refused.
+    // Tries again what the former destination refused.
     this.hand()
   }
 
@@ -129,7 +129,7 @@ export class LineWriter {
     if (this.closed || this.queuedBytes + batch.length > this.maxQueuedBytes) {
       for (let i = batch.indexOf('\n'); i >= 0; i = batch.indexOf('\n', i + 1)) this.dropped++
       if (this.closed) return
-      // It is sonic-boom that has to try again, or a destination that came back would never be noticed.
+      // sonic-boom must try again, or nobody would notice that the destination recovered.
       this.tryAgain()
       return
     }
@@ -145,7 +145,7 @@ export class LineWriter {
 
   private onWritten(bytes: number): void {
     this.queuedBytes -= bytes
-    // It goes on with what is queued, in the next file where there is one.
+    // sonic-boom goes on with the queue, in the next file if there is one.
     this.writing = this.queuedBytes > 0 && !this.sink.nonBlocking
     for (const finish of this.moved.splice(0)) finish()
     if (this.failing && bytes > 0) {
@@ -159,7 +159,7 @@ export class LineWriter {
     this.writing = false
     for (const finish of this.moved.splice(0)) finish()
     if (error.code === 'EAGAIN' || error.code === 'EBUSY') {
-      // sonic-boom has kept the batch. Not unref'd: an exit waits in flush, which has its own deadline.
+      // sonic-boom kept the batch. The timer is not unref'd: an exit waits in flush, which has its own deadline.
       this.retry ??= setTimeout(() => {
         this.retry = null
         this.tryAgain()

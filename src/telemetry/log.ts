@@ -1,4 +1,4 @@
-// The gateway's own lines: starts, changes of state, faults. Never one per request; that is access-log.ts.
+// The gateway's own log: starts, changes of state, faults. Never a line per request; that is access-log.ts.
 import { closeSync } from 'node:fs'
 import { type Logger, pino } from 'pino'
 import sonic from 'sonic-boom'
@@ -12,23 +12,23 @@ export interface LogSettings {
   /** Slot of the worker that writes; absent in the primary. */
   readonly worker?: number
   /**
-   * `stderr`, or the path of a file to append to. A pipeline behind stdout then sees access lines alone, as with Envoy and nginx.
+   * `stderr`, or the path of a file to append to. Not stdout, so that a pipeline there sees only access lines, as with Envoy and nginx.
    */
   readonly target?: string
-  /** What `stderr` stands for, for tests. Default 2. */
+  /** The descriptor of `stderr`, for tests. Default 2. */
   readonly fd?: number
 }
 
 export interface OwnLog {
   readonly log: Logger
-  /** Lines from now on go to the file that has the target's name now. Returns '', or what keeps them in the former one. */
+  /** From now on, lines go to the file that now has this name. Returns '', or the reason why they still go to the former one. */
   reopen(): string
 }
 
 /**
- * Lines are rare and must be out before an exit, so each is written at once, synchronously. A destination that fails or is full keeps
- * the lines (up to a mebibyte, then they are lost) and gets them with the next one: a log must not stop or kill what it reports on.
- * @throws Error naming TIDEGATE_LOG where the file cannot be opened
+ * Lines are rare and must be out before an exit, so each is written at once, synchronously. If the destination fails or is full, it gets
+ * the lines together with the next one (beyond a mebibyte they are lost): a log must not stop or kill the process it reports on.
+ * @throws Error naming TIDEGATE_LOG if the file cannot be opened
  */
 export function createLog({ level, worker, target = 'stderr', fd = 2 }: LogSettings): OwnLog {
   const path = target === 'stderr' ? null : target
@@ -38,10 +38,10 @@ export function createLog({ level, worker, target = 'stderr', fd = 2 }: LogSetti
       level,
       base:
         worker === undefined ? { name: 'tidegate', pid: process.pid } : { name: 'tidegate', pid: process.pid, worker },
-      // Nothing logs a consumer on purpose; this is for the day someone does.
+      // Nothing logs a consumer on purpose; this guards against a future mistake.
       redact: ['secret', 'secrets', 'password', 'apiKeys'].flatMap((key) => [key, `*.${key}`, `consumers[*].${key}`]),
     },
-    // Not the destination itself: pino ends a fatal line with its flushSync, which on any error but EAGAIN tries again for ever.
+    // A wrapper, because pino ends a fatal line with the destination's flushSync, which retries for ever on any error but EAGAIN.
     { write: (line: string) => void destination.write(line) },
   )
   return {
@@ -54,18 +54,18 @@ export function createLog({ level, worker, target = 'stderr', fd = 2 }: LogSetti
       } catch (error) {
         return (error as Error).message
       }
-      // Each write is over when its call returns.
+      // Each write is complete when its call returns.
       closeSync(former)
       return ''
     },
   }
 }
 
-/** sonic-boom's types leave out where it writes, which it reads anew for each write. */
+/** sonic-boom's types omit its descriptor, which it reads anew for each write. */
 type Destination = sonic.SonicBoom & { fd: number }
 
 function destinationOn(fd: number): Destination {
-  // Left to itself sonic-boom sleeps 100 ms in the event loop and tries again, for ever, when a non-blocking pipe is full.
+  // By itself, sonic-boom blocks the event loop for 100 ms and retries for ever when a non-blocking pipe is full.
   const destination = new sonic.SonicBoom({ fd, sync: true, maxLength: 1 << 20, retryEAGAIN: () => false })
   destination.on('error', () => {})
   return destination as Destination

@@ -1,5 +1,5 @@
-// The numbers as Prometheus text (exposition format 0.0.4), put together when somebody asks, in the primary, from the segment alone: no
-// worker is asked anything, so one that hangs or has died is still counted.
+// Writes the counts as Prometheus text (exposition format 0.0.4). Runs per scrape, in the primary, from the segment alone: no
+// worker is asked, so a worker that hangs or has died is still counted.
 import type { Route, Service } from '../config/compile.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
 import {
@@ -18,24 +18,24 @@ import { toHdr } from './quantiles.js'
 interface BreakerStatus {
   readonly service: string
   readonly state: BreakerState
-  /** What an operator holds it in, whatever its state is. */
+  /** The state in which an operator holds the breaker, if any. */
   readonly held: 'open' | 'closed' | null
   /** How often it changed to each state. */
   readonly transitions: Readonly<Record<BreakerState, number>>
 }
 
 interface RateTableStatus {
-  /** For buckets and quotas, and of them those in use; and the same for windows. */
+  /** Slots for buckets and quotas, and how many are in use; the next two are the same for windows. */
   readonly slots: number
   readonly live: number
   readonly windowSlots: number
   readonly liveWindows: number
-  /** Slots looked at beyond the first. */
+  /** Slots examined beyond the first. */
   readonly probes: number
   readonly evictions: number
   /** Decisions that found no room for their key. */
   readonly full: number
-  /** Charges on slots that keys without room share. */
+  /** Charges on the slots that keys without room share. */
   readonly shared: number
 }
 
@@ -43,10 +43,10 @@ interface ReplayTableStatus {
   readonly slots: number
   readonly live: number
   readonly repeated: number
-  /** Signatures refused because none more could be remembered. */
+  /** Signatures refused because the table was full. */
   readonly full: number
   readonly stuck: number
-  /** … or because their consumer has its share of them. */
+  /** … or because their consumer had used its share of it. */
   readonly share: number
 }
 
@@ -60,7 +60,7 @@ export interface MetricsSource {
   readonly rateTable: RateTableStatus | null
   readonly replayTable: ReplayTableStatus | null
   readonly reloads: { readonly ok: number; readonly failed: number }
-  /** The last one, or the start. */
+  /** Time of the last reload, or of the start. */
   readonly reloadedOk: boolean
   readonly certificates: readonly { readonly file: string; readonly notAfterMs: number }[]
   readonly nowUs: number
@@ -68,13 +68,13 @@ export interface MetricsSource {
   readonly build: Readonly<Record<string, string>>
 }
 
-/** Upper bounds in seconds. What Prometheus' own clients use, finer below 5 ms where a gateway lives, and up to a minute. */
+/** Upper bounds in seconds: those of Prometheus' own clients, finer below 5 ms, and up to a minute. */
 const BOUNDS = [0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 const PERCENTILES = [50, 90, 95, 99, 99.9]
 
 type Labels = Readonly<Record<string, string | number>>
 
-/** Within a label's value these three are escaped; everything else stands as it is. */
+/** A label's value escapes these three characters and no others. */
 function labelValue(value: string | number): string {
   return String(value).replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
 }
@@ -90,7 +90,7 @@ class Exposition {
     this.text += `# HELP ${name} ${help.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')}\n# TYPE ${name} ${type}\n`
   }
 
-  /** A series that is there already is left out: two equal ones make the whole scrape invalid (an origin listed twice in a service). */
+  /** Skips a series that was already written: duplicates make the whole scrape invalid (an origin listed twice in a service). */
   sample(value: number, labels: Labels = {}, suffix = ''): void {
     const pairs = Object.entries(labels).map(([name, of]) => `${name}="${labelValue(of)}"`)
     const series = this.name + suffix + (pairs.length > 0 ? `{${pairs.join(',')}}` : '')
@@ -104,7 +104,7 @@ class Exposition {
   }
 }
 
-/** A family of one number per route, of those routes that have any requests. */
+/** Writes one number per route that has had requests. */
 function perRoute(
   out: Exposition,
   all: readonly RouteCounts[],
@@ -117,12 +117,12 @@ function perRoute(
 }
 
 interface RouteCounts {
-  /** '' for requests that matched none: to Prometheus a series without the label. No route can be named so. */
+  /** '' for requests that matched no route: Prometheus treats it as a missing label. No route can have that name. */
   readonly route: string
   readonly totals: RouteTotals
 }
 
-/** Never throws; a few milliseconds for a hundred routes. */
+/** Never throws. Takes a few milliseconds for a hundred routes. */
 export function renderMetrics(source: MetricsSource): string {
   const out = new Exposition()
   const used: RouteCounts[] = []
@@ -199,7 +199,7 @@ function durations(out: Exposition, used: readonly RouteCounts[]): void {
   )
   for (const { route, totals } of used) {
     const histogram = toHdr(totals.durations)
-    // Not `quantile`: that label is a summary's, and these cannot be one, for the histogram has its _sum and _count.
+    // Not `quantile`: that label belongs to summaries, and the histogram already has _sum and _count.
     for (const percentile of PERCENTILES) {
       out.sample(histogram.getValueAtPercentile(percentile) / 1e6, { route, percentile })
     }
@@ -281,7 +281,7 @@ function rateTable(out: Exposition, { rateTable: table }: MetricsSource): void {
 }
 
 function replayTable(out: Exposition, { replayTable: table }: MetricsSource): void {
-  // No route asks for it.
+  // Skipped: no route uses it.
   if (table === null || table.slots === 0) return
   out.family('tidegate_replay_table_slots', 'gauge', 'Accepted signatures there is room for.')
   out.sample(table.slots)
@@ -305,7 +305,7 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
   }
   const counter = (name: string, help: string, value: (worker: WorkerStatus) => number) => {
     out.family(name, 'counter', help)
-    // One has a place that is used in a rolling restart alone. What was counted there stays.
+    // One slot is used only during a rolling restart. Its counts stay.
     for (const worker of all) if (worker.startedUs > 0) out.sample(value(worker), { worker: worker.slot })
   }
   out.family('tidegate_workers', 'gauge', 'Workers by state.')

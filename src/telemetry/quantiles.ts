@@ -1,4 +1,4 @@
-// Quantiles of counted durations, when somebody asks. The only user of hdr-histogram-js, and never loaded by a worker: it brings 3 MiB.
+// Computes quantiles of counted durations, on demand. The only user of hdr-histogram-js, which takes 3 MiB and is never loaded by a worker.
 import * as hdr from 'hdr-histogram-js'
 import { bucketStartUs, DURATION_BUCKETS, MAX_DURATION_US } from '../state/durations.js'
 
@@ -8,7 +8,7 @@ function newHdr(): hdr.Histogram {
 }
 
 /**
- * The counts as an HDR histogram of microseconds, for quantiles. Each bucket enters at its middle, so that a quantile is within 4 % of
+ * Turns the counts into an HDR histogram of microseconds. Each bucket enters at its middle, so that a quantile is within 4 % of
  * the true one. `into` is reset and returned; without it a new one is made.
  */
 export function toHdr(durations: Float64Array, into: hdr.Histogram = newHdr()): hdr.Histogram {

@@ -1,5 +1,5 @@
-// Request ids and W3C trace context, made where an exchange begins. Runs per request: random digits are drawn thousands at a time and
-// sliced, nothing is parsed twice. Imports no other phase.
+// Makes request ids and W3C trace context when an exchange begins. Runs per request: random digits are drawn thousands at a time and
+// sliced, and nothing is parsed twice.
 import { randomFillSync } from 'node:crypto'
 
 const POOL_BYTES = 8192
@@ -37,13 +37,13 @@ export function newRid(): string {
   return rid
 }
 
-/** Whether a caller's own x-rid may be kept, given that its route trusts it. */
+/** Whether the client's own x-rid is well-formed and may be kept on a route that trusts it. */
 export function validRid(rid: string): boolean {
   return rid.length === 32 && isHex(rid, 0, 32) && !isZero(rid, 0, 32)
 }
 
 /**
- * Whether a trace is continued. Where it is not, the caller's `tracestate` must not be forwarded either (trace context §3.3).
+ * Whether the client's trace is continued. If not, its `tracestate` must not be forwarded either (trace context §3.3).
  * Versions above 00 may be longer, but only after a dash (§3.2.4); ff is no version.
  */
 export function validTraceparent(value: string): boolean {
@@ -57,7 +57,7 @@ export function validTraceparent(value: string): boolean {
 }
 
 /**
- * What goes upstream: the caller's trace under a parent id of our own, or a new trace whose id is the rid.
+ * The value that goes upstream: the client's trace with a new parent id, or a new trace whose id is the rid.
  *
  * Flags: `sampled` (1) and level 2's `random` (2) are kept, undefined bits are cleared as §3.2.2.5 asks. A trace started here is
  * sampled: its access line is the record, and 00 would switch off the services' own parent-based samplers.

@@ -1,19 +1,19 @@
-// How many descriptors a process may have, what a worker may need of them, and how many that leaves for client connections: those are refused before
-// a connection to an upstream, a log file or a certificate is. Off the request's way.
+// Plans a process's descriptors: how many a worker may need, and how many are left for client connections. Clients are refused before
+// upstream connections, log files or certificates lack descriptors. Off the request's way.
 import { readdirSync, readFileSync } from 'node:fs'
 import type { Settings } from '../config/settings.js'
 import type { Logger } from '../telemetry/log.js'
 
 export interface DescriptorPlan {
-  /** Of the process. */
+  /** The limit of the process. */
   readonly limit: number
-  /** What the settings may need at most, where each thing they allow is there at once. */
+  /** The most that the settings can need, if everything they allow exists at once. */
   readonly needed: number
-  /** Client connections that a worker takes. */
+  /** Client connections that a worker accepts. */
   readonly room: number
-  /** Connections to upstreams that it has descriptors for at the same time. */
+  /** Upstream connections for which it has descriptors at the same time. */
   readonly upstreams: number
-  /** A client connection whose descriptor is this one or a higher one takes what the worker keeps for itself. */
+  /** A client connection with this descriptor or a higher one would use the worker's reserve. */
   readonly highestFd: number
 }
 
@@ -21,15 +21,15 @@ type DescriptorSettings = Pick<Settings, 'workers' | 'maxConnections' | 'upstrea
 
 /** A worker has about this many as soon as it listens: memory, pipes, epoll sets, the socket. */
 const OPEN_AT_START = 32
-/** For log files, certificates, names that are looked up, HTTP/1.0. */
+/** Reserve for log files, certificates, DNS and HTTP/1.0. */
 const SPARE = 32
-/** Of a thread that checks signatures. */
+/** Descriptors of a thread that checks signatures. */
 const THREAD = 8
-/** A fault that lasts is told of this often. */
+/** Interval at which a lasting fault is logged. */
 const TELL_AGAIN_MS = 10_000
 
 /**
- * The limit of this process, which Node raises from the soft to the hard one as it starts. Without /proc: infinite.
+ * The descriptor limit of this process. Node raises the soft limit to the hard one when it starts. Infinite without /proc.
  */
 export function descriptorLimit(): number {
   try {
@@ -40,7 +40,7 @@ export function descriptorLimit(): number {
   }
 }
 
-/** Those that are open in this process now. */
+/** The number of descriptors open in this process now. */
 export function openDescriptors(): number {
   try {
     return readdirSync('/proc/self/fd').length
@@ -50,8 +50,8 @@ export function openDescriptors(): number {
 }
 
 /**
- * @param sharers workers that have the limit together: all of them where they are threads, else 1
- * @param open what is open before there is any connection; not given: an estimate
+ * @param sharers workers that share the limit: all of them if they are threads, else 1
+ * @param open descriptors that are open before any connection; an estimate if omitted
  */
 export function planDescriptors(
   limit: number,
@@ -66,14 +66,14 @@ export function planDescriptors(
   const needed = open + sharers * (own + mayOpen + Math.ceil(maxConnections / workers))
   const free = Math.max(0, Math.floor((limit - open) / sharers))
   const spare = Math.min(own, Math.floor(free / 4))
-  // A client needs one upstream at most: half is enough, however many the settings allow.
+  // A client needs at most one upstream connection, so half is enough, whatever the settings allow.
   const upstreams = Math.min(mayOpen, Math.floor((free - spare) / 2))
   const room = Math.min(2 ** 31 - 1, Math.max(1, free - spare - upstreams))
   const highestFd = Math.min(2 ** 31 - 1, limit - sharers * Math.ceil(spare / 2))
   return { limit, needed, room, upstreams, highestFd }
 }
 
-/** Says so where the settings may need more than there are: then connections are refused before the settings' own limits are reached. */
+/** Warns if the settings may need more descriptors than the limit: connections are then refused before the settings' own limits. */
 export function checkDescriptors(log: Logger, settings: DescriptorSettings, endpoints: number, threads: boolean): void {
   const { workers, maxConnections, upstreamConnections } = settings
   const plan = planDescriptors(descriptorLimit(), settings, endpoints, threads ? workers : 1)
@@ -86,7 +86,7 @@ export function checkDescriptors(log: Logger, settings: DescriptorSettings, endp
   )
 }
 
-/** What a worker says of connections that it could not take: when it begins, and every ten seconds as long as it goes on. */
+/** Logs connections that a worker could not accept: when it begins, and every ten seconds while it lasts. */
 export class Refusals {
   private readonly log: Logger
   private readonly limit: number
@@ -94,19 +94,19 @@ export class Refusals {
   private toldMs = Number.NEGATIVE_INFINITY
   private code = ''
 
-  /** @param refused so far: by whoever had this worker's place before */
+  /** @param refused the count so far, by earlier workers in this slot */
   constructor(log: Logger, limit: number, refused: number) {
     this.log = log
     this.told = refused
     this.limit = limit
   }
 
-  /** The system's error; the acceptor tries again by itself. */
+  /** Reports the system's error; the acceptor tries again by itself. */
   acceptFailed(code: string): void {
     this.code = code
   }
 
-  /** @param refused so far, for want of descriptors */
+  /** @param refused the count so far, for lack of descriptors */
   tell(refused: number): void {
     const now = performance.now()
     if ((refused === this.told && this.code === '') || now - this.toldMs < TELL_AGAIN_MS) return

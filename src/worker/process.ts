@@ -1,4 +1,4 @@
-// What a forked worker process runs: no debugger, then worker-entry.ts. Two files, since all that one module imports is loaded before its first line runs.
+// The entry of a forked worker process: no-debugger.ts, then entry.ts. A file of its own, because a module's imports load before its first line runs.
 import './no-debugger.js'
 
 await import('./entry.js')

@@ -43,7 +43,7 @@ const httpSignatureKeySchema = z
   })
   .transform((key) => ({
     ...key,
-/** Filled from secret or publicKey, in secrets.ts. */
+    /** Filled from secret or publicKey, in secrets.ts. */
     material: '',
   }))
 
@@ -194,7 +194,7 @@ export const issuerSchema = z
   .transform((issuer) => ({
     ...issuer,
     algorithms: issuer.algorithms ?? (issuer.secrets === undefined ? [...PUBLIC_DEFAULT] : ['HS256' as const]),
-/** Filled from publicKeys, in load.ts. */
+    /** Filled from publicKeys, in load.ts. */
     keys: [] as Record<string, unknown>[],
   }))
   .describe('Someone whose tokens are believed.')

@@ -25,7 +25,7 @@ const rate = z
 
 function rateProblem({ quantity, windowSeconds }: Rate): string | null {
   if (quantity < 1 || quantity > MAX_QUANTITY) return `must be between 1 and ${MAX_QUANTITY} per unit`
-// Times are counted in microseconds, so no rate can exceed one request per microsecond.
+  // Times are counted in microseconds, so no rate can exceed one request per microsecond.
   return quantity / windowSeconds > 1_000_000 ? 'must be at most 1000000 per second' : null
 }
 
