@@ -11,41 +11,43 @@ import { address, named } from './schema/values.js'
 
 const pathsSchema = z
   .strictObject({
-    mergeSlashes: z.boolean().default(true).describe('// is / (nginx merge_slashes, Envoy the same).'),
+    mergeSlashes: z.boolean().default(true).describe('Treat // as / (like merge_slashes in nginx and Envoy).'),
     escapedSlashes: z
       .enum(['refuse', 'keep'])
       .default('refuse')
-      .describe('%2F and %5C in a path: refused with 400, or kept as they are, for services that do not decode them.'),
+      .describe('%2F and %5C in a path: refuse with 400, or keep them, for services that do not decode them.'),
   })
   .describe(
-    'How request paths are read. Dot segments and needless escapes are always resolved; the result decides the route and is forwarded.',
+    'How request paths are interpreted. Dot segments and needless escapes are always resolved; the result selects the route and is forwarded.',
   )
 
 export const configSchema = z
   .strictObject({
-    consumers: named(consumerSchema).default({}).describe('Who may call, by name.'),
+    consumers: named(consumerSchema).default({}).describe('Consumers (known callers), by name.'),
     apiKeys: apiKeysSchema.prefault({}),
-    jwt: named(issuerSchema).default({}).describe('Issuers of JSON Web Tokens (RFC 7519), by name.'),
+    jwt: named(issuerSchema).default({}).describe('Trusted issuers of JSON Web Tokens (RFC 7519), by name.'),
     httpSignature: httpSignatureSchema.optional(),
     replay: replaySchema
       .default('allow')
-      .describe('once: a signature is accepted once. allow: again and again until it is stale. A route may differ.'),
-    services: named(serviceSchema).describe('What requests are forwarded to, by name.'),
-    limits: named(limitSchema).default({}).describe('Rate limits that several routes share, by name.'),
-    routes: z.array(routeSchema).min(1).describe('What goes where.'),
+      .describe(
+        'once: each signature is accepted once. allow: a signature is accepted until it expires. A route may override this.',
+      ),
+    services: named(serviceSchema).describe('Services that requests are forwarded to, by name.'),
+    limits: named(limitSchema).default({}).describe('Rate limits that routes can share, by name.'),
+    routes: z.array(routeSchema).min(1).describe('Routes. The most specific one that matches takes the request.'),
     tls: tlsSchema.optional(),
     trustedProxies: z
       .array(address)
       .default([])
       .describe(
-        'Addresses and CIDR ranges of the proxies in front: their X-Forwarded-For is believed, and their PROXY header.',
+        'Addresses and CIDR ranges of trusted proxies in front of the gateway: it trusts their X-Forwarded-For and PROXY headers.',
       ),
     paths: pathsSchema.prefault({}),
     underscoresInHeaders: z
       .enum(['drop', 'refuse', 'allow'])
       .default('drop')
       .describe(
-        'Header fields with a _ in their name, which many a service takes for a -: left out, refused with 400, or passed on.',
+        'Request headers with _ in their name, which many services read as -: drop them, refuse the request with 400, or forward them.',
       ),
   })
   .meta({ title: 'Tidegate configuration' })

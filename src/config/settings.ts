@@ -52,12 +52,12 @@ export const SETTINGS = {
     about: 'the configuration file, YAML or JSON',
   },
   TIDEGATE_HOST: { key: 'host', type: hostname, default: '0.0.0.0', about: 'address to listen on' },
-  TIDEGATE_PORT: { key: 'port', type: PORT, default: '8080', about: 'port to listen on; 0 takes a free one' },
+  TIDEGATE_PORT: { key: 'port', type: PORT, default: '8080', about: 'port to listen on; 0 chooses a free one' },
   TIDEGATE_ADMIN_HOST: {
     key: 'adminHost',
     type: hostname,
     default: '127.0.0.1',
-    about: 'address of the admin listener, which has no password',
+    about: 'address of the admin listener, which needs no password',
   },
   TIDEGATE_ADMIN_NAMES: {
     key: 'adminNames',
@@ -65,13 +65,13 @@ export const SETTINGS = {
     default: '',
     shown: 'none',
     about:
-      'names and addresses, with commas between them, that requests to the admin listener may have in Host besides `localhost` and the address they came to',
+      'comma-separated names and addresses that the admin listener accepts in Host, besides `localhost` and the address of the connection',
   },
   TIDEGATE_ADMIN_PORT: {
     key: 'adminPort',
     type: PORT,
     default: '9901',
-    about: 'port of /livez, /readyz, /metrics and /status; 0 takes a free one',
+    about: 'port of /livez, /readyz, /metrics and /status; 0 chooses a free one',
   },
   TIDEGATE_WORKERS: {
     key: 'workers',
@@ -84,32 +84,32 @@ export const SETTINGS = {
     key: 'isolation',
     type: z.enum(['auto', 'process', 'thread']),
     default: 'auto',
-    about: '`process`, `thread`, or `auto`: processes where the native addon was built',
+    about: '`process`, `thread`, or `auto`: processes if the native addon was built',
   },
   TIDEGATE_STATE: {
     key: 'state',
     type: text,
     default: defaultStatePath,
     shown: '`tidegate-UID-PORT.state` in [a directory of its own](#the-state)',
-    about: 'file that keeps limits and breakers over a restart; `none` keeps nothing past the process',
+    about: 'file that keeps limits and breakers over a restart; `none` keeps nothing',
   },
   TIDEGATE_LOG: {
     key: 'log',
     type: output('stderr'),
     default: 'stderr',
-    about: "where the gateway's own lines go: `stderr`, or the path of a file",
+    about: "destination of the gateway's own log: `stderr`, or the path of a file",
   },
   TIDEGATE_LOG_LEVEL: {
     key: 'logLevel',
     type: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent']),
     default: 'info',
-    about: '`trace`, `debug`, `info`, `warn`, `error`, `fatal` or `silent`; not for the access log',
+    about: '`trace`, `debug`, `info`, `warn`, `error`, `fatal` or `silent`; does not affect the access log',
   },
   TIDEGATE_ACCESS_LOG: {
     key: 'accessLog',
     type: output('stdout', 'off'),
     default: 'stdout',
-    about: '`stdout`, `off`, or the path of a file',
+    about: 'destination of the access log: `stdout`, `off`, or the path of a file',
   },
   TIDEGATE_UPSTREAM_CONNECTIONS: {
     key: 'upstreamConnections',
@@ -121,13 +121,13 @@ export const SETTINGS = {
     key: 'hmacOffloadBytes',
     type: bytesIn(0, 2 ** 30),
     default: '32768',
-    about: 'signed bodies of this size and more are checked in a thread; 0 sends every check there',
+    about: 'signed bodies of at least this size are checked in a thread; 0 sends every check there',
   },
   TIDEGATE_HMAC_THREADS: {
     key: 'hmacThreads',
     type: numberIn(1, 64),
     default: '1',
-    about: 'threads for that, per worker',
+    about: 'threads for these checks, per worker',
   },
   TIDEGATE_MAX_HEADER_BYTES: {
     key: 'maxHeaderBytes',
@@ -140,32 +140,32 @@ export const SETTINGS = {
     type: numberIn(100, 3_600_000),
     default: '10000',
     about:
-      'time that a head has, the first one from accept on, later ones from their first byte in steps of 4 s; then 408 and the end',
+      'time for a request head, from accept for the first one and from the first byte for later ones (in steps of 4 s); then 408, and the connection ends',
   },
   TIDEGATE_IDLE_TIMEOUT_MS: {
     key: 'idleTimeoutMs',
     type: numberIn(10_000, 900_000),
     default: '75000',
-    about: 'time that a connection stays open after an answer without a next request, in steps of 4 s',
+    about: 'time that a connection stays open without a next request, in steps of 4 s',
   },
   TIDEGATE_MAX_CONNECTIONS: {
     key: 'maxConnections',
     type: numberIn(0, 2 ** 31 - 1),
     default: '100000',
-    about: 'most client connections at a time, over all workers; more are answered 503; 0 sets no limit',
+    about: 'most client connections at a time, over all workers; further ones get 503; 0 sets no limit',
   },
   TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS: {
     key: 'maxConnectionsPerAddress',
     type: numberIn(0, 2 ** 31 - 1),
     default: '0',
-    about: 'the same for one client address, or one /64 of IPv6; trusted proxies have none; 0 sets no limit',
+    about: 'the same per client address, or /64 of IPv6; trusted proxies are exempt; 0 sets no limit',
   },
   TIDEGATE_PROXY_PROTOCOL: {
     key: 'proxyProtocol',
     type: z.enum(['off', 'on']),
     default: 'off',
     about:
-      '`on`: connections from `trustedProxies` must begin with a PROXY protocol header, version 1 or 2, and its address is the client',
+      '`on`: connections from `trustedProxies` must begin with a PROXY protocol header (version 1 or 2), which names the client address',
   },
   TIDEGATE_MAX_BODY_BYTES: {
     key: 'maxBodyBytes',
@@ -177,51 +177,51 @@ export const SETTINGS = {
     key: 'minBodyBytesPerSecond',
     type: numberIn(0, 2 ** 30),
     default: '240',
-    about:
-      'bytes per second that a request body must bring on average, after 5 s; slower ones are answered 408; 0 takes any',
+    about: 'fewest bytes per second of a request body on average, after 5 s; slower ones get 408; 0 accepts any',
   },
   TIDEGATE_BODY_MEMORY: {
     key: 'bodyMemoryBytes',
     type: bytesIn(2 ** 20, 2 ** 40),
     default: '256MiB',
     about:
-      'most bytes of request bodies that a worker holds, read whole for a signature or read ahead of a service; a quarter of it for one client address; more is answered 503',
+      'most bytes of request bodies that a worker holds in memory, a quarter of it per client address; further requests get 503',
   },
   TIDEGATE_RATE_LIMIT_KEYS: {
     key: 'rateLimitKeys',
     type: numberIn(1024, 2 ** 24),
     default: '65536',
-    about: 'keys the rate-limit table has room for: windows, at 416 bytes each, and as many buckets and quotas, at 88',
+    about:
+      'keys in the rate-limit table: this many windows, of 416 bytes each, and this many buckets and quotas, of 88',
   },
   TIDEGATE_REPLAY_KEYS: {
     key: 'replayKeys',
     type: numberIn(1024, 2 ** 24),
     default: '262144',
-    about: 'signatures remembered where a route has `replay: once`, some 64 bytes each; no memory is taken else',
+    about: 'signatures that `replay: once` remembers, about 64 bytes each; takes no memory if no route uses it',
   },
   TIDEGATE_DRAIN_TIMEOUT_MS: {
     key: 'drainTimeoutMs',
     type: numberIn(0, 3_600_000),
     default: '10000',
-    about: 'time that exchanges in flight have to finish when a worker leaves',
+    about: 'time for requests in flight to finish when a worker leaves',
   },
   TIDEGATE_SHUTDOWN_DELAY_MS: {
     key: 'shutdownDelayMs',
     type: numberIn(0, 3_600_000),
     default: '0',
-    about: 'time from SIGTERM to the drain in which /readyz fails and everything is served as before',
+    about: 'time after SIGTERM in which /readyz fails but requests are still served, before the drain begins',
   },
   TIDEGATE_WATCH_CONFIG: {
     key: 'watchConfig',
     type: z.enum(['off', 'on']),
     default: 'off',
-    about: '`on`: the configuration file is read again when it changes',
+    about: '`on`: the gateway reads the configuration file again when it changes',
   },
   TIDEGATE_WORKER_MEMORY_MAX: {
     key: 'workerMemoryMaxBytes',
     type: bytesIn(0, 2 ** 40),
     default: '0',
-    about: 'resident bytes above which a worker is replaced; 0: it may have as much as it takes',
+    about: 'resident bytes above which a worker is replaced; 0: no limit',
   },
 } as const satisfies Record<string, Setting>
 

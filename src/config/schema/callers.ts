@@ -21,17 +21,19 @@ const password = z
 
 const httpSignatureKeySchema = z
   .strictObject({
-    algorithm: z.enum(SIGNATURE_ALGORITHMS).describe("The key's algorithm; a signature that names another is refused."),
+    algorithm: z
+      .enum(SIGNATURE_ALGORITHMS)
+      .describe("The key's algorithm. A signature that names another one is refused."),
     secret: secret.optional().describe('For hmac-sha256: the secret, env:NAME or file:PATH.'),
     encoding: z
       .enum(['utf8', 'base64'])
       .default('utf8')
-      .describe('How the secret is written: base64 for one that is not text.'),
+      .describe('Encoding of the secret: utf8, or base64 for a secret that is not text.'),
     publicKey: z
       .string()
       .min(1)
       .optional()
-      .describe('For all others: a PEM public key or certificate; the text itself, env:NAME or file:PATH.'),
+      .describe('For the other algorithms: a PEM public key or certificate, as text, env:NAME or file:PATH.'),
   })
   .superRefine(({ algorithm, secret, publicKey }, context) => {
     const wanted = algorithm === 'hmac-sha256' ? 'secret' : 'publicKey'
@@ -53,41 +55,47 @@ export const consumerSchema = z
   .strictObject({
     secret: oneOrMore(secret)
       .default([])
-      .describe('For x-m: one secret, or several while one is being rotated out: each is accepted.'),
+      .describe('For x-m: one secret, or several during a rotation. Each is accepted.'),
     algorithm: z
       .enum(['sha256', 'sha1', 'md5'])
       .default('sha256')
-      .describe('Hash of the HMAC. sha1 and md5 are for callers that cannot change.'),
+      .describe('Hash function of the HMAC. Use sha1 and md5 only for clients that cannot change.'),
     signs: z
       .enum(['request', 'legacy'])
       .default('request')
       .describe(
-        'request: source, time, method, path with query, and body. legacy: source and time alone, which lets whoever sees one request make others until it is stale.',
+        'What the signature covers. request: source, time, method, path with query, and body. legacy: only source and time, so anyone who sees a request can forge others until it expires.',
       ),
     apiKeys: oneOrMore(apiKey)
       .default([])
       .describe(
-        'For api-key: the SHA-256 of each key that is accepted, as sha256:HEX. With env:NAME or file:PATH that, or a key, of which only the hash is kept.',
+        'For api-key: the SHA-256 of each accepted key, as sha256:HEX. env:NAME or file:PATH may hold a hash or a key; the gateway keeps only the hash.',
       ),
     password: password
       .optional()
       .describe(
-        'For basic, where the user name is that of the consumer: $scrypt$…, or sha256:HEX of a long random one. With env:NAME or file:PATH either, or the password, of which only the hash is kept.',
+        'For basic: the password as $scrypt$…, or as sha256:HEX if it is long and random. The user name is the name of the consumer. env:NAME or file:PATH may hold a hash or the password; the gateway keeps only the hash.',
       ),
     jwt: z
       .record(name, z.string().min(1))
       .default({})
-      .describe('For jwt: by issuer, what its consumer claim says of this one, such as { acme: alice }.'),
+      .describe(
+        "For jwt: the value of the issuer's consumer claim that identifies this consumer, by issuer, such as { acme: alice }.",
+      ),
     httpSignatureKeys: z
       .record(keyid, httpSignatureKeySchema)
       .default({})
-      .describe('For http-signature: by keyid, the keys that it signs with. Several while one is being rotated out.'),
-    groups: oneOrMore(name).default([]).describe('Groups it is in; a route lets one in by allow: [group:NAME].'),
+      .describe('For http-signature: the keys of this consumer, by keyid. Use several during a rotation.'),
+    groups: oneOrMore(name)
+      .default([])
+      .describe('Groups of this consumer. A route admits a group with allow: [group:NAME].'),
     certificate: oneOrMore(z.string().min(1))
       .default([])
-      .describe('For client-certificate: what its certificate calls it (tls.clientName); one name or several.'),
+      .describe(
+        "For client-certificate: the name or names in this consumer's certificate, of the kind that tls.clientName selects.",
+      ),
   })
-  .describe('Someone who calls. The name is what x-source says.')
+  .describe('A consumer: a known caller. For x-m, its name is the value of x-source.')
 
 /** Headers that the gateway reads or writes for other purposes. */
 const TAKEN =
@@ -98,13 +106,13 @@ export const apiKeysSchema = z
     header: headerName
       .refine((text) => !TAKEN.test(text), 'is a field with a meaning of its own')
       .default('x-api-key')
-      .describe('Where a key is looked for.'),
+      .describe('Header that carries the key.'),
     query: z
       .string()
       .regex(/^[A-Za-z0-9._~-]+$/, 'is not a parameter name; write letters, digits and . _ ~ -')
       .optional()
       .describe(
-        'A parameter of the query where one is looked for as well, for callers that can send no header. It is hidden in the log, and stripped as the header is.',
+        'Query parameter that may carry the key instead, for clients that cannot send headers. It is hidden in the log, and stripped like the header.',
       ),
   })
   .describe('Where requests carry API keys.')
@@ -115,18 +123,18 @@ const jwksSchema = z
       .string()
       .refine((text) => URL.canParse(text) && /^https?:\/\//i.test(text), 'must be an http:// or https:// URL')
       .describe(
-        'Where the issuer publishes its keys: 128 KiB and 100 keys at most, within 5 s, from this URL alone (redirects are not followed). Over http whoever is between can put their own in place.',
+        'URL of the published key set: at most 128 KiB and 100 keys, within 5 s. Redirects are not followed. With http, anyone on the network path can replace the keys.',
       ),
     maxAge: duration(1000, 24 * HOUR_MS)
       .prefault('10m')
       .describe(
-        'Time after which the keys are asked for again. While the issuer does not answer, known ones are good for an hour more.',
+        'Time after which the keys are fetched again. If the issuer is unreachable, cached keys stay valid for an hour.',
       ),
     cooldown: duration(100, HOUR_MS)
       .prefault('30s')
-      .describe('Least time between two requests for keys, also where a token names one that is not known.'),
+      .describe('Shortest time between two fetches, even if a token names an unknown key.'),
   })
-  .describe('Keys that the issuer publishes as a JWK set (RFC 7517).')
+  .describe('The key set that the issuer publishes (JWK set, RFC 7517).')
 
 const ALGORITHMS = [
   ...(['HS256', 'HS384', 'HS512'] as const),
@@ -136,44 +144,42 @@ const PUBLIC_DEFAULT = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519'] as const
 
 export const issuerSchema = z
   .strictObject({
-    issuer: z.string().min(1).describe('The iss claim, to the letter.'),
+    issuer: z.string().min(1).describe('The exact value of the iss claim.'),
     audience: oneOrMore(z.string().min(1)).describe(
-      'The aud claim must hold one of these: what was issued for another service is no use here.',
+      'The aud claim must contain one of these values, so that tokens for other services are refused.',
     ),
     algorithms: listOf(z.enum(ALGORITHMS))
       .optional()
-      .describe(
-        'Those accepted, whatever a token says. Default: HS256 with secrets, else RS256, PS256, ES256, EdDSA and Ed25519.',
-      ),
+      .describe('Accepted algorithms. Default: HS256 with secrets, else RS256, PS256, ES256, EdDSA and Ed25519.'),
     secrets: oneOrMore(secret)
       .optional()
-      .describe('For HS256, HS384 and HS512: what the issuer signs with. Each is accepted.'),
+      .describe('For HS256, HS384 and HS512: the secrets of the issuer. Each is accepted.'),
     publicKeys: oneOrMore(z.string().min(1))
       .optional()
       .describe(
-        'For all others: PEM public keys or certificates, JWKs or JWK sets; the text itself, env:NAME or file:PATH.',
+        'For the other algorithms: PEM public keys or certificates, JWKs or JWK sets, as text, env:NAME or file:PATH.',
       ),
     jwks: jwksSchema.optional(),
-    leeway: duration(0, 600_000).prefault('30s').describe('How far clocks may be apart, for exp and nbf.'),
+    leeway: duration(0, 600_000).prefault('30s').describe('Tolerance for clock differences when checking exp and nbf.'),
     consumerClaim: z
       .string()
       .min(1)
       .default('sub')
       .describe(
-        'The claim that says who calls; consumers name their value of it under jwt. Dots lead into nested ones.',
+        'The claim that identifies the caller. Consumers list their value of it under jwt. Dots lead into nested claims.',
       ),
     groupsClaim: z
       .string()
       .min(1)
       .optional()
       .describe(
-        'A claim that names groups of the caller, a list or one text with blanks between (as scope is). Dots lead into nested ones.',
+        'A claim with groups of the caller: a list, or one text separated by blanks (like scope). Dots lead into nested claims.',
       ),
-    groups: oneOrMore(name).default([]).describe('Groups that all its callers are in.'),
+    groups: oneOrMore(name).default([]).describe('Groups of every caller with a token of this issuer.'),
     unlisted: z
       .enum(['refuse', 'admit'])
       .default('refuse')
-      .describe('Callers that no consumer names. admit: they are consumers by the name ISSUER:CLAIM.'),
+      .describe('What happens to callers that no consumer lists. admit: they become consumers named ISSUER:CLAIM.'),
   })
   .superRefine(({ secrets, publicKeys, jwks, algorithms }, context) => {
     const given = Object.entries({ secrets, publicKeys, jwks }).filter(([, value]) => value !== undefined)
@@ -197,7 +203,7 @@ export const issuerSchema = z
     /** Filled from publicKeys, in load.ts. */
     keys: [] as Record<string, unknown>[],
   }))
-  .describe('Someone whose tokens are believed.')
+  .describe('A trusted issuer of tokens.')
 
 export const httpSignatureSchema = z
   .strictObject({
@@ -212,23 +218,25 @@ export const httpSignatureSchema = z
     )
       .optional()
       .describe(
-        'What a signature must cover, in place of the default: @method, and @target-uri or else @authority with @request-target or @path and @query. With a body also content-digest, unless signBody: false.',
+        'Components that a signature must cover. Default: @method, and @target-uri or @authority with @request-target or @path and @query. With a body also content-digest, unless signBody is false.',
       ),
     maxAge: duration(1000, 24 * HOUR_MS)
       .optional()
-      .describe('How old a signature may be, by created. Default 300s.'),
-    leeway: duration(0, HOUR_MS).optional().describe('How far ahead of ours the clock of callers may be. Default 30s.'),
+      .describe('Greatest age of a signature, from its created parameter. Default 300s.'),
+    leeway: duration(0, HOUR_MS)
+      .optional()
+      .describe("How far a client's clock may be ahead of the gateway's. Default 30s."),
     label: z
       .string()
       .regex(/^[a-z*][a-z0-9_.*-]*$/, 'is not a label (RFC 9651, 3.1.2)')
       .optional()
-      .describe('Only a signature with this label counts. Default: the first whose keyid is known.'),
+      .describe('Accept only the signature with this label. Default: the first with a known keyid.'),
     tag: z
       .string()
       .regex(/^[\u0020-\u007e]+$/, 'is not a tag: printable ASCII')
       .optional()
-      .describe('Only a signature with this tag counts.'),
+      .describe('Accept only a signature with this tag.'),
   })
-  .describe('What RFC 9421 signatures must be like.')
+  .describe('Requirements on RFC 9421 signatures.')
 
 export const replaySchema = z.enum(['allow', 'once'])

@@ -74,17 +74,21 @@ const tier = z.union(
 const cost = integer(0, 1_000_000)
 const limitShape = {
   by: oneOrMore(limitKey).describe(
-    'What is counted apart: consumer, address (IPv6 by /64), route, header:NAME, or a list of them combined.',
+    'What has a count of its own: each consumer, address (IPv6 by /64), route, header:NAME, or each combination of several.',
   ),
   rate: rate
     .optional()
-    .describe('At most so many requests in any s, m, h or d (a sliding window); with burst, so many on average.'),
+    .describe(
+      'Most requests in any s, m, h or d (a sliding window). With burst: requests per s, m, h or d on average.',
+    ),
   burst: burst
     .optional()
-    .describe('Makes the limit a token bucket of this size: from idle exactly that many pass at once, then the rate.'),
+    .describe(
+      'Makes the limit a token bucket of this size: after an idle period exactly that many requests pass at once, then the rate applies.',
+    ),
   quota: quota
     .optional()
-    .describe('In place of rate: at most so many requests in each calendar hour, day, week (from Monday) or month.'),
+    .describe('In place of rate: most requests in each calendar hour, day, week (from Monday) or month.'),
   timezone: z
     .string()
     .transform((text, context) => {
@@ -93,33 +97,42 @@ const limitShape = {
       return zone ?? text
     })
     .optional()
-    .describe('Whose calendar a quota goes by, with summer time. Default: UTC.'),
+    .describe('Time zone of the calendar of a quota, with summer time. Default UTC.'),
   tiers: z
     .record(z.string(), tier)
     .default({})
     .describe(
-      "Other numbers for some consumers: by name, or 'group:NAME'. A name goes before groups, of groups the first listed.",
+      "Other numbers for some consumers, by consumer name or 'group:NAME'. A consumer's name takes precedence; of several groups, the first in this list.",
     ),
   cost: z
     .union([cost, z.record(method, cost)])
     .prefault(1)
-    .describe('What one request counts as: a number, or by method ({ GET: 1, POST: 5 }; methods not named cost 1).'),
+    .describe('What one request costs: a number, or a number per method ({ GET: 1, POST: 5 }; other methods cost 1).'),
   on: z
     .enum(['request', 'failedAuth'])
     .default('request')
     .describe(
-      'What is counted: requests, or credentials that prove wrong. failedAuth is asked before credentials are checked; consumer is then the name that they claim, or the address where they claim none.',
+      'What is counted: requests, or wrong credentials (failedAuth). failedAuth is asked before credentials are checked; consumer then means the claimed name, or the address if none is claimed.',
     ),
-  mode: z.enum(['enforce', 'report']).default('enforce').describe('report: counts, marks the log line, and admits.'),
+  mode: z
+    .enum(['enforce', 'report'])
+    .default('enforce')
+    .describe('report: the limit counts and marks the log line, but admits the request.'),
   onFull: z
     .enum(['allow', 'deny'])
     .default('allow')
-    .describe('When there is no room for a new key: allow counts several keys as one, deny refuses them.'),
-  headers: z.boolean().default(false).describe('RateLimit and RateLimit-Policy on admitted answers too.'),
+    .describe(
+      'If the table has no room for a new key: allow lets several keys share a count, deny refuses the request.',
+    ),
+  headers: z.boolean().default(false).describe('Send RateLimit and RateLimit-Policy on admitted responses too.'),
 }
 
-export const limitSchema = z.strictObject(limitShape).describe('Counted per key, over all routes that name this limit.')
+export const limitSchema = z
+  .strictObject(limitShape)
+  .describe('A rate limit. It counts per key, over all routes that name it.')
 export const inlineLimit = z.strictObject({
   ...limitShape,
-  name: name.optional().describe('Keeps its counts when the route is renamed or its limits reordered.'),
+  name: name
+    .optional()
+    .describe('With a name, the limit keeps its counts when the route is renamed or its limits are reordered.'),
 })

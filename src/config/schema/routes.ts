@@ -27,52 +27,54 @@ const matchSchema = z
   .strictObject({
     host: oneOrMore(host)
       .optional()
-      .describe('demo.i.com, or *.i.com for every name below it (not i.com itself); one or a list. Absent: any.'),
+      .describe('Host names: demo.i.com, or *.i.com for every name below i.com (not i.com itself). Default: any host.'),
     path: path
       .optional()
       .describe(
-        "Prefix on segment boundaries: /api matches /api and /api/x, not /apix. ':id' stands for one segment. Default /.",
+        "Path prefix, by segments: /api matches /api and /api/x, not /apix. ':id' matches one segment. Default /.",
       ),
-    exactPath: path.optional().describe('The whole path, in place of path.'),
+    exactPath: path.optional().describe('The whole path must match. Use it in place of path.'),
     caseInsensitive: z
       .boolean()
       .optional()
-      .describe('Letters of the path (A to Z) match in either case, for services that do not mind it. Default false.'),
+      .describe('Match the letters A to Z of the path in either case, for services that ignore case. Default false.'),
     trailingSlash: z
       .enum(['strict', 'ignore'])
       .optional()
       .describe(
-        'ignore: exactPath matches with a slash behind it and without, for services that serve both alike. Default strict.',
+        'ignore: exactPath matches with and without a trailing slash, for services that treat both alike. Default strict.',
       ),
-    methods: listOf(method).optional().describe('Absent: any. GET does not include HEAD.'),
+    methods: listOf(method).optional().describe('Methods. Default: any. GET does not include HEAD.'),
     headers: z
       .record(headerName, z.string())
       .optional()
-      .describe('Headers that must have exactly this value (case-sensitive, the first of several counts).'),
+      .describe('Headers and the exact values they must have (case-sensitive; of several, the first counts).'),
   })
   .refine((match) => match.path === undefined || match.exactPath === undefined, {
     path: ['exactPath'],
     error: 'cannot stand next to path',
   })
-  .describe('Which requests: all that is given must fit. The most specific route wins, see `tidegate routes`.')
+  .describe(
+    'Which requests the route takes: everything given must match. The most specific route wins, see `tidegate routes`.',
+  )
 
 const fallbackSchema = z
   .strictObject({
     service: name
       .optional()
-      .describe('Forward there instead: a key of services. Only requests whose body is still whole.'),
-    status: integer(200, 599).optional().describe('Status of a static answer. Default 200.'),
+      .describe('Forward to this service instead (a key of services), if no part of the request body is gone.'),
+    status: integer(200, 599).optional().describe('Status of a static response. Default 200.'),
     headers: z
       .record(headerName, z.string().regex(/^[\u0020-\u007e]*$/, 'is not a header value: printable ASCII'))
       .refine((headers) => Object.entries(headers).flat().join('').length <= 4096, 'is over 4 KiB in all')
       .optional()
-      .describe('Header fields of a static answer.'),
-    body: z.string().optional().describe('Its body.'),
+      .describe('Headers of a static response.'),
+    body: z.string().optional().describe('Body of a static response.'),
     file: z
       .string()
       .min(1)
       .optional()
-      .describe('Its body from a file, relative to this one; read at start and with each reload.'),
+      .describe('File with the body of a static response, relative to this file. Read at start and with each reload.'),
   })
   .superRefine((fallback, context) => {
     const answers = (['status', 'headers', 'body', 'file'] as const).filter((key) => fallback[key] !== undefined)
@@ -91,7 +93,7 @@ const fallbackSchema = z
   })
   .transform(({ body, ...rest }) => ({ ...rest, bodyBase64: Buffer.from(body ?? '', 'utf8').toString('base64') }))
   .describe(
-    'What the caller gets while the breaker is open or the service fails (502, 503, 504 of the gateway): a static answer, or another service. Marked with x-tidegate-fallback.',
+    'What clients get if the breaker is open or the service fails (502, 503 or 504 of the gateway): a static response, or another service. The response carries x-tidegate-fallback.',
   )
 
 /** Response headers that a fallback cannot set. */
@@ -106,72 +108,74 @@ const GATEWAYS_OWN = new Set([
 
 const addressesSchema = z
   .strictObject({
-    allow: listOf(address).optional().describe('Addresses and CIDR ranges let in. Absent: all.'),
-    deny: listOf(address).optional().describe('Addresses and CIDR ranges refused, also out of those in allow.'),
+    allow: listOf(address).optional().describe('Addresses and CIDR ranges to admit. Default: all.'),
+    deny: listOf(address).optional().describe('Addresses and CIDR ranges to refuse, even if allow contains them.'),
   })
-  .describe("Whose requests are let in, by the client's address; all others get 403, whatever they present.")
+  .describe('Client addresses that the route admits. All others get 403, whatever their credentials.')
 
 export const routeSchema = z
   .strictObject({
     name: name
       .optional()
       .describe(
-        'For logs, metrics and rate-limit state. Default: host and path, made unique; name a route whose state must survive a change of these.',
+        'Name in logs, metrics and rate-limit state. Default: host and path, made unique. Name a route if its state must survive a change of host or path.',
       ),
     match: matchSchema,
     priority: integer(-1_000_000, 1_000_000)
       .default(0)
-      .describe('Decides between routes with equally specific paths: higher first.'),
-    service: name.describe('A key of services.'),
+      .describe('Order of routes with equally specific paths: the higher priority wins.'),
+    service: name.describe('The service that gets the requests: a key of services.'),
     auth: oneOrMore(z.enum([...CREDENTIAL_KINDS, 'none'])).describe(
-      'How callers are known, one or several ways: of those a request has credentials for, the first in this list decides. x-m: they sign. http-signature: they sign as RFC 9421 says. none: open to anyone. There is no default, so that no route is open by accident.',
+      'Accepted credential kinds. If a request carries several, the first in this list decides. x-m: an HMAC signature. http-signature: an RFC 9421 signature. none: the route is open to anyone. There is no default, so that no route is open by accident.',
     ),
-    allow: listOf(name).optional().describe('Consumers let in, and groups as group:NAME. Absent: every consumer.'),
+    allow: listOf(name).optional().describe('Consumers to admit, and groups as group:NAME. Default: every consumer.'),
     addresses: addressesSchema.optional(),
     stripCredentials: z
       .boolean()
       .optional()
       .describe(
-        "Takes off what the route's kinds of credentials are carried in before forwarding: whoever has them could call in the consumer's name. The service is told the consumer in x-consumer-username. Default true.",
+        "Remove the credentials before forwarding, because the service could use them to call in the consumer's name. The service gets the consumer in x-consumer-username. Default true.",
       ),
     limits: z
       .array(z.union([name, inlineLimit]))
       .max(15)
       .default([])
-      .describe('Keys of limits, or limits written here. All must admit.'),
+      .describe('Limits, each a key of limits or written here. All must admit the request.'),
     signBody: z
       .boolean()
       .optional()
       .describe(
-        'With x-m and http-signature: the signature covers the body, which is then read whole before it is forwarded. false: bodies stream; with x-m the last signed line is "-", with http-signature Content-Digest is not looked at. Default true.',
+        'For x-m and http-signature: the signature covers the body, so the gateway reads it whole before forwarding. false: bodies stream; with x-m the last signed line is "-", with http-signature Content-Digest is ignored. Default true.',
       ),
     httpSignature: httpSignatureSchema
       .optional()
       .describe(
-        'With http-signature: what signatures must be like; what is not given here is as for the whole gateway.',
+        'For http-signature: requirements on signatures. Missing options have the value of the top-level httpSignature.',
       ),
     replay: replaySchema
       .optional()
       .describe(
-        'once: with x-m and http-signature, a signature is accepted once, over all workers and restarts. Default: as for the whole gateway.',
+        'For x-m and http-signature. once: each signature is accepted once, over all workers and restarts. Default: the top-level replay.',
       ),
-    maxSkew: duration(1000, HOUR_MS).optional().describe('With x-m: how far x-time may be off. Default 300s.'),
-    trustRid: z.boolean().default(false).describe("Keeps the caller's own x-rid where it is 32 lower-case hex digits."),
-    preserveHost: z.boolean().default(false).describe("Forwards the caller's Host instead of the endpoint's."),
-    stripPrefix: z.boolean().default(false).describe('Takes the matched path off before forwarding.'),
+    maxSkew: duration(1000, HOUR_MS)
+      .optional()
+      .describe("For x-m: greatest difference between x-time and the gateway's clock. Default 300s."),
+    trustRid: z.boolean().default(false).describe("Keep the client's x-rid if it is 32 lower-case hex digits."),
+    preserveHost: z.boolean().default(false).describe("Forward the client's Host instead of the endpoint's."),
+    stripPrefix: z.boolean().default(false).describe('Remove the matched path before forwarding.'),
     rewrite: z
       .string()
       .regex(/^\/[\u0021-\u007e]*$/, "must start with '/' and hold no blanks")
       .refine((text) => !/[?#]/.test(text), 'is a path: no query and no fragment')
       .optional()
-      .describe('Puts this in place of the matched path.'),
+      .describe('Replace the matched path with this one.'),
     maxBody: size(2 ** 40)
       .optional()
       .describe(
-        'Largest request body; more gets 413. unlimited only where bodies stream. Default TIDEGATE_MAX_BODY_BYTES.',
+        'Largest request body; a larger one gets 413. unlimited is possible only if bodies stream. Default TIDEGATE_MAX_BODY_BYTES.',
       ),
-    accessLog: z.boolean().default(true).describe('Writes an access line for each exchange.'),
+    accessLog: z.boolean().default(true).describe('Write an access log line for each request.'),
     fallback: fallbackSchema.optional(),
-    logQuery: z.boolean().default(false).describe('Shows the query in it; values may be secrets.'),
+    logQuery: z.boolean().default(false).describe('Show the query in the access log. Its values may be secrets.'),
   })
-  .describe('Requests that go to one service under one set of rules.')
+  .describe('A route: requests that go to one service under one set of rules.')

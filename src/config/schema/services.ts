@@ -23,33 +23,35 @@ function endpointProblem(text: string): string | null {
 
 const breakerSchema = z
   .strictObject({
-    window: duration(1000, HOUR_MS).prefault('10s').describe('Sliding window over which calls are counted.'),
-    minRequests: integer(1, 1_000_000).default(20).describe('Calls in the window below which the breaker never opens.'),
-    failureRatio: ratio.default(0.5).describe('Share of failed calls at which it opens.'),
+    window: duration(1000, HOUR_MS).prefault('10s').describe('Sliding window in which calls are counted.'),
+    minRequests: integer(1, 1_000_000).default(20).describe('Fewest calls in the window for the breaker to open.'),
+    failureRatio: ratio.default(0.5).describe('Share of failed calls at which the breaker opens.'),
     slowCall: duration(1, HOUR_MS, true)
       .prefault('none')
-      .describe('A call that takes this long is slow; none: no call is.'),
-    slowRatio: ratio.default(0.8).describe('Share of slow calls at which it opens.'),
+      .describe('A call that takes this long counts as slow. none: no call does.'),
+    slowRatio: ratio.default(0.8).describe('Share of slow calls at which the breaker opens.'),
     openFor: duration(100, HOUR_MS)
       .prefault('5s')
-      .describe('Time refused before the first probe; doubles while probes fail.'),
-    maxOpenFor: duration(100, HOUR_MS).prefault('60s').describe('What openFor doubles up to.'),
+      .describe('How long the open breaker refuses calls before the first probe. Doubles while probes fail.'),
+    maxOpenFor: duration(100, HOUR_MS).prefault('60s').describe('Upper bound for the doubled openFor.'),
     probes: integer(1, 32)
       .default(3)
-      .describe('Requests let through to see whether the service is back, over all workers.'),
+      .describe('Requests that test whether the service has recovered, over all workers.'),
     ramp: duration(0, HOUR_MS)
       .prefault('10s')
-      .describe('Time over which traffic returns from 10 % to 100 % once it is; 0s: at once.'),
+      .describe('Time in which traffic returns from 10 % to 100 % after successful probes. 0s: at once.'),
     failureStatuses: z
       .array(integer(400, 599))
       .default([502, 503, 504])
-      .describe('Statuses that count as failures, next to refused and reset connections and timeouts.'),
+      .describe('Statuses that count as failures, besides refused and reset connections and timeouts.'),
   })
   .refine((breaker) => breaker.maxOpenFor >= breaker.openFor, {
     path: ['maxOpenFor'],
     error: 'must be at least openFor',
   })
-  .describe('Stops calling a service that fails. Without this key there is no breaker; {} takes all defaults.')
+  .describe(
+    'Circuit breaker: stops calling a failing service. Without this key the service has none; {} uses all defaults.',
+  )
 
 const healthSchema = z
   .strictObject({
@@ -57,57 +59,59 @@ const healthSchema = z
       .string()
       .regex(/^\/[\u0021-\u007e]*$/, "must start with '/' and hold no blanks")
       .default('/')
-      .describe('Asked for with GET; any 2xx is healthy.'),
+      .describe('Path of the check. A GET with a 2xx response is a success.'),
     interval: duration(100, HOUR_MS).prefault('5s').describe('Time between two checks of an endpoint.'),
-    timeout: duration(10, HOUR_MS).prefault('1s').describe('No answer in this time is a failed check.'),
-    healthyAfter: integer(1, 100).default(2).describe('Good checks in a row that bring an endpoint back.'),
-    unhealthyAfter: integer(1, 100).default(3).describe('Failed checks in a row that take an endpoint out.'),
+    timeout: duration(10, HOUR_MS).prefault('1s').describe('A check without a response in this time fails.'),
+    healthyAfter: integer(1, 100).default(2).describe('Successful checks in a row that make an endpoint healthy.'),
+    unhealthyAfter: integer(1, 100).default(3).describe('Failed checks in a row that make an endpoint unhealthy.'),
   })
   .refine((health) => health.timeout <= health.interval, { path: ['timeout'], error: 'must be at most interval' })
-  .describe('Active checks of every endpoint. Without this key all are taken to be healthy; {} takes all defaults.')
+  .describe(
+    'Active health checks of every endpoint. Without this key all endpoints count as healthy; {} uses all defaults.',
+  )
 
 const timeoutsSchema = z
   .strictObject({
     connect: duration(1, HOUR_MS)
       .prefault('2s')
-      .describe('TCP and TLS handshake. A lost SYN is sent again after 1 s: the default leaves room for one.'),
+      .describe('For the TCP and TLS handshake. A lost SYN is sent again after 1 s; the default leaves room for one.'),
     firstByte: duration(1, HOUR_MS, true)
       .prefault('15s')
-      .describe('From the whole request sent to the head of the answer. 15 s is what Envoy allows a whole exchange.'),
+      .describe('From the end of the request to the head of the response.'),
     idle: duration(1, HOUR_MS, true)
       .prefault('60s')
       .describe(
-        'Longest silence within the answer, or before more of an upload is taken, as proxy_read_timeout of nginx. Event streams without heartbeats want none.',
+        'Longest silence of the service within the response, or before it takes more of an upload. Use none for event streams without heartbeats.',
       ),
     total: duration(1, 24 * HOUR_MS, true)
       .prefault('none')
       .describe(
-        "All of the service's own time until the last byte of the answer: what is waited for the client does not count. Leave at none for event streams and long polls.",
+        "The service's own time until the last byte of the response; time spent waiting for the client does not count. Keep none for event streams and long polls.",
       ),
   })
   .describe(
-    'Deadlines towards the service. The one that passes first ends the exchange with 504. They stand while the client is waited for.',
+    'Deadlines for the service. The first to pass ends the request with 504. They pause while the gateway waits for the client.',
   )
 
 const upstreamTlsSchema = z
   .strictObject({
-    ca: file
-      .optional()
-      .describe('File of the authorities that may vouch for the service, PEM. Default: those that Node brings along.'),
+    ca: file.optional().describe("PEM file of the trusted certificate authorities. Default: Node's built-in list."),
     serverName: z
       .string()
       .regex(HOST, 'is not a host name')
       .optional()
-      .describe("Name that is asked for (SNI) and that the certificate must have. Default: the endpoint's host."),
-    cert: file.optional().describe('File of the certificate the gateway shows to the service, PEM, with its chain.'),
-    key: file.optional().describe('File of its private key, PEM.'),
-    passphrase: secret.optional().describe('Of an encrypted key: the text, env:NAME or file:PATH.'),
+      .describe("Server name for SNI, which the certificate must match. Default: the endpoint's host."),
+    cert: file.optional().describe("PEM file of the gateway's client certificate, with its chain."),
+    key: file.optional().describe('PEM file of the private key of cert.'),
+    passphrase: secret.optional().describe('Passphrase of an encrypted key, as text, env:NAME or file:PATH.'),
     verify: z
       .boolean()
       .default(true)
-      .describe('false: any certificate will do, so whoever is in between can read and answer.'),
+      .describe('false disables certificate verification: anyone on the network path can read and answer requests.'),
   })
-  .describe('TLS towards https endpoints. File paths are relative to this file; read at start.')
+  .describe(
+    'TLS settings for https endpoints. File paths are relative to this file; the files are read at start and with each reload.',
+  )
 
 export const serviceSchema = z
   .strictObject({
@@ -119,16 +123,14 @@ export const serviceSchema = z
     client: z
       .enum(['lean', 'undici'])
       .default('lean')
-      .describe(
-        'What speaks HTTP to cleartext endpoints: our own client, or undici. https endpoints always get undici.',
-      ),
+      .describe("HTTP client for http endpoints: lean (Tidegate's own) or undici. https endpoints always use undici."),
     pipelining: integer(1, 256)
       .default(1)
       .describe(
-        'Requests in flight on one connection: above 1, those without a body that may be repeated (RFC 9110, 9.2.2) share connections. For many small, fast answers of one kind.',
+        'Most requests in flight on one connection. Above 1, idempotent requests without a body share connections (RFC 9110, 9.2.2). Useful for many small, fast responses of one kind.',
       ),
     tls: upstreamTlsSchema.optional(),
     breaker: breakerSchema.optional(),
     health: healthSchema.optional(),
   })
-  .describe('What requests are forwarded to.')
+  .describe('A service: one or several endpoints that serve the same requests.')

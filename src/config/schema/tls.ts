@@ -7,31 +7,33 @@ export const tlsSchema = z
   .strictObject({
     certificates: listOf(
       z.strictObject({
-        cert: file.describe('File of the certificate, PEM: its own first, then the chain.'),
-        key: file.describe('File of its private key, PEM: RSA, or ECDSA on P-256, P-384 or P-521.'),
-        passphrase: secret.optional().describe('Of an encrypted key: the text, env:NAME or file:PATH.'),
+        cert: file.describe('PEM file of the certificate, followed by its chain.'),
+        key: file.describe('PEM file of its private key: RSA, or ECDSA on P-256, P-384 or P-521.'),
+        passphrase: secret.optional().describe('Passphrase of an encrypted key, as text, env:NAME or file:PATH.'),
         names: listOf(host)
           .optional()
-          .describe('Names (SNI) it is for, exact or *.suffix. Default: the DNS names in the certificate.'),
+          .describe(
+            'Server names (SNI) that select this certificate, exact or *.suffix. Default: the DNS names in the certificate.',
+          ),
       }),
-    ).describe('The first is also for clients that ask for no name, or for one that none is for.'),
+    ).describe('Certificates of the listener. The first also serves clients without SNI, or with an unknown name.'),
     minVersion: z
       .literal(['1.2', '1.3', 1.2, 1.3])
       .default('1.2')
       .transform(String)
-      .describe('Oldest version of TLS that is spoken: 1.2 or 1.3.'),
-    clientCa: file.optional().describe('File of the authorities that vouch for clients, PEM.'),
+      .describe('Oldest TLS version to accept: 1.2 or 1.3.'),
+    clientCa: file.optional().describe('PEM file of the certificate authorities that issue client certificates.'),
     clientAuth: z
       .enum(['none', 'request', 'require'])
       .default('none')
       .describe(
-        'request: clients may show a certificate; one that clientCa did not issue ends the handshake. require: and who shows none is answered 403.',
+        'request: clients may send a certificate; one that clientCa did not issue fails the handshake. require: requests without a certificate get 403.',
       ),
     clientName: z
       .enum(['cn', 'dns', 'uri', 'email'])
       .default('cn')
       .describe(
-        "What of a client's certificate says who it is: the common name, or the alternative names of one kind.",
+        "Which names of a client's certificate identify it: the common name, or the alternative names of one kind.",
       ),
   })
   .superRefine((tls, context) => {
@@ -42,5 +44,5 @@ export const tlsSchema = z
       issue('clientCa', 'has no effect without clientAuth: request or require')
   })
   .describe(
-    'The listener speaks TLS. File paths are relative to this file; the files are read again when they change. Without this key it speaks cleartext.',
+    'TLS for the listener. Without this key it speaks cleartext. File paths are relative to this file; the files are read again when they change.',
   )

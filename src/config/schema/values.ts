@@ -82,7 +82,7 @@ export const host = z
 export const secret = z
   .string()
   .min(1)
-  .describe('The secret itself, env:NAME for an environment variable, or file:PATH (relative to this file).')
+  .describe('A secret as text, env:NAME for an environment variable, or file:PATH (relative to this file).')
 
 export const file = z.string().min(1)
 
