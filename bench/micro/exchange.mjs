@@ -1,6 +1,7 @@
 // A compiled route table and an exchange in the state each step finds it in, for the files beside this one. Needs `npm run build`.
 import { compile } from '../../dist/src/config/compile.js'
 import { loadConfig } from '../../dist/src/config/load.js'
+import { MemoryDownstream } from '../../dist/src/downstream/memory.js'
 import { Exchange } from '../../dist/src/exchange/exchange.js'
 import { Fields } from '../../dist/src/exchange/fields.js'
 
@@ -22,7 +23,7 @@ export function table(yaml) {
 
 /** As it is when the answer has been sent. */
 export function finished(routes) {
-  const exchange = new Exchange(null, 1_700_000_000_000_000, 'GET', '/orders/12345', '', Fields.of(HEADERS))
+  const exchange = new Exchange(new MemoryDownstream(), 1_700_000_000_000_000, 'GET', '/orders/12345', '', Fields.of(HEADERS))
   exchange.host = 'demo.i.com'
   exchange.peerAddress = '192.0.2.17'
   exchange.clientAddress = '192.0.2.17'

@@ -3,6 +3,7 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { nextPeriodStartMs } from '../../dist/src/config/calendar.js'
+import { MemoryDownstream } from '../../dist/src/downstream/memory.js'
 import { Exchange } from '../../dist/src/exchange/exchange.js'
 import { Fields } from '../../dist/src/exchange/fields.js'
 import { createRateLimit } from '../../dist/src/policy/rate-limit.js'
@@ -109,7 +110,7 @@ async function main() {
     })
   }
 
-  const exchange = new Exchange(null, nowUs, 'GET', '/', undefined, Fields.of(['x-key', 'abcdef']))
+  const exchange = new Exchange(new MemoryDownstream(), nowUs, 'GET', '/', undefined, Fields.of(['x-key', 'abcdef']))
   exchange.clientAddress = '192.0.2.17'
   const limit = (
     name,

@@ -1,27 +1,26 @@
-// Who is on the other end: the peer of the socket or, when that is a trusted proxy, the address it vouches for. Runs per request.
+// Who is on the other end: the peer of the socket or, when that is a trusted proxy, the address it vouches for. Pure; runs per request.
 
-import type { HttpResponse } from 'uWebSockets.js'
 import ipaddr from 'ipaddr.js'
 import type { Exchange } from '../exchange/exchange.js'
-import type { Peer } from './uws/peers.js'
 
 export type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
 
-const decoder = new TextDecoder('latin1')
-
-export function setAddresses(exchange: Exchange, peer: Peer, ranges: readonly AddressRange[]): void {
-  const known = peer.address !== ''
-  const address = known ? peer.address : peerAddress(exchange.res as HttpResponse, peer.relayed)
-  exchange.peerAddress = address
-  exchange.clientAddress = address
-  if (!(known ? peer.trusted : isTrusted(address, ranges))) return
+/** `peerAddress`: the other end of the socket. */
+export function setAddresses(
+  exchange: Exchange,
+  peerAddress: string,
+  isPeerTrusted: boolean,
+  ranges: readonly AddressRange[],
+): void {
+  exchange.peerAddress = peerAddress
+  exchange.clientAddress = peerAddress
+  if (!isPeerTrusted) return
   exchange.peerTrusted = true
-  exchange.clientAddress = forwardedAddress(address, exchange.fields.list('x-forwarded-for'), ranges)
+  exchange.clientAddress = forwardedAddress(peerAddress, exchange.fields.list('x-forwarded-for'), ranges)
 }
 
-/** An IPv4-mapped IPv6 address comes out as the IPv4 it is; uWS writes IPv6 in full, it is shortened as RFC 5952 says. */
-function peerAddress(res: HttpResponse, relayed: boolean): string {
-  const text = decoder.decode(relayed ? res.getProxiedRemoteAddressAsText() : res.getRemoteAddressAsText())
+/** IPv6 as RFC 5952 shortens it; an IPv4-mapped address comes out as the IPv4 it is. */
+export function canonicalAddress(text: string): string {
   return text.includes(':') ? ipaddr.process(text).toString() : text
 }
 

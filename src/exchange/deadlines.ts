@@ -41,7 +41,10 @@ export class Deadlines {
 
   /** Marks the connections whose requests have a deadline. */
   mark(connections: Uint8Array, value: number): void {
-    for (const { exchange } of this.entries) if (exchange.gated > 0) connections[exchange.gated] = value
+    for (const { exchange } of this.entries) {
+      const { connection } = exchange.downstream
+      if (connection > 0) connections[connection] = value
+    }
   }
 
   get size(): number {

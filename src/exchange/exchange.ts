@@ -1,10 +1,11 @@
-// The per-request record that every phase reads and writes. Data, and the way to where its exceptions end: all fields
-// are set in the constructor, so that every exchange has one hidden class. Lives from accept to log. Runs per request.
-import type { HttpResponse } from 'uWebSockets.js'
+// The per-request record that every phase reads and writes, from the request's head to the access log. Beside data it has the three
+// objects that act for it: the client's side, the body on its way, and whoever holds the exchange between two events. It knows them by their
+// interfaces alone. All fields are set in the constructor, so that every exchange has one hidden class. Runs per request.
 import type { Consumer, Endpoint, LimitPolicy, Route, Service } from '../config/compile.js'
-import type { Upload } from '../downstream/body.js'
+import type { Downstream, DownstreamOwner } from './downstream.js'
 import type { Fields } from './fields.js'
 import type { OutcomeCode } from './outcome.js'
+import type { Upload } from './upload.js'
 
 /** Whoever holds the exchange between two events: the body reader, the digest pool, the forwarding. */
 export interface Holder {
@@ -12,14 +13,24 @@ export interface Holder {
   abandon(): void
 }
 
-/** Before its phases have it. */
-function rethrow(_: Exchange, error: unknown): void {
-  throw error
+/** Where an exchange goes that ends out of turn: the phases of its generation. */
+export interface ExchangeEnds {
+  /** By an exception. Throws nothing. */
+  crash(exchange: Exchange, error: unknown): void
+  clientLeft(exchange: Exchange): void
 }
 
-export class Exchange {
-  /** Null once the client has left or the answer is complete: uWS frees it then. */
-  res: HttpResponse | null
+/** Before its phases have it. */
+const NO_PHASES: ExchangeEnds = {
+  crash: (_, error) => {
+    throw error
+  },
+  clientLeft: () => {},
+}
+
+export class Exchange implements DownstreamOwner {
+  /** The client's side. */
+  readonly downstream: Downstream
   /** Microseconds on the segment's clock (state/segment.ts) when the request head was complete. */
   readonly startUs: number
 
@@ -47,8 +58,6 @@ export class Exchange {
   peerTrusted = false
   /** The caller's address: the peer's, or the one that trusted proxies vouch for. */
   clientAddress = ''
-  /** The client's connection, as the gate knows it (gate.ts). */
-  gated = 0
   /** The client's connection is TLS. */
   secure = false
   /** What the client's certificate calls it, of the kind that tls.clientName says; null where it has shown none. */
@@ -57,12 +66,8 @@ export class Exchange {
   contentLength = 0
   /** There was a Content-Length, if only of 0. */
   declaresLength = false
-  /** The client sends its body once it is told to continue, and has not been told yet. */
-  awaitsContinue = false
   /** The options that the Connection fields list, in lower case; null where there is none. */
   connection: ReadonlySet<string> | null = null
-  /** The client asked for `Connection: close`. */
-  closeRequested = false
   /** The whole body where the signature covers it. */
   body: Buffer | null = null
   /** The body on its way through, where it is not read whole. */
@@ -104,12 +109,8 @@ export class Exchange {
   /** What breaker.admit gave; breaker.report wants it back. -1: none is held. */
   breakerPermit = -1
 
-  /** uWS tells us when the client leaves: from before anything is waited for. */
-  watched = false
   /** Told when the exchange ends without it. */
   holder: Holder | null = null
-  /** The first byte of a response was given to uWS: there cannot be another one. */
-  answering = false
   /** Logged and counted; nothing may happen to it any more. */
   concluded = false
 
@@ -127,18 +128,18 @@ export class Exchange {
   /** The service's own time from the first attempt to its last byte: without what was waited for the client. */
   upstreamUs = 0
 
-  /** Of the phases that it passes (crash.ts). */
-  onCrash: (exchange: Exchange, error: unknown) => void = rethrow
+  /** Of the phases that it passes. */
+  ends: ExchangeEnds = NO_PHASES
 
   constructor(
-    res: HttpResponse,
+    downstream: Downstream,
     startUs: number,
     method: string,
     path: string,
     query: string | undefined,
     fields: Fields,
   ) {
-    this.res = res
+    this.downstream = downstream
     this.startUs = startUs
     this.method = method
     this.path = path
@@ -149,10 +150,14 @@ export class Exchange {
   }
 
   /**
-   * To be called by whatever calls into JavaScript for this exchange and catches an exception: ends it. Throws nothing.
+   * The one exit for exceptions: called by whatever calls into JavaScript for this exchange and catches one. Throws nothing.
    */
   crash(error: unknown): void {
-    this.onCrash(this, error)
+    this.ends.crash(this, error)
+  }
+
+  clientLeft(): void {
+    this.ends.clientLeft(this)
   }
 
   /** First value of a field, by its lower-case name; '' where it is missing. */

@@ -1,5 +1,7 @@
 // Every way an exchange can end other than with the upstream's own answer: the closed list of codes, and the one table from code to
-// status. Read by every phase; it imports nothing. ARCHITECTURE.md and README.md repeat the table and a test holds them equal to it.
+// status. Read by every phase. ARCHITECTURE.md and README.md repeat the table and a test holds them equal to it.
+
+import { StatusLine } from './response-head.js'
 
 /** Status and RFC 9457 title of each code. 499 is for the log alone: nothing is sent to a client that left. */
 export const OUTCOMES = {
@@ -38,8 +40,7 @@ export class Rejection {
   readonly code: OutcomeCode
   readonly status: number
   readonly reason: string
-  /** Status and the fields that all of its answers have, a CRLF between them: uWS takes them as one status. A 401 has the route's challenge besides. */
-  readonly head: string
+  readonly line: StatusLine
   /** The problem body up to the request id, and after it. */
   readonly bodyHead: string
   /** The connection cannot carry another request: its framing is in doubt or its body was left unread. */
@@ -51,7 +52,7 @@ export class Rejection {
     const { status, title } = OUTCOMES[code]
     this.code = code
     this.status = status
-    this.head = `${status} ${title}\r\ncontent-type: application/problem+json`
+    this.line = new StatusLine(status, title)
     this.reason = reason
     this.closesConnection = closesConnection
     this.isGuess = isGuess

@@ -139,7 +139,7 @@ export class Authenticator {
 
   /** Valid credentials that waited for their check are still refused if wrong ones have used up the limit meanwhile. */
   private askAgain(exchange: Exchange): Rejection | null {
-    return exchange.watched ? this.guesses.ask(exchange) : null
+    return exchange.downstream.watched ? this.guesses.ask(exchange) : null
   }
 
   /** Charges for wrong credentials. */

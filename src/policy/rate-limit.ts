@@ -1,8 +1,6 @@
 // Do the route's limits admit this request? Asked after authorize and before the handler. Runs per request. Turns the route's policies into
 // charges on shared counts (state/rate-table.ts), all of which must admit; leaves the numbers for the response headers in the
 // exchange. Knows no client and no upstream.
-//
-// Header syntax: draft-ietf-httpapi-ratelimit-headers-10.
 import { nextPeriodStartMs } from '../config/calendar.js'
 import type { Consumer, LimitMeasure, LimitPolicy, Route } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -177,7 +175,7 @@ function createLimiter(
       ;(charges[i] as Charge).set(policy.meter, policy.costOf(exchange.method), policy.share, hash.finish())
     }
     // A request that waited for its body or a thread is `watched`; any other is decided in the turn of the loop in which it arrived.
-    const nowUs = exchange.watched ? segment.nowUs() : exchange.startUs
+    const nowUs = exchange.downstream.watched ? segment.nowUs() : exchange.startUs
     let refusing: number
     if (!writes) refusing = table.peekAll(charges, count, nowUs)
     else if (count === 1) refusing = decidesAlone(charges[0] as Charge, table.admit(charges[0] as Charge, nowUs))
@@ -254,40 +252,4 @@ function describe(exchange: Exchange, { policy }: PreparedPolicy, charge: Charge
   exchange.limitRemaining = charge.left
   exchange.limitResetSeconds = Math.max(0, Math.ceil(charge.wholeInUs / 1e6))
   exchange.limitRetrySeconds = Math.max(1, Math.ceil(charge.againInUs / 1e6))
-}
-
-/** `RateLimit-Policy` depends only on the policy, so it is made once. A quota has no `w`: days and months differ in length. */
-export function rateLimitPolicyHeader(limit: LimitPolicy): string {
-  let text = policyHeaders.get(limit)
-  if (text === undefined) {
-    const { measure } = limit
-    const window = measure.kind === 'quota' ? '' : `;w=${measure.windowSeconds}`
-    text = `${quoted(limit.name)};q=${measure.quantity}${window}`
-    policyHeaders.set(limit, text)
-  }
-  return text
-}
-
-/** `RateLimit`: what is left of exchange.limit and the seconds until it is full again. Only for an exchange with a limit. */
-export function rateLimitHeader(exchange: Exchange): string {
-  const limit = exchange.limit as LimitPolicy
-  let name = names.get(limit)
-  if (name === undefined) {
-    name = quoted(limit.name)
-    names.set(limit, name)
-  }
-  return `${name};r=${exchange.limitRemaining};t=${exchange.limitResetSeconds}`
-}
-
-const policyHeaders = new WeakMap<LimitPolicy, string>()
-const names = new WeakMap<LimitPolicy, string>()
-
-/** RFC 9651, 3.3.3: a String is printable ASCII. Other characters of a name are written as percent-encoded UTF-8. */
-function quoted(name: string): string {
-  const ascii = name.replace(/[^\x20-\x7e]+/g, (run) =>
-    Buffer.from(run)
-      .toString('hex')
-      .replace(/../g, (byte) => `%${byte.toUpperCase()}`),
-  )
-  return `"${ascii.replace(/["\\]/g, '\\$&')}"`
 }

@@ -3,7 +3,7 @@
 // its connection is cut, all that the exchange holds is given back, the log gets the stack, and the other exchanges go
 // on. Not for what may be expected to fail: that is returned.
 
-import { cut, refuse } from '../downstream/uws/respond.js'
+import { cut, refuse } from '../downstream/answer.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
 import type { Logger } from '../telemetry/log.js'
@@ -51,9 +51,9 @@ export function createCrash({
     attempt(() => exchange.upload?.drop(), exchange)
     attempt(giveBackPermit, exchange)
     // A second status line would be taken for a part of the first response.
-    if (exchange.res !== null && !exchange.answering) attempt(() => refuse(exchange, rejection, 0), exchange)
+    if (exchange.downstream.open && !exchange.downstream.begun) attempt(() => refuse(exchange, rejection, 0), exchange)
     // Concluded first: cutting calls back at once, as if the client had left.
     attempt(conclude, exchange)
-    if (exchange.res !== null) attempt(cut, exchange)
+    if (exchange.downstream.open) attempt(cut, exchange)
   }
 }

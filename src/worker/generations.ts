@@ -1,16 +1,12 @@
-// One worker's uWS apps, and which generation of the configuration a request gets: the newest there is when its head arrives. Those on
+// One worker's server, and which generation of the configuration a request gets: the newest when its head arrives. Those on
 // their way finish on theirs, which goes when the last of them has ended. What runs per request here is one indirection.
-import type { TemplatedApp } from 'uWebSockets.js'
 import type { TlsMaterial } from '../config/certificates.js'
 import type { Consumer, RouteTable } from '../config/compile.js'
 import type { Settings } from '../config/settings.js'
 import { BodyMemory } from '../downstream/body-memory.js'
 import { isTrusted } from '../downstream/client-address.js'
-import { guard, openGate, watchConnections } from '../downstream/uws/gate.js'
-import { uWS } from '../downstream/uws/load.js'
-import { type Peer, Peers } from '../downstream/uws/peers.js'
-import { endConnections } from '../downstream/uws/respond.js'
-import { TlsApps } from '../downstream/uws/tls.js'
+import type { Peers } from '../downstream/uws/peers.js'
+import { UwsServer } from '../downstream/uws/server.js'
 import { Deadlines } from '../exchange/deadlines.js'
 import { addressKey } from '../policy/address-key.js'
 import { DigestPool } from '../policy/digest-pool.js'
@@ -82,7 +78,6 @@ export function createWorker(parts: WorkerParts): Worker {
     accessLog,
     log,
     deadlines,
-    secure: parts.certificates !== null,
     rates: new RateTable(segment, owner),
     replays: new ReplayTable(segment, owner),
     breakers: new BreakerTable(segment),
@@ -92,56 +87,20 @@ export function createWorker(parts: WorkerParts): Worker {
   }
   /** Oldest first; the last one is what new requests get. */
   let generations: Generation[] = []
-  let phases: Phases
-  let connections = 0
   let onQuiet: (() => void) | null = null
 
-  const gateProblem = openGate(counters.gate, settings)
-  if (gateProblem !== '')
-    log.warn({ reason: gateProblem }, 'chunked requests end their connection: no gate before the parser')
-  const watch = watchConnections(deadlines, (connections) =>
-    log.error(
-      { connections },
-      'ended connections that nobody read from or was going to answer: a fault, please report it',
-    ),
-  )
-  let tlsApps = parts.certificates === null ? null : new TlsApps(parts.certificates, parts.minTlsVersion)
-  const peers = new Peers(
-    serve,
-    (address) => isTrusted(address, generations.at(-1)!.table.trustedProxies),
-    tlsApps?.contexts,
-  )
-
-  function useCertificates(certificates: TlsMaterial): void {
-    const next = new TlsApps(certificates, parts.minTlsVersion)
-    tlsApps?.release()
-    tlsApps = next
-    peers.renew(next.contexts)
-  }
-
-  function serve(peer: Peer): TemplatedApp {
-    const route = (one: TemplatedApp): TemplatedApp => one.any('/*', (res, req) => phases.begin(res, req, peer))
-    // The acceptor's relay speaks cleartext, and has nothing to do where the listener does not.
-    const speaksTls = tlsApps !== null && !peer.relayed
-    const app = speaksTls ? tlsApps!.create(route) : route(uWS.App())
-    guard(app, speaksTls, peer.relayed)
-    // Its connections are its own: the acceptor counts those of its clients.
-    if (peer.relayed) return app
-    app.filter((res, change) => {
-      if (Number(change) > 0) {
-        connections++
-        counters.connectionOpened()
-        peers.opened(peer)
-        if (!parts.accepts(connections)) res.close()
-      } else {
-        connections--
-        counters.connectionClosed()
-        peers.closed(peer)
-        if (connections === 0) onQuiet?.()
-      }
-    })
-    return app
-  }
+  const server = new UwsServer({
+    settings,
+    certificates: parts.certificates,
+    minTlsVersion: parts.minTlsVersion,
+    deadlines,
+    counters,
+    log,
+    nowUs: () => segment.nowUs(),
+    accepts: parts.accepts,
+    isTrusted: (address) => isTrusted(address, generations.at(-1)!.table.trustedProxies),
+  })
+  server.onEmpty = () => onQuiet?.()
 
   function use(number: number, table: RouteTable): void {
     const before = generations.at(-1)
@@ -151,8 +110,7 @@ export function createWorker(parts: WorkerParts): Worker {
         : new DigestPool(table.consumers, settings.hmacThreads)
     const next: Generation = { number, table, phases: createPhases(shared, table, digestPool), digestPool }
     generations.push(next)
-    phases = next.phases
-    peers.judgeAnew()
+    server.use(next.phases)
     if (before?.phases.inFlight === 0) retire(before)
     else if (before !== undefined) before.phases.onIdle = () => retire(before)
   }
@@ -166,15 +124,16 @@ export function createWorker(parts: WorkerParts): Worker {
   }
 
   async function drain(idleMs: number, noMoreCome: Promise<void>): Promise<void> {
-    endConnections()
+    server.endConnections()
     await noMoreCome
     await new Promise<void>((resolve) => {
       let patient = true
       let looking = false
-      const busy = (): boolean => generations.some((one) => one.phases.inFlight > 0) || (patient && connections > 0)
+      const busy = (): boolean =>
+        generations.some((one) => one.phases.inFlight > 0) || (patient && server.connections > 0)
       onQuiet = () => {
         if (looking || busy()) return
-        if (connections === 0) return resolve()
+        if (server.connections === 0) return resolve()
         // A request may lie in a socket that this turn of the loop has not come to: one more turn, and none does.
         looking = true
         setImmediate(() =>
@@ -195,8 +154,8 @@ export function createWorker(parts: WorkerParts): Worker {
   }
 
   return {
-    peers,
-    useCertificates,
+    peers: server.peers,
+    useCertificates: (certificates) => server.useCertificates(certificates),
     use,
     get oldest() {
       return generations[0]!.number
@@ -207,8 +166,7 @@ export function createWorker(parts: WorkerParts): Worker {
     drain,
     close(): void {
       deadlines.close()
-      clearInterval(watch)
-      peers.close()
+      server.close()
       void shared.clients.close()
       for (const { digestPool } of generations) void digestPool.close()
     },

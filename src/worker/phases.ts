@@ -1,20 +1,18 @@
 // The phases of a request, wired once for each generation of the configuration, in the order they are passed. Reads like a table of
 // contents; what a phase does is in the file named after it. Which generation a request gets is in generations.ts; starting, beating and
 // leaving are in worker/entry.ts.
-import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
 import type { RouteTable } from '../config/compile.js'
 import { createMatcher } from '../config/match.js'
 import type { Settings } from '../config/settings.js'
-import { checkLength, Upload, WholeBody } from '../downstream/body.js'
+import { answerFallback, refuse } from '../downstream/answer.js'
+import { checkLength } from '../downstream/body.js'
 import type { BodyMemory } from '../downstream/body-memory.js'
-import { setAddresses } from '../downstream/client-address.js'
-import { accept, checkFraming } from '../downstream/uws/accept.js'
-import { ClientCertificates } from '../downstream/uws/client-certificate.js'
-import { askForBody } from '../downstream/uws/gate.js'
-import type { Peer } from '../downstream/uws/peers.js'
-import { answerFallback, refuse } from '../downstream/uws/respond.js'
+import { ClientCertificates } from '../downstream/client-certificate.js'
+import type { Receiver } from '../downstream/receiver.js'
+import { ClientUpload } from '../downstream/upload.js'
+import { WholeBody } from '../downstream/whole-body.js'
 import type { Deadlines } from '../exchange/deadlines.js'
-import type { Exchange } from '../exchange/exchange.js'
+import type { Exchange, ExchangeEnds } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
 import type { HandlerContext } from '../handlers/handler.js'
 import { Proxies } from '../handlers/proxy/proxy.js'
@@ -49,8 +47,6 @@ export interface Shared {
   readonly counters: WorkerCounters
   readonly accessLog: AccessLog | null
   readonly log: Logger
-  /** The listener speaks TLS. */
-  readonly secure: boolean
   readonly deadlines: Deadlines
   readonly rates: RateTable
   readonly replays: ReplayTable
@@ -60,8 +56,7 @@ export interface Shared {
   readonly bodyMemory: BodyMemory
 }
 
-export interface Phases {
-  begin(res: HttpResponse, req: HttpRequest, peer: Peer): void
+export interface Phases extends Receiver {
   readonly inFlight: number
   /** Told each time that the last request in flight has ended. */
   onIdle: (() => void) | null
@@ -86,7 +81,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     },
   )
   const { clientAuth, clientName } = table.tls ?? CLEARTEXT
-  const clientCertificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
+  const certificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
   const checkAddress = createAddressCheck(table)
   const replays = createReplayGuard(shared.replays, segment, table.routes)
   const rateLimit = createRateLimit(shared.rates, segment, table.routes)
@@ -94,6 +89,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const proxies = new Proxies(context, { ...shared, connections: settings.upstreamConnections }, table)
   const handlers = table.services.map((service) => proxies.handlerOf(service))
   const crash = createCrash({ log, conclude, giveBackPermit: (exchange) => proxies.giveBackPermit(exchange) })
+
+  const ends: ExchangeEnds = { crash, clientLeft }
 
   const { bodyMemory } = shared
   const bodyRules = { deadlines, nowUs, minBytesPerSecond: settings.minBodyBytesPerSecond, memory: bodyMemory }
@@ -103,35 +100,14 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
 
   // The request's way.
 
-  function begin(res: HttpResponse, req: HttpRequest, peer: Peer): void {
-    const exchange = take(res, req)
-    if (exchange === null) return
-    exchange.onCrash = crash
+  function begin(exchange: Exchange): void {
+    exchange.ends = ends
     inFlight++
     counters.begin()
-    try {
-      pass(exchange, peer)
-    } catch (error) {
-      crash(exchange, error)
-    }
   }
 
-  /** Null: nothing could be made of it, and the connection is gone. */
-  function take(res: HttpResponse, req: HttpRequest): Exchange | null {
-    try {
-      return accept(res, req, nowUs())
-    } catch (error) {
-      log.error({ err: error }, 'exception while a request was read')
-      res.close()
-      return null
-    }
-  }
-
-  function pass(exchange: Exchange, peer: Peer): void {
-    if (peer.relayed) exchange.isHttp10 = true
-    exchange.secure = shared.secure
-    setAddresses(exchange, peer, table.trustedProxies)
-    const refused = checkFraming(exchange, table) ?? clientCertificates?.read(exchange) ?? findRoute(exchange)
+  function pass(exchange: Exchange, malformed: Rejection | null): void {
+    const refused = malformed ?? findRoute(exchange)
     setRequestId(exchange)
     if (refused !== null) return reject(exchange, refused)
     const unwelcome = checkAddress(exchange) ?? authenticator.identify(exchange) ?? checkLength(exchange)
@@ -139,9 +115,9 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     if (exchange.contentLength !== 0) watch(exchange)
     if (authenticator.needsBody(exchange)) {
       new WholeBody(exchange, bodyRules, authenticate)
-      askForBody(exchange)
+      exchange.downstream.continueBody()
     } else {
-      if (exchange.contentLength !== 0) exchange.upload = new Upload(exchange, bodyRules)
+      if (exchange.contentLength !== 0) exchange.upload = new ClientUpload(exchange, bodyRules)
       authenticate(exchange, null)
     }
   }
@@ -176,11 +152,9 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     else handlers[exchange.route!.service.index]!.handle(exchange)
   }
 
-  /** Before anything is waited for: uWS wants to be told what happens when the client leaves. A refusal on the spot is spared the call. */
+  /** Before anything is waited for. A refusal on the spot is spared the call. */
   function watch(exchange: Exchange): void {
-    if (exchange.watched) return
-    exchange.watched = true
-    exchange.res?.onAborted(() => clientLeft(exchange))
+    exchange.downstream.watch()
   }
 
   // Every exit passes conclude, exactly once.
@@ -201,7 +175,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     // The body is not read any further: nobody else could have it.
     if (rejection.closesConnection) return false
     // What is gone of a streamed body, the other service could not have.
-    return exchange.res !== null && (fallback.service === null || !exchange.upload?.taken)
+    return exchange.downstream.open && (fallback.service === null || !exchange.upload?.taken)
   }
 
   function fallBack(exchange: Exchange, rejection: Rejection): void {
@@ -218,7 +192,6 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   }
 
   function clientLeft(exchange: Exchange): void {
-    exchange.res = null
     if (exchange.concluded) return
     exchange.code = 'client_closed'
     exchange.reason = 'client left'
@@ -253,7 +226,9 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   }
 
   return {
+    heads: { table, certificates },
     begin,
+    pass,
     get inFlight() {
       return inFlight
     },

@@ -4,10 +4,9 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { StreamedAnswer } from '../../src/downstream/answer.js'
+import { accept } from '../../src/downstream/uws/accept.js'
 import { uWS } from '../../src/downstream/uws/load.js'
-import { StreamedAnswer } from '../../src/downstream/uws/respond.js'
-import { Exchange } from '../../src/exchange/exchange.js'
-import { Fields } from '../../src/exchange/fields.js'
 
 const CHUNKS = 20_000
 const source = Buffer.alloc(65_536, 'tidegate')
@@ -16,7 +15,7 @@ let port = 0
 let listening: ReturnType<typeof uWS.App>
 
 beforeAll(async () => {
-  listening = uWS.App().any('/*', (res) => void stream(new Exchange(res, 0, 'GET', '/', '', Fields.of([]))))
+  listening = uWS.App().any('/*', (res, req) => void stream(accept(res, req, 0)))
   port = await new Promise((resolve) => {
     listening.listen('127.0.0.1', 0, (socket) => resolve(socket ? uWS.us_socket_local_port(socket) : 0))
   })
@@ -24,16 +23,14 @@ beforeAll(async () => {
 
 afterAll(() => listening.close())
 
-async function stream(exchange: Exchange): Promise<void> {
+async function stream(exchange: ReturnType<typeof accept>): Promise<void> {
   exchange.status = 200
   exchange.rid = 'r'
-  exchange.res!.onAborted(() => {
-    exchange.res = null
-  })
+  exchange.downstream.watch()
   let drained = () => {}
   const answer = new StreamedAnswer(exchange, 'OK', {}, -1, () => drained())
   await nextTurn()
-  for (let i = 0; i < CHUNKS && exchange.res !== null; i++) {
+  for (let i = 0; i < CHUNKS && exchange.downstream.open; i++) {
     const full = new Promise<void>((resolve) => {
       drained = resolve
     })

@@ -11,6 +11,7 @@ import { compile } from '../../src/config/compile.js'
 import { loadConfig } from '../../src/config/load.js'
 import { BodyMemory } from '../../src/downstream/body-memory.js'
 import { uWS } from '../../src/downstream/uws/load.js'
+import { receive } from '../../src/downstream/uws/server.js'
 import { Deadlines } from '../../src/exchange/deadlines.js'
 import { DigestPool } from '../../src/policy/digest-pool.js'
 import { SharedState } from '../../src/primary/shared-state.js'
@@ -195,7 +196,6 @@ routes:
         },
       } as unknown as AccessLog,
       log: { warn: log('warn'), error: log('error') } as unknown as Logger,
-      secure: false,
       deadlines,
       rates,
       replays: state.replays,
@@ -208,7 +208,8 @@ routes:
     digestPool,
   )
   const peer = { address: '127.0.0.1', trusted: false, relayed: false, connections: 0, place: -1, counted: 0 }
-  app = uWS.App().any('/*', (res, req) => phases.begin(res, req, peer))
+  const parts = { nowUs: () => clock.nowUs(), log: { warn: log('warn'), error: log('error') } }
+  app = uWS.App().any('/*', (res, req) => receive(res, req, peer, false, phases, parts))
   port = await new Promise((resolve) => {
     app.listen('127.0.0.1', 0, (socket) => resolve(socket ? uWS.us_socket_local_port(socket) : 0))
   })

@@ -1,14 +1,15 @@
-// First step of a request's way: uWS's stack-allocated request → Exchange. With respond.ts and listen.ts the only users of uWS.
-// Runs per request. Copies all it needs before it returns, and refuses what uWS let through though its framing is in doubt.
+// First step of a request's way: uWS's stack-allocated request → Exchange, of which all that is needed is copied. Refuses what uWS let through
+// though its framing is in doubt. Runs per request.
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
 import { isIPv6 } from 'node:net'
 import type { RouteTable } from '../../config/compile.js'
 import { bytesOf, canonicalPath } from '../../config/patterns.js'
+import { connectionOptions } from '../../exchange/connection-options.js'
 import { Exchange } from '../../exchange/exchange.js'
 import { Fields, HEAD, inOnePiece, LOOKS, listed, MARKS, numberOf } from '../../exchange/fields.js'
 import { Rejection } from '../../exchange/outcome.js'
-import { connectionOptions } from '../../handlers/proxy/headers.js'
-import { expectBody, headMarks, isGated, readHead, takeConnection } from './gate.js'
+import { UwsDownstream } from './downstream.js'
+import { headMarks, isGated, readHead } from './gate.js'
 
 const HOST = numberOf('host')
 const CONTENT_LENGTH = numberOf('content-length')
@@ -32,15 +33,10 @@ const noTunnels = new Rejection('bad_request', 'CONNECT is not served', true)
 // Frames may follow it that are no request.
 const noWebSockets = new Rejection('bad_request', 'WebSocket is not served', true)
 
+/** From within the request's handler. */
 export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
-  const exchange = read(res, req, nowUs)
-  exchange.gated = takeConnection()
-  return exchange
-}
-
-function read(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
   const head = readHead()
-  if (head === null) return readFromParser(res, req, nowUs)
+  if (head === null) return acceptFromParser(res, req, nowUs)
   const marks = headMarks()
   const methodEnd = marks[HEAD.methodEnd]!
   const pathEnd = marks[HEAD.pathEnd]!
@@ -48,16 +44,30 @@ function read(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
   const method = head.startsWith('GET ') ? 'GET' : head.substring(0, methodEnd)
   const query = pathEnd === targetEnd ? undefined : head.substring(pathEnd + 1, targetEnd)
   const fields = Fields.ofHead(head, marks)
-  const exchange = new Exchange(res, nowUs, method, head.substring(methodEnd + 1, pathEnd), query, fields)
+  const exchange = make(res, nowUs, method, head.substring(methodEnd + 1, pathEnd), query, fields)
   if (marks[HEAD.authority] !== 0) exchange.authority = head.substring(marks[HEAD.authority]!)
   return exchange
 }
 
 /** What came past no gate. uWS has decoded it from UTF-8; what was none is U+FFFD now, and refused (checkUnusual). */
-function readFromParser(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
+function acceptFromParser(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
   const pairs: string[] = []
   req.forEach((name, value) => pairs.push(name, bytesOf(value)))
-  return new Exchange(res, nowUs, req.getCaseSensitiveMethod(), req.getUrl(), req.getQuery(), Fields.of(pairs))
+  return make(res, nowUs, req.getCaseSensitiveMethod(), req.getUrl(), req.getQuery(), Fields.of(pairs))
+}
+
+function make(
+  res: HttpResponse,
+  nowUs: number,
+  method: string,
+  path: string,
+  query: string | undefined,
+  fields: Fields,
+): Exchange {
+  const downstream = new UwsDownstream(res, method, fields)
+  const exchange = new Exchange(downstream, nowUs, method, path, query, fields)
+  downstream.owner = exchange
+  return exchange
 }
 
 /** RFC 3986, 2: a target is visible ASCII; a fragment never leaves the client. */
@@ -79,6 +89,8 @@ type FramingRules = Pick<RouteTable, 'underscoresInHeaders' | 'paths'>
 /** Framing, and what later phases read: the fields, and what the path means. Null when the request is well formed. */
 export function checkFraming(exchange: Exchange, table: FramingRules): Rejection | null {
   const { authority, fields } = exchange
+  // accept() has made it.
+  const downstream = exchange.downstream as UwsDownstream
   const { marks, looks } = fields
   if (looks !== 0) {
     const refused = checkUnusual(fields, table)
@@ -115,8 +127,8 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
       case CONNECTION: {
         const value = fields.valueAt(i)
         // uWS takes a first field of that length for `close`, and ends the connection: the client is told.
-        if (connection === '' && value.length === 5) exchange.closeRequested = true
-        connection = connection === '' ? value : `${connection},${value}`
+        if (connection === '' && value.length === 5) downstream.closes = true
+        connection = listed(connection, value)
         break
       }
       case EXPECT:
@@ -129,7 +141,7 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
   }
   if (connection !== '') {
     exchange.connection = connectionOptions(connection)
-    if (exchange.connection.has('close')) exchange.closeRequested = true
+    if (exchange.connection.has('close')) downstream.closes = true
   }
   if (codings > 0) {
     if (lengths > 0) return badLength
@@ -165,12 +177,12 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
     if (path === null) return doubtfulPath
     exchange.canonicalPath = path
   }
-  if (exchange.contentLength !== 0) expectBody(exchange)
-  return expectation === '' ? null : checkExpectation(exchange, expectation)
+  if (exchange.contentLength !== 0) downstream.expectBody(exchange.contentLength)
+  return expectation === '' ? null : checkExpectation(exchange, downstream, expectation)
 }
 
 /** RFC 9110, 10.1.1: a list, in letters of any case, of which only one member has a meaning. */
-function checkExpectation(exchange: Exchange, expectation: string): Rejection | null {
+function checkExpectation(exchange: Exchange, downstream: UwsDownstream, expectation: string): Rejection | null {
   let waits = false
   for (const one of expectation.toLowerCase().split(',')) {
     const member = withoutBlanks(one)
@@ -179,7 +191,7 @@ function checkExpectation(exchange: Exchange, expectation: string): Rejection | 
     waits = true
   }
   // The gate hides it from uWS (head_marks.h), which else has told the client already: nobody else can without a gate.
-  exchange.awaitsContinue = waits && exchange.contentLength !== 0 && !exchange.isHttp10 && exchange.gated > 0
+  downstream.awaitsContinue = waits && exchange.contentLength !== 0 && !exchange.isHttp10 && downstream.connection > 0
   return null
 }
 

@@ -6,12 +6,15 @@ import type { TemplatedApp } from 'uWebSockets.js'
 import { type Gate, native } from '../../../native/index.js'
 import type { Settings } from '../../config/settings.js'
 import type { Deadlines } from '../../exchange/deadlines.js'
-import type { Exchange } from '../../exchange/exchange.js'
 import { NUMBERED } from '../../exchange/fields.js'
 import { OUTCOMES, type OutcomeCode } from '../../exchange/outcome.js'
-import { refuseBody } from '../body.js'
 
 let gate: Gate | null = null
+
+/** Told where the gate finds the body that it was to expect malformed. */
+export interface GuardedBody {
+  onBadBody(): void
+}
 
 /** Not 0 while the end of an answer is written whose connection ends with it: the addon has both leave in one packet. */
 export const isLastWrite = new Uint8Array(1)
@@ -55,7 +58,7 @@ export function openGate(
   if (gate !== null) return ''
   if (native === null) return 'the native addon is not there'
   try {
-    const onBadBody = (exchange: unknown): void => refuseBody(exchange as Exchange)
+    const onBadBody = (body: unknown): void => (body as GuardedBody).onBadBody()
     const refusals = REFUSALS.map(refusalOf)
     const limits = { headTimeoutMs, idleTimeoutMs, maxHeaderBytes }
     gate = native.openGate({ onBadBody, names: NUMBERED, tallies, ...limits, refusals })
@@ -92,17 +95,14 @@ export function guard(app: TemplatedApp, tls: boolean, relayed: boolean): void {
   gate?.guard(app.getDescriptor(), tls, relayed)
 }
 
-/** From within the request's handler, before uWS reads on. */
-export function expectBody(exchange: Exchange): void {
-  const guarded = gate?.expectBody(exchange.contentLength, exchange) ?? false
-  if (!guarded && exchange.contentLength < 0) exchange.closeRequested = true
+/** From within the request's handler, before uWS reads on. `length`: -1 where the body is chunked. False: no gate reads it. */
+export function expectBody(length: number, body: GuardedBody): boolean {
+  return gate?.expectBody(length, body) ?? false
 }
 
-/** The body is wanted now: a client that waits to hear so is told (RFC 9110, 10.1.1), unless it has its answer already. */
-export function askForBody(exchange: Exchange): void {
-  if (!exchange.awaitsContinue || exchange.answering) return
-  exchange.awaitsContinue = false
-  gate!.continueRequest(exchange.gated)
+/** Sends 100 Continue. Only for a connection that the gate knows. */
+export function continueRequest(connection: number): void {
+  gate!.continueRequest(connection)
 }
 
 /** From within the request's handler: its head, null without a gate. Where the parts of the last one are is in headMarks(). */

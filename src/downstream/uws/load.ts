@@ -12,7 +12,7 @@ declare module 'uWebSockets.js' {
     getDescriptor(): number
   }
   interface HttpResponse {
-    /** From 20.60 on, and broken in 20.69 (respond.ts): a sign of what runs here. */
+    /** From 20.60 on, and broken in 20.69 (downstream.ts): a sign of what runs here. */
     beginWrite?(): HttpResponse
   }
 }

@@ -3,11 +3,12 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
 import type { Service } from '../../config/compile.js'
-import { CLIENT_SILENCE_MS, type Upload, type UploadEvents, uploadTooSlow } from '../../downstream/body.js'
-import { answerWhole, cut, MOST_WHOLE_BYTES, StreamedAnswer } from '../../downstream/uws/respond.js'
+import { answerWhole, cut, MOST_WHOLE_BYTES, StreamedAnswer } from '../../downstream/answer.js'
+import { CLIENT_SILENCE_MS, uploadTooSlow } from '../../downstream/body.js'
 import type { Deadline, Deadlines } from '../../exchange/deadlines.js'
 import type { Exchange, Holder } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
+import type { Upload, UploadEvents } from '../../exchange/upload.js'
 import { type Breaker, OUTCOME } from '../../upstream/breaker.js'
 import { DeadlineError, isMistake, type UpstreamFailure, upstreamFailure } from '../../upstream/failure.js'
 import { idempotent } from '../../upstream/http1/pool.js'
@@ -187,7 +188,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
 
   private takeData(chunk: Buffer): void {
     const exchange = this.exchange
-    if (exchange.res === null) return
+    if (!exchange.downstream.open) return
     // Before the response is complete: uWS takes nothing back to reading after that.
     if (exchange.bytesOut + chunk.length === this.length) this.upload?.drop()
     if (this.answer === null && chunk.length === this.length && chunk.length <= MOST_WHOLE_BYTES) {
@@ -286,7 +287,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
 
   /** The head waited for a chunk until the end of this turn of the loop: it goes on its own (server-sent events, long polls). */
   flushHead(): void {
-    if (this.exchange.res === null || this.answer !== null) return
+    if (!this.exchange.downstream.open || this.answer !== null) return
     this.wait()
     this.startAnswer().flushHead()
   }

@@ -1,6 +1,7 @@
 // Which header fields cross the gateway, and the ones it writes itself. Pure; runs per request.
 import type { Route } from '../../config/compile.js'
 import { CREDENTIALS } from '../../config/credentials.js'
+import { type ConnectionOptions, HOP_BY_HOP } from '../../exchange/connection-options.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import {
   END,
@@ -15,20 +16,6 @@ import {
 } from '../../exchange/fields.js'
 import { traceparent, validTraceparent } from '../../telemetry/trace.js'
 import { FieldLines } from './field-lines.js'
-
-/** Fields that belong to one connection (RFC 9110, 7.6.1, and the older Keep-Alive and Proxy-Connection that are still sent). */
-const hopByHopNames = [
-  'connection',
-  'keep-alive',
-  'proxy-connection',
-  'proxy-authenticate',
-  'proxy-authorization',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-] as const satisfies readonly NumberedName[]
-const hopByHop: ReadonlySet<string> = new Set(hopByHopNames)
 
 const PASSED = 0
 const HOST = 1
@@ -65,7 +52,7 @@ const others: readonly (readonly [NumberedName, number])[] = [
   ['x-forwarded-proto', FORWARDED_PROTO],
   ['x-forwarded-host', FORWARDED_HOST],
 ]
-for (const name of [...hopByHopNames, 'content-length', 'expect', 'x-rid', CONSUMER_FIELD] as const) {
+for (const name of [...HOP_BY_HOP, 'content-length', 'expect', 'x-rid', CONSUMER_FIELD] as const) {
   fates[numberOf(name)] = DROPPED
 }
 for (const [name, fate] of others) fates[numberOf(name)] = fate
@@ -100,39 +87,9 @@ function fatesFor(route: Route): Fates {
   return found
 }
 
-/** What the Connection fields of a message list, in lower case. */
-export type ConnectionOptions = ReadonlySet<string>
-
-const NO_OPTIONS: ConnectionOptions = new Set()
-const usualOptions = new Map(['', 'keep-alive', 'close'].map((value) => [value, optionsOf(value)]))
-
-/**
- * The options that a message's Connection fields list (RFC 9110, 7.6.1): one value or several. Read it once for each message: the list may be as
- * long as the head, and every field is looked up in it.
- */
-export function connectionOptions(value: string | readonly string[] | undefined): ConnectionOptions {
-  if (value === undefined) return NO_OPTIONS
-  const list = typeof value === 'string' ? value : value.join(',')
-  return usualOptions.get(list) ?? optionsOf(list)
-}
-
-function optionsOf(list: string): ConnectionOptions {
-  const options = new Set<string>()
-  for (const item of list.toLowerCase().split(',')) {
-    const option = item.trim()
-    if (option !== '') options.add(option)
-  }
-  return options
-}
-
 /** Most lists are `keep-alive` or `close`, and name no field. */
 function namesFields(options: ConnectionOptions): boolean {
   return options.size > Number(options.has('keep-alive')) + Number(options.has('close'))
-}
-
-/** Whether a field stays on this hop: by its name, or because Connection names it. `name` is lower case. */
-export function isHopByHop(name: string, options: ConnectionOptions): boolean {
-  return hopByHop.has(name) || options.has(name)
 }
 
 /** RFC 7239, 6: an IPv6 address is quoted and bracketed. */

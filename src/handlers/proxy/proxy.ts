@@ -1,7 +1,6 @@
 // The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is read ahead, an
 // endpoint picked, the breaker asked. The rest is in forward.ts. Runs per request.
 import type { RouteTable, Service } from '../../config/compile.js'
-import { askForBody } from '../../downstream/uws/gate.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
 import type { BreakerTable } from '../../state/breaker-table.js'
@@ -94,19 +93,19 @@ class ServiceProxy implements Handler {
     exchange.service = this.service
     exchange.endpoint = null
     if (exchange.upload === null || this.breaker?.isShut(this.all.context.nowUs())) return this.call(exchange)
-    askForBody(exchange)
+    exchange.downstream.continueBody()
     readAhead(this.reading, exchange)
   }
 
   private call(exchange: Exchange): void {
     const { context, upstreams, forwarding } = this.all
     // An exchange that has waited for something is watched; any other is still in the turn of the loop that it came in.
-    exchange.upstreamStartUs = exchange.watched ? context.nowUs() : exchange.startUs
+    exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
     const refused = upstreams.pick(exchange) ?? this.askBreaker(exchange)
     if (refused !== null) return context.fail(exchange, refused)
     context.watch(exchange)
     // Where the breaker was shut when that was to be asked, and is not any more.
-    askForBody(exchange)
+    exchange.downstream.continueBody()
     forward(forwarding, exchange)
   }
 

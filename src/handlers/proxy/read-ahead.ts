@@ -1,10 +1,11 @@
 // Waits until an upload is worth a connection to its service: all of it is here, or as much as is read ahead. So uploads of slow clients
 // cost memory (body-memory.ts) and no connections. Runs per request with a body that is not read whole.
 import type { Service } from '../../config/compile.js'
-import { CLIENT_SILENCE_MS, type Upload, type UploadEvents, uploadTooSlow } from '../../downstream/body.js'
+import { CLIENT_SILENCE_MS, uploadTooSlow } from '../../downstream/body.js'
 import type { Deadline, Deadlines } from '../../exchange/deadlines.js'
 import type { Exchange, Holder } from '../../exchange/exchange.js'
 import type { Rejection } from '../../exchange/outcome.js'
+import type { Upload, UploadEvents } from '../../exchange/upload.js'
 
 /**
  * A client may send a part of its body and wait for the response's head (RFC 9112, 9.3, allows it): after this time an upload may begin with

@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { compile, type Route } from '../../../src/config/compile.js'
 import { loadConfig } from '../../../src/config/load.js'
+import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import type { DigestPool } from '../../../src/policy/digest-pool.js'
@@ -29,7 +30,7 @@ interface Parts {
 }
 
 function decide({ method, path, query, headers, body }: Parts): { consumer: string | null; exchange: Exchange } {
-  const exchange = new Exchange(null as never, 0, method, path, query, Fields.of([...headers]))
+  const exchange = new Exchange(new MemoryDownstream(), 0, method, path, query, Fields.of([...headers]))
   exchange.route = table.routes[0] as Route
   exchange.contentLength = body === null ? 0 : body.length
   const unwelcome = strategy.identify(exchange)

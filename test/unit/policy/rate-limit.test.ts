@@ -1,9 +1,11 @@
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { Consumer, LimitPolicy, Route } from '../../../src/config/compile.js'
+import { MemoryDownstream } from '../../../src/downstream/memory.js'
+import { rateLimitHeader, rateLimitPolicyHeader } from '../../../src/downstream/rate-limit-fields.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import type { Rejection } from '../../../src/exchange/outcome.js'
-import { createRateLimit, rateLimitHeader, rateLimitPolicyHeader } from '../../../src/policy/rate-limit.js'
+import { createRateLimit } from '../../../src/policy/rate-limit.js'
 import { RateTable } from '../../../src/state/rate-table.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
 
@@ -65,12 +67,12 @@ interface Request {
 
 function ask(on: Route, request: Request = {}) {
   const { method = 'GET', consumer, address = '192.0.2.1', headers = [], body, watched = false } = request
-  const exchange = new Exchange(null as never, nowUs, method, '/', undefined, Fields.of(headers))
+  const exchange = new Exchange(new MemoryDownstream(), nowUs, method, '/', undefined, Fields.of(headers))
   exchange.route = on
   exchange.consumer = consumer === undefined ? null : ({ name: consumer } as Consumer)
   exchange.clientAddress = address
   exchange.body = body ?? null
-  exchange.watched = watched
+  if (watched) exchange.downstream.watch()
   return { exchange, rejection: rateLimit(exchange) }
 }
 
@@ -304,7 +306,7 @@ describe('tiers', () => {
     const on = route(tiered)
     let passed = 0
     for (let i = 0; i < 9; i++) {
-      const exchange = new Exchange(null as never, nowUs, 'GET', '/', undefined, Fields.of([]))
+      const exchange = new Exchange(new MemoryDownstream(), nowUs, 'GET', '/', undefined, Fields.of([]))
       exchange.route = on
       exchange.consumer = consumer
       if (rateLimit(exchange) === null) passed++

@@ -1,5 +1,6 @@
 import { beforeEach, expect, it } from 'vitest'
 import type { Consumer, Route } from '../../../src/config/compile.js'
+import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { createReplayGuard, type ReplayGuard } from '../../../src/policy/replay.js'
@@ -25,7 +26,7 @@ beforeEach(() => {
 })
 
 function exchangeOf(on: Route, signature: string, signedSeconds: number, consumer = 'c'): Exchange {
-  const exchange = new Exchange(null as never, 0, 'GET', '/', undefined, Fields.of([]))
+  const exchange = new Exchange(new MemoryDownstream(), 0, 'GET', '/', undefined, Fields.of([]))
   exchange.route = on
   exchange.consumer = { name: consumer } as Consumer
   exchange.signature = signature

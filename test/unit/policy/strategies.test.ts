@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { compile, type Route } from '../../../src/config/compile.js'
 import { loadConfig } from '../../../src/config/load.js'
+import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { KnownByApiKey } from '../../../src/policy/api-key.js'
@@ -32,7 +33,7 @@ function decide(
   headers: string[],
   query?: string,
 ): Promise<{ consumer: string | null; refused: boolean }> {
-  const exchange = new Exchange(null as never, 0, 'GET', '/', query, Fields.of(headers))
+  const exchange = new Exchange(new MemoryDownstream(), 0, 'GET', '/', query, Fields.of(headers))
   exchange.route = table.routes[0] as Route
   strategy.presents(exchange)
   const outcome = (refused: boolean) => ({ consumer: refused ? null : (exchange.consumer?.name ?? null), refused })

@@ -1,13 +1,12 @@
 import { describe, expect, it } from 'vitest'
 import type { Route } from '../../../src/config/compile.js'
+import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { OUTCOME_CODES, OUTCOMES, type OutcomeCode } from '../../../src/exchange/outcome.js'
 import { CountersReader, countersBytesPerWorker, WorkerCounters, WorkerTable } from '../../../src/state/counters.js'
 import { bucketOf, MAX_DURATION_US } from '../../../src/state/durations.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
-
-const NO_RESPONSE = null as unknown as ConstructorParameters<typeof Exchange>[0]
 
 const WORKERS = 3
 const ROUTES = 2
@@ -33,7 +32,7 @@ function setUp() {
 }
 
 function exchange(route: number | null, status: number, fields: Partial<Exchange> = {}): Exchange {
-  const made = new Exchange(NO_RESPONSE, 0, 'GET', '/', '', Fields.of([]))
+  const made = new Exchange(new MemoryDownstream(), 0, 'GET', '/', '', Fields.of([]))
   return Object.assign(made, { route: route === null ? null : ({ slot: route } as Route), status }, fields)
 }
 

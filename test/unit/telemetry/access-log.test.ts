@@ -8,12 +8,11 @@ import { text } from 'node:stream/consumers'
 import fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
 import type { Consumer, Endpoint, Route } from '../../../src/config/compile.js'
+import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { type AccessLog, createAccessLog, jsonText } from '../../../src/telemetry/access-log.js'
 import type { LineWriterOptions } from '../../../src/telemetry/line-writer.js'
-
-const NO_RESPONSE = null as unknown as ConstructorParameters<typeof Exchange>[0]
 
 const folder = mkdtempSync(join(tmpdir(), 'tidegate-access-log-'))
 afterAll(() => rmSync(folder, { recursive: true }))
@@ -31,7 +30,7 @@ function exchange(fields: Partial<Exchange> = {}, path = '/hello', query = '', m
   const headers = ['x-m', 'fa11ed', 'authorization', 'Bearer s3cret']
   const rid = '0123456789abcdef0123456789abcdef'
   return Object.assign(
-    new Exchange(NO_RESPONSE, START_US, method, path, query, Fields.of(headers)),
+    new Exchange(new MemoryDownstream(), START_US, method, path, query, Fields.of(headers)),
     { rid, status: 200, service: fields.route?.service ?? null },
     fields,
   )

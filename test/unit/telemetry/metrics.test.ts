@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { Route, Service } from '../../../src/config/compile.js'
+import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { STATE_NAMES } from '../../../src/state/breaker-record.js'
@@ -7,8 +8,6 @@ import { CountersReader, countersBytesPerWorker, WorkerCounters, WorkerTable } f
 import { HealthTable } from '../../../src/state/health-table.js'
 import { openSegment } from '../../../src/state/segment.js'
 import { type MetricsSource, renderMetrics } from '../../../src/telemetry/metrics.js'
-
-const NO_RESPONSE = null as unknown as ConstructorParameters<typeof Exchange>[0]
 
 interface Family {
   type: string
@@ -100,7 +99,7 @@ function setUp() {
   const count = (slot: number, route: Route | null, status: number, us: number, fields: Partial<Exchange> = {}) => {
     counters[slot]!.begin()
     counters[slot]!.count(
-      Object.assign(new Exchange(NO_RESPONSE, 0, 'GET', '/', '', Fields.of([])), { route, status }, fields),
+      Object.assign(new Exchange(new MemoryDownstream(), 0, 'GET', '/', '', Fields.of([])), { route, status }, fields),
       us,
     )
   }

@@ -33,7 +33,7 @@ const handlers: Record<string, (exchange: Exchange, res: HttpResponse) => void> 
       const body = Buffer.alloc(20_000, 'x')
       res.cork(() => res.tryEnd(body.subarray(0, 10_000), body.length))
       res.cork(() => res.tryEnd(body.subarray(10_000), body.length))
-      answered(exchange.gated, false)
+      answered(exchange.downstream.connection, false)
     })
   },
   '/unanswered': () => {},
@@ -51,7 +51,7 @@ const handlers: Record<string, (exchange: Exchange, res: HttpResponse) => void> 
   '/large': (exchange, res) => {
     const send = (offset: number) => {
       const [ok, done] = res.tryEnd(LARGE.subarray(offset), LARGE.length)
-      if (done) answered(exchange.gated, false)
+      if (done) answered(exchange.downstream.connection, false)
       return ok
     }
     res.onWritable(send)
@@ -59,7 +59,7 @@ const handlers: Record<string, (exchange: Exchange, res: HttpResponse) => void> 
   },
   '/': (exchange, res) => {
     res.end('x')
-    answered(exchange.gated, false)
+    answered(exchange.downstream.connection, false)
   },
 }
 

@@ -1,7 +1,7 @@
 import { generate } from 'selfsigned'
 import { expect, test } from 'vitest'
-import { subjectNames } from '../../../../src/downstream/uws/client-certificate.js'
-import { createAuthority, type Subject } from '../../../support/certificates.js'
+import { subjectNames } from '../../../src/downstream/client-certificate.js'
+import { createAuthority, type Subject } from '../../support/certificates.js'
 
 /** Its common name is `a, CN=shop`, which the generator of the others would take for two. */
 const COMMA = `-----BEGIN CERTIFICATE-----

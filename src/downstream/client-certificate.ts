@@ -1,16 +1,8 @@
-// Who the client says it is by its certificate, which BoringSSL has verified by then. Runs per request on listeners that ask for one:
-// uWS keeps nothing per connection, so what a certificate says is remembered by its text.
-import type { HttpResponse } from 'uWebSockets.js'
+// What the client calls itself by its certificate, which TLS has verified by then. Runs per request on listeners that ask for one: the server keeps
+// nothing per connection, so what a certificate says is remembered by its text.
 import { X509Certificate } from 'node:crypto'
-import type { Exchange } from '../../exchange/exchange.js'
-import { Rejection } from '../../exchange/outcome.js'
-
-declare module 'uWebSockets.js' {
-  interface HttpResponse {
-    /** PEM; '' where the client has shown none. On apps of SSLApp; in both builds, missing in their types. */
-    getX509Certificate(): string
-  }
-}
+import type { Exchange } from '../exchange/exchange.js'
+import { Rejection } from '../exchange/outcome.js'
 
 export type SubjectName = 'cn' | 'dns' | 'uri' | 'email'
 
@@ -29,9 +21,8 @@ export class ClientCertificates {
     this.required = required
   }
 
-  /** Sets exchange.certificateNames. */
-  read(exchange: Exchange): Rejection | null {
-    const pem = (exchange.res as HttpResponse).getX509Certificate()
+  /** Sets exchange.certificateNames. `pem`: '' where the client has shown none. */
+  read(exchange: Exchange, pem: string): Rejection | null {
     if (pem === '') return this.required ? missing : null
     let names = this.known.get(pem)
     if (names === undefined) {

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { connectionOptions, isHopByHop } from '../../../../src/handlers/proxy/headers.js'
+import { connectionOptions, isHopByHop } from '../../../src/exchange/connection-options.js'
 
 test.each<[value: string | string[] | undefined, options: string[]]>([
   [undefined, []],
