@@ -2,7 +2,7 @@
 // that two could claim. Pure; called by references.ts.
 import { type CredentialKind, GROUP } from './credentials.js'
 import { hint } from './nearest.js'
-import type { CheckedEntries, DefinedNames, Problem } from './references.js'
+import type { CheckedEntries, DefinedNames, Problem } from './problems.js'
 import type { Config, RouteConfig } from './schema.js'
 
 /** Kinds of credentials that nobody has. */

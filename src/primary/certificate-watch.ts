@@ -2,7 +2,7 @@
 // what lies in the files is broken. Files are looked at, not watched: inotify hears nothing of one that is replaced by way of symbolic links.
 import { statSync } from 'node:fs'
 import { type ListenerTls, readListenerTls, type TlsMaterial } from '../config/certificates.js'
-import type { Problem } from '../config/references.js'
+import type { Problem } from '../config/problems.js'
 import type { Logger } from '../telemetry/log.js'
 import { StartError } from './start-error.js'
 
