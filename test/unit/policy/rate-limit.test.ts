@@ -6,8 +6,10 @@ import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import type { Rejection } from '../../../src/exchange/outcome.js'
 import { createRateLimit } from '../../../src/policy/rate-limit.js'
+import { openSegment } from '../../../src/state/open-segment.js'
 import { RateTable } from '../../../src/state/rate-table.js'
-import { openSegment, type Segment } from '../../../src/state/segment.js'
+import { SECTIONS } from '../../../src/state/sections.js'
+import type { Segment } from '../../../src/state/segment.js'
 
 let segment: Segment
 let rateLimit: (exchange: Exchange) => Rejection | null
@@ -15,7 +17,8 @@ let nowUs: number
 
 function begin(keys = 1000): void {
   segment = openSegment(
-    { workers: 1, rateLimitKeys: keys, services: 1, endpoints: 1, routes: 1, countersBytesPerWorker: 64 },
+    SECTIONS,
+    { workers: 1, rateLimitKeys: keys, services: 1, endpoints: 1, routes: 1 },
     { path: null, isolation: 'thread' },
   )
   rateLimit = createRateLimit(new RateTable(segment, 0), segment, [])

@@ -2,9 +2,11 @@ import fc from 'fast-check'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { Bucket } from '../../../src/state/bucket.js'
 import { type Charge, type Meter, VERDICT } from '../../../src/state/charge.js'
+import { openSegment } from '../../../src/state/open-segment.js'
 import { Quota } from '../../../src/state/quota.js'
 import { RateTable } from '../../../src/state/rate-table.js'
-import { openSegment, type Segment } from '../../../src/state/segment.js'
+import { SECTIONS } from '../../../src/state/sections.js'
+import type { Segment } from '../../../src/state/segment.js'
 import { ticksAt } from '../../../src/state/ticks.js'
 import { Window } from '../../../src/state/window.js'
 import { chargeFor } from '../../support/charges.js'
@@ -15,7 +17,8 @@ const START_US = Date.UTC(2026, 5, 1) * 1000
 
 function segmentFor(keys: number): Segment {
   return openSegment(
-    { workers: 2, rateLimitKeys: keys, services: 1, endpoints: 1, routes: 1, countersBytesPerWorker: 64 },
+    SECTIONS,
+    { workers: 2, rateLimitKeys: keys, services: 1, endpoints: 1, routes: 1 },
     { path: null, isolation: 'thread' },
   )
 }

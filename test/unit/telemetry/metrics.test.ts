@@ -4,9 +4,11 @@ import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { STATE_NAMES } from '../../../src/state/breaker-record.js'
-import { CountersReader, countersBytesPerWorker, WorkerCounters, WorkerTable } from '../../../src/state/counters.js'
+import { CountersReader, WorkerCounters } from '../../../src/state/counters.js'
 import { HealthTable } from '../../../src/state/health-table.js'
-import { openSegment } from '../../../src/state/segment.js'
+import { openSegment } from '../../../src/state/open-segment.js'
+import { SECTIONS } from '../../../src/state/sections.js'
+import { WorkerTable } from '../../../src/state/worker-table.js'
 import { type MetricsSource, renderMetrics } from '../../../src/telemetry/metrics.js'
 
 interface Family {
@@ -79,9 +81,8 @@ function setUp() {
     services: 1,
     endpoints: 3,
     routes: 2,
-    countersBytesPerWorker: countersBytesPerWorker(2),
   }
-  const segment = openSegment(spec, { path: null, isolation: 'thread' })
+  const segment = openSegment(SECTIONS, spec, { path: null, isolation: 'thread' })
   const service = {
     name: 'demo',
     endpoints: [0, 1, 2].map((index) => ({ origin: `http://127.0.0.1:900${index % 2}`, slot: index })),
