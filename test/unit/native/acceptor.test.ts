@@ -4,10 +4,10 @@ import { readdirSync } from 'node:fs'
 import { connect, Socket } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type Acceptor, type Native, native, nativeProblem } from '../../native/index.js'
+import { type Acceptor, type Native, native, nativeProblem } from '../../../native/index.js'
 
-const addon = join(import.meta.dirname, '../../native/build/Release/tidegate.node')
-const child = join(import.meta.dirname, '../native/child.mjs')
+const addon = join(import.meta.dirname, '../../../native/build/Release/tidegate.node')
+const child = join(import.meta.dirname, '../../native/child.mjs')
 
 describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${nativeProblem})`}`, () => {
   const { listen, accept, openSegment, closeFd } = native ?? ({} as Native)

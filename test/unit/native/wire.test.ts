@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { type AddressInfo, createServer } from 'node:net'
 import { describe, expect, it } from 'vitest'
-import { native, nativeProblem } from '../../native/index.js'
+import { native, nativeProblem } from '../../../native/index.js'
 
 const ARENA_BYTES = 131_072
 const CONNECTED = -1
