@@ -6,6 +6,7 @@ import { cleanEnvironment, type Gateway, runCommand, startGateway, temporaryFold
 import { type Origin, type RawExchange, startEcho, startScripted } from '../support/origins.js'
 import { type Answer, Connection, call } from '../support/raw-client.js'
 import { signedHeaders } from '../support/signing.js'
+import { eventually } from '../support/waiting.js'
 
 interface ReloadAnswer {
   readonly ok: boolean
@@ -176,7 +177,7 @@ test('a request whose body is still on its way is checked and forwarded as the o
     const head = `POST / HTTP/1.1\r\n${fields.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`
     await connection.write(head + body.slice(0, 10))
     const begun = async () => (await gateway.status()).workers.some(({ inFlight }) => inFlight > 0)
-    await expect.poll(begun).toBe(true)
+    await eventually('the request in flight', begun, true)
     write({ ...site(green), consumers: { shop: { secret: 'secret-of-the-new-one' } }, routes: [route] })
     expect((await reload(gateway)).ok).toBe(true)
     await connection.write(body.slice(10))

@@ -6,6 +6,7 @@ import { type Origin, refusingPort, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 import { requireGate } from '../support/requirements.js'
 import { type Caller, signedHeaders } from '../support/signing.js'
+import { eventually } from '../support/waiting.js'
 import { chunkOf } from '../support/wire.js'
 
 const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
@@ -90,7 +91,7 @@ const head = (target: string, length: number | 'chunked', more: Readonly<Record<
 }
 
 const inFlight = (count: number) =>
-  expect.poll(() => gateway.metric('tidegate_requests_in_flight{worker="0"}')).toBe(count)
+  eventually(`${count} requests in flight`, () => gateway.metric('tidegate_requests_in_flight{worker="0"}'), count)
 
 const asked = (target: string) => origin.requests.all.filter(({ url }) => url === target).length
 
@@ -197,7 +198,7 @@ describe('memory', () => {
   const held = () => small.metric('tidegate_worker_body_memory_bytes{worker="0"}')
 
   test('of bodies has a bound for each address: what is over it is answered 503 at once, and others are served', async () => {
-    await expect.poll(held).toBe(0)
+    await eventually('no body in memory', held, 0)
     const headers = signedHeaders(TEST, { method: 'POST', target: '/signed', body: 'of another body' })
     const connections = await Promise.all(Array.from({ length: 40 }, () => Connection.open(small.port)))
     const part = Buffer.alloc(300_000)
@@ -216,7 +217,7 @@ describe('memory', () => {
     }
     expect(waiting + refused.length).toBe(40)
     expect(new Set(refused)).toEqual(new Set([503]))
-    await expect.poll(held).toBeGreaterThan(0)
+    await eventually('some bodies in memory', held, (bytes) => bytes !== undefined && bytes > 0)
     expect(await held()).toBeLessThanOrEqual(MIB)
     // Somebody else.
     const body = 'x'.repeat(200_000)
@@ -225,16 +226,16 @@ describe('memory', () => {
     const answer = await other.exchange({ method: 'POST', target: '/signed', headers: good, body })
     expect([answer.status, answer.text]).toEqual([200, '200000'])
     for (const one of [other, ...connections]) one.destroy()
-    await expect.poll(held).toBe(0)
+    await eventually('no body in memory', held, 0)
   })
 
   test('is not set aside for what a head announces', async () => {
     const headers = signedHeaders(TEST, { method: 'POST', target: '/signed', body: 'of another body' })
     const connections = await Promise.all(Array.from({ length: 10 }, () => Connection.open(small.port)))
     for (const one of connections) await one.write(`${head('/signed', 900_000, headers)}x`)
-    await expect.poll(held).toBe(10)
+    await eventually('ten bytes of bodies in memory', held, 10)
     for (const one of connections) one.destroy()
-    await expect.poll(held).toBe(0)
+    await eventually('no body in memory', held, 0)
   })
 
   test('is never enough for a body over an address’s share: 413, whether announced or found', async () => {

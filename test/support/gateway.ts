@@ -290,6 +290,17 @@ export class Gateway {
   }
 }
 
+/** Kills all of its processes, none of which gets to react to the end of another. */
+export async function killAll(gateway: Gateway): Promise<Ended> {
+  const { pid, workers } = await gateway.status<{ pid: number; workers: { pid: number }[] }>()
+  const pids = [...new Set([pid, ...workers.map((worker) => worker.pid)])]
+  for (const each of pids) process.kill(each, 'SIGSTOP')
+  for (const each of pids) process.kill(each, 'SIGKILL')
+  const ended = await gateway.command.ended
+  if (ended.signal !== 'SIGKILL') throw new Error(`the primary ended with ${ended.signal ?? `code ${ended.code}`}`)
+  return ended
+}
+
 /** The part of /status that tests read. */
 export interface GatewayStatus {
   readonly isolation: unknown
