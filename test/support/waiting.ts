@@ -60,3 +60,12 @@ export async function turns(count: number): Promise<void> {
 export async function untilTime(ms: number): Promise<void> {
   while (Date.now() < ms) await pause(ms - Date.now())
 }
+
+/** A promise, and what settles it: Promise.withResolvers, which Node 20 does not have. */
+export function deferred<T = void>(): { readonly promise: Promise<T>; readonly resolve: (value: T) => void } {
+  let resolve!: (value: T) => void
+  const promise = new Promise<T>((settle) => {
+    resolve = settle
+  })
+  return { promise, resolve }
+}
