@@ -3,6 +3,7 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest'
+import { freePort } from '../support/free-port.mjs'
 import {
   Command,
   cleanEnvironment,
@@ -13,7 +14,6 @@ import {
   writeConfig,
 } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
-import { freePort } from '../support/other-proxies.js'
 import { call } from '../support/raw-client.js'
 import { requireProcesses } from '../support/requirements.js'
 import { eventually } from '../support/waiting.js'

@@ -13,9 +13,9 @@ import { issuedSignatures } from './signing.js'
 
 const CLI = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
 
-const START_MS = 15_000
+const START_MS = 30_000
 /** Above TIDEGATE_DRAIN_TIMEOUT_MS' default. */
-const STOP_MS = 15_000
+const STOP_MS = 30_000
 
 export interface GatewayOptions {
   /** As JSON, which is YAML as well. */

@@ -1,11 +1,7 @@
 // Upstreams that fail: how soon each client knows, and what it says of it.
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { connect, type Socket } from 'node:net'
-import { join } from 'node:path'
 import { errors } from 'undici'
 import { describe, expect, test } from 'vitest'
-import { refusingPort, type Script } from '../../support/origins.js'
+import { refusingPort, type Script, startDeaf } from '../../support/origins.js'
 import { clients } from '../../support/upstream-clients.js'
 import { finallyDo, lost, open, refused, serve } from '../../support/upstream-contract.js'
 import { ask, send } from '../../support/upstream-verdict.js'
@@ -42,23 +38,10 @@ describe.each(clients)('an upstream that fails, as $name sees it', (client) => {
   })
 
   test('a connection that is not accepted in time', async () => {
-    const listener = spawn(process.execPath, [join(import.meta.dirname, '../../support/stuck-listener.mjs')], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
-    finallyDo(() => stop(listener))
-    const port = Number(await once(listener.stdout!, 'data'))
-    for (let i = 0; i < 4; i++) {
-      const filler: Socket = connect({ host: '127.0.0.1', port }).on('error', () => {})
-      finallyDo(() => filler.destroy())
-      if (i < 2) await once(filler, 'connect')
-    }
-    const sent = send(open(client, `http://127.0.0.1:${port}`, { connectTimeoutMs: 100 }))
+    const deaf = await startDeaf()
+    finallyDo(() => deaf.close())
+    const sent = send(open(client, `http://127.0.0.1:${deaf.port}`, { connectTimeoutMs: 100 }))
     expect(await sent.verdict).toMatchObject({ failure: 'upstream_timeout, not reached' })
     expect(sent.error).toBeInstanceOf(errors.ConnectTimeoutError)
   })
 })
-
-async function stop(child: ChildProcess): Promise<void> {
-  child.kill('SIGKILL')
-  if (child.exitCode === null && child.signalCode === null) await once(child, 'exit')
-}
