@@ -161,7 +161,7 @@ describe('for one address', () => {
     expect(await served(gateway)).toBe(503)
     for (const { pid } of (await gateway.status()).workers) process.kill(pid, 'SIGKILL')
     for (const connection of open.splice(0)) connection.destroy()
-    await eventually('both workers again', async () => (await gateway.admin('/readyz')).status, 200, 15_000)
+    await eventually('both workers again', async () => (await gateway.admin('/readyz')).status, 200)
     for (let i = 0; i < 4; i++) expect(await served(gateway)).toBe(200)
     expect(await served(gateway)).toBe(503)
     await gateway.close()

@@ -108,6 +108,6 @@ test('a primary that cannot start a worker for want of descriptors says so, and 
   process.kill(victim!, 'SIGKILL')
   await gateway.log.find(({ msg, reason }) => msg === 'worker died' && /EMFILE/.test(reason ?? ''), 'the failed start')
   execFileSync('prlimit', ['--pid', String(primary), `--nofile=${LIMIT}:`])
-  await gateway.log.take(3, ({ msg }) => msg === 'worker listens', 'another worker', 15_000)
+  await gateway.log.take(3, ({ msg }) => msg === 'worker listens', 'another worker')
   await gateway.close()
 })

@@ -37,7 +37,7 @@ beforeAll(async () => {
         refusing: { endpoints: [refusing] },
         down: {
           endpoints: [refusing],
-          health: { path: '/', interval: '100ms', timeout: '100ms', healthyAfter: 1, unhealthyAfter: 1 },
+          health: { path: '/', interval: '1s', timeout: '1s', healthyAfter: 1, unhealthyAfter: 1 },
         },
       },
       routes: [

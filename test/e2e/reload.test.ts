@@ -327,7 +327,7 @@ test('workers that start later start with it', () =>
 
 describe('health checks', () => {
   test('follow, and an endpoint that is no longer looked at is not down for ever', () => {
-    const health = { path: '/', interval: '100ms', timeout: '100ms', healthyAfter: 1, unhealthyAfter: 1 }
+    const health = { path: '/', interval: '1s', timeout: '1s', healthyAfter: 1, unhealthyAfter: 1 }
     const dead = { endpoints: ['http://127.0.0.1:9'], health }
     const config = { services: { site: dead }, routes: site(blue).routes }
     return using(config, async (gateway, write) => {
