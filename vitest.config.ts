@@ -5,7 +5,8 @@ export default defineConfig({
     include: ['test/{unit,contract,e2e,fuzz}/**/*.test.ts'],
     // End-to-end suites start whole gateways: two at a time is what two cores carry.
     maxWorkers: 2,
-    testTimeout: 20_000,
-    hookTimeout: 20_000,
+    // Only what hangs is to be ended by these: on a machine with other work to do a gateway may take seconds to start.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
   },
 })

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { CLASSES, SERVED } from '../test/support/framing-cases.mjs'
+import { freePort } from '../test/support/free-port.mjs'
 import { PASSED, REFUSED } from '../test/support/response-cases.mjs'
 
 const CLI = fileURLToPath(new URL('../dist/src/cli/main.js', import.meta.url))
@@ -41,14 +42,6 @@ async function startOrigin() {
   })
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
   return server
-}
-
-async function freePort() {
-  const server = createServer()
-  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  return port
 }
 
 async function listening(port) {

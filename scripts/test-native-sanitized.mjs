@@ -85,7 +85,7 @@ if (!result.output.includes('every function exercised')) fail(`it ended early\n$
 // A copy of the package in which that addon is the addon. Leaks are not asked for: a process that ends by exit() leaves everything.
 const END_TO_END = [
   ...['framing', 'pipelining', 'http10', 'connections', 'refused-heads'].map((name) => `test/e2e/${name}.test.ts`),
-  ...['test/contract/transport.test.ts', 'test/unit/native-wire.test.ts'],
+  ...['test/contract/transport.test.ts', 'test/unit/native/wire.test.ts'],
 ]
 const copy = join(folder, 'package')
 const reports = join(folder, 'reports')

@@ -23,7 +23,14 @@ export function table(yaml) {
 
 /** As it is when the answer has been sent. */
 export function finished(routes) {
-  const exchange = new Exchange(new MemoryDownstream(), 1_700_000_000_000_000, 'GET', '/orders/12345', '', Fields.of(HEADERS))
+  const exchange = new Exchange(
+    new MemoryDownstream(),
+    1_700_000_000_000_000,
+    'GET',
+    '/orders/12345',
+    '',
+    Fields.of(HEADERS),
+  )
   exchange.host = 'demo.i.com'
   exchange.peerAddress = '192.0.2.17'
   exchange.clientAddress = '192.0.2.17'

@@ -11,8 +11,10 @@ export function canonicalHost(host: string): string {
   return suffix ? `*.${ascii}` : ascii
 }
 
+/** The name of a field, a method (RFC 9110, 5.6.2). */
+export const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 // biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
-const NOT_ASCII = /[^\x00-\x7f]/
+export const NOT_ASCII = /[^\x00-\x7f]/
 
 /** A text's UTF-8, a character a byte, as the values of a request's fields are. */
 export function bytesOf(text: string): string {

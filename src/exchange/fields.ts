@@ -1,5 +1,6 @@
 // The fields of a request, left in the text of the head they came in and cut out of it when somebody asks. Made in accept.ts. Runs per
 // request: what goes on to the service unchanged is never taken apart at all (handlers/proxy/headers.ts).
+import { NOT_ASCII } from '../config/patterns.js'
 
 /** Names with a number of their own: those that some phase looks at in most requests, or that do not simply go on to the service. No underscores. */
 export const NUMBERED = [
@@ -64,8 +65,6 @@ export const HEAD = { fields: 0, looks: 1, methodEnd: 2, pathEnd: 3, targetEnd: 
  */
 export const LOOKS = { blanks: 1, oddName: 2, wide: 4, del: 8 } as const
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
-const NOT_ASCII = /[^\x00-\x7f]/
 const ODD_NAME = /[^a-z0-9-]/
 
 /** V8 keeps a joined string as a tree, to be walked whenever it is written, and a cut one as a view that holds all of the other. Latin1. */

@@ -7,6 +7,7 @@
 import type { Consumer, Endpoint, Route, Service } from '../config/compile.js'
 import { hidden } from '../config/parameter.js'
 import type { Exchange } from '../exchange/exchange.js'
+import { inOnePiece } from '../exchange/fields.js'
 import { LineWriter, type LineWriterOptions } from './line-writer.js'
 import { openSink } from './sink.js'
 
@@ -71,11 +72,6 @@ function cut(out: string, max: number): string {
 const THREE_DIGITS = Array.from({ length: 1000 }, (_, n) => String(n).padStart(3, '0'))
 /** The part of a line from the time's last digits to the rid. */
 const MS_OF_SECOND = THREE_DIGITS.map((digits) => inOnePiece(`${digits},"rid":"`))
-
-/** V8 keeps a joined string as a tree and would walk it again for every line. */
-function inOnePiece(text: string): string {
-  return Buffer.from(text, 'latin1').toString('latin1')
-}
 
 /** Cached texts of durations up to 16 ms: most requests take no longer. */
 const shortMs: string[] = new Array(16_000).fill('')

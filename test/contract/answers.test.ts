@@ -2,11 +2,11 @@
 // flushing that meets a full socket.
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { StreamedAnswer } from '../../src/downstream/answer.js'
 import { accept } from '../../src/downstream/uws/accept.js'
 import { uWS } from '../../src/downstream/uws/load.js'
+import { turns } from '../support/waiting.js'
 
 const CHUNKS = 20_000
 const source = Buffer.alloc(65_536, 'tidegate')
@@ -29,14 +29,14 @@ async function stream(exchange: ReturnType<typeof accept>): Promise<void> {
   exchange.downstream.watch()
   let drained = () => {}
   const answer = new StreamedAnswer(exchange, 'OK', {}, -1, () => drained())
-  await nextTurn()
+  await turns(1)
   for (let i = 0; i < CHUNKS && exchange.downstream.open; i++) {
     const full = new Promise<void>((resolve) => {
       drained = resolve
     })
     if (answer.send(source.subarray(0, sizeOf(i)))) continue
     await full
-    await nextTurn()
+    await turns(1)
   }
   answer.end()
 }

@@ -22,6 +22,7 @@ import { Clients, type HeldClient } from '../../src/upstream/clients.js'
 import { createPhases, type Phases } from '../../src/worker/phases.js'
 import { type Answer, Connection, type RequestParts } from '../support/raw-client.js'
 import { signedHeaders } from '../support/signing.js'
+import { eventually } from '../support/waiting.js'
 import { ConnectionCut } from '../support/wire.js'
 
 const LARGE = Buffer.alloc(32 << 20, 'x')
@@ -249,9 +250,8 @@ async function askAmongOthers(parts: RequestParts): Promise<(Answer | 'cut')[]> 
 
 /** Of one that is over: everything is given back, it is logged once, and so is the stack. */
 async function expectNothingHeld(): Promise<void> {
-  await expect
-    .poll(() => ({ inFlight: phases.inFlight, deadlines: deadlines.size, held: held.map((one) => one.inFlight) }))
-    .toEqual({ inFlight: 0, deadlines: 0, held: [0, 0, 0] })
+  const now = () => ({ inFlight: phases.inFlight, deadlines: deadlines.size, held: held.map((one) => one.inFlight) })
+  await eventually('everything to be given back', now, { inFlight: 0, deadlines: 0, held: [0, 0, 0] })
 }
 
 function expectStack(): void {
@@ -318,8 +318,7 @@ describe.each(['lean', 'undici'])('through %s', (client) => {
 async function slowReader(target: string): Promise<Socket> {
   const socket = connect({ port, host: '127.0.0.1' }).on('error', () => {})
   socket.pause().write(`GET ${target} HTTP/1.1\r\nHost: demo.test\r\n\r\n`)
-  await expect.poll(() => deadlines.size).toBe(1)
-  await expect.poll(() => socket.readableLength).toBe(0)
+  await eventually('the request', () => deadlines.size, 1)
   await once(socket, 'readable')
   return socket
 }
@@ -395,14 +394,8 @@ describe('of ours', () => {
     expectInternalError(await ask({ target: '/breaks/none/busy' }))
     expectStack()
     // Open; then there is one probe at a time.
-    let answer: Answer | 'cut' = 'cut'
-    await expect
-      .poll(async () => {
-        answer = await ask({ target: '/breaks/fields/whole' })
-        return (answer as Answer).status
-      })
-      .toBe(500)
-    expectInternalError(answer)
+    const isProbe = (answer: Answer | 'cut') => answer !== 'cut' && answer.status === 500
+    expectInternalError(await eventually('a probe', () => ask({ target: '/breaks/fields/whole' }), isProbe))
     expect(((await ask({ target: '/breaks/none/whole' })) as Answer).status).toBe(200)
     await expectNothingHeld()
     expectStack()

@@ -9,6 +9,7 @@ import { accept } from '../../src/downstream/uws/accept.js'
 import { guard, headMarks, openGate, readHead } from '../../src/downstream/uws/gate.js'
 import { uWS } from '../../src/downstream/uws/load.js'
 import { Fields, NUMBERED } from '../../src/exchange/fields.js'
+import { turns } from '../support/waiting.js'
 
 interface Reading {
   readonly method: string
@@ -57,7 +58,7 @@ async function send(...parts: string[]): Promise<void> {
   const closed = once(socket, 'close')
   for (const part of parts) {
     socket.write(part, 'latin1')
-    if (parts.length > 1) await new Promise(setImmediate)
+    if (parts.length > 1) await turns(1)
   }
   await closed
 }

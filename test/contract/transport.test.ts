@@ -6,6 +6,7 @@ import { afterEach, describe, expect, test } from 'vitest'
 import type { Listener, Transport, Wire } from '../../src/upstream/http1/transport.js'
 import { refusingPort } from '../support/origins.js'
 import { transports } from '../support/upstream-clients.js'
+import { eventually } from '../support/waiting.js'
 
 const cleanup: (() => unknown)[] = []
 afterEach(async () => {
@@ -222,7 +223,7 @@ describe.each(transports)('a connection over $name', ({ transport }) => {
     const port = await listen((socket) => sockets.push(socket))
     const many = Array.from({ length: 20 }, () => open(port))
     await Promise.all(many.map((one) => one.heard(/connect/)))
-    while (sockets.length < 20) await new Promise(setImmediate)
+    await eventually('all of them at the other end', () => sockets.length, 20)
     const later: Recorder[] = []
     for (const one of many) {
       // The first to hear closes all the others, and opens as many.

@@ -18,7 +18,7 @@ beforeAll(async () => {
         echo: {
           endpoints: [echo.url],
           breaker: {},
-          health: { path: '/healthz', interval: '100ms', timeout: '100ms', healthyAfter: 1 },
+          health: { path: '/healthz', interval: '1s', timeout: '1s', healthyAfter: 1 },
         },
       },
       routes: [

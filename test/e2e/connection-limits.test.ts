@@ -4,6 +4,7 @@ import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireAcceptor } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 
 let origin: Origin
 const open: Connection[] = []
@@ -58,9 +59,12 @@ async function served(gateway: Gateway, from?: string): Promise<number> {
 const refused = (gateway: Gateway, reason: string) =>
   gateway.metric(`tidegate_connections_refused_total{reason="${reason}"}`)
 
+const connections = async (gateway: Gateway): Promise<number> =>
+  (await gateway.status()).workers.reduce((sum, one) => sum + one.connections, 0)
+
 /** Until a new one is served: that a connection is gone reaches its worker after its client. */
 async function servedAgain(gateway: Gateway, from?: string): Promise<void> {
-  await expect.poll(() => served(gateway, from), { timeout: 10_000 }).toBe(200)
+  await eventually('a new connection to be served', () => served(gateway, from), 200)
 }
 
 describe('in all', () => {
@@ -99,9 +103,7 @@ describe('for one address', () => {
     const reached = new Promise<void>((resolve) => silent.push(resolve))
     await old.send({ version: '1.0', target: '/silent' })
     await reached
-    await expect
-      .poll(async () => (await gateway.status()).workers.reduce((sum, one) => sum + one.connections, 0))
-      .toBe(2)
+    await eventually('both connections to be counted', () => connections(gateway), 2)
     expect(await served(gateway)).toBe(200)
     expect(await served(gateway)).toBe(200)
     expect(await served(gateway)).toBe(503)
@@ -120,9 +122,7 @@ describe('for one address', () => {
       const version = i % 2 === 0 ? '1.0' : '1.1'
       expect((await connection.exchange({ version, headers: { Connection: 'close' } })).status).toBe(200)
       await connection.closedByPeer()
-      await expect
-        .poll(async () => (await gateway.status()).workers.reduce((sum, one) => sum + one.connections, 0))
-        .toBe(0)
+      await eventually('no connection to be counted', () => connections(gateway), 0)
     }
     expect(await refused(gateway, 'address')).toBe(0)
     await gateway.close()
@@ -161,7 +161,7 @@ describe('for one address', () => {
     expect(await served(gateway)).toBe(503)
     for (const { pid } of (await gateway.status()).workers) process.kill(pid, 'SIGKILL')
     for (const connection of open.splice(0)) connection.destroy()
-    await expect.poll(async () => (await gateway.admin('/readyz')).status, { timeout: 15_000 }).toBe(200)
+    await eventually('both workers again', async () => (await gateway.admin('/readyz')).status, 200)
     for (let i = 0; i < 4; i++) expect(await served(gateway)).toBe(200)
     expect(await served(gateway)).toBe(503)
     await gateway.close()

@@ -4,6 +4,7 @@ import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, type RawExchange, startEcho, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { type Caller, signedHeaders } from '../support/signing.js'
+import { eventually } from '../support/waiting.js'
 
 const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 
@@ -161,7 +162,7 @@ describe('a client that leaves', () => {
     await connection.write(
       `POST ${target} HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 1000\r\n${lines.join('')}\r\nxxx`,
     )
-    await expect.poll(() => gateway.metric('tidegate_requests_in_flight{worker="0"}')).toBe(1)
+    await eventually('a request in flight', () => gateway.metric('tidegate_requests_in_flight{worker="0"}'), 1)
     connection.destroy()
     const line = await gateway.access.find((one) => one.path === target, target)
     expect(line).toMatchObject({ status: 499, code: 'client_closed', attempts: 0, bytesIn: 3 })

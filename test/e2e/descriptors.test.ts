@@ -6,6 +6,7 @@ import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireProcesses, requireTool } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 
 const LIMIT = 200
 const CLIENTS = 600
@@ -63,9 +64,8 @@ test('more clients than descriptors: those it has are served, the others refused
   }
   // Whoever leaves makes room for another.
   for (const connection of kept.splice(0, 20)) connection.destroy()
-  await expect
-    .poll(async () => (await gateway.status()).workers.reduce((sum, { connections }) => sum + connections, 0))
-    .toBe(kept.length)
+  const open = async () => (await gateway.status()).workers.reduce((sum, { connections }) => sum + connections, 0)
+  await eventually('those that left to be counted off', open, kept.length)
   const another = await Connection.open(gateway.port)
   expect((await another.exchange({})).status).toBe(200)
   expect(await pids(gateway)).toEqual(workers)
@@ -86,9 +86,9 @@ test('a worker that has no descriptor left goes on beating and comes back', asyn
   await waiting.send({})
   await gateway.log.find(({ msg }) => msg === 'cannot accept connections for the moment', 'what it says of it')
   // Several heartbeats, of which each fifth asks how much memory it has; the connection to the service is there already.
-  const status = async () => (await gateway.status<{ workers: { uptimeMs: number }[] }>()).workers[0]!.uptimeMs
-  const since = await status()
-  await expect.poll(status, { timeout: 5000 }).toBeGreaterThan(since + 2500)
+  const uptime = async () => (await gateway.status<{ workers: { uptimeMs: number }[] }>()).workers[0]!.uptimeMs
+  const since = await uptime()
+  await eventually('several heartbeats', uptime, (ms) => ms > since + 2500)
   expect((await client.exchange({})).status).toBe(200)
   execFileSync('prlimit', ['--pid', String(pid), `--nofile=${LIMIT}:`])
   expect((await waiting.answer()).status).toBe(200)
@@ -108,6 +108,6 @@ test('a primary that cannot start a worker for want of descriptors says so, and 
   process.kill(victim!, 'SIGKILL')
   await gateway.log.find(({ msg, reason }) => msg === 'worker died' && /EMFILE/.test(reason ?? ''), 'the failed start')
   execFileSync('prlimit', ['--pid', String(primary), `--nofile=${LIMIT}:`])
-  await gateway.log.take(3, ({ msg }) => msg === 'worker listens', 'another worker', 15_000)
+  await gateway.log.take(3, ({ msg }) => msg === 'worker listens', 'another worker')
   await gateway.close()
 })

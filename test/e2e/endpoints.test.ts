@@ -14,7 +14,7 @@ beforeAll(async () => {
   origins = await Promise.all([startEcho(), startEcho(), startEcho()])
   sick = await startEcho({ status: (path) => (path === '/healthz' ? healthz : 200) })
   refusing = `http://127.0.0.1:${await refusingPort()}`
-  const health = { path: '/healthz', interval: '100ms', timeout: '100ms', healthyAfter: 2, unhealthyAfter: 2 }
+  const health = { path: '/healthz', interval: '300ms', timeout: '300ms', healthyAfter: 2, unhealthyAfter: 2 }
   const [a, b, c] = origins.map((origin) => origin.url) as [string, string, string]
   const route = (path: string, service: string) => ({ match: { path }, service, auth: 'none' })
   gateway = await startGateway({

@@ -1,10 +1,7 @@
 // Services that fail in every way a socket allows: what the client gets, one access line each, and a gateway that goes on.
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
-import { type Origin, refusingPort, type Script, startScripted } from '../support/origins.js'
+import { type Origin, refusingPort, type Script, startDeaf, startScripted } from '../support/origins.js'
 import { type Answer, Connection, call } from '../support/raw-client.js'
 import { ConnectionCut } from '../support/wire.js'
 
@@ -97,31 +94,6 @@ afterAll(async () => {
   await origin.close()
   deaf.close()
 })
-
-/** Listens and never accepts: its queue is full, so that whoever comes next gets no answer to the SYN. */
-async function startDeaf(): Promise<{ port: number; close(): void }> {
-  const child = spawn(
-    process.execPath,
-    [
-      '-e',
-      'const s=require("net").createServer().listen({port:0,host:"127.0.0.1",backlog:1},()=>console.log(s.address().port))',
-    ],
-    { stdio: ['ignore', 'pipe', 'inherit'] },
-  )
-  const [line] = (await once(child.stdout, 'data')) as [Buffer]
-  const port = Number(line.toString())
-  child.kill('SIGSTOP')
-  // Linux queues one more than the backlog.
-  const queued = [connect(port, '127.0.0.1'), connect(port, '127.0.0.1')]
-  await Promise.all(queued.map((socket) => once(socket, 'connect')))
-  return {
-    port,
-    close: () => {
-      for (const socket of queued) socket.destroy()
-      child.kill('SIGKILL')
-    },
-  }
-}
 
 /** The worker that had the fault serves the next request, on the same connection. */
 async function faulted(target: string, method = 'GET'): Promise<Answer> {

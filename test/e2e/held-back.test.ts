@@ -1,13 +1,13 @@
 // A client that was held back because its upload came faster than the service took it: its connection goes on, however the exchange ends.
 // One that stays held back is neither read nor timed, and its next request waits for ever.
 import { randomBytes } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createAuthority, writePair } from '../support/certificates.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, type RawExchange, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireAcceptor } from '../support/requirements.js'
+import { settled } from '../support/waiting.js'
 import { chunkOf } from '../support/wire.js'
 
 /** More than the gateway holds of a body, and less than it reads at a time. */
@@ -32,11 +32,6 @@ const answers: Record<string, (exchange: RawExchange) => Promise<void>> = {
     exchange.send(`HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n${chunkOf('x'.repeat(LONG))}0\r\n\r\n`),
 }
 
-/** Resolves once nothing is added to the count any more. */
-async function settled(count: () => number): Promise<void> {
-  for (let before = -1; before !== count(); await sleep(200)) before = count()
-}
-
 beforeAll(async () => {
   let flooded: (exchange: RawExchange) => void
   flooding = new Promise((resolve) => {
@@ -49,13 +44,13 @@ beforeAll(async () => {
     },
     // Answers once the gateway has stopped sending, and has read nothing of the body.
     '/early': async (exchange) => {
-      await settled(() => exchange.socket.bytesRead)
+      await settled('the upload', () => exchange.socket.bytesRead)
       await answers[exchange.query.get('answer')!]!(exchange)
       await exchange.closed()
     },
     // The same, with more than anybody takes.
     '/flood': async (exchange) => {
-      await settled(() => exchange.socket.bytesRead)
+      await settled('the upload', () => exchange.socket.bytesRead)
       flooded(exchange)
       await exchange.send(`HTTP/1.1 200 OK\r\nContent-Length: ${2 ** 40}\r\n\r\n`)
       while (!exchange.socket.destroyed) await exchange.send(ENDLESS).catch(() => {})
@@ -132,7 +127,7 @@ test('an upload that nobody reads is not gathered while its client does not read
   const send = () => socket.write(piece, () => ++taken <= PIECES && send())
   send()
   const exchange = await flooding
-  await settled(() => taken)
+  await settled('what the gateway takes of the upload', () => taken)
   expect(taken).toBeLessThan(PIECES)
   // The gateway does not read, and so does not hear of this.
   connection.destroy()

@@ -4,11 +4,12 @@ import { execFileSync } from 'node:child_process'
 import { randomFillSync } from 'node:crypto'
 import { closeSync, openSync, readFileSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest'
-import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.js'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type Gateway, killAll, startGateway, temporaryFolder } from '../support/gateway.js'
 import { type Origin, type RawExchange, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
-import { requireTool } from '../support/requirements.js'
+import { requireStateFile, requireTool } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 
 const SOON_MS = 1500
 
@@ -94,23 +95,8 @@ const code = async (gateway: Gateway, target: string): Promise<string | undefine
 
 const whatBecameOf = (gateway: Gateway): unknown => gateway.log.all.find((line) => line.msg === 'starting')?.state
 
-/** Threads without the native addon keep their state in memory. */
-async function requireFile(context: TestContext, gateway: Gateway): Promise<void> {
-  const { state } = await gateway.status<{ state: { kind: string } }>()
-  if (state.kind !== 'mapped') context.skip('state is kept in memory here: the native addon was not built')
-}
-
-/** All of its processes, none of which gets to react to the end of another. */
-async function killGroup(gateway: Gateway): Promise<void> {
-  const { pid, workers } = await gateway.status<{ pid: number; workers: { pid: number }[] }>()
-  const pids = [...new Set([pid, ...workers.map((worker) => worker.pid)])]
-  for (const each of pids) process.kill(each, 'SIGSTOP')
-  for (const each of pids) process.kill(each, 'SIGKILL')
-  expect(await gateway.command.ended).toEqual({ code: null, signal: 'SIGKILL' })
-}
-
 describe.each([
-  { how: 'kill -9 of all its processes', end: killGroup },
+  { how: 'kill -9 of all its processes', end: killAll },
   { how: 'SIGTERM', end: (gateway: Gateway) => gateway.close() },
 ])('after $how the next start', ({ end }) => {
   test('admits what is left of a quota, keeps breakers open for the rest of their time, and held ones held', async (context) => {
@@ -118,7 +104,7 @@ describe.each([
     askedAt = []
     const state = newState()
     const before = await start(state)
-    await requireFile(context, before)
+    await requireStateFile(context, before)
     expect(await admitted(before, 600)).toBe(600)
     await hold(before, 'open')
     const laterBeganAt = Date.now()
@@ -142,7 +128,8 @@ describe.each([
       // Due when it was due, not that long after the start.
       failing = false
       const connection = await Connection.open(gateway.port)
-      while ((await connection.exchange({ target: '/soon' })).status !== 200);
+      const soon = async () => (await connection.exchange({ target: '/soon' })).status
+      await eventually('the breaker to let a request pass', soon, 200)
       connection.destroy()
       expect(askedAt.at(-1)! - soonOpenedAt).toBeGreaterThanOrEqual(SOON_MS - 5)
       expect(askedAt.at(-1)! - startedAt).toBeLessThan(SOON_MS)
@@ -161,7 +148,7 @@ test('a wall clock that is a minute behind at the next start changes nothing', a
   failing = true
   const state = newState()
   const before = await start(state)
-  await requireFile(context, before)
+  await requireStateFile(context, before)
   expect(await admitted(before, 600)).toBe(600)
   await open(before, 'later')
   await before.close()
@@ -197,7 +184,7 @@ test('a state that cannot be used is discarded, with a line that says why', asyn
     damage?.()
     const gateway = await start(state)
     try {
-      await requireFile(context, gateway)
+      await requireStateFile(context, gateway)
       expect(whatBecameOf(gateway)).toMatch(why)
       expect(await admitted(gateway, 10)).toBe(10)
       const { rateTable } = await gateway.status<{ rateTable: { decisions: number } }>()
@@ -211,9 +198,9 @@ test('a state that cannot be used is discarded, with a line that says why', asyn
 test('damage in the file costs what it hits: the next start says so, and keeps the rest', async (context) => {
   const state = newState()
   const before = await start(state)
-  await requireFile(context, before)
+  await requireStateFile(context, before)
   expect(await admitted(before, 600)).toBe(600)
-  await killGroup(before)
+  await killAll(before)
 
   const bytes = readFileSync(state)
   // The header, all breakers, who had which index, and of the buckets every eighth page that holds none.
@@ -245,7 +232,7 @@ test('a file that is cut short while it is in use, under load, costs what was in
   const state = newState()
   const gateway = await start(state, { TIDEGATE_WORKERS: '4' })
   try {
-    await requireFile(context, gateway)
+    await requireStateFile(context, gateway)
     const { size } = statSync(state)
     let going = true
     const load = Array.from({ length: 16 }, async () => {

@@ -4,6 +4,7 @@ import { type Gateway, type GatewayOptions, startGateway, temporaryFolder } from
 import { type Origin, type RawExchange, startScripted } from '../support/origins.js'
 import { type Answer, Connection, call } from '../support/raw-client.js'
 import { requireProcesses } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 
 let origin: Origin
 let config: object
@@ -41,7 +42,7 @@ describe('SIGTERM', () => {
     expect(gateway.log.all.some(({ msg }) => msg === 'draining')).toBe(false)
     await gateway.log.find(({ msg }) => msg === 'draining', 'the drain')
     const states = async () => (await gateway.status()).workers.map(({ state }) => state)
-    await expect.poll(states).not.toContain('listening')
+    await eventually('all workers to leave', states, (seen) => !seen.includes('listening'))
     const last = await connection.exchange({})
     expect([last.status, closes(last)]).toEqual([200, true])
     await connection.closedByPeer()
@@ -75,9 +76,8 @@ describe('SIGTERM', () => {
     }
     const begun = await Connection.open(gateway.port)
     await begun.write(`GET / HTTP/${version}\r\nHost: a.te`)
-    await expect
-      .poll(async () => (await gateway.status()).workers.some(({ connections }) => connections > 0))
-      .toBe(true)
+    const connections = async () => (await gateway.status()).workers.map((worker) => worker.connections)
+    await eventually('a worker with the connection', connections, (seen) => Math.max(...seen) > 0)
     gateway.signal('SIGTERM')
     await gateway.log.find(({ msg }) => msg === 'draining', 'the drain')
     await begun.write('st\r\n\r\n')
@@ -122,7 +122,7 @@ describe('a rolling restart', () => {
       }
       const leaving = async () =>
         (await gateway.status()).workers.find(({ state }) => state === 'draining')?.inFlight ?? 0
-      await expect.poll(leaving, { timeout: 10_000 }).toBeGreaterThan(0)
+      await eventually('a worker that leaves with requests in flight', leaving, (inFlight) => inFlight > 0)
       expect((await gateway.admin('/readyz')).status).toBe(200)
       for (const exchange of held) await exchange.answer(200, {}, 'finished')
       // Who leaves says so with its answer, to whomever it still owes one.
@@ -160,9 +160,10 @@ test.each(['1.1', '1.0'])('a worker that is replaced waits for a head of HTTP/%s
   const begun = await Connection.open(gateway.port)
   await begun.write(`GET / HTTP/${version}\r\nHost: a.te`)
   const workers = async () => (await gateway.status()).workers
-  await expect.poll(async () => (await workers())[0]!.connections).toBe(1)
+  await eventually('a worker with the connection', async () => (await workers())[0]!.connections, 1)
   gateway.signal('SIGUSR2')
-  await expect.poll(async () => (await workers()).map(({ state }) => state), { timeout: 10_000 }).toContain('draining')
+  const states = async () => (await workers()).map(({ state }) => state)
+  await eventually('a worker that drains', states, (seen) => seen.includes('draining'))
   // The one that replaces it is at work already.
   expect((await call(gateway.port)).status).toBe(200)
   await begun.write('st\r\n\r\n')
@@ -205,7 +206,7 @@ test('what a killed primary leaves behind serves who is connected, and the next 
   // What they count is their own: nothing of it is in the pages of the second.
   const open = async () => (await second.status()).workers.map(({ inFlight, connections }) => [inFlight, connections])
   // Its workers may hear of the last client's end a moment later.
-  await expect.poll(open).toEqual([
+  await eventually('no request and no connection', open, [
     [0, 0],
     [0, 0],
   ])

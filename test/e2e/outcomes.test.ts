@@ -5,6 +5,7 @@ import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, refusingPort, startEcho, startScripted } from '../support/origins.js'
 import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
 import { type Caller, signedHeaders } from '../support/signing.js'
+import { eventually } from '../support/waiting.js'
 
 const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 
@@ -36,7 +37,7 @@ beforeAll(async () => {
         refusing: { endpoints: [refusing] },
         down: {
           endpoints: [refusing],
-          health: { path: '/', interval: '100ms', timeout: '100ms', healthyAfter: 1, unhealthyAfter: 1 },
+          health: { path: '/', interval: '1s', timeout: '1s', healthyAfter: 1, unhealthyAfter: 1 },
         },
       },
       routes: [
@@ -226,7 +227,7 @@ test('more requests than an endpoint can have waiting are answered 503 overloade
   // One on the connection, 1024 waiting for it.
   const connections = await Promise.all(Array.from({ length: 1025 }, () => Connection.open(own.port)))
   await Promise.all(connections.map((one) => one.send({ target: '/silent' })))
-  await expect.poll(() => own.metric('tidegate_requests_in_flight{worker="0"}')).toBe(1025)
+  await eventually('all requests in flight', () => own.metric('tidegate_requests_in_flight{worker="0"}'), 1025)
   const answer = await call(own.port, { target: '/silent' })
   expect(answer.status).toBe(503)
   expect(answer.json()).toMatchObject({ code: 'overloaded' })

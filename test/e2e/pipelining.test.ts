@@ -7,6 +7,7 @@ import { residentBytes } from '../support/memory.js'
 import { type Origin, type Seen, startEcho, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireAcceptor, requireGate } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 
 const PAGE = 'p'.repeat(9000)
 
@@ -161,7 +162,7 @@ test('a request is not passed on before the one ahead of it is answered', async 
   const connection = await Connection.open(gateway.port)
   const before = scripted.requests.all.length
   await connection.write(get('/slow'))
-  await expect.poll(() => scripted.requests.all.length).toBe(before + 1)
+  await scripted.requests.take(before + 1, () => true, 'the first request')
   await connection.write(get('/quick?behind'))
   // Whoever asks later elsewhere is answered meanwhile: those bytes are here, then.
   const other = await Connection.open(gateway.port)
@@ -236,7 +237,7 @@ test('who leaves with requests held back leaves nothing behind', async () => {
   const before = scripted.requests.all.length
   const connection = await Connection.open(gateway.port)
   await connection.write(get('/slow') + get('/quick?gone'))
-  await expect.poll(() => scripted.requests.all.length).toBe(before + 1)
+  await scripted.requests.take(before + 1, () => true, 'the first request')
   connection.destroy()
   release()
   // In its place, if places are given out again.
@@ -250,7 +251,7 @@ test('no more is held than a bound: then the connection ends, or the client wait
   const connection = await Connection.open(gateway.port)
   const before = scripted.requests.all.length
   await connection.write(get('/slow'))
-  await expect.poll(() => scripted.requests.all.length).toBe(before + 1)
+  await scripted.requests.take(before + 1, () => true, 'the first request')
   const flood = Buffer.alloc(64 * 1024 * 1024, get('/quick'))
   let taken = false
   connection.socket.on('error', () => {})
@@ -313,7 +314,7 @@ test('who is held back is not read from either while it takes nothing of a long 
   const other = await Connection.open(gateway.port)
   const before = scripted.requests.all.length
   await connection.write(get('/late'))
-  await expect.poll(() => scripted.requests.all.length).toBe(before + 1)
+  await scripted.requests.take(before + 1, () => true, 'the first request')
   // 40 bytes each: 20 000 stop the reading; all of them are more than may be held, and less than that beyond the 16 KiB at which it goes on.
   for (const count of [200, 300, 2822]) {
     await connection.write(get('/quick').repeat(count))
@@ -338,7 +339,7 @@ test('what was held of a connection takes no room once it is handed on', async (
   for (let wave = 0; wave < WAVES; wave++) {
     const some = await Promise.all(Array.from({ length: CONNECTIONS }, () => Connection.open(gateway.port)))
     await Promise.all(some.map((connection) => connection.write(get('/wait'))))
-    await expect.poll(() => waiting.length).toBe(CONNECTIONS)
+    await eventually('a request of each connection', () => waiting.length, CONNECTIONS)
     await Promise.all(some.map((connection) => connection.write(post)))
     for (let i = 0; i < 5; i++) await other.exchange({ target: '/quick' })
     for (const answer of waiting.splice(0)) answer()

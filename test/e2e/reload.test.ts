@@ -6,6 +6,7 @@ import { cleanEnvironment, type Gateway, runCommand, startGateway, temporaryFold
 import { type Origin, type RawExchange, startEcho, startScripted } from '../support/origins.js'
 import { type Answer, Connection, call } from '../support/raw-client.js'
 import { signedHeaders } from '../support/signing.js'
+import { eventually } from '../support/waiting.js'
 
 interface ReloadAnswer {
   readonly ok: boolean
@@ -176,7 +177,7 @@ test('a request whose body is still on its way is checked and forwarded as the o
     const head = `POST / HTTP/1.1\r\n${fields.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`
     await connection.write(head + body.slice(0, 10))
     const begun = async () => (await gateway.status()).workers.some(({ inFlight }) => inFlight > 0)
-    await expect.poll(begun).toBe(true)
+    await eventually('the request in flight', begun, true)
     write({ ...site(green), consumers: { shop: { secret: 'secret-of-the-new-one' } }, routes: [route] })
     expect((await reload(gateway)).ok).toBe(true)
     await connection.write(body.slice(10))
@@ -326,7 +327,7 @@ test('workers that start later start with it', () =>
 
 describe('health checks', () => {
   test('follow, and an endpoint that is no longer looked at is not down for ever', () => {
-    const health = { path: '/', interval: '100ms', timeout: '100ms', healthyAfter: 1, unhealthyAfter: 1 }
+    const health = { path: '/', interval: '1s', timeout: '1s', healthyAfter: 1, unhealthyAfter: 1 }
     const dead = { endpoints: ['http://127.0.0.1:9'], health }
     const config = { services: { site: dead }, routes: site(blue).routes }
     return using(config, async (gateway, write) => {

@@ -1,11 +1,12 @@
 // A signature is accepted once: exactly one of any number of copies, whichever worker they come to, and none after a restart. The table's
 // own rules are in test/unit/state/replay-table.test.ts, many processes at once in test/contract/shared-state.test.ts.
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest'
-import { type Gateway, type GatewayStatus, startGateway, temporaryFolder } from '../support/gateway.js'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type Gateway, type GatewayStatus, killAll, startGateway, temporaryFolder } from '../support/gateway.js'
 import { httpSignatureKeys, now, signedMessage } from '../support/http-signing.js'
 import { type Origin, startEcho } from '../support/origins.js'
 import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
+import { requireProcesses, requireStateFile } from '../support/requirements.js'
 import { type Caller, signedHeaders } from '../support/signing.js'
 
 const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
@@ -189,25 +190,8 @@ describe('while it runs', () => {
   })
 })
 
-/** Threads without the native addon keep their state in memory. */
-async function requireFile(context: TestContext, gateway: Gateway): Promise<void> {
-  const { state } = await gateway.status<{ state: { kind: string } }>()
-  if (state.kind === 'mapped') return
-  await gateway.close()
-  context.skip('state is kept in memory here: the native addon was not built')
-}
-
-/** All of its processes, none of which gets to react to the end of another. */
-async function killGroup(gateway: Gateway): Promise<void> {
-  const { pid, workers } = await gateway.status<{ pid: number; workers: { pid: number }[] }>()
-  const pids = [...new Set([pid, ...workers.map((worker) => worker.pid)])]
-  for (const each of pids) process.kill(each, 'SIGSTOP')
-  for (const each of pids) process.kill(each, 'SIGKILL')
-  expect(await gateway.command.ended).toEqual({ code: null, signal: 'SIGKILL' })
-}
-
 describe.each([
-  { how: 'kill -9 of all its processes', end: killGroup },
+  { how: 'kill -9 of all its processes', end: killAll },
   { how: 'SIGTERM', end: (gateway: Gateway) => gateway.close() },
 ])('after $how', ({ end }) => {
   test('nothing is forgotten', async (context) => {
@@ -218,7 +202,7 @@ describe.each([
     const send = (gateway: Gateway): Promise<Answer[]> =>
       Promise.all(requests.map((request) => call(gateway.port, request)))
     const before = await start(env)
-    await requireFile(context, before)
+    await requireStateFile(context, before)
     expect(new Set((await send(before)).map(({ status }) => status))).toEqual(new Set([200]))
     await end(before)
 
@@ -235,11 +219,8 @@ describe.each([
 
 test('what a worker accepted is remembered when it is dead', async (context) => {
   const gateway = await start({}, true)
-  if (gateway.isolation === 'thread') {
-    await gateway.close()
-    context.skip('workers are threads here: one cannot be killed alone')
-  }
   try {
+    requireProcesses(context, gateway)
     const requests = Array.from({ length: 20 }, (_, i) => xm(`/mortal/${i}`))
     const statuses = async (): Promise<Set<number>> =>
       new Set((await Promise.all(requests.map((request) => call(gateway.port, request)))).map(({ status }) => status))

@@ -1,5 +1,5 @@
 // What an upstream may say, and must not: each response, through both upstream clients, as a client of the gateway gets
-// it. Byte by byte and without a gateway the same is in test/contract/upstream-client.test.ts.
+// it. Byte by byte and without a gateway the same is in test/contract/upstream-client.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, type Script, startScripted } from '../support/origins.js'

@@ -16,6 +16,7 @@ import {
 import { type Origin, startEcho } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 import { requireProcesses, requireTool } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 
 const CLIENTS = 8
 const ROTATIONS = 4
@@ -223,8 +224,9 @@ test('SIGUSR1 and SIGHUP while the gateway starts are heard once it has started'
   renameSync(log, `${log}.1`)
   command.child.kill('SIGUSR1')
   const written = (): string => (existsSync(log) ? text(log) : '')
-  await expect.poll(written, { timeout: 10_000 }).toContain('log files opened anew')
-  await expect.poll(() => text(`${log}.1`) + written(), { timeout: 10_000 }).toContain('configuration reloaded')
+  await eventually('the new file', written, (lines) => lines.includes('log files opened anew'))
+  const both = (): string => text(`${log}.1`) + written()
+  await eventually('the reload in either file', both, (lines) => lines.includes('configuration reloaded'))
   command.child.kill('SIGTERM')
   expect((await command.ended).code).toBe(0)
   expect(written()).toContain('ended')

@@ -52,7 +52,7 @@ beforeAll(async () => {
       origin: {
         endpoints: [origin.url],
         tls: { ca, ...writePair(own, folder, 'own'), passphrase: 'env:PASSPHRASE' },
-        health: { interval: '100ms', timeout: '100ms' },
+        health: { interval: '1s', timeout: '1s' },
         breaker: {},
       },
     },

@@ -71,7 +71,8 @@ function expectServiceWasFast(line: AccessLine): void {
   expect(line.upstreamMs).toBeLessThan(SLOW_CALL_MS)
 }
 
-test('an upload that comes slowly', async () => {
+// They wait side by side, each for a service of its own.
+test.concurrent('an upload that comes slowly', async () => {
   const connection = await Connection.open(gateway.port)
   await connection.write('POST /up HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 8\r\n\r\nhalf')
   // It has begun: from here on it is forwarded as it comes.
@@ -85,7 +86,7 @@ test('an upload that comes slowly', async () => {
   expect(await isClosed('up')).toBe(true)
 })
 
-test.each(['/down', '/down-chunked'])('%s: a response that its client does not read', async (target) => {
+test.concurrent.each(['/down', '/down-chunked'])('%s: a response that its client does not read', async (target) => {
   const connection = await Connection.open(gateway.port)
   connection.socket.pause()
   await connection.send({ target })
@@ -104,7 +105,7 @@ test('a service that reads late is slow, though its client is held back meanwhil
   expect(await isClosed('reads-late')).toBe(false)
 })
 
-test('a service that does not read at all has its deadlines', async () => {
+test.concurrent('a service that does not read at all has its deadlines', async () => {
   const connection = await Connection.open(gateway.port)
   const sending = connection.send({ method: 'POST', target: '/reads-nothing', body: LARGE }).catch(() => {})
   const answer = await connection.answer()

@@ -159,11 +159,11 @@ test.each(['SIGKILL', 'SIGTERM'] as const)(
     createInterface(npm.stderr).on('line', (text) => log.push({ text }))
     // Closed when nobody has it any more: npm, the primary and the worker.
     const gone = once(npm, 'close')
-    const { text } = await log.find((line) => line.text.includes('"msg":"listening"'), 'the start', 30_000)
+    const { text } = await log.find((line) => line.text.includes('"msg":"listening"'), 'the start')
     const { pid } = JSON.parse(text) as { pid: number }
     npm.stdout.resume()
     process.kill(npm.pid!, signal)
-    const deadline = setTimeout(() => process.kill(pid, 'SIGKILL'), 15_000)
+    const deadline = setTimeout(() => process.kill(pid, 'SIGKILL'), 30_000)
     await gone
     clearTimeout(deadline)
     await log.find((line) => line.text.includes('"msg":"ended"'), 'an orderly end')

@@ -3,6 +3,7 @@
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest'
+import { freePort } from '../support/free-port.mjs'
 import {
   Command,
   cleanEnvironment,
@@ -13,9 +14,9 @@ import {
   writeConfig,
 } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
-import { freePort } from '../support/other-proxies.js'
 import { call } from '../support/raw-client.js'
 import { requireProcesses } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 
 let origin: Origin
 let config: object
@@ -43,14 +44,12 @@ async function attempt(env: Record<string, string>): Promise<[number | null, str
 
 async function expectServing(gateway: Gateway): Promise<void> {
   expect((await call(gateway.port)).status).toBe(200)
-  await expect
-    .poll(() =>
-      gateway.admin('/readyz').then(
-        ({ status }) => status,
-        () => 0,
-      ),
+  const readiness = () =>
+    gateway.admin('/readyz').then(
+      ({ status }) => status,
+      () => 0,
     )
-    .toBe(200)
+  await eventually('the admin listener to say that it is ready', readiness, 200)
 }
 
 test('there must be a gateway to take over from', async (context) => {
@@ -156,16 +155,12 @@ describe('killed in the middle of it', () => {
     old.signal('SIGKILL')
     await old.command.ended
     await next.log.find(({ msg }) => msg === 'listening', 'the end of its start')
-    await expect
-      .poll(
-        () =>
-          call(port).then(
-            ({ status }) => status,
-            () => 0,
-          ),
-        { timeout: 10_000 },
+    const status = () =>
+      call(port).then(
+        (answer) => answer.status,
+        () => 0,
       )
-      .toBe(200)
+    await eventually('the successor to serve', status, 200)
     for (let i = 0; i < 20; i++) expect((await call(port)).status).toBe(200)
     next.child.kill('SIGTERM')
     expect(await next.ended).toEqual({ code: 0, signal: null })

@@ -7,6 +7,7 @@ import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.
 import { headerOf, type Origin, type Seen, startEcho } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireAcceptor } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 
 const HEADER = 'PROXY TCP4 192.0.2.7 192.0.2.2 1 2\r\n'
 
@@ -107,7 +108,7 @@ test('the limits on connections hold, and who is turned away is told nothing in 
   expect(await refused('connections')).toBe(1)
   // A place that is left is free again.
   first.destroy()
-  await expect.poll(async () => (await gateway.status()).workers[0]?.connections).toBe(1)
+  await eventually('one connection', async () => (await gateway.status()).workers[0]?.connections, 1)
   const third = await open('127.0.0.2')
   expect((await third.exchange({})).status).toBe(200)
   for (const one of [second, third]) one.destroy()

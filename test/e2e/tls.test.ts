@@ -8,6 +8,7 @@ import { type Authority, createAuthority, type Pair, writePair } from '../suppor
 import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.js'
 import { headerOf, type Origin, type Seen, sha256, startEcho, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
+import { eventually } from '../support/waiting.js'
 
 let authority: Authority
 let stranger: Authority
@@ -278,7 +279,7 @@ describe('certificates whose files change', () => {
     expect((await before.exchange({})).status).toBe(200)
     replace(await authority.issue({ cn: 'two', dns: ['site.test'] }))
     await renewed()
-    await expect.poll(served).toEqual(['two'])
+    await eventually('the second certificate', served, ['two'])
     expect(commonName(before)).toBe('one')
     expect((await before.exchange({})).status).toBe(200)
     before.destroy()
@@ -301,7 +302,7 @@ describe('certificates whose files change', () => {
     }
     replace({ key: next.key })
     await renewed()
-    await expect.poll(served).toEqual(['three'])
+    await eventually('the third certificate', served, ['three'])
   })
 })
 

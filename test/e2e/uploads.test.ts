@@ -6,6 +6,7 @@ import { type Origin, refusingPort, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 import { requireGate } from '../support/requirements.js'
 import { type Caller, signedHeaders } from '../support/signing.js'
+import { eventually } from '../support/waiting.js'
 import { chunkOf } from '../support/wire.js'
 
 const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
@@ -15,6 +16,8 @@ const MIB = 1 << 20
 const READ_AHEAD = Buffer.alloc(70_000, 'x')
 
 let origin: Origin
+/** Its connections are taken while those of the other are as well. */
+let unread: Origin
 let gateway: Gateway
 /** Has little memory for bodies. */
 let small: Gateway
@@ -37,7 +40,9 @@ beforeAll(async () => {
     },
     '/silent': (exchange) => exchange.closed(),
     '/sized': async (exchange) => exchange.answer(200, {}, String((await exchange.body()).bytes.length)),
-    '/down': async (exchange) => {
+  })
+  unread = await startScripted({
+    '/unread/down': async (exchange) => {
       await exchange.send(`HTTP/1.1 200 OK\r\nContent-Length: ${64 * MIB}\r\n\r\n`)
       await exchange.send(Buffer.alloc(64 * MIB))
     },
@@ -60,12 +65,14 @@ beforeAll(async () => {
       services: {
         origin: { endpoints: [origin.url] },
         'by-undici': { endpoints: [origin.url], client: 'undici' },
+        unread: { endpoints: [unread.url] },
         shut: { endpoints: [origin.url], breaker: {} },
         refusing: { endpoints: [`http://127.0.0.1:${await refusingPort()}`] },
       },
       routes: [
         route('/', 'origin'),
         route('/by-undici/talk', 'by-undici', { rewrite: '/talk' }),
+        route('/unread', 'unread'),
         route('/shut', 'shut'),
         route('/refused', 'refusing', { rewrite: '/sized', fallback: { service: 'origin' } }),
         route('/signed', 'origin', { auth: 'x-m', rewrite: '/sized', maxBody: '8MiB' }),
@@ -81,6 +88,7 @@ afterAll(async () => {
   await gateway.close()
   await small.close()
   await origin.close()
+  await unread.close()
 })
 
 const head = (target: string, length: number | 'chunked', more: Readonly<Record<string, string>> = {}): string => {
@@ -90,7 +98,7 @@ const head = (target: string, length: number | 'chunked', more: Readonly<Record<
 }
 
 const inFlight = (count: number) =>
-  expect.poll(() => gateway.metric('tidegate_requests_in_flight{worker="0"}')).toBe(count)
+  eventually(`${count} requests in flight`, () => gateway.metric('tidegate_requests_in_flight{worker="0"}'), count)
 
 const asked = (target: string) => origin.requests.all.filter(({ url }) => url === target).length
 
@@ -163,7 +171,7 @@ describe('where all connections to an endpoint are taken', () => {
     expect(gateway.log.all.filter(({ level }) => level >= 50)).toEqual([])
   })
 
-  test('slow uploads leave half of them to others, and give way to faster uploads', async () => {
+  test.concurrent('slow uploads leave half of them to others, and give way to faster uploads', async () => {
     const before = asked('/sized')
     const slow = await Promise.all(Array.from({ length: 20 }, () => Connection.open(gateway.port)))
     for (const one of slow) await one.write(head('/sized', 10 * MIB) + 'x'.repeat(1000))
@@ -178,16 +186,15 @@ describe('where all connections to an endpoint are taken', () => {
     for (const one of slow) one.destroy()
   })
 
-  test('responses that nobody reads give way', async () => {
+  test.concurrent('responses that nobody reads give way', async () => {
     const readers = await Promise.all([1, 2].map(() => Connection.open(gateway.port)))
     for (const one of readers) {
       one.socket.pause()
-      await one.send({ target: '/down' })
+      await one.send({ target: '/unread/down' })
     }
-    const before = origin.requests.all.length
-    await origin.requests.take(before, () => true, 'both')
-    expect((await call(gateway.port, { target: '/' })).status).toBe(200)
-    const gaveWay = await gateway.access.find((line) => line.path === '/down', 'a response that nobody read')
+    await unread.requests.take(2, ({ url }) => url === '/unread/down', 'both')
+    expect((await call(gateway.port, { target: '/unread' })).status).toBe(200)
+    const gaveWay = await gateway.access.find((line) => line.path === '/unread/down', 'a response that nobody read')
     expect(gaveWay).toMatchObject({ status: 200, code: 'client_closed' })
     for (const one of readers) one.destroy()
   })
@@ -197,7 +204,7 @@ describe('memory', () => {
   const held = () => small.metric('tidegate_worker_body_memory_bytes{worker="0"}')
 
   test('of bodies has a bound for each address: what is over it is answered 503 at once, and others are served', async () => {
-    await expect.poll(held).toBe(0)
+    await eventually('no body in memory', held, 0)
     const headers = signedHeaders(TEST, { method: 'POST', target: '/signed', body: 'of another body' })
     const connections = await Promise.all(Array.from({ length: 40 }, () => Connection.open(small.port)))
     const part = Buffer.alloc(300_000)
@@ -216,7 +223,7 @@ describe('memory', () => {
     }
     expect(waiting + refused.length).toBe(40)
     expect(new Set(refused)).toEqual(new Set([503]))
-    await expect.poll(held).toBeGreaterThan(0)
+    await eventually('some bodies in memory', held, (bytes) => bytes !== undefined && bytes > 0)
     expect(await held()).toBeLessThanOrEqual(MIB)
     // Somebody else.
     const body = 'x'.repeat(200_000)
@@ -225,16 +232,16 @@ describe('memory', () => {
     const answer = await other.exchange({ method: 'POST', target: '/signed', headers: good, body })
     expect([answer.status, answer.text]).toEqual([200, '200000'])
     for (const one of [other, ...connections]) one.destroy()
-    await expect.poll(held).toBe(0)
+    await eventually('no body in memory', held, 0)
   })
 
   test('is not set aside for what a head announces', async () => {
     const headers = signedHeaders(TEST, { method: 'POST', target: '/signed', body: 'of another body' })
     const connections = await Promise.all(Array.from({ length: 10 }, () => Connection.open(small.port)))
     for (const one of connections) await one.write(`${head('/signed', 900_000, headers)}x`)
-    await expect.poll(held).toBe(10)
+    await eventually('ten bytes of bodies in memory', held, 10)
     for (const one of connections) one.destroy()
-    await expect.poll(held).toBe(0)
+    await eventually('no body in memory', held, 0)
   })
 
   test('is never enough for a body over an address’s share: 413, whether announced or found', async () => {

@@ -36,7 +36,7 @@ beforeAll(async () => {
   const notOurs = writePair(await stranger.issue({ cn: 'gateway' }), folder, 'not-ours')
   const passphrase = 'pass-of-the-key'
   Object.assign(services, {
-    well: { endpoints: [well.url], tls: { ca }, health: { interval: '100ms', timeout: '100ms', path: '/health' } },
+    well: { endpoints: [well.url], tls: { ca }, health: { interval: '1s', timeout: '1s', path: '/health' } },
     address: { endpoints: [`https://127.0.0.1:${well.port}`], tls: { ca } },
     named: { endpoints: [well.url], tls: { ca, serverName: 'other.test' } },
     'not-named': { endpoints: [well.url], tls: { ca, serverName: 'third.test' } },

@@ -4,6 +4,7 @@ import { type Gateway, type GatewayOptions, startGateway } from '../support/gate
 import { type Origin, type RawExchange, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 import { requireProcesses } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 
 let origin: Origin
 let options: GatewayOptions
@@ -62,7 +63,7 @@ describe('a worker that is killed', () => {
       do expect((await call(gateway.port)).status).toBe(200)
       while (gateway.log.all.filter((line) => line.msg === 'worker listens').length === before)
 
-      await expect.poll(() => cut).toBe(own)
+      await eventually('the end of its connections', () => cut, own)
       const alive = connections.filter((_, i) => !watched[i]!.destroyed)
       expect(alive).toHaveLength(12 - own)
       for (const one of alive) expect((await one.exchange({})).status).toBe(200)
@@ -131,14 +132,14 @@ describe('SIGTERM', () => {
     expect((await gateway.admin('/livez')).status).toBe(200)
     // One that has nothing in flight may be gone already.
     const states = async () => new Set((await gateway.status()).workers.map((one) => one.state))
-    await expect.poll(async () => [...(await states())].every((one) => one !== 'listening')).toBe(true)
+    await eventually('no worker to listen', states, (seen) => !seen.has('listening'))
     expect(await states()).toContain('draining')
     const knock = () =>
       Connection.open(gateway.port).then(
         (connection) => connection.destroy(),
         (error: NodeJS.ErrnoException) => error.code,
       )
-    await expect.poll(knock).toBe('ECONNREFUSED')
+    await eventually('new connections to be refused', knock, 'ECONNREFUSED')
 
     for (const exchange of held) await exchange.answer(200, {}, 'finished')
     for (const one of connections) {

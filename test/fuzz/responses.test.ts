@@ -7,6 +7,7 @@ import { AnswerStream } from '../support/answer-stream.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { fuzzResponses, MutatingOrigin, TIMEOUTS } from '../support/response-fuzz.js'
 import { askedFor, upstreamResponse } from '../support/response-mutants.js'
+import { eventually } from '../support/waiting.js'
 
 const CLIENTS = ['lean', 'undici'] as const
 
@@ -71,7 +72,8 @@ test.each(CLIENTS)('responses of any bytes, through %s', { timeout: 3_600_000 },
   expect(run.faults, story).toEqual([])
   expect(answered + cut + left, story).toBe(asked)
   // Those that left may be told of last.
-  await expect.poll(async () => (await gateway.status()).workers.map(({ inFlight }) => inFlight)).toEqual([0])
+  const inFlight = async () => (await gateway.status()).workers.map((worker) => worker.inFlight)
+  await eventually('no request in flight', inFlight, [0])
 })
 
 test('an orderly end: no worker lost, and nothing thrown on the way', async () => {

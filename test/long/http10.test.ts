@@ -5,6 +5,7 @@ import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 import { requireAcceptor } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 import { ConnectionCut } from '../support/wire.js'
 
 /** Above uWS's timeout, of 10 s in ticks of 4. */
@@ -58,7 +59,7 @@ test('a client that takes nothing is cut, and its connection is not counted any 
   await connection.send({ version: '1.0', target: '/large' })
   await origin.requests.find((seen) => seen.url === '/large', 'the request')
   const open = async () => (await gateway.status()).workers[0]!.connections
-  await expect.poll(open, { timeout: 10_000 }).toBe(1)
-  await expect.poll(open, { timeout: 60_000 }).toBe(0)
+  await eventually('the connection', open, 1)
+  await eventually('the end of the connection', open, 0, 60_000)
   await expect(connection.answer()).rejects.toThrow(ConnectionCut)
 })

@@ -1,5 +1,6 @@
 // Connections between two requests: they stay as long as they are told to, which is longer than uWebSockets.js would keep them, and a head that
 // begins late has its own time.
+import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
@@ -48,7 +49,7 @@ test.concurrent('a request after a silence longer than uWebSockets.js allows is 
   const connection = await Connection.open(gateway.port)
   for (let i = 0; i < 3; i++) {
     expect((await connection.exchange({})).status).toBe(200)
-    await new Promise((resolve) => setTimeout(resolve, 13_000))
+    await pause(UWS_MOST_MS + 1000)
   }
   expect((await connection.exchange({})).status).toBe(200)
   connection.destroy()

@@ -6,6 +6,7 @@ import { startGateway } from '../support/gateway.js'
 import { startEcho } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireProcesses, requireTool } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 
 /** Connections of each of two wrk. The second comes when the first has settled: its connections go to whoever has fewer. */
 const KEPT = 16
@@ -66,7 +67,7 @@ test('costs only what the dead one had in flight, and it is back within a second
     requireProcesses(context, gateway)
     const served = () => gateway.metric('tidegate_requests_total{route="/",status="200"}')
     const first = wrk(gateway.port)
-    await expect.poll(served, { timeout: 5000 }).toBeGreaterThan(1000)
+    await eventually('a thousand responses', served, (count = 0) => count > 1000)
     const load = Promise.all([first, wrk(gateway.port)]).then(([a, b]) => sum(a, b))
     let over = false
     void load.finally(() => {
@@ -95,9 +96,8 @@ test('costs only what the dead one had in flight, and it is back within a second
     const workers = async () =>
       (await gateway.status()).workers as unknown as [{ pid: number; connections: number }, { connections: number }]
     // Each has kept connections, not only some of those that come anew.
-    await expect
-      .poll(async () => Math.min(...(await workers()).map(({ connections }) => connections)), { timeout: 3000 })
-      .toBeGreaterThan(FRESH)
+    const fewest = async () => Math.min(...(await workers()).map(({ connections }) => connections))
+    await eventually('connections that are kept on each worker', fewest, (count) => count > FRESH)
     const [dying] = await workers()
     const killedAt = Date.now()
     process.kill(dying.pid, 'SIGKILL')

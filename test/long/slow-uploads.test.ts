@@ -1,13 +1,12 @@
 // A thousand clients that upload at 300 bytes a second, and others that ask or upload as they should: these are served as if they were alone.
 // Alone and beset take turns, so that what else the machine does falls on both.
-import { type ChildProcess, fork } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { startGateway } from '../support/gateway.js'
 import { askWell, quantile, told } from '../support/good-clients.js'
 import { startEcho } from '../support/origins.js'
 import { call } from '../support/raw-client.js'
 import { requireDescriptors } from '../support/requirements.js'
+import { type SlowClients, startSlowClients } from '../support/slow-clients.js'
 
 const SLOW = 1000
 const GOOD = 64
@@ -17,8 +16,6 @@ const ROUNDS = 3
 const ROUND_MS = 5_000
 /** How much longer the median of the good ones may take beside the slow ones: what they take together costs some time of the cores. */
 const MOST_MORE_MS = 10
-
-const SLOW_UPLOADS = fileURLToPath(new URL('../support/slow-uploads.mjs', import.meta.url))
 
 test(`${SLOW} slow uploads leave ${GOOD} good clients served`, async (context) => {
   requireDescriptors(context, 2 * SLOW + 1000)
@@ -31,28 +28,24 @@ test(`${SLOW} slow uploads leave ${GOOD} good clients served`, async (context) =
       routes: [{ match: { path: '/' }, service: 'origin', auth: 'none', maxBody: 'unlimited' }],
     },
   })
-  let slow: ChildProcess | null = null
+  let slow: SlowClients | null = null
   try {
     for (let round = 0; round < ROUNDS; round++) {
       const alone = await askWell(gateway.port, GOOD, PACE_MS, ROUND_MS)
-      let last = { open: 0, ended: 0 }
-      slow = fork(SLOW_UPLOADS, [String(gateway.port), String(SLOW)])
-      slow.on('message', (message) => {
-        last = message as typeof last
-      })
-      await expect.poll(() => last.open, { timeout: 30_000 }).toBeGreaterThan(SLOW * 0.9)
+      slow = await startSlowClients('uploads', gateway.port, SLOW)
       const asking = askWell(gateway.port, GOOD, PACE_MS, ROUND_MS)
       // Both short ones, that are read ahead whole, and long ones, that are not.
       for (const length of [100, 50_000, 100, 50_000])
         expect((await call(gateway.port, { method: 'POST', body: Buffer.alloc(length) })).status).toBe(200)
       const beset = await asking
-      console.log(`alone: ${told(alone)}; with ${last.open} slow uploads: ${told(beset)}; ${last.ended} were ended`)
-      expect(last.open).toBeGreaterThan(SLOW * 0.9)
+      const { open, ended } = slow.now
+      console.log(`alone: ${told(alone)}; with ${open} slow uploads: ${told(beset)}; ${ended} were ended`)
+      expect(open).toBeGreaterThan(SLOW * 0.9)
       expect(quantile(beset, 0.5)).toBeLessThan(quantile(alone, 0.5) + MOST_MORE_MS)
-      slow.kill('SIGKILL')
+      slow.kill()
     }
   } finally {
-    slow?.kill('SIGKILL')
+    slow?.kill()
     await gateway.close()
     await origin.close()
   }

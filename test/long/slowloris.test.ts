@@ -1,13 +1,13 @@
 // Ten thousand clients that never finish their head, and a few that ask as they should: these are served as if they were alone. Alone and beset take
 // turns, so that what else the machine does falls on both. Their latency is told, not held: it says as much of the machine.
-import { type ChildProcess, fork } from 'node:child_process'
-import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { startGateway } from '../support/gateway.js'
 import { askWell, told } from '../support/good-clients.js'
 import { residentGrowth } from '../support/memory.js'
 import { startEcho } from '../support/origins.js'
 import { requireAcceptor, requireDescriptors } from '../support/requirements.js'
+import { type SlowClients, startSlowClients } from '../support/slow-clients.js'
+import { eventually } from '../support/waiting.js'
 
 const SLOW = 10_000
 const GOOD = 64
@@ -17,8 +17,6 @@ const ROUNDS = 3
 const ALONE_MS = 5_000
 /** Longer than a head's time, so that all of them come to their end. */
 const BESET_MS = Number(process.env.TIDEGATE_TEST_SLOWLORIS_MS ?? 45_000) / ROUNDS
-
-const SLOW_HEADS = fileURLToPath(new URL('../support/slow-heads.mjs', import.meta.url))
 
 test(`${SLOW} slow heads leave ${GOOD} good clients served`, async (context) => {
   // Both ends of the slow ones are on this machine, and one worker may have most of them.
@@ -33,29 +31,25 @@ test(`${SLOW} slow heads leave ${GOOD} good clients served`, async (context) => 
       routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
     },
   })
-  let slow: ChildProcess | null = null
+  let slow: SlowClients | null = null
   let ended = 0
   let growth = 0
   try {
     for (let round = 0; round < ROUNDS; round++) {
       const alone = await askWell(gateway.port, GOOD, PACE_MS, ALONE_MS)
       let beset: number[] = []
-      let last = { open: 0, ended: 0 }
       const grown = await residentGrowth(gateway, async () => {
-        slow = fork(SLOW_HEADS, [String(gateway.port), String(SLOW)])
-        slow.on('message', (message) => {
-          last = message as typeof last
-        })
-        await expect.poll(() => last.open, { timeout: 30_000 }).toBeGreaterThan(SLOW * 0.9)
+        slow = await startSlowClients('heads', gateway.port, SLOW)
         beset = await askWell(gateway.port, GOOD, PACE_MS, BESET_MS)
       })
       growth = Math.max(growth, grown)
-      ended += last.ended
-      slow!.kill('SIGKILL')
+      const { now } = slow!
+      ended += now.ended
+      slow!.kill()
       const connections = async () =>
         (await gateway.status()).workers.reduce((sum, worker) => sum + worker.connections, 0)
-      await expect.poll(connections, { timeout: 30_000 }).toBe(0)
-      console.log(`alone: ${told(alone)}; with ${last.open} slow ones: ${told(beset)}`)
+      await eventually('the end of the slow ones', connections, 0, 30_000)
+      console.log(`alone: ${told(alone)}; with ${now.open} slow ones: ${told(beset)}`)
     }
     const counted = await gateway.metric('tidegate_connections_refused_total{reason="slow_head"}')
     console.log(
@@ -64,7 +58,7 @@ test(`${SLOW} slow heads leave ${GOOD} good clients served`, async (context) => 
     expect(counted).toBeGreaterThan(0)
     expect(counted).toBeLessThanOrEqual(ended + SLOW * ROUNDS)
   } finally {
-    ;(slow as ChildProcess | null)?.kill('SIGKILL')
+    ;(slow as SlowClients | null)?.kill()
     await gateway.close()
     await origin.close()
   }

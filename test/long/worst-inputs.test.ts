@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { startGateway } from '../support/gateway.js'
 import { requireProcesses } from '../support/requirements.js'
+import { eventually } from '../support/waiting.js'
 import { configFor } from '../support/worst-inputs.mjs'
 import { startWorstOrigin } from '../support/worst-responses.mjs'
 
@@ -76,7 +77,12 @@ test(`${BAD} connections of worst inputs leave ${GOOD} good clients served`, asy
       })
       try {
         // Each connection has had its turn.
-        await expect.poll(() => last.answered, { timeout: 20_000 }).toBeGreaterThan(BAD)
+        await eventually(
+          'a turn of each connection',
+          () => last.answered,
+          (answered) => answered > BAD,
+          20_000,
+        )
         const before = last.bytes
         await timed(kind, forMs)
         sent[kind] += last.bytes - before

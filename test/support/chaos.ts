@@ -9,6 +9,7 @@ import { type Origin, startEcho } from './origins.js'
 import { call } from './raw-client.js'
 import { requireProcesses } from './requirements.js'
 import { type Account, Traffic, type TrafficOptions } from './traffic.js'
+import { eventually } from './waiting.js'
 
 const RATE = 100
 const BURST = 50
@@ -85,6 +86,22 @@ function tell(what: string, { sent, answered, refused, failed }: Account, second
   )
 }
 
+/** Until more than so many requests in all have been answered. */
+const answers = (traffic: Traffic, count: number): Promise<number> =>
+  eventually(
+    `more than ${count} responses`,
+    () => traffic.total.answered,
+    (answered) => answered > count,
+  )
+
+const quotaSpent = (traffic: Traffic): Promise<number> =>
+  eventually(
+    'requests above the quota',
+    () => traffic.of('/quota').refused,
+    (count) => count > 50,
+    20_000,
+  )
+
 /** Reloads, every other one of a configuration that is not sound. */
 export function reloads(context: TestContext, times: number, seconds: number, perSecond: number): Promise<void> {
   return scene(context, {}, 'any', async ({ gateway, origin, write }) => {
@@ -125,14 +142,14 @@ export function rollingRestarts(context: TestContext, times: number, perSecond: 
     const startedMs = performance.now()
     const traffic = new Traffic(gateway.port, { ...STEADY, perSecond })
     for (let n = 1; n <= times; n++) {
-      await expect.poll(() => traffic.total.answered, { timeout: 10_000 }).toBeGreaterThan((n * perSecond) / 10)
+      await answers(traffic, (n * perSecond) / 10)
       const before = await pids()
       gateway.signal('SIGUSR2')
       await gateway.log.take(n, ({ msg }) => msg === 'all workers were restarted', 'the end of it', 40_000)
       expect((await pids()).filter((pid) => before.includes(pid))).toEqual([])
     }
     const answered = traffic.total.answered
-    await expect.poll(() => traffic.total.answered, { timeout: 10_000 }).toBeGreaterThan(answered + perSecond / 10)
+    await answers(traffic, answered + perSecond / 10)
     await traffic.stop()
     tell('rolling restarts', accountFor(traffic, origin, 'none'), (performance.now() - startedMs) / 1000)
     expectOneLimiter(traffic.of('/limited'))
@@ -148,14 +165,14 @@ export function killedWorker(context: TestContext, times: number, perSecond: num
     let connections = 0
     for (let n = 1; n <= times; n++) {
       const answered = traffic.total.answered
-      await expect.poll(() => traffic.total.answered, { timeout: 10_000 }).toBeGreaterThan(answered + perSecond / 10)
+      await answers(traffic, answered + perSecond / 10)
       const dying = (await gateway.status()).workers[n % 2]!
       connections += dying.connections
       process.kill(dying.pid, 'SIGKILL')
       await gateway.log.take(2 + n, ({ msg }) => msg === 'worker listens', 'its successor')
     }
     const answered = traffic.total.answered
-    await expect.poll(() => traffic.total.answered, { timeout: 10_000 }).toBeGreaterThan(answered + perSecond / 10)
+    await answers(traffic, answered + perSecond / 10)
     await traffic.stop()
     // Nobody is refused, and nobody gets half a page or another's.
     const total = accountFor(
@@ -192,14 +209,18 @@ export function killedPrimary(context: TestContext, perSecond: number): Promise<
     const startedMs = performance.now()
     const paths = ['/', '/quota']
     const traffic = new Traffic(gateway.port, { ...STEADY, paths, perSecond })
-    await expect.poll(() => traffic.of('/quota').answered, { timeout: 10_000 }).toBeGreaterThan(100)
+    await eventually(
+      'responses within the quota',
+      () => traffic.of('/quota').answered,
+      (count) => count > 100,
+    )
     process.kill(gateway.command.child.pid!, 'SIGKILL')
     const second = await startGateway({
       config,
       env: { TIDEGATE_STATE: state, TIDEGATE_PORT: String(gateway.port) },
     })
     try {
-      await expect.poll(() => traffic.of('/quota').refused, { timeout: 20_000 }).toBeGreaterThan(50)
+      await quotaSpent(traffic)
       await gateway.command.ended
       await traffic.stop()
       // Between the one socket and the other nobody listens.
@@ -226,7 +247,7 @@ export function takeovers(context: TestContext, times: number, perSecond: number
     try {
       for (let n = 1; n <= times; n++) {
         const answered = traffic.total.answered
-        await expect.poll(() => traffic.total.answered, { timeout: 10_000 }).toBeGreaterThan(answered + perSecond / 10)
+        await answers(traffic, answered + perSecond / 10)
         const former = current
         current = await startGateway({
           config,
@@ -241,7 +262,7 @@ export function takeovers(context: TestContext, times: number, perSecond: number
         const { breakers } = await current.status<{ breakers: { service: string; held: string | null }[] }>()
         expect(breakers.find(({ service }) => service === 'held')).toMatchObject({ held: 'open' })
       }
-      await expect.poll(() => traffic.of('/quota').refused, { timeout: 20_000 }).toBeGreaterThan(50)
+      await quotaSpent(traffic)
       await traffic.stop()
       tell('takeovers', accountFor(traffic, origin, 'none'), (performance.now() - startedMs) / 1000)
       expectOneLimiter(traffic.of('/limited'))
@@ -258,7 +279,7 @@ export function stopped(context: TestContext, perSecond: number): Promise<void> 
   return scene(context, {}, 'processes', async ({ gateway, origin }) => {
     const startedMs = performance.now()
     const traffic = new Traffic(gateway.port, { ...STEADY, perSecond })
-    await expect.poll(() => traffic.total.answered, { timeout: 10_000 }).toBeGreaterThan(300)
+    await answers(traffic, 300)
     gateway.signal('SIGTERM')
     expect(await gateway.command.ended).toEqual({ code: 0, signal: null })
     await traffic.stop()

@@ -13,9 +13,9 @@ import { issuedSignatures } from './signing.js'
 
 const CLI = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url))
 
-const START_MS = 15_000
+const START_MS = 30_000
 /** Above TIDEGATE_DRAIN_TIMEOUT_MS' default. */
-const STOP_MS = 15_000
+const STOP_MS = 30_000
 
 export interface GatewayOptions {
   /** As JSON, which is YAML as well. */
@@ -288,6 +288,17 @@ export class Gateway {
     const { config, secrets = [] } = this.options
     return [...secretsOf(config), ...issuedSignatures(), ...secrets].filter((secret) => text.includes(secret))
   }
+}
+
+/** Kills all of its processes, none of which gets to react to the end of another. */
+export async function killAll(gateway: Gateway): Promise<Ended> {
+  const { pid, workers } = await gateway.status<{ pid: number; workers: { pid: number }[] }>()
+  const pids = [...new Set([pid, ...workers.map((worker) => worker.pid)])]
+  for (const each of pids) process.kill(each, 'SIGSTOP')
+  for (const each of pids) process.kill(each, 'SIGKILL')
+  const ended = await gateway.command.ended
+  if (ended.signal !== 'SIGKILL') throw new Error(`the primary ended with ${ended.signal ?? `code ${ended.code}`}`)
+  return ended
 }
 
 /** The part of /status that tests read. */

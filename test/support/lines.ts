@@ -1,5 +1,8 @@
 // Lines that somebody else writes, to be looked through and waited for: the tests' alternative to sleeping until a line ought to be there.
 
+/** Far above what a loaded machine takes. Only a test that fails waits for so long. */
+const WITHIN_MS = 20_000
+
 export class Lines<T> {
   readonly all: T[] = []
   private readonly waiting = new Set<() => void>()
@@ -12,13 +15,13 @@ export class Lines<T> {
   }
 
   /** The first line that fits, whether it is there already or comes yet. */
-  async find(fits: (line: T) => boolean, what: string, withinMs = 10_000): Promise<T> {
+  async find(fits: (line: T) => boolean, what: string, withinMs = WITHIN_MS): Promise<T> {
     const [line] = await this.take(1, fits, what, withinMs)
     return line as T
   }
 
   /** The first `count` of those that fit. */
-  take(count: number, fits: (line: T) => boolean, what: string, withinMs = 10_000): Promise<T[]> {
+  take(count: number, fits: (line: T) => boolean, what: string, withinMs = WITHIN_MS): Promise<T[]> {
     return new Promise((resolve, reject) => {
       const look = () => {
         const found = this.all.filter(fits)

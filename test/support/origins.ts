@@ -1,5 +1,6 @@
 // The services behind the gateway in the end-to-end tests: one on node:http that tells what it was asked, and one on bare sockets that
 // does whatever a script says, down to dying in the middle of a header.
+import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer as createHttpServer, type RequestListener } from 'node:http'
@@ -245,4 +246,24 @@ export async function refusingPort(): Promise<number> {
   const socket = connect((server.address() as AddressInfo).port, '127.0.0.1').unref()
   await once(socket, 'connect')
   return socket.localPort!
+}
+
+/** Listens and never accepts: its queue is full, so that whoever comes next gets no answer to the SYN. */
+export async function startDeaf(): Promise<{ readonly port: number; close(): void }> {
+  const program = `const server = require('node:net').createServer()
+    server.listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => console.log(server.address().port))`
+  const child = spawn(process.execPath, ['-e', program], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const [line] = (await once(child.stdout, 'data')) as [Buffer]
+  const port = Number(line.toString())
+  child.kill('SIGSTOP')
+  // Linux queues one more than the backlog.
+  const queued = [connect(port, '127.0.0.1'), connect(port, '127.0.0.1')]
+  await Promise.all(queued.map((socket) => once(socket, 'connect')))
+  return {
+    port,
+    close: () => {
+      for (const socket of queued) socket.destroy()
+      child.kill('SIGKILL')
+    },
+  }
 }

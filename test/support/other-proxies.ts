@@ -2,25 +2,16 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
-import type { AddressInfo } from 'node:net'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
+import { freePort } from './free-port.mjs'
 import { temporaryFolder } from './gateway.js'
 import { Connection } from './raw-client.js'
+import { eventually } from './waiting.js'
 
 export interface OtherProxy {
   readonly port: number
   readonly output: { text: string }
   close(): Promise<void>
-}
-
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, 'close')
-  return port
 }
 
 async function run(command: string, args: readonly string[], folder: string, port: number): Promise<OtherProxy> {
@@ -31,15 +22,17 @@ async function run(command: string, args: readonly string[], folder: string, por
   const ended = once(child, 'exit')
   let gone = false
   void ended.then(() => (gone = true))
-  for (;;) {
+  const accepts = async (): Promise<boolean> => {
     if (gone) throw new Error(`${command} ended:\n${output.text}`)
-    try {
-      ;(await Connection.open(port)).destroy()
-      break
-    } catch {
-      await new Promise((resolve) => setImmediate(resolve))
-    }
+    return Connection.open(port).then(
+      (connection) => {
+        connection.destroy()
+        return true
+      },
+      () => false,
+    )
   }
+  await eventually(`${command} to listen`, accepts, true)
   const close = async () => {
     child.kill('SIGTERM')
     await ended

@@ -4,8 +4,10 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'node:tls'
 import { type AnswerHead, AnswerStream } from './answer-stream.js'
-import { GOOD, mutant, numbers, PROXY_HEADERS, proxyHeader } from './request-mutants.js'
+import { numbers } from './mutations.js'
+import { GOOD, mutant, PROXY_HEADERS, proxyHeader } from './request-mutants.js'
 import { StrictReading, type StrictRequest } from './strict-reading.js'
+import { turns } from './waiting.js'
 
 const AT_ONCE = 64
 /** Numbers of one connection. */
@@ -191,7 +193,7 @@ class Conversation {
       const { text, good } = this.header
       const cut = first % (2 * text.length)
       raw.write(text.slice(0, cut), 'latin1')
-      if (cut < text.length) await turn()
+      if (cut < text.length) await turns(1)
       raw.write(text.slice(cut), 'latin1')
       // Behind a header that is none a handshake may not end, nor need it.
       if (!good && door.tls !== null) {
@@ -230,7 +232,7 @@ class Conversation {
     let from = 0
     for (const cut of [...cuts, bytes.length]) {
       if (this.ended || this.last) return
-      if (cut > from && from > 0) await turn()
+      if (cut > from && from > 0) await turns(1)
       const part = bytes.subarray(from, cut)
       from = cut
       if (part.length === 0) continue
@@ -252,7 +254,7 @@ class Conversation {
     if (this.last) return this.patiently(() => false, 'the end')
     await this.patiently(() => this.stream.complete, 'the rest of an answer')
     if (reading.behind === 'doubt') await this.change(SILENCE_MS)
-    else if (reading.behind === 'part') await turn()
+    else if (reading.behind === 'part') await turns(1)
     if (this.last) await this.patiently(() => false, 'the end')
   }
 
@@ -265,7 +267,7 @@ class Conversation {
       else if (!probed) {
         probed = await probe(this.door)
         if (!probed) return this.fault('the gateway does not answer anybody')
-        await turn()
+        await turns(1)
       } else return this.fault(`waited for ${what}, ${this.answered} of ${this.reading.requests.length} answered`)
     }
   }
@@ -358,8 +360,6 @@ class Conversation {
     this.tell()
   }
 }
-
-const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 /** Whether a new request is answered: whoever is, the gateway has looked at all that was there before it. */
 async function probe(door: Door): Promise<boolean> {

@@ -1,6 +1,7 @@
 // Requests as nobody would send them: good ones and those of framing-cases.mjs, cut, doubled, spliced, in company, of another version or framing,
 // and with bytes changed; and how each is cut up on its way. All of it from a number, so that it can be made again. Sends nothing.
 import { CLASSES, SERVED } from './framing-cases.mjs'
+import { type Below, changed, cutsOf, numbers } from './mutations.js'
 
 const HOST = 'Host: a.test\r\n'
 const KEEP = 'Connection: keep-alive\r\n'
@@ -51,19 +52,6 @@ const words = [
 const EDGES = [4096, 8192, 16_384, 16_384, 16_384, 32_768]
 const MOST_FIELDS = 100
 
-type Below = (below: number) => number
-
-/** mulberry32. */
-export function numbers(seed: number): Below {
-  let state = seed | 0
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0
-    let t = Math.imul(state ^ (state >>> 15), 1 | state)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) % below
-  }
-}
-
 export interface Mutant {
   readonly bytes: Buffer
   /** It is sent in parts, which begin there. */
@@ -84,7 +72,7 @@ export function mutant(number: number): Mutant {
     text = next(2) === 0 ? other + text : text + other
   }
   const bytes = Buffer.from(text, 'latin1')
-  return { bytes, cuts: cutsOf(text, next) }
+  return { bytes, cuts: cutsOf(text, CUTTING, next) }
 }
 
 function reshape(text: string, next: Below): string {
@@ -142,13 +130,10 @@ function damage(text: string, next: Below): string {
   const at = next(text.length + 1)
   const to = Math.min(text.length, at + next(next(4) === 0 ? 200 : 8))
   const before = text.slice(0, at)
-  switch (next(7)) {
-    case 0:
-      return before + String.fromCharCode(next(256)) + text.slice(at + 1)
-    case 1:
-      return before + text.slice(to)
-    case 2:
-      return before + text.slice(at, to) + text.slice(at)
+  const way = next(7)
+  const other = changed(text, at, to, way, next)
+  if (other !== null) return other
+  switch (way) {
     case 3:
       return before + pick(corpus).slice(next(60))
     case 4:
@@ -158,35 +143,7 @@ function damage(text: string, next: Below): string {
   }
 }
 
-const MOST_PARTS = 600
-
-function cutsOf(text: string, next: Below): number[] {
-  const length = text.length
-  if (length < 2) return []
-  switch (next(8)) {
-    case 0:
-    case 1:
-      return [1 + next(length - 1)]
-    case 2:
-      return Array.from({ length: 1 + next(6) }, () => 1 + next(length - 1)).sort((a, b) => a - b)
-    case 3: {
-      // Where lines end, and between their two bytes.
-      const cuts: number[] = []
-      for (let at = text.indexOf('\r'); at >= 0 && cuts.length < MOST_PARTS; at = text.indexOf('\r', at + 1)) {
-        if (next(2) === 0) cuts.push(at + next(3))
-      }
-      return cuts.filter((cut) => cut > 0 && cut < length)
-    }
-    case 4: {
-      // At every byte of a part of it: a head's end, chunks.
-      if (next(3) !== 0) return []
-      const from = length <= MOST_PARTS ? 0 : next(length - MOST_PARTS)
-      return Array.from({ length: Math.min(length - 1, MOST_PARTS) }, (_, i) => from + i + 1)
-    }
-    default:
-      return []
-  }
-}
+const CUTTING = { ways: 8, few: 6, most: 600, within: Number.POSITIVE_INFINITY }
 
 const SIGNATURE = '\r\n\r\n\0\r\nQUIT\n'
 const v2 = (command: string, rest: string): string =>

@@ -62,3 +62,10 @@ export function requireProcesses(context: TestContext, gateway: { readonly isola
   if (threadsWanted) context.skip('workers are threads here, and a thread cannot be killed alone')
   missing(context, 'workers are threads: the native addon was not built')
 }
+
+/** Threads without the native addon keep their state in memory. */
+export async function requireStateFile(context: TestContext, gateway: { status<T>(): Promise<T> }): Promise<void> {
+  const { state } = await gateway.status<{ state: { kind: string } }>()
+  if (state.kind === 'mapped') return
+  missing(context, 'state is kept in memory here: the native addon was not built')
+}

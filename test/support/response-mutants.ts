@@ -1,8 +1,8 @@
 // Responses as an upstream might send them, right and wrong, how each is cut up on its way, and how its connection goes
 // on. All of it from a number, so that it can be made again; each says that number in its head. Sends nothing.
-import { numbers } from './request-mutants.js'
+import { type Below, changed, cutsOf, numbers } from './mutations.js'
 
-type Below = (below: number) => number
+const CUTTING = { ways: 10, few: 5, most: 60, within: 500 }
 
 /** What is asked with that number. */
 export interface AskedFor {
@@ -157,7 +157,7 @@ export function upstreamResponse(number: number): UpstreamResponse {
   return {
     early: next(4) === 0,
     bytes: Buffer.from(text, 'latin1'),
-    cuts: cutsOf(text, next),
+    cuts: cutsOf(text, CUTTING, next),
     ending: next(80) === 0 ? 'stall' : ways[next(ways.length)]!,
   }
 }
@@ -211,45 +211,8 @@ function damage(text: string, next: Below): string {
   const at = next(Math.min(text.length, next(4) === 0 ? text.length : 400) + 1)
   const to = Math.min(text.length, at + next(next(4) === 0 ? 200 : 8))
   const before = text.slice(0, at)
-  switch (next(6)) {
-    case 0:
-      return before + String.fromCharCode(next(256)) + text.slice(at + 1)
-    case 1:
-      return before + text.slice(to)
-    case 2:
-      return before + text.slice(at, to) + text.slice(at)
-    case 3:
-      return before
-    default:
-      return before + words[next(words.length)] + text.slice(next(2) === 0 ? at : to)
-  }
-}
-
-const MOST_PARTS = 60
-
-function cutsOf(text: string, next: Below): number[] {
-  const length = text.length
-  if (length < 2) return []
-  switch (next(10)) {
-    case 0:
-    case 1:
-      return [1 + next(Math.min(length - 1, 500))]
-    case 2:
-      return Array.from({ length: 1 + next(5) }, () => 1 + next(Math.min(length - 1, 500))).sort((a, b) => a - b)
-    case 3: {
-      // Where lines end, and between their two bytes.
-      const cuts: number[] = []
-      for (let at = text.indexOf('\r'); at >= 0 && cuts.length < MOST_PARTS; at = text.indexOf('\r', at + 1)) {
-        if (next(2) === 0) cuts.push(at + next(3))
-      }
-      return cuts.filter((cut) => cut > 0 && cut < length)
-    }
-    case 4: {
-      if (next(3) !== 0) return []
-      const from = length <= MOST_PARTS ? 0 : next(Math.min(length - MOST_PARTS, 400))
-      return Array.from({ length: Math.min(length - 1, MOST_PARTS) }, (_, i) => from + i + 1)
-    }
-    default:
-      return []
-  }
+  const way = next(6)
+  const other = changed(text, at, to, way, next)
+  if (other !== null) return other
+  return way === 3 ? before : before + words[next(words.length)] + text.slice(next(2) === 0 ? at : to)
 }

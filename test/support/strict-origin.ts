@@ -1,6 +1,7 @@
 // A service that takes nothing but what is beyond doubt, and says with each answer what it has got. Which kind of answer that is, its path says.
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { seenAs } from './strict-reading.js'
+import { turns } from './waiting.js'
 import { ByteReader, framingOf, readBody, readHead } from './wire.js'
 
 export interface StrictOrigin {
@@ -57,8 +58,6 @@ export async function startStrictOrigin(): Promise<StrictOrigin> {
   }
 }
 
-const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
-
 async function answer(socket: Socket, method: string, target: string, fields: string): Promise<void> {
   const isChunked = target.startsWith('/c')
   const head = `HTTP/1.1 200 OK\r\n${fields}${isChunked ? 'Transfer-Encoding: chunked' : 'Content-Length: 2'}\r\n\r\n`
@@ -67,7 +66,7 @@ async function answer(socket: Socket, method: string, target: string, fields: st
   else {
     for (const part of [head, ...(isChunked ? ['1\r\no\r\n', '1\r\nk\r\n', '0\r\n\r\n'] : ['o', 'k'])]) {
       socket.write(part)
-      await turn()
+      await turns(1)
     }
   }
 }

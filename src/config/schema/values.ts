@@ -2,6 +2,7 @@
 // here; the meaning of an option stands with the option.
 import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
+import { TOKEN } from '../patterns.js'
 import {
   DURATION,
   durationMs,
@@ -63,7 +64,6 @@ const NAME_RULE = 'a name starts with a letter or digit and goes on with letters
 export const name = z.string().regex(NAME, NAME_RULE)
 export const named = <T extends z.ZodType>(value: T) => z.record(name, value)
 
-const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 export const headerName = z
   .string()
   .regex(TOKEN, 'is not a header name (RFC 9110, 5.1)')

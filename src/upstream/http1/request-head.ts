@@ -1,6 +1,7 @@
 // The request's head as it goes upstream: request line and fields as one string, a character a byte. Pure; runs per request. Refuses
 // whatever would let one request look like two to the upstream (RFC 9112, 11.2), however it came to be in a name or a value.
 import type { Dispatcher } from 'undici'
+import { TOKEN } from '../../config/patterns.js'
 import { FieldLines } from '../../handlers/proxy/field-lines.js'
 import { errors } from '../undici.js'
 
@@ -23,7 +24,6 @@ const names = new Map<string, number>([
 ])
 const MAX_NAMES = 1000
 
-const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 const NOT_IN_PATH = /[^\u0021-\u00ff]/
 /** Written as latin1 they would become other characters, CR and LF among them. V8 answers at once for a string of bytes. */
 const NOT_A_BYTE = /[\u0100-\uffff]/

@@ -1,6 +1,7 @@
 // A response's head, from text to fields. As strict as llhttp, and where RFC 9112 lets a recipient choose, on the side of refusing. Pure;
 // runs per response.
 import type { IncomingHttpHeaders } from 'node:http'
+import { TOKEN } from '../../config/patterns.js'
 import { parserError } from '../undici.js'
 
 export interface ResponseHead {
@@ -24,7 +25,6 @@ Fields.prototype = Object.create(null)
 /** Names as they came → in lower case, once they are known to be tokens. Capped: upstreams choose names. */
 const names = new Map<string, string>()
 const MAX_NAMES = 1000
-const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 /** RFC 9110, 5.5: control characters other than HTAB. CR and LF are lineEnd's. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there
 const FORBIDDEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]/

@@ -8,8 +8,9 @@ import { HealthTable } from '../../../src/state/health-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import type { Logger } from '../../../src/telemetry/log.js'
+import { refusingPort } from '../../support/origins.js'
 
-const RULES: HealthCheck = { path: '/healthz', intervalMs: 15, timeoutMs: 80, healthyAfter: 2, unhealthyAfter: 3 }
+const RULES: HealthCheck = { path: '/healthz', intervalMs: 15, timeoutMs: 10_000, healthyAfter: 2, unhealthyAfter: 3 }
 
 interface Line {
   readonly message: string
@@ -121,16 +122,13 @@ describe('health checks', () => {
       res.writeHead(200, { 'content-length': 100 })
       res.write('half')
     })
-    const { table, changes } = check([silent, halfway])
+    const { table, changes } = check([silent, halfway], { ...RULES, timeoutMs: 80 })
     expect(await changes.next(2)).toMatchObject({ reason: 'no answer within 80 ms' })
     expect([table.isUp(0), table.isUp(1)]).toEqual([false, false])
   })
 
   it('take an endpoint that refuses, resets or talks nonsense down and leave its neighbour up', async () => {
-    const closed = createServer()
-    const refusing = await listening(closed)
-    closed.close()
-    await once(closed, 'close')
+    const refusing = await refusingPort()
     const resetting = await origin((req) => req.socket.destroy())
     const nonsense = createTcpServer((socket) => socket.on('error', () => {}).end('SSH-2.0-OpenSSH\r\n'))
     nonsense.listen(0, '127.0.0.1')

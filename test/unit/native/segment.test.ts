@@ -16,10 +16,10 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type Native, native, nativeProblem } from '../../native/index.js'
+import { type Native, native, nativeProblem } from '../../../native/index.js'
 
-const addon = join(import.meta.dirname, '../../native/build/Release/tidegate.node')
-const child = join(import.meta.dirname, '../native/child.mjs')
+const addon = join(import.meta.dirname, '../../../native/build/Release/tidegate.node')
+const child = join(import.meta.dirname, '../../native/child.mjs')
 
 describe.skipIf(native === null)(`the mapped segment${nativeProblem && ` (skipped: ${nativeProblem})`}`, () => {
   const { openSegment, replaceSegment, attachSegment, closeFd } = native ?? ({} as Native)

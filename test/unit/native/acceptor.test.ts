@@ -4,10 +4,11 @@ import { readdirSync } from 'node:fs'
 import { connect, Socket } from 'node:net'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type Acceptor, type Native, native, nativeProblem } from '../../native/index.js'
+import { type Acceptor, type Native, native, nativeProblem } from '../../../native/index.js'
+import { eventually } from '../../support/waiting.js'
 
-const addon = join(import.meta.dirname, '../../native/build/Release/tidegate.node')
-const child = join(import.meta.dirname, '../native/child.mjs')
+const addon = join(import.meta.dirname, '../../../native/build/Release/tidegate.node')
+const child = join(import.meta.dirname, '../../native/child.mjs')
 
 describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${nativeProblem})`}`, () => {
   const { listen, accept, openSegment, closeFd } = native ?? ({} as Native)
@@ -254,12 +255,11 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
     sockets.push(late)
     const refused = once(late, 'error')
     await new Promise<void>((resolve) => silent.write('x', () => resolve()))
-    await expect
-      .poll(() => {
-        acceptor.takeAll()
-        return accepted.length
-      })
-      .toBe(1)
+    const taken = (): number => {
+      acceptor.takeAll()
+      return accepted.length
+    }
+    await eventually('the connection in the queue', taken, 1)
     acceptor.close(0)
     acceptor.takeAll()
     acceptor.refuseNew()

@@ -1,15 +1,11 @@
 // Requests that share connections, which only the lean client does: nobody gets another's answer, and nobody waits for long behind
 // somebody else's slow one.
 import type { Dispatcher } from 'undici'
-import { afterEach, describe, expect, test } from 'vitest'
-import { type Origin, type RawExchange, type Script, startScripted } from '../support/origins.js'
-import { leans, type UpstreamClient } from '../support/upstream-clients.js'
-import { ask, send } from '../support/upstream-verdict.js'
-
-const cleanup: (() => unknown)[] = []
-afterEach(async () => {
-  for (const close of cleanup.splice(0).reverse()) await close()
-})
+import { describe, expect, test } from 'vitest'
+import type { Origin, RawExchange, Script } from '../../support/origins.js'
+import { leans, type UpstreamClient } from '../../support/upstream-clients.js'
+import { open, serve } from '../../support/upstream-contract.js'
+import { ask, send } from '../../support/upstream-verdict.js'
 
 const paths = (count: number): string[] => Array.from({ length: count }, (_, i) => `/${i}`)
 
@@ -21,11 +17,8 @@ async function startWith(
   scripts: Record<string, Script>,
   pipelining = 32,
 ): Promise<{ origin: Origin; pool: Dispatcher }> {
-  const origin = await startScripted({ ...Object.fromEntries(paths(64).map((path) => [path, echo])), ...scripts })
-  cleanup.push(() => origin.close())
-  const pool = lean.create(origin.url, { pipelining })
-  cleanup.push(() => pool.destroy())
-  return { origin, pool }
+  const origin = await serve(echo, { ...Object.fromEntries(paths(64).map((path) => [path, echo])), ...scripts })
+  return { origin, pool: open(lean, origin.url, { pipelining }) }
 }
 
 function bodies(pool: Dispatcher, targets: readonly string[]): Promise<(string | null)[]> {
