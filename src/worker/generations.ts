@@ -22,7 +22,7 @@ import { ReplayTable } from '../state/replay-table.js'
 import type { Segment } from '../state/segment.js'
 import type { AccessLog } from '../telemetry/access-log.js'
 import type { Logger } from '../telemetry/log.js'
-import { Clients } from '../upstream/clients.js'
+import { Upstreams } from '../upstream/upstreams.js'
 import { createPhases, type Phases, type Shared } from './phases.js'
 
 export interface WorkerParts {
@@ -85,9 +85,13 @@ export function createWorker(parts: WorkerParts): Worker {
     secure: parts.certificates !== null,
     rates: new RateTable(segment, owner),
     replays: new ReplayTable(segment, owner),
-    breakers: new BreakerTable(segment),
-    health: new HealthTable(segment, parts.endpointSlots),
-    clients: new Clients(settings.upstreamConnections),
+    upstreams: new Upstreams({
+      owner,
+      breakers: new BreakerTable(segment),
+      health: new HealthTable(segment, parts.endpointSlots),
+      connections: settings.upstreamConnections,
+      onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
+    }),
     bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
   }
   /** Oldest first; the last one is what new requests get. */
@@ -209,7 +213,7 @@ export function createWorker(parts: WorkerParts): Worker {
       deadlines.close()
       clearInterval(watch)
       peers.close()
-      void shared.clients.close()
+      void shared.upstreams.close()
       for (const { digestPool } of generations) void digestPool.close()
     },
   }

@@ -8,12 +8,13 @@ import { answerWhole, cut, MOST_WHOLE_BYTES, StreamedAnswer } from '../../downst
 import type { Deadline, Deadlines } from '../../exchange/deadlines.js'
 import type { Exchange, Holder } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
-import { type Breaker, OUTCOME } from '../../upstream/breaker.js'
+import { OUTCOME } from '../../upstream/breaker.js'
+import type { Cluster } from '../../upstream/cluster.js'
+import type { EndpointState } from '../../upstream/endpoint-state.js'
 import { DeadlineError, isMistake, type UpstreamFailure, upstreamFailure } from '../../upstream/failure.js'
 import { idempotent } from '../../upstream/http1/pool.js'
 import { errors } from '../../upstream/undici.js'
 import type { PlaceWaiter } from '../../upstream/upload-places.js'
-import type { Upstreams } from '../../upstream/upstreams.js'
 import { Patience } from './patience.js'
 import { upstreamRequest } from './upstream-request.js'
 
@@ -28,10 +29,7 @@ const readerGivesWay = new Rejection('client_closed', 'response read too slowly 
 
 /** What forwarding needs of the worker. */
 export interface ForwardContext {
-  readonly upstreams: Upstreams
   readonly deadlines: Deadlines
-  /** By Service.index; null where the service has none. */
-  readonly breakers: readonly (Breaker | null)[]
   nowUs(): number
   /** The answer is complete, cut, or the client is gone: log it, count it. */
   conclude(exchange: Exchange): void
@@ -39,9 +37,9 @@ export interface ForwardContext {
   refuse(exchange: Exchange, rejection: Rejection): void
 }
 
-/** To exchange.endpoint, which upstreams.pick has chosen. */
-export function forward(context: ForwardContext, exchange: Exchange): void {
-  new Forwarding(context, exchange).begin()
+/** To an endpoint of the cluster. */
+export function forward(context: ForwardContext, exchange: Exchange, cluster: Cluster, endpoint: EndpointState): void {
+  new Forwarding(context, exchange, cluster, endpoint).begin()
 }
 
 class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, UploadEvents, PlaceWaiter {
@@ -50,6 +48,8 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   readonly exchange: Exchange
   private readonly context: ForwardContext
   private readonly service: Service
+  private readonly cluster: Cluster
+  private endpoint: EndpointState
   private readonly upload: Upload | null
   private controller: Dispatcher.DispatchController | null = null
   /** Why we gave up before undici did; it is told as soon as it hands us a controller. */
@@ -70,8 +70,10 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   private answer: StreamedAnswer | null = null
   private upstreamDone = false
 
-  constructor(context: ForwardContext, exchange: Exchange) {
+  constructor(context: ForwardContext, exchange: Exchange, cluster: Cluster, endpoint: EndpointState) {
     this.context = context
+    this.cluster = cluster
+    this.endpoint = endpoint
     this.exchange = exchange
     const service = exchange.service!
     this.service = service
@@ -91,7 +93,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   /** At exchange.endpoint. An upload that is still coming begins once there is a place for it. */
   private start(): void {
     if (!this.isUploading) return this.attempt()
-    if (this.context.upstreams.takePlace(this.exchange.endpoint!, this)) return this.onPlace()
+    if (this.endpoint.takePlace(this)) return this.onPlace()
     this.place = 'awaited'
     this.placeUntilUs = this.context.nowUs() + PLACE_WAIT_US
     this.wait()
@@ -114,22 +116,22 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   }
 
   private leavePlace(): void {
-    const { upstreams } = this.context
     const { place } = this
     this.place = 'none'
     this.placeUntilUs = Number.POSITIVE_INFINITY
-    if (place === 'held') upstreams.leavePlace(this.exchange.endpoint!)
-    else if (place === 'awaited') upstreams.stopWaiting(this.exchange.endpoint!, this)
+    if (place === 'held') this.endpoint.leavePlace()
+    else if (place === 'awaited') this.endpoint.stopWaiting(this)
   }
 
   private attempt(): void {
     const exchange = this.exchange
-    const endpoint = exchange.endpoint!
+    const { endpoint } = this
     exchange.attempts++
     this.controller = null
-    const request = upstreamRequest(exchange, endpoint)
+    const request = upstreamRequest(exchange, endpoint.endpoint)
     this.released = false
-    this.context.upstreams.dispatch(endpoint, request, this)
+    endpoint.begin()
+    endpoint.client.dispatch(request, this)
   }
 
   // From the client, in this order. Whatever it calls with may come from the upstream: an exception here is not for the
@@ -224,7 +226,12 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     if (isMistake(error)) return exchange.crash(error)
     const failure = upstreamFailure(error)
     if (this.mayRetry(failure)) {
-      if (this.context.upstreams.pick(exchange) === null) return this.start()
+      const next = this.cluster.pick(this.endpoint)
+      if (next !== null && !next.isFull) {
+        this.endpoint = next
+        exchange.endpoint = next.endpoint
+        return this.start()
+      }
     }
     this.fail(failure)
   }
@@ -278,7 +285,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     const bytes = exchange.bytesIn + exchange.bytesOut
     if (this.released) patience.beginPace(nowUs, bytes)
     const isSlow = patience.isClientSlow(nowUs, bytes)
-    if (isSlow && this.context.upstreams.isContended(this.service, exchange.endpoint!)) {
+    if (isSlow && this.endpoint.isContended) {
       return this.giveUp(this.answer?.waiting ? readerGivesWay : uploadGivesWay)
     }
     this.deadlineUs = patience.clientDeadlineUs
@@ -335,7 +342,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   private mayRetry(failure: UpstreamFailure): boolean {
     if (failure.retry === 'never' || this.headers !== null || this.upload?.taken) return false
     if (this.exchange.attempts >= 2) return false
-    return failure.retry === 'always' ? this.service.endpoints.length > 1 : idempotent.has(this.exchange.method)
+    return failure.retry === 'always' ? this.cluster.endpoints.length > 1 : idempotent.has(this.exchange.method)
   }
 
   /** Because of the client. */
@@ -392,7 +399,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
     const permit = exchange.breakerPermit
     if (permit < 0) return
     exchange.breakerPermit = -1
-    this.context.breakers[this.service.index]?.report(permit, this.verdict(failure), nowUs)
+    this.cluster.breaker?.report(permit, this.verdict(failure), nowUs)
   }
 
   private verdict(failure: UpstreamFailure | null): number {
@@ -406,7 +413,7 @@ class Forwarding implements Dispatcher.DispatchHandler, Deadline, Holder, Upload
   private releaseEndpoint(): void {
     if (this.released) return
     this.released = true
-    this.context.upstreams.release(this.exchange.endpoint!)
+    this.endpoint.end()
   }
 }
 

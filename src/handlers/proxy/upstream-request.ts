@@ -3,7 +3,7 @@
 import type { Endpoint } from '../../config/compile.js'
 import { withoutParameter } from '../../config/parameter.js'
 import type { Exchange } from '../../exchange/exchange.js'
-import type { UpstreamRequest } from '../../upstream/upstreams.js'
+import type { UpstreamRequest } from '../../upstream/upstream-request.js'
 import { upstreamFields } from './headers.js'
 
 /** For one dispatch: the body of an upload is opened with it. */
