@@ -101,8 +101,6 @@ export class Exchange {
   limitReported = false
   /** Why the fallback answers instead of the route's service. */
   fallback: OutcomeCode | '' = ''
-  /** What breaker.admit gave; breaker.report wants it back. -1: none is held. */
-  breakerPermit = -1
 
   /** uWS tells us when the client leaves: from before anything is waited for. */
   watched = false

@@ -1,11 +1,15 @@
 // One service, as one generation of the configuration reaches it: its endpoints, taken in turn, and its breaker. Runs per request. The
 // endpoints are shared with other generations (upstreams.ts), and their set may change while requests are in flight.
 import type { Endpoint, Service } from '../config/compile.js'
+import { Attempt } from './attempt.js'
 import type { Breaker } from './breaker.js'
 import type { EndpointState } from './endpoint-state.js'
 
 /** Whoever has the endpoints of all services. */
 export interface EndpointSource {
+  /** Of this worker, from 0: its rounds begin elsewhere than those of the others. */
+  readonly owner: number
+  readonly nowUs: () => number
   /** The state of an endpoint that the cluster does not have yet. */
   hold(cluster: Cluster, endpoint: Endpoint): EndpointState
   release(cluster: Cluster, state: EndpointState): void
@@ -20,13 +24,12 @@ export class Cluster {
   private readonly source: EndpointSource
   private next: number
 
-  /** @param offset keeps the workers from starting their rounds at the same endpoint */
-  constructor(service: Service, breaker: Breaker | null, generation: number, source: EndpointSource, offset: number) {
+  constructor(service: Service, breaker: Breaker | null, generation: number, source: EndpointSource) {
     this.service = service
     this.breaker = breaker
     this.generation = generation
     this.source = source
-    this.next = offset
+    this.next = source.owner
     this.setEndpoints(service.endpoints)
   }
 
@@ -42,6 +45,13 @@ export class Cluster {
       last = state
     }
     return last
+  }
+
+  /** A try that the breaker lets through; null: it refuses. It ends with complete() or abort(), or fails. */
+  attempt(nowUs: number): Attempt | null {
+    const { breaker } = this
+    const permit = breaker === null ? -1 : breaker.admit(nowUs)
+    return breaker === null || permit >= 0 ? new Attempt(breaker, permit, this.source.nowUs) : null
   }
 
   /** Some endpoint has few uploads that are still coming. */

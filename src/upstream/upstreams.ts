@@ -1,9 +1,10 @@
 // What one worker reaches services with: the state of every endpoint, kept from one generation of the configuration to the next. An endpoint that
 // is still there, with the same settings, keeps its connections. Off the request's way: requests go to a Cluster (cluster.ts).
 import type { Endpoint, Service } from '../config/compile.js'
+import type { BreakerChange } from '../state/breaker-record.js'
 import type { BreakerTable } from '../state/breaker-table.js'
 import type { HealthTable } from '../state/health-table.js'
-import { Breaker, type BreakerChange } from './breaker.js'
+import { Breaker } from './breaker.js'
 import { clientKey, createClient } from './client.js'
 import { Cluster, type EndpointSource } from './cluster.js'
 import { EndpointState } from './endpoint-state.js'
@@ -15,6 +16,8 @@ export interface UpstreamParts {
   readonly health: HealthTable
   /** Most connections to one endpoint. */
   readonly connections: number
+  /** Microseconds on the segment's clock. */
+  readonly nowUs: () => number
   onBreakerChange(service: string, change: BreakerChange): void
 }
 
@@ -22,17 +25,20 @@ export class Upstreams implements EndpointSource {
   /** By what their clients are made from. Services of one generation that name the same endpoint have a state each. */
   private readonly states = new Map<string, EndpointState[]>()
   private readonly parts: UpstreamParts
+  readonly nowUs: () => number
+  readonly owner: number
   private generations = 0
 
   constructor(parts: UpstreamParts) {
     this.parts = parts
+    this.nowUs = parts.nowUs
+    this.owner = parts.owner
   }
 
   /** Those of one generation, by Service.index. Each ends with close(). */
   clustersOf(services: readonly Service[]): Cluster[] {
     const generation = this.generations++
-    const { owner } = this.parts
-    return services.map((service) => new Cluster(service, this.breakerOf(service), generation, this, owner))
+    return services.map((service) => new Cluster(service, this.breakerOf(service), generation, this))
   }
 
   private breakerOf(service: Service): Breaker | null {

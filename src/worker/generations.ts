@@ -90,6 +90,7 @@ export function createWorker(parts: WorkerParts): Worker {
       breakers: new BreakerTable(segment),
       health: new HealthTable(segment, parts.endpointSlots),
       connections: settings.upstreamConnections,
+      nowUs: () => segment.nowUs(),
       onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
     }),
     bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),

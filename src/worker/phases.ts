@@ -89,7 +89,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const context: HandlerContext = { deadlines, nowUs, watch, fail: reject, conclude }
   const proxies = new Proxies(context, shared, table)
   const handlers = table.services.map((service) => proxies.handlerOf(service))
-  const crash = createCrash({ log, conclude, giveBackPermit: (exchange) => proxies.giveBackPermit(exchange) })
+  const crash = createCrash({ log, conclude })
 
   const { bodyMemory } = shared
   const bodyRules = { deadlines, nowUs, minBytesPerSecond: settings.minBodyBytesPerSecond, memory: bodyMemory }

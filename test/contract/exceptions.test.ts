@@ -169,6 +169,7 @@ routes:
     breakers: state.breakers,
     health: state.health,
     connections: 64,
+    nowUs: () => clock.nowUs(),
     onBreakerChange: (service, change) => warn({ service, ...change }, 'breaker changed state'),
   })
   const hold = upstreams.hold.bind(upstreams)

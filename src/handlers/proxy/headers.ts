@@ -14,7 +14,7 @@ import {
   numberOf,
 } from '../../exchange/fields.js'
 import { traceparent, validTraceparent } from '../../telemetry/trace.js'
-import { FieldLines } from './field-lines.js'
+import { FieldLines } from '../../upstream/field-lines.js'
 
 /** Fields that belong to one connection (RFC 9110, 7.6.1, and the older Keep-Alive and Proxy-Connection that are still sent). */
 const hopByHopNames = [

@@ -1,14 +1,13 @@
 // The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is read ahead, an
-// endpoint picked, the breaker asked. The rest is in forward.ts. Runs per request.
+// endpoint picked, the breaker asked. The rest is in forwarding.ts. Runs per request.
 import type { RouteTable, Service } from '../../config/compile.js'
 import { askForBody } from '../../downstream/uws/gate.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
-import { OUTCOME } from '../../upstream/breaker.js'
 import type { Cluster } from '../../upstream/cluster.js'
 import type { Upstreams } from '../../upstream/upstreams.js'
 import type { Handler, HandlerContext } from '../handler.js'
-import { type ForwardContext, forward } from './forward.js'
+import { Forwarding } from './forwarding.js'
 import { type ReadAheadContext, readAhead } from './read-ahead.js'
 
 const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
@@ -25,26 +24,14 @@ export class Proxies {
   /** By Service.index. */
   readonly clusters: readonly Cluster[]
   readonly context: HandlerContext
-  readonly forwarding: ForwardContext
 
   constructor(context: HandlerContext, { upstreams }: ProxyParts, table: RouteTable) {
     this.context = context
     this.clusters = upstreams.clustersOf(table.services)
-    const { deadlines, nowUs, conclude, fail: refuse } = context
-    this.forwarding = { deadlines, nowUs, conclude, refuse }
   }
 
   handlerOf(service: Service): Handler {
-    return new ServiceProxy(this, this.clusters[service.index]!)
-  }
-
-  /** Of an exchange that ends before its forwarding holds the permit. */
-  giveBackPermit(exchange: Exchange): void {
-    const permit = exchange.breakerPermit
-    exchange.breakerPermit = -1
-    if (permit >= 0) {
-      this.clusters[exchange.service!.index]?.breaker?.report(permit, OUTCOME.ignored, this.context.nowUs())
-    }
+    return new ServiceProxy(this.context, this.clusters[service.index]!)
   }
 
   /** No exchange is left that could ask for an endpoint. */
@@ -54,14 +41,14 @@ export class Proxies {
 }
 
 class ServiceProxy implements Handler {
-  private readonly all: Proxies
+  private readonly context: HandlerContext
   private readonly cluster: Cluster
   private readonly reading: ReadAheadContext
 
-  constructor(all: Proxies, cluster: Cluster) {
-    this.all = all
+  constructor(context: HandlerContext, cluster: Cluster) {
+    this.context = context
     this.cluster = cluster
-    const { deadlines, nowUs, fail: refuse } = all.context
+    const { deadlines, nowUs, fail: refuse } = context
     this.reading = {
       deadlines,
       nowUs,
@@ -74,33 +61,28 @@ class ServiceProxy implements Handler {
   handle(exchange: Exchange): void {
     exchange.service = this.cluster.service
     exchange.endpoint = null
-    if (exchange.upload === null || this.cluster.breaker?.isShut(this.all.context.nowUs())) return this.call(exchange)
+    if (exchange.upload === null || this.cluster.breaker?.isShut(this.context.nowUs())) return this.call(exchange)
     askForBody(exchange)
     readAhead(this.reading, exchange)
   }
 
   private call(exchange: Exchange): void {
-    const { context, forwarding } = this.all
+    const { context, cluster } = this
     // An exchange that has waited for something is watched; any other is still in the turn of the loop that it came in.
     exchange.upstreamStartUs = exchange.watched ? context.nowUs() : exchange.startUs
-    const endpoint = this.cluster.pick(null)
+    const endpoint = cluster.pick(null)
     if (endpoint === null) return context.fail(exchange, noEndpoint)
     if (endpoint.isFull) return context.fail(exchange, queueFull)
     exchange.endpoint = endpoint.endpoint
-    const refused = this.askBreaker(exchange)
-    if (refused !== null) return context.fail(exchange, refused)
+    const attempt = cluster.attempt(exchange.upstreamStartUs)
+    if (attempt === null) {
+      exchange.retryAfterSeconds = cluster.breaker!.retryAfterSeconds(context.nowUs())
+      return context.fail(exchange, breakerOpen)
+    }
+    const forwarding = new Forwarding(context, exchange, cluster, endpoint, attempt)
     context.watch(exchange)
     // Where the breaker was shut when that was to be asked, and is not any more.
     askForBody(exchange)
-    forward(forwarding, exchange, this.cluster, endpoint)
-  }
-
-  private askBreaker(exchange: Exchange): Rejection | null {
-    const { breaker } = this.cluster
-    if (breaker === null) return null
-    exchange.breakerPermit = breaker.admit(exchange.upstreamStartUs)
-    if (exchange.breakerPermit >= 0) return null
-    exchange.retryAfterSeconds = breaker.retryAfterSeconds(this.all.context.nowUs())
-    return breakerOpen
+    forwarding.begin()
   }
 }
