@@ -106,8 +106,6 @@ export class Exchange implements DownstreamOwner {
   limitReported = false
   /** Why the fallback answers instead of the route's service. */
   fallback: OutcomeCode | '' = ''
-  /** What breaker.admit gave; breaker.report wants it back. -1: none is held. */
-  breakerPermit = -1
 
   /** Told when the exchange ends without it. */
   holder: Holder | null = null

@@ -2,7 +2,6 @@
 // of contents, from the start to the end: what each thing does is in control/. It sees no request.
 import type { Loaded } from '../config/load.js'
 import type { Settings } from '../config/settings.js'
-import { Breaker } from '../upstream/breaker.js'
 import { checkDescriptors } from '../worker/descriptors.js'
 import { type Admin, startAdmin } from './admin.js'
 import { CertificateWatch } from './certificate-watch.js'
@@ -213,10 +212,8 @@ export class Primary {
     const { state, log } = this.foundation
     const service = this.reloader.table.services.find((one) => one.name === name && one.breaker !== null)
     if (service === undefined) return false
-    // The primary makes no calls, so the index of the worker whose permits these would be does not matter.
-    const breaker = new Breaker(state.breakers, service, 0)
-    breaker.onChange = (change) => log.warn({ service: name, ...change }, 'breaker changed state')
-    breaker.hold(as, state.segment.nowUs())
+    const change = state.breakers.record(name).hold(as, state.segment.nowUs())
+    if (change !== null) log.warn({ service: name, ...change }, 'breaker changed state')
     return true
   }
 

@@ -47,6 +47,12 @@ const REASONS = [
 ] as const
 export type BreakerReason = (typeof REASONS)[number]
 
+export interface BreakerChange {
+  readonly from: BreakerState
+  readonly to: BreakerState
+  readonly reason: BreakerReason
+}
+
 export const MAX_PROBES = 32
 export const MAX_STREAK = 31
 const GENERATIONS = 1 << 22
@@ -148,6 +154,23 @@ export class BreakerRecord {
     const deadline = deadlineMs === null ? seen >> 32n : BigInt(deadlineMs | 0)
     const word = BigInt.asIntN(64, (deadline << 32n) | BigInt(next >>> 0))
     return Atomics.compareExchange(this.words, this.index * RECORD_64, seen, word) === seen
+  }
+
+  /**
+   * By an operator: every call refused, every call let through, or the rules' way again. Outlives restarts. Null: it was held so already.
+   */
+  hold(as: 'open' | 'closed' | null, nowUs: number): BreakerChange | null {
+    const hold = as === null ? HOLD.none : HOLD[as]
+    for (;;) {
+      const low = this.state()
+      if (((low >> 3) & 3) === hold) return null
+      const state = low & 7
+      if (!this.change(low, state, hold, (low >> 5) & MAX_STREAK, null)) continue
+      const reason = as === null ? 'released' : 'held'
+      this.noteReason(reason, nowUs)
+      const name = STATE_NAMES[state]!
+      return { from: name, to: as ?? name, reason }
+    }
   }
 
   noteChange(state: number, reason: BreakerReason, nowUs: number): void {

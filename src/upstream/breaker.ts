@@ -12,6 +12,7 @@
 // Open time doubles with each opening that no ramp's end came between.
 import type { BreakerRules, Service } from '../config/compile.js'
 import {
+  type BreakerChange,
   type BreakerReason,
   type BreakerRecord,
   type BreakerSnapshot,
@@ -25,12 +26,6 @@ import {
 import type { BreakerTable } from '../state/breaker-table.js'
 
 export const OUTCOME = { ok: 0, failed: 1, slow: 2, ignored: 3 } as const
-
-export interface BreakerChange {
-  readonly from: BreakerState
-  readonly to: BreakerState
-  readonly reason: BreakerReason
-}
 
 const WINDOW_BUCKETS = 10
 /** A ramp begins with this share of the traffic. */
@@ -93,6 +88,12 @@ export class Breaker {
     if ((low & 7) !== STATE.open) return false
     const leftMs = this.record.untilDeadlineMs(low, Math.floor(nowUs / 1000))
     return leftMs > 0 && leftMs <= this.rules.maxOpenForMs
+  }
+
+  /** What a call says of the service that ended with this status. @param spentUs that the service took for it */
+  outcomeOf(status: number, spentUs: number): number {
+    if (this.rules.failureStatuses.has(status)) return OUTCOME.failed
+    return spentUs > this.rules.slowCallMs * 1000 ? OUTCOME.slow : OUTCOME.ok
   }
 
   /** How the call ended. Once per permit. */
@@ -195,22 +196,6 @@ export class Breaker {
   /** What it would be if nobody held it. */
   get state(): BreakerState {
     return STATE_NAMES[this.record.state() & 7] ?? 'closed'
-  }
-
-  /** By an operator: every call refused, every call let through, or the rules' way again. Outlives restarts. */
-  hold(as: 'open' | 'closed' | null, nowUs: number): void {
-    const hold = as === null ? HOLD.none : HOLD[as]
-    for (;;) {
-      const low = this.record.state()
-      if (((low >> 3) & 3) === hold) return
-      const state = low & 7
-      if (!this.record.change(low, state, hold, (low >> 5) & MAX_STREAK, null)) continue
-      const reason = as === null ? 'released' : 'held'
-      this.record.noteReason(reason, nowUs)
-      const name = STATE_NAMES[state]!
-      this.onChange?.({ from: name, to: as ?? name, reason })
-      return
-    }
   }
 
   snapshot(nowUs?: number): BreakerSnapshot {

@@ -1,15 +1,13 @@
 // The one place that turns what went wrong with an upstream into the client's outcome.
 
 import { type OutcomeCode, Rejection } from '../exchange/outcome.js'
+import { LOST, type SendFacts, UNSENT } from './retries.js'
 import { errors } from './undici.js'
 
 export interface UpstreamFailure {
   readonly rejection: Rejection
-  /**
-   * Whether another attempt is safe: `always` – nothing reached the upstream; `idempotent` – it may have acted on the request, so only
-   * where the method allows it (RFC 9110, 9.2.2); `never`.
-   */
-  readonly retry: 'always' | 'idempotent' | 'never'
+  /** What retries.ts wants to know; null where sending again would not help. */
+  readonly sent: SendFacts | null
   /** Whether the upstream is to blame: what the breaker counts. */
   readonly upstreamAtFault: boolean
 }
@@ -21,16 +19,11 @@ export class DeadlineError extends Error {
 
 const prepared = new Map<string, UpstreamFailure>()
 
-function prepare(
-  code: OutcomeCode,
-  reason: string,
-  retry: UpstreamFailure['retry'],
-  upstreamAtFault = true,
-): UpstreamFailure {
-  const key = `${code} ${reason} ${retry}`
+function prepare(code: OutcomeCode, reason: string, sent: SendFacts | null, upstreamAtFault = true): UpstreamFailure {
+  const key = `${code} ${reason} ${sent?.written}`
   let failure = prepared.get(key)
   if (failure === undefined) {
-    failure = Object.freeze({ rejection: new Rejection(code, reason), retry, upstreamAtFault })
+    failure = Object.freeze({ rejection: new Rejection(code, reason), sent, upstreamAtFault })
     prepared.set(key, failure)
   }
   return failure
@@ -67,23 +60,24 @@ export function isMistake(error: Error): boolean {
 /** `error` is what undici reported, or the DeadlineError it was aborted with. */
 export function upstreamFailure(error: Error): UpstreamFailure {
   const code = 'code' in error && typeof error.code === 'string' ? error.code : error.name
-  if (error instanceof DeadlineError) return prepare('upstream_timeout', error.message, 'never')
-  if (error instanceof errors.ConnectTimeoutError) return prepare('upstream_timeout', 'connect timeout', 'always')
+  if (error instanceof DeadlineError) return prepare('upstream_timeout', error.message, null)
+  if (error instanceof errors.ConnectTimeoutError) return prepare('upstream_timeout', 'connect timeout', UNSENT)
   // The request could not be written as it is: a header value or a length that undici refuses.
   if (error instanceof errors.InvalidArgumentError || error instanceof errors.NotSupportedError) {
-    return prepare('bad_request', 'request cannot be forwarded', 'never', false)
+    return prepare('bad_request', 'request cannot be forwarded', null, false)
   }
   if (error instanceof errors.RequestContentLengthMismatchError) {
-    return prepare('bad_request', 'body does not match its content-length', 'never', false)
+    return prepare('bad_request', 'body does not match its content-length', null, false)
   }
   // Before a byte of the request was written.
-  if (certificateRefused.has(code)) return prepare('upstream_error', `certificate refused: ${code}`, 'always')
+  if (certificateRefused.has(code)) return prepare('upstream_error', `certificate refused: ${code}`, UNSENT)
   // The service's alert: it does not like what we are, or did not show. Where it is an answer to our certificate, TLS 1.3 tells late.
-  if (code.startsWith('ERR_SSL_')) return prepare('upstream_error', `TLS: ${code.slice(8)}`, 'idempotent')
-  if (neverReached.has(code)) return prepare('upstream_error', code, 'always')
+  if (code.startsWith('ERR_SSL_')) return prepare('upstream_error', `TLS: ${code.slice(8)}`, LOST)
+  if (neverReached.has(code)) return prepare('upstream_error', code, UNSENT)
   if (error instanceof errors.SocketError || code === 'ECONNRESET' || code === 'EPIPE') {
-    // The lean client says whether the connection had been used before, and has tried again by then where that was why it was lost.
-    return prepare('upstream_error', 'connection lost', 'reusedConnection' in error ? 'never' : 'idempotent')
+    const lost = prepare('upstream_error', 'connection lost', LOST)
+    // The lean client says what it knows (http1/connection.ts).
+    return 'reusedConnection' in error ? { ...lost, sent: error as unknown as SendFacts } : lost
   }
-  return prepare('upstream_error', code, 'never')
+  return prepare('upstream_error', code, null)
 }

@@ -1,90 +1,80 @@
-// The endpoints of all services as one generation reaches them: which one is next, how many requests each has, the client that speaks to it.
-// Runs per request. Knows nothing of attempts and answers: that is forward.ts.
-import type { Dispatcher } from 'undici'
-import type { Endpoint, RouteTable, Service } from '../config/compile.js'
-import type { Exchange } from '../exchange/exchange.js'
-import { Rejection } from '../exchange/outcome.js'
+// What one worker reaches services with: the state of every endpoint, kept from one generation of the configuration to the next. An endpoint that
+// is still there, with the same settings, keeps its connections. Off the request's way: requests go to a Cluster (cluster.ts).
+import type { Endpoint, Service } from '../config/compile.js'
+import type { BreakerChange } from '../state/breaker-record.js'
+import type { BreakerTable } from '../state/breaker-table.js'
 import type { HealthTable } from '../state/health-table.js'
-import type { Clients, HeldClient } from './clients.js'
-import { Cluster } from './cluster.js'
-import type { PlaceWaiter } from './upload-places.js'
+import { Breaker } from './breaker.js'
+import { clientKey, createClient } from './client.js'
+import { Cluster, type EndpointSource } from './cluster.js'
+import { EndpointState } from './endpoint-state.js'
 
-const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
-const queueFull = new Rejection('overloaded', 'too many requests waiting for a connection')
+export interface UpstreamParts {
+  /** Of permits in the breaker table (state/owners.ts). */
+  readonly owner: number
+  readonly breakers: BreakerTable
+  readonly health: HealthTable
+  /** Most connections to one endpoint. */
+  readonly connections: number
+  /** Microseconds on the segment's clock. */
+  readonly nowUs: () => number
+  onBreakerChange(service: string, change: BreakerChange): void
+}
 
-/** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
-const MAX_PENDING = 1024
+export class Upstreams implements EndpointSource {
+  /** By what their clients are made from. Services of one generation that name the same endpoint have a state each. */
+  private readonly states = new Map<string, EndpointState[]>()
+  private readonly parts: UpstreamParts
+  readonly nowUs: () => number
+  readonly owner: number
+  private generations = 0
 
-/** undici takes servername and does not say so in its types. */
-export type UpstreamRequest = Dispatcher.DispatchOptions & { readonly servername: string }
-
-export class Upstreams {
-  /** By Service.index. */
-  private readonly clusters: readonly Cluster[]
-  /** By Endpoint.index. */
-  private readonly held: readonly HeldClient[]
-  private readonly most: number
-
-  /** `connections`: most there are to one endpoint. */
-  constructor(
-    table: RouteTable,
-    health: HealthTable,
-    private readonly clients: Clients,
-    private readonly connections: number,
-    workerIndex: number,
-  ) {
-    this.most = connections + MAX_PENDING
-    this.clusters = table.services.map((service) => new Cluster(service, health, workerIndex))
-    this.held = clients.take(table.services)
+  constructor(parts: UpstreamParts) {
+    this.parts = parts
+    this.nowUs = parts.nowUs
+    this.owner = parts.owner
   }
 
-  /** The next endpoint for this exchange; a rejection when there is none, or none that can take it. */
-  pick(exchange: Exchange): Rejection | null {
-    const endpoint = this.clusters[exchange.service!.index]!.pick(exchange.endpoint)
-    if (endpoint === null) return noEndpoint
-    if (this.held[endpoint.index]!.inFlight >= this.most) return queueFull
-    exchange.endpoint = endpoint
-    return null
+  /** Those of one generation, by Service.index. Each ends with close(). */
+  clustersOf(services: readonly Service[]): Cluster[] {
+    const generation = this.generations++
+    return services.map((service) => new Cluster(service, this.breakerOf(service), generation, this))
   }
 
-  /** Each dispatch is ended by one release. */
-  dispatch(endpoint: Endpoint, options: UpstreamRequest, handler: Dispatcher.DispatchHandler): void {
-    const client = this.held[endpoint.index]!
-    client.inFlight++
-    client.dispatcher.dispatch(options, handler)
+  private breakerOf(service: Service): Breaker | null {
+    if (service.breaker === null) return null
+    const { breakers, owner } = this.parts
+    const breaker = new Breaker(breakers, service, owner)
+    breaker.onChange = (change) => this.parts.onBreakerChange(service.name, change)
+    return breaker
   }
 
-  release(endpoint: Endpoint): void {
-    this.held[endpoint.index]!.inFlight--
+  hold({ service, generation }: Cluster, endpoint: Endpoint): EndpointState {
+    const key = clientKey(service, endpoint)
+    const states = this.states.get(key) ?? []
+    let state = states.find(({ generations }) => !generations.has(generation))
+    if (state === undefined) {
+      const { health, connections } = this.parts
+      state = new EndpointState(createClient(service, endpoint, connections), service, endpoint, health, connections)
+      this.states.set(key, [...states, state])
+    }
+    state.endpoint = endpoint
+    state.generations.add(generation)
+    return state
   }
 
-  /** Some endpoint has few uploads that are still coming. */
-  mayBeginEarly(service: Service): boolean {
-    for (const { index } of service.endpoints) if (this.held[index]!.uploads.mayBeginEarly) return true
-    return false
+  release({ service, generation }: Cluster, state: EndpointState): void {
+    state.generations.delete(generation)
+    if (state.generations.size > 0) return
+    const key = clientKey(service, state.endpoint)
+    const left = this.states.get(key)!.filter((one) => one !== state)
+    if (left.length > 0) this.states.set(key, left)
+    else this.states.delete(key)
+    state.retire()
   }
 
-  /** For an upload that is still coming. False: the waiter is told when it has a place. Each place ends with leavePlace, as soon as the upload is complete. */
-  takePlace(endpoint: Endpoint, waiter: PlaceWaiter): boolean {
-    return this.held[endpoint.index]!.uploads.take(waiter)
-  }
-
-  leavePlace(endpoint: Endpoint): void {
-    this.held[endpoint.index]!.uploads.leave()
-  }
-
-  stopWaiting(endpoint: Endpoint, waiter: PlaceWaiter): void {
-    this.held[endpoint.index]!.uploads.stopWaiting(waiter)
-  }
-
-  /** Whether requests wait for a connection to the endpoint that those in flight have. */
-  isContended(service: Service, endpoint: Endpoint): boolean {
-    const { inFlight, uploads } = this.held[endpoint.index]!
-    return uploads.anyWaits || inFlight > this.connections * service.pipelining
-  }
-
-  /** No request is left that could ask for one. */
-  close(): void {
-    this.clients.release(this.held)
+  /** The worker ends. */
+  async close(): Promise<void> {
+    await Promise.all([...this.states.values()].flat().map((state) => state.destroy()))
   }
 }

@@ -12,15 +12,9 @@ import { newRid } from '../telemetry/trace.js'
 export interface CrashContext {
   readonly log: Logger
   conclude(exchange: Exchange): void
-  /** Of the breaker: asked for, and not yet the forwarding's. */
-  giveBackPermit(exchange: Exchange): void
 }
 
-export function createCrash({
-  log,
-  conclude,
-  giveBackPermit,
-}: CrashContext): (exchange: Exchange, error: unknown) => void {
+export function createCrash({ log, conclude }: CrashContext): (exchange: Exchange, error: unknown) => void {
   /** What threw once may throw again: no step of the end may keep the next one from being taken. */
   function attempt(step: (exchange: Exchange) => void, exchange: Exchange): void {
     try {
@@ -49,7 +43,6 @@ export function createCrash({
     }
     attempt(() => exchange.holder?.abandon(), exchange)
     attempt(() => exchange.upload?.drop(), exchange)
-    attempt(giveBackPermit, exchange)
     // A second status line would be taken for a part of the first response.
     if (exchange.downstream.open && !exchange.downstream.begun) attempt(() => refuse(exchange, rejection, 0), exchange)
     // Concluded first: cutting calls back at once, as if the client had left.

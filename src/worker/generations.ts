@@ -18,7 +18,7 @@ import { ReplayTable } from '../state/replay-table.js'
 import type { Segment } from '../state/segment.js'
 import type { AccessLog } from '../telemetry/access-log.js'
 import type { Logger } from '../telemetry/log.js'
-import { Clients } from '../upstream/clients.js'
+import { Upstreams } from '../upstream/upstreams.js'
 import { createPhases, type Phases, type Shared } from './phases.js'
 
 export interface WorkerParts {
@@ -80,9 +80,14 @@ export function createWorker(parts: WorkerParts): Worker {
     deadlines,
     rates: new RateTable(segment, owner),
     replays: new ReplayTable(segment, owner),
-    breakers: new BreakerTable(segment),
-    health: new HealthTable(segment, parts.endpointSlots),
-    clients: new Clients(settings.upstreamConnections),
+    upstreams: new Upstreams({
+      owner,
+      breakers: new BreakerTable(segment),
+      health: new HealthTable(segment, parts.endpointSlots),
+      connections: settings.upstreamConnections,
+      nowUs: () => segment.nowUs(),
+      onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
+    }),
     bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
   }
   /** Oldest first; the last one is what new requests get. */
@@ -167,7 +172,7 @@ export function createWorker(parts: WorkerParts): Worker {
     close(): void {
       deadlines.close()
       server.close()
-      void shared.clients.close()
+      void shared.upstreams.close()
       for (const { digestPool } of generations) void digestPool.close()
     },
   }

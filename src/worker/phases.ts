@@ -22,16 +22,14 @@ import { authorize } from '../policy/authorize.js'
 import type { DigestPool } from '../policy/digest-pool.js'
 import { createGuessLimit, createRateLimit } from '../policy/rate-limit.js'
 import { createReplayGuard } from '../policy/replay.js'
-import type { BreakerTable } from '../state/breaker-table.js'
 import type { WorkerCounters } from '../state/counters.js'
-import type { HealthTable } from '../state/health-table.js'
 import type { RateTable } from '../state/rate-table.js'
 import type { ReplayTable } from '../state/replay-table.js'
 import type { Segment } from '../state/segment.js'
 import type { AccessLog } from '../telemetry/access-log.js'
 import type { Logger } from '../telemetry/log.js'
 import { newRid, validRid } from '../telemetry/trace.js'
-import type { Clients } from '../upstream/clients.js'
+import type { Upstreams } from '../upstream/upstreams.js'
 import { createCrash } from './crash.js'
 
 const noRoute = new Rejection('no_route', 'no route')
@@ -50,9 +48,7 @@ export interface Shared {
   readonly deadlines: Deadlines
   readonly rates: RateTable
   readonly replays: ReplayTable
-  readonly breakers: BreakerTable
-  readonly health: HealthTable
-  readonly clients: Clients
+  readonly upstreams: Upstreams
   readonly bodyMemory: BodyMemory
 }
 
@@ -86,9 +82,9 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const replays = createReplayGuard(shared.replays, segment, table.routes)
   const rateLimit = createRateLimit(shared.rates, segment, table.routes)
   const context: HandlerContext = { deadlines, nowUs, watch, fail: reject, conclude }
-  const proxies = new Proxies(context, { ...shared, connections: settings.upstreamConnections }, table)
+  const proxies = new Proxies(context, shared, table)
   const handlers = table.services.map((service) => proxies.handlerOf(service))
-  const crash = createCrash({ log, conclude, giveBackPermit: (exchange) => proxies.giveBackPermit(exchange) })
+  const crash = createCrash({ log, conclude })
 
   const ends: ExchangeEnds = { crash, clientLeft }
 

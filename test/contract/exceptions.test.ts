@@ -18,7 +18,8 @@ import { SharedState } from '../../src/primary/shared-state.js'
 import { WorkerCounters } from '../../src/state/counters.js'
 import type { AccessLog } from '../../src/telemetry/access-log.js'
 import type { Logger } from '../../src/telemetry/log.js'
-import { Clients, type HeldClient } from '../../src/upstream/clients.js'
+import type { EndpointState } from '../../src/upstream/endpoint-state.js'
+import { Upstreams } from '../../src/upstream/upstreams.js'
 import { createPhases, type Phases } from '../../src/worker/phases.js'
 import { type Answer, Connection, type RequestParts } from '../support/raw-client.js'
 import { signedHeaders } from '../support/signing.js'
@@ -112,7 +113,7 @@ function mayThrow(what: string): void {
 const origin = createServer((request, response) => upstream[request.url!.split('/').at(-1)!]!(request, response))
 const logged: { level: string; object: { err?: Error }; text: string }[] = []
 const lines: string[] = []
-const held: HeldClient[] = []
+const held: EndpointState[] = []
 let deadlines: Deadlines
 let phases: Phases
 let app: ReturnType<typeof uWS.App>
@@ -164,24 +165,28 @@ routes:
     mayThrow(`log.${level}`)
     logged.push({ level, object, text })
   }
-  const clients = new Clients(64)
-  const take = clients.take.bind(clients)
-  clients.take = (services) =>
-    take(services).map((client) => {
-      const sabotaged = {
-        inFlight: 0,
-        uploads: client.uploads,
-        dispatcher: {
-          dispatch(options: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler) {
-            const how = options.path.split('/')[2]!
-            if (how === 'dispatch') fail()
-            return client.dispatcher.dispatch(options, new Saboteur(handler, how))
-          },
-        } as unknown as Dispatcher,
-      }
-      held.push(sabotaged)
-      return sabotaged
-    })
+  const warn = log('warn')
+  const upstreams = new Upstreams({
+    owner: 0,
+    breakers: state.breakers,
+    health: state.health,
+    connections: 64,
+    nowUs: () => clock.nowUs(),
+    onBreakerChange: (service, change) => warn({ service, ...change }, 'breaker changed state'),
+  })
+  const hold = upstreams.hold.bind(upstreams)
+  upstreams.hold = (...args) => {
+    const endpoint = hold(...args)
+    const { client } = endpoint
+    const dispatch = client.dispatch.bind(client)
+    client.dispatch = (options, handler) => {
+      const how = options.path.split('/')[2]!
+      if (how === 'dispatch') fail()
+      return dispatch(options, new Saboteur(handler, how))
+    }
+    held.push(endpoint)
+    return endpoint
+  }
   deadlines = new Deadlines(() => segment.nowUs())
   const digestPool = new DigestPool(table.consumers, 1)
   phases = createPhases(
@@ -196,13 +201,11 @@ routes:
           lines.push(exchange.path)
         },
       } as unknown as AccessLog,
-      log: { warn: log('warn'), error: log('error') } as unknown as Logger,
+      log: { warn, error: log('error') } as unknown as Logger,
       deadlines,
       rates,
       replays: state.replays,
-      breakers: state.breakers,
-      health: state.health,
-      clients,
+      upstreams,
       bodyMemory: new BodyMemory(settings.bodyMemoryBytes, (address) => address),
     },
     table,
@@ -217,7 +220,7 @@ routes:
   closeAll = () => {
     app.close()
     deadlines.close()
-    void clients.close()
+    void upstreams.close()
     void digestPool.close()
   }
 })

@@ -93,9 +93,9 @@ class Recorder implements Dispatcher.DispatchHandler, Sent {
 }
 
 /** Once the answer has begun it does not matter how it came to be cut: that is told by the status. */
-function describe({ rejection, retry }: UpstreamFailure, begun: boolean): string {
+function describe({ rejection, sent }: UpstreamFailure, begun: boolean): string {
   if (begun) return rejection.code
-  if (retry === 'always') return `${rejection.code}, not reached`
+  if (sent?.written === false) return `${rejection.code}, not reached`
   return rejection.reason === 'connection lost' ? `${rejection.code}, lost` : rejection.code
 }
 

@@ -15,7 +15,7 @@ import {
   numberOf,
 } from '../../exchange/fields.js'
 import { traceparent, validTraceparent } from '../../telemetry/trace.js'
-import { FieldLines } from './field-lines.js'
+import { FieldLines } from '../../upstream/field-lines.js'
 
 const PASSED = 0
 const HOST = 1

@@ -1,22 +1,21 @@
-// What one attempt asks of its endpoint: method, target, fields and body, as undici's dispatchers take them. Runs per request. Knows nothing of
-// attempts and answers: that is forward.ts.
+// What one attempt asks of its endpoint: method, target, fields and body, of the exchange, as its route wants them.
+// Runs per request.
 import type { Endpoint } from '../../config/compile.js'
 import { withoutParameter } from '../../config/parameter.js'
 import type { Exchange } from '../../exchange/exchange.js'
-import type { UpstreamRequest } from '../../upstream/upstreams.js'
+import type { UpstreamRequest } from '../../upstream/upstream-request.js'
 import { upstreamFields } from './headers.js'
 
-/** For one dispatch: the body of an upload is opened with it. */
+/** For one attempt: the body of an upload is opened with it. */
 export function upstreamRequest(exchange: Exchange, endpoint: Endpoint): UpstreamRequest {
   return {
-    method: exchange.method as UpstreamRequest['method'],
+    method: exchange.method,
     path: upstreamTarget(exchange),
     headers: upstreamFields(exchange, endpoint.authority),
     body: exchange.body ?? exchange.upload?.open() ?? null,
-    // undici closes the connection after a HEAD unless told otherwise.
-    reset: false,
-    // It would reconnect whenever a request's Host differs from the last one's.
+    // undici would reconnect whenever a request's Host differs from the last one's.
     servername: endpoint.serverName,
+    reset: false,
   }
 }
 

@@ -4,8 +4,9 @@
 //   inFlight:  │ answered next │ waits behind it │ … │ not written yet │      oldest first; more than one only where requests share
 //                                                    └─ the last `unwritten` of them
 import type { IncomingHttpHeaders } from 'node:http'
+import { mayResend, type SendFacts } from '../retries.js'
 import { errors } from '../undici.js'
-import type { Carrier, ConnectionLoss, LeanRequest } from './request.js'
+import type { Carrier, LeanRequest } from './request.js'
 import type { HeadMemo, ResponseHead } from './response-head.js'
 import { ResponseParser, type ResponseSink } from './response-parser.js'
 import type { Listener, Transport, Wire } from './transport.js'
@@ -28,10 +29,8 @@ export interface ConnectionOwner {
   /** The connection is gone: told before what was in flight on it is given back, and after. */
   lost(connection: LeanConnection): void
   refill(): void
-  /** Not one byte of it was written. */
-  replace(request: LeanRequest): void
-  /** It was written, and may be sent again on another connection. */
-  resend(request: LeanRequest): void
+  /** It goes elsewhere. `written`: for the second time. */
+  sendAgain(request: LeanRequest, written: boolean): void
 }
 
 const nothing = Buffer.alloc(0)
@@ -246,31 +245,30 @@ export class LeanConnection implements ResponseSink, Carrier, Listener {
       const request = requests[i]!
       if (request.done) continue
       request.carrier = null
+      const facts = this.factsOf(request, i, i < written)
       if (!this.connected) request.fail(error)
-      else if (i >= written) this.owner.replace(request)
-      else if (this.mayResend(request, i)) this.owner.resend(request)
-      else request.fail(Object.assign(error, this.describeLoss(i)))
+      else if (mayResend(facts, request.repeatable)) this.owner.sendAgain(request, facts.written)
+      else request.fail(Object.assign(error, facts))
     }
     this.owner.refill()
   }
 
-  /** Takes back the request that is answered last; its response must not be read. */
-  takeLast(): LeanRequest {
-    const request = this.inFlight.pop()!
+  /** Sends the request that is answered last elsewhere, if it may be; its response must not be read. False: it may not. */
+  moveLast(): boolean {
+    const at = this.inFlight.length - 1
+    const request = this.inFlight[at]!
+    const written = this.unwritten === 0
+    if (!request.done && !mayResend(this.factsOf(request, at, written), request.repeatable)) return false
+    this.inFlight.pop()
+    if (!written) this.unwritten--
     request.carrier = null
-    return request
+    if (!request.done) this.owner.sendAgain(request, written)
+    return true
   }
 
-  /**
-   * RFC 9112, 9.3.1 and 9.3.2: nothing of its response has come, doing it twice is as doing it once, and there is a reason why the
-   * connection could be lost that is not the request itself – it had served others, or stands behind others.
-   */
-  private mayResend(request: LeanRequest, at: number): boolean {
-    if (request.resent || !request.repeatable) return false
-    return at > 0 || (this.responses > 0 && this.parser.idle)
-  }
-
-  private describeLoss(at: number): ConnectionLoss {
-    return { reusedConnection: this.responses > 0, responseStarted: at === 0 && !this.parser.idle }
+  private factsOf({ resent }: LeanRequest, at: number, written: boolean): SendFacts {
+    const behindOthers = at > 0
+    const responseStarted = !behindOthers && !this.parser.idle
+    return { written, responseStarted, reusedConnection: this.responses > 0, behindOthers, resent }
   }
 }

@@ -1,9 +1,10 @@
 // The lean upstream client: HTTP/1.1 over cleartext sockets, for one origin. Speaks undici's Dispatcher with v2 handlers, so that whoever
-// forwards knows one interface. Which connection takes a request, and what becomes of it when that fails, is decided here.
+// forwards knows one interface. Which connection takes a request is decided here; whether it is sent again, in retries.ts.
 //
 // A chunk given to onResponseData is valid until the handler returns. Headers given to onResponseStart are shared: read only.
 import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
+import { idempotent } from '../retries.js'
 import { Dispatcher as DispatcherBase, errors } from '../undici.js'
 import { transport } from './choose-transport.js'
 import { type ConnectionOwner, LeanConnection } from './connection.js'
@@ -26,9 +27,6 @@ export interface LeanPoolOptions {
   /** The addon's where there is one. */
   readonly transport?: Transport
 }
-
-/** RFC 9110, 9.2.2. */
-export const idempotent: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 
 const TICK_MS = 500
 const LATENESS_TICK_MS = 10
@@ -164,17 +162,21 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
     if (this.connections.length === 0) this.rest()
   }
 
-  replace(request: LeanRequest): void {
-    if (this.destroyed !== null) return request.fail(this.destroyed)
-    this.place(request)
+  /** Whether it may be is for retries.ts to say. */
+  sendAgain(request: LeanRequest, written: boolean): void {
+    if (this.destroyed !== null) request.fail(this.destroyed)
+    else if (written) this.resend(request)
+    else this.place(request)
   }
 
   /** On a fresh connection if there may be one: the idle ones may be as stale as the one that was lost. */
-  resend(request: LeanRequest): void {
-    if (this.destroyed !== null) return request.fail(this.destroyed)
+  private resend(request: LeanRequest): void {
     request.resent = true
     request.shareable = false
     request.sentMs = 0
+    // As undici tells each time that it writes a request.
+    request.handler.onRequestStart?.(request, {})
+    if (request.done) return
     const connection = this.open()
     if (connection === null) this.queue.push(request)
     else connection.send(request)
@@ -227,11 +229,9 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
 
   /** Takes the last `count` off a connection. Its responses to them must not be read: it closes after those before them. */
   private move(connection: LeanConnection, count: number): void {
-    for (let i = 0; i < count && connection.load > 1; i++) {
+    for (let i = 0; i < count && connection.load > 1 && connection.moveLast(); i++) {
       connection.closing = true
       connection.moved++
-      const request = connection.takeLast()
-      if (!request.done) this.resend(request)
     }
   }
 

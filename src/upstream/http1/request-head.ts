@@ -2,7 +2,7 @@
 // whatever would let one request look like two to the upstream (RFC 9112, 11.2), however it came to be in a name or a value.
 import type { Dispatcher } from 'undici'
 import { TOKEN } from '../../config/patterns.js'
-import { FieldLines } from '../../handlers/proxy/field-lines.js'
+import { FieldLines } from '../field-lines.js'
 import { errors } from '../undici.js'
 
 /** What a field name means to the head. All other known names are PLAIN. */

@@ -14,14 +14,6 @@ export interface Carrier {
   resume(request: LeanRequest): void
 }
 
-/** Added to the error of a request whose connection was lost. */
-export interface ConnectionLoss {
-  /** The connection had answered other requests before: the upstream may have closed it without having seen this one. */
-  readonly reusedConnection: boolean
-  /** Some of the response had come. */
-  readonly responseStarted: boolean
-}
-
 export class LeanRequest implements Dispatcher.DispatchController {
   readonly handler: Dispatcher.DispatchHandler
   /** As it is written, with the body where that is short. */

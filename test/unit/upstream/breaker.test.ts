@@ -1,11 +1,12 @@
 import fc from 'fast-check'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { BreakerRules } from '../../../src/config/compile.js'
+import type { BreakerChange } from '../../../src/state/breaker-record.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import type { Segment } from '../../../src/state/segment.js'
-import { Breaker, type BreakerChange, OUTCOME } from '../../../src/upstream/breaker.js'
+import { Breaker, OUTCOME } from '../../../src/upstream/breaker.js'
 
 const { ok, failed, slow, ignored } = OUTCOME
 const RULES: BreakerRules = {
@@ -45,6 +46,10 @@ function breakerOf(worker = 0, rules: Partial<BreakerRules> = {}, name = 'demo')
   return breaker
 }
 
+function hold(as: 'open' | 'closed' | null): void {
+  table.record('demo').hold(as, nowUs)
+}
+
 function pass(ms: number): void {
   nowUs += ms * 1000
 }
@@ -76,9 +81,9 @@ describe('shut', () => {
 
   it('while held open, and not while held closed', () => {
     const breaker = breakerOf()
-    breaker.hold('open', nowUs)
+    hold('open')
     expect(breaker.isShut(nowUs)).toBe(true)
-    breaker.hold('closed', nowUs)
+    hold('closed')
     expect(breaker.isShut(nowUs)).toBe(false)
   })
 })
@@ -363,20 +368,20 @@ describe('ramp', () => {
 
 describe('held by an operator', () => {
   it('refuses or lets through whatever happens, in all workers, and goes on where it was when released', () => {
-    const [one, two] = [breakerOf(0), breakerOf(1)]
-    one.hold('open', nowUs)
+    const two = breakerOf(1)
+    hold('open')
     expect(two.admit(nowUs)).toBe(-1)
     expect(two.snapshot()).toMatchObject({ state: 'closed', held: 'open', reason: 'held' })
-    one.hold('closed', nowUs)
+    hold('closed')
     call(two, failed, 50)
     expect(two.state).toBe('closed')
-    one.hold(null, nowUs)
+    hold(null)
     expect(two.snapshot()).toMatchObject({ state: 'closed', held: null, reason: 'released' })
     call(two, failed)
     expect(two.state).toBe('open')
-    one.hold('closed', nowUs)
+    hold('closed')
     call(two, ok, 10)
-    one.hold(null, nowUs)
+    hold(null)
     expect(two.admit(nowUs)).toBe(-1)
     expect(two.retryAfterSeconds(nowUs)).toBe(5)
   })

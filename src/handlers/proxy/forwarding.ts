@@ -1,0 +1,270 @@
+// Holds one exchange while a service has it: attempts, the upload's place, deadlines, cancellation. What comes back goes to the client in
+// pass-response.ts. Runs per request. It never gathers a body: what one side cannot take stops the other.
+
+import { cut } from '../../downstream/answer.js'
+import { CLIENT_SILENCE_MS, uploadTooSlow } from '../../downstream/body.js'
+import type { Deadline } from '../../exchange/deadlines.js'
+import type { Exchange, Holder } from '../../exchange/exchange.js'
+import { Rejection } from '../../exchange/outcome.js'
+import type { Upload, UploadEvents } from '../../exchange/upload.js'
+import type { Attempt } from '../../upstream/attempt.js'
+import type { Cluster } from '../../upstream/cluster.js'
+import type { EndpointState } from '../../upstream/endpoint-state.js'
+import { DeadlineError, type UpstreamFailure, upstreamFailure } from '../../upstream/failure.js'
+import { mayRetry } from '../../upstream/retries.js'
+import type { PlaceWaiter } from '../../upstream/upload-places.js'
+import type { HandlerContext } from '../handler.js'
+import { PassedResponse, type ResponseHolder } from './pass-response.js'
+import { Patience } from './patience.js'
+import { upstreamRequest } from './upstream-request.js'
+
+/** How long an upload waits for one of the connections that unfinished uploads may hold. */
+const PLACE_WAIT_US = 10e6
+const answerNotTaken = new Rejection('request_timeout', 'answer not taken in time', true)
+const noPlace = new Rejection('overloaded', 'too many uploads wait for a connection', true)
+
+// Slow clients give way while others wait for the upstream connections that they hold.
+const uploadGivesWay = new Rejection('request_timeout', 'body too slow while others waited for its connection', true)
+const readerGivesWay = new Rejection('client_closed', 'response read too slowly while others waited for its connection')
+
+export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvents, PlaceWaiter {
+  deadlineUs: number
+  slot = -1
+  readonly exchange: Exchange
+  attempt: Attempt
+  private readonly context: HandlerContext
+  private readonly cluster: Cluster
+  private endpoint: EndpointState
+  private readonly upload: Upload | null
+  private readonly response: PassedResponse
+  /** What retries.ts counts: exchange.attempts has those besides that clients sent again by themselves. */
+  private attempts: number
+  /** Of the service's time, what earlier attempts took. */
+  private spentBeforeUs = 0
+
+  // Whom the exchange waits for.
+  private readonly patience: Patience
+  /** Of an upload that is still coming: it may have a connection, or waits for that. */
+  private place: 'none' | 'held' | 'awaited' = 'none'
+  private placeUntilUs = Number.POSITIVE_INFINITY
+
+  /** @param attempt the first one, at `endpoint`: given back with all else that this holds from here on */
+  constructor(
+    context: HandlerContext,
+    exchange: Exchange,
+    cluster: Cluster,
+    endpoint: EndpointState,
+    attempt: Attempt,
+  ) {
+    this.context = context
+    this.exchange = exchange
+    this.cluster = cluster
+    this.endpoint = endpoint
+    this.attempt = attempt
+    this.upload = exchange.upload
+    this.response = new PassedResponse(exchange, this)
+    // Those of the service that a fallback stands in for.
+    this.attempts = exchange.attempts
+    const startUs = exchange.upstreamStartUs
+    this.patience = new Patience(cluster.service, startUs)
+    this.deadlineUs = this.patience.withService(startUs, cluster.service.firstByteTimeoutMs)
+    exchange.holder = this
+    context.deadlines.add(this)
+  }
+
+  begin(): void {
+    this.upload?.listen(this)
+    if (!this.exchange.concluded) this.start()
+  }
+
+  /** At this.endpoint. An upload that is still coming begins once there is a place for it. */
+  private start(): void {
+    if (!this.isUploading) return this.send()
+    if (this.endpoint.takePlace(this)) return this.onPlace()
+    this.place = 'awaited'
+    this.placeUntilUs = this.context.nowUs() + PLACE_WAIT_US
+    this.wait()
+  }
+
+  get readAheadUs(): number {
+    return this.exchange.upstreamStartUs - this.exchange.startUs
+  }
+
+  /** Called by the exchange that leaves the place, which an exception here is none of. */
+  onPlace(): void {
+    this.place = 'held'
+    this.placeUntilUs = Number.POSITIVE_INFINITY
+    try {
+      this.wait()
+      this.send()
+    } catch (error) {
+      this.exchange.crash(error)
+    }
+  }
+
+  private leavePlace(): void {
+    const { place } = this
+    this.place = 'none'
+    this.placeUntilUs = Number.POSITIVE_INFINITY
+    if (place === 'held') this.endpoint.leavePlace()
+    else if (place === 'awaited') this.endpoint.stopWaiting(this)
+  }
+
+  private send(): void {
+    const { exchange, endpoint } = this
+    this.attempts++
+    exchange.attempts++
+    this.attempt.start(upstreamRequest(exchange, endpoint.endpoint), endpoint, this.response)
+  }
+
+  attemptFailed(failure: UpstreamFailure): void {
+    this.leavePlace()
+    if (!this.retry(failure)) this.fail(failure.rejection)
+  }
+
+  /** False: there is no other attempt to be had. */
+  private retry({ sent }: UpstreamFailure): boolean {
+    const { exchange, cluster, attempts } = this
+    const responseStarted = this.response.headers !== null
+    const bodyTaken = this.upload?.taken ?? false
+    const endpoints = cluster.endpoints.length
+    if (!mayRetry(sent, { method: exchange.method, responseStarted, bodyTaken, attempts, endpoints })) return false
+    const endpoint = cluster.pick(this.endpoint)
+    if (endpoint === null || endpoint.isFull) return false
+    const nowUs = this.context.nowUs()
+    const attempt = cluster.attempt(nowUs)
+    if (attempt === null) return false
+    this.spentBeforeUs = this.patience.clock.spent(nowUs)
+    this.endpoint = endpoint
+    this.attempt = attempt
+    exchange.endpoint = endpoint.endpoint
+    this.start()
+    return true
+  }
+
+  // From the client's side.
+
+  /** Gives all back and aborts the upstream's work; the worker concludes the exchange. */
+  abandon(): void {
+    const reason = new Error('the exchange has ended')
+    try {
+      this.letGo(this.context.nowUs())
+    } finally {
+      this.attempt.abort(reason)
+    }
+    this.upload?.cutShort(reason)
+  }
+
+  onRefused(rejection: Rejection): void {
+    this.giveUp(rejection)
+  }
+
+  /** Of the upload. Once it is complete its connection is no longer the client's to hold. */
+  onProgress(): void {
+    const begins = this.place === 'awaited' && !this.isUploading
+    if (!this.isUploading) this.leavePlace()
+    this.wait()
+    if (begins) this.send()
+  }
+
+  // From the clock.
+
+  expire(): void {
+    const nowUs = this.context.nowUs()
+    if (this.patience.clock.isWaitingForClient) return this.judgeClient(nowUs)
+    const error = new DeadlineError(this.lateness(nowUs))
+    this.attempt.abort(error)
+    if (!this.exchange.concluded) this.fail(upstreamFailure(error).rejection)
+  }
+
+  private judgeClient(nowUs: number): void {
+    const { exchange, patience } = this
+    if (nowUs >= this.placeUntilUs) return this.giveUp(noPlace)
+    const { isUnread } = this.response
+    if (patience.isClientLate(nowUs)) return this.giveUp(isUnread ? answerNotTaken : uploadTooSlow)
+    const bytes = exchange.bytesIn + exchange.bytesOut
+    if (!this.attempt.isRunning) patience.beginPace(nowUs, bytes)
+    const isSlow = patience.isClientSlow(nowUs, bytes)
+    if (isSlow && this.endpoint.isContended) return this.giveUp(isUnread ? readerGivesWay : uploadGivesWay)
+    this.deadlineUs = patience.clientDeadlineUs
+  }
+
+  private lateness(nowUs: number): string {
+    if (this.patience.isTotalOver(nowUs)) return 'total timeout'
+    const isBegun = this.response.headers !== null
+    if (this.isUploading && !isBegun) return 'upload timeout'
+    return isBegun ? 'idle timeout' : 'first byte timeout'
+  }
+
+  /** Something came, or cannot go on: from now the service is waited for, or the client. */
+  wait(): void {
+    const { patience } = this
+    const { isUnread } = this.response
+    const nowUs = this.context.nowUs()
+    const isComing = this.isUploading && !this.upload!.paused
+    if (isUnread || isComing || this.place === 'awaited') {
+      // The gate cuts a client that takes nothing of its response for a minute, but has no clock for one whose upload is held back.
+      const mustProgress = isUnread ? this.upload?.paused : isComing
+      const silentUntilUs = mustProgress ? nowUs + CLIENT_SILENCE_MS * 1000 : Number.POSITIVE_INFINITY
+      this.deadlineUs = patience.withClient(nowUs, Math.min(silentUntilUs, this.placeUntilUs))
+      return
+    }
+    const { firstByteTimeoutMs, idleTimeoutMs } = this.cluster.service
+    // For the first byte from the whole request on.
+    const isFirst = this.response.headers === null && !this.isUploading
+    this.deadlineUs = patience.withService(nowUs, isFirst ? firstByteTimeoutMs : idleTimeoutMs)
+  }
+
+  private get isUploading(): boolean {
+    return this.upload?.isComing ?? false
+  }
+
+  // The end.
+
+  /** Because of the client. */
+  private giveUp(rejection: Rejection): void {
+    this.attempt.abort(new Error(rejection.reason))
+    if (!this.exchange.concluded) this.fail(rejection)
+  }
+
+  /** Of an exchange whose attempt is over. */
+  private fail(rejection: Rejection): void {
+    const { exchange, context } = this
+    this.letGo(context.nowUs())
+    // The body is still there for a service that stands in, as far as none of it was taken.
+    if (!this.response.isBegun) return context.fail(exchange, rejection)
+    this.upload?.drop()
+    exchange.code = rejection.code
+    exchange.reason = rejection.reason
+    // Concluded first: cutting calls back at once, as if the client had left.
+    context.conclude(exchange)
+    cut(exchange)
+  }
+
+  /** The response is here as a whole, or passed on. */
+  settle(): void {
+    this.letGo(this.context.nowUs())
+    this.attempt.complete(this.exchange.upstreamUs - this.spentBeforeUs)
+  }
+
+  conclude(): void {
+    this.context.conclude(this.exchange)
+  }
+
+  /** The service's part is over: a client that is still reading keeps nothing of it. */
+  endService(): void {
+    this.exchange.upstreamUs = this.patience.clock.spent(this.context.nowUs())
+    this.leavePlace()
+    this.attempt.complete(this.exchange.upstreamUs - this.spentBeforeUs)
+  }
+
+  /** All that this holds but the attempt. Harmless if it is called again. */
+  private letGo(nowUs: number): void {
+    const { exchange } = this
+    exchange.endUs = nowUs
+    exchange.upstreamUs = this.patience.clock.spent(nowUs)
+    exchange.holder = null
+    this.context.deadlines.remove(this)
+    this.leavePlace()
+  }
+}

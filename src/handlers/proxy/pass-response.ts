@@ -1,0 +1,158 @@
+// Passes the response of an attempt on to the client: whole, where all of it is here, else as it comes and no faster than the client takes it. Runs
+// per request. What the exchange holds meanwhile, and until when, is forwarding.ts.
+import type { IncomingHttpHeaders } from 'node:http'
+import { answerWhole, MOST_WHOLE_BYTES, StreamedAnswer } from '../../downstream/answer.js'
+import type { Exchange } from '../../exchange/exchange.js'
+import type { Attempt, AttemptSink } from '../../upstream/attempt.js'
+import type { UpstreamFailure } from '../../upstream/failure.js'
+
+/** Whoever holds the exchange meanwhile. */
+export interface ResponseHolder {
+  /** The one that the response is of. */
+  readonly attempt: Attempt
+  /** Whom the exchange waits for may be another now. */
+  wait(): void
+  /** The service's part is over; the client is still to read. */
+  endService(): void
+  /** Gives back all that is held: the breaker is told before the client is, so that whoever asks again meets the state that this response led to. */
+  settle(): void
+  conclude(): void
+  attemptFailed(failure: UpstreamFailure): void
+}
+
+const emptyBody = Buffer.alloc(0)
+
+export class PassedResponse implements AttemptSink {
+  readonly exchange: Exchange
+  /** Null before the response has begun. It may wait for the first chunk, to leave together with it. */
+  headers: IncomingHttpHeaders | null = null
+  private readonly holder: ResponseHolder
+  private phrase = ''
+  private length = -1
+  private answer: StreamedAnswer | null = null
+  private complete = false
+
+  constructor(exchange: Exchange, holder: ResponseHolder) {
+    this.exchange = exchange
+    this.holder = holder
+  }
+
+  /** The client has got some of it. */
+  get isBegun(): boolean {
+    return this.answer !== null
+  }
+
+  /** The client has to read before more of it can be passed on. */
+  get isUnread(): boolean {
+    return this.answer?.waiting ?? false
+  }
+
+  // From the attempt.
+
+  onSentAgain(): void {
+    this.exchange.attempts++
+  }
+
+  onHead(status: number, headers: IncomingHttpHeaders, phrase: string): void {
+    const { exchange } = this
+    exchange.status = status
+    this.phrase = phrase
+    this.headers = headers
+    const declared = headers['content-length']
+    // Both clients refuse one that is no number, or differs from another.
+    this.length = declared === undefined ? -1 : Number(declared)
+    if (hasBody(exchange) && this.length !== 0) scheduleHead(this)
+  }
+
+  onData(chunk: Buffer): void {
+    const { exchange, holder } = this
+    if (!exchange.downstream.open) return
+    // Before the response is complete: uWS takes nothing back to reading after that.
+    if (exchange.bytesOut + chunk.length === this.length) exchange.upload?.drop()
+    if (this.answer === null && chunk.length === this.length && chunk.length <= MOST_WHOLE_BYTES) {
+      // All of it is here: head and body leave in one write.
+      return this.answerWhole(chunk, -1)
+    }
+    const taken = this.startAnswer().send(chunk)
+    holder.wait()
+    if (!taken) holder.attempt.pause()
+  }
+
+  onEnd(): void {
+    this.complete = true
+    const { exchange, answer, holder } = this
+    exchange.upload?.drop()
+    if (answer === null) {
+      const empty = hasBody(exchange) && this.length <= 0 ? emptyBody : null
+      return this.answerWhole(empty, exchange.status === 204 ? -1 : this.length)
+    }
+    if (answer.drained) this.end(answer)
+    else holder.endService() // drained() goes on
+  }
+
+  onFailure(failure: UpstreamFailure): void {
+    this.holder.attemptFailed(failure)
+  }
+
+  onException(error: unknown): void {
+    this.exchange.crash(error)
+  }
+
+  // To the client.
+
+  private answerWhole(body: Buffer | null, declaredLength: number): void {
+    const { exchange, holder } = this
+    holder.settle()
+    answerWhole(exchange, this.phrase, this.headers!, body, declaredLength)
+    holder.conclude()
+  }
+
+  private startAnswer(): StreamedAnswer {
+    this.answer ??= new StreamedAnswer(this.exchange, this.phrase, this.headers!, this.length, () => this.drained())
+    return this.answer
+  }
+
+  /** The client can take more. */
+  private drained(): void {
+    if (this.complete) return this.end(this.answer!)
+    this.holder.wait()
+    this.holder.attempt.resume()
+  }
+
+  private end(answer: StreamedAnswer): void {
+    answer.end()
+    this.holder.settle()
+    this.holder.conclude()
+  }
+
+  /** The head waited for a chunk until the end of this turn of the loop: it goes on its own (server-sent events, long polls). */
+  flushHead(): void {
+    if (!this.exchange.downstream.open || this.answer !== null) return
+    this.holder.wait()
+    this.startAnswer().flushHead()
+  }
+}
+
+/** RFC 9112, 6.3: responses that end with their head. */
+function hasBody({ method, status }: Exchange): boolean {
+  return method !== 'HEAD' && status !== 204 && status !== 304
+}
+
+/** Responses whose head came without a chunk in the same read; most get theirs before the microtask runs. */
+let waitingHeads: PassedResponse[] = []
+
+function scheduleHead(response: PassedResponse): void {
+  if (waitingHeads.push(response) === 1) queueMicrotask(flushHeads)
+}
+
+function flushHeads(): void {
+  const heads = waitingHeads
+  waitingHeads = []
+  for (const response of heads) {
+    try {
+      response.flushHead()
+    } catch (error) {
+      response.exchange.crash(error)
+    }
+  }
+}

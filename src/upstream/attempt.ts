@@ -1,0 +1,142 @@
+// One try at one endpoint: gives a request to the endpoint's client, and what comes back to a sink. Runs per request. It knows no exchange and does
+// not decide whether there is another try (retries.ts). It holds what the try takes – a place among those in flight at the endpoint, the
+// breaker's permit – and gives each back once, whichever of complete(), abort() and a failure comes first. After that the sink is told nothing.
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Dispatcher } from 'undici'
+import { type Breaker, OUTCOME } from './breaker.js'
+import type { EndpointState } from './endpoint-state.js'
+import { DeadlineError, isMistake, type UpstreamFailure, upstreamFailure } from './failure.js'
+import { errors } from './undici.js'
+import type { UpstreamRequest } from './upstream-request.js'
+
+/** Told in this order. A chunk is valid until onData returns; the fields are shared: read only. */
+export interface AttemptSink {
+  /** The client sends the request once more by itself. */
+  onSentAgain(): void
+  /** Of the final response; interim ones are dropped. */
+  onHead(status: number, headers: IncomingHttpHeaders, phrase: string): void
+  onData(chunk: Buffer): void
+  /** The response is complete, and with complete() the attempt is. */
+  onEnd(): void
+  /** The attempt is over, and has given back all it held. */
+  onFailure(failure: UpstreamFailure): void
+  /** One of these has thrown, or the client that speaks to the endpoint has: whoever is told ends the attempt with abort(). */
+  onException(error: unknown): void
+}
+
+export class Attempt implements Dispatcher.DispatchHandler {
+  private readonly breaker: Breaker | null
+  private readonly permit: number
+  private readonly nowUs: () => number
+  private sink: AttemptSink | null = null
+  /** Null until the request is given to its client. */
+  private endpoint: EndpointState | null = null
+  private controller: Dispatcher.DispatchController | null = null
+  /** Why it was aborted: undici is told as soon as it hands out a controller. */
+  private reason: Error | null = null
+  /** Of the final response; 0 before it has come. */
+  private status = 0
+  private over = false
+
+  /** @param permit of the breaker, if there is one (Cluster.attempt) */
+  constructor(breaker: Breaker | null, permit: number, nowUs: () => number) {
+    this.breaker = breaker
+    this.permit = permit
+    this.nowUs = nowUs
+  }
+
+  /** Its request is with a client that has not ended it. */
+  get isRunning(): boolean {
+    return this.endpoint !== null && !this.over
+  }
+
+  start(request: UpstreamRequest, endpoint: EndpointState, sink: AttemptSink): void {
+    this.sink = sink
+    this.endpoint = endpoint
+    endpoint.begin()
+    endpoint.client.dispatch(request as Dispatcher.DispatchOptions, this)
+  }
+
+  /** The response is good: nothing more of it is needed. @param spentUs the service's own part of the time that the attempt took */
+  complete(spentUs: number): void {
+    if (!this.over) this.giveBack(this.breaker === null ? OUTCOME.ok : this.breaker.outcomeOf(this.status, spentUs))
+  }
+
+  /** Ends the client's work as well. A DeadlineError says that the service was too slow, any other reason nothing of it. */
+  abort(reason: Error): void {
+    if (this.over) return
+    this.reason = reason
+    this.giveBack(reason instanceof DeadlineError ? OUTCOME.failed : OUTCOME.ignored)
+    this.controller?.abort(reason)
+  }
+
+  pause(): void {
+    this.controller!.pause()
+  }
+
+  resume(): void {
+    this.controller!.resume()
+  }
+
+  private giveBack(outcome: number): void {
+    this.over = true
+    this.endpoint?.end()
+    this.breaker?.report(this.permit, outcome, this.nowUs())
+  }
+
+  // From the client. Whatever it calls with may come from the upstream: an exception here is not for the client to catch.
+
+  /** Called again each time that the client sends the request again. */
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    try {
+      const isFirst = this.controller === null
+      this.controller = controller
+      if (this.reason !== null) controller.abort(this.reason)
+      else if (!isFirst && !this.over) this.sink!.onSentAgain()
+    } catch (error) {
+      this.sink!.onException(error)
+    }
+  }
+
+  onResponseStart(_: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders, phrase = ''): void {
+    if (this.over || status < 200) return
+    this.status = status
+    try {
+      this.sink!.onHead(status, headers, phrase)
+    } catch (error) {
+      this.sink!.onException(error)
+    }
+  }
+
+  onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.over) return
+    try {
+      this.sink!.onData(chunk)
+    } catch (error) {
+      this.sink!.onException(error)
+    }
+  }
+
+  onResponseEnd(): void {
+    if (this.over) return
+    try {
+      this.sink!.onEnd()
+    } catch (error) {
+      this.sink!.onException(error)
+    }
+  }
+
+  onResponseError(_: Dispatcher.DispatchController, error: Error): void {
+    if (this.over) return
+    // undici misses the body that the length of a 304 speaks of; there is none to come (RFC 9110, 15.4.5).
+    if (this.status === 304 && error instanceof errors.ResponseContentLengthMismatchError) return this.onResponseEnd()
+    try {
+      if (isMistake(error)) throw error
+      const failure = upstreamFailure(error)
+      this.giveBack(failure.upstreamAtFault ? OUTCOME.failed : OUTCOME.ignored)
+      this.sink!.onFailure(failure)
+    } catch (exception) {
+      this.sink!.onException(exception)
+    }
+  }
+}
