@@ -18,8 +18,10 @@ export interface AttemptSink {
   onData(chunk: Buffer): void
   /** The response is complete, and with complete() the attempt is. */
   onEnd(): void
-  /** The attempt is over, and has given back all it held. */
-  onFailure(failure: UpstreamFailure): void
+  /** Whether another attempt is to follow this one that failed (retries.ts). */
+  wantsRetry(failure: UpstreamFailure): boolean
+  /** The attempt is over, and has given back all it held. @param retry what wantsRetry has said */
+  onFailure(failure: UpstreamFailure, retry: boolean): void
   /** One of these has thrown, or the client that speaks to the endpoint has: whoever is told ends the attempt with abort(). */
   onException(error: unknown): void
 }
@@ -133,8 +135,12 @@ export class Attempt implements Dispatcher.DispatchHandler {
     try {
       if (isMistake(error)) throw error
       const failure = upstreamFailure(error)
-      this.giveBack(failure.upstreamAtFault ? OUTCOME.failed : OUTCOME.ignored)
-      this.sink!.onFailure(failure)
+      const retry = this.sink!.wantsRetry(failure)
+      // An endpoint that cannot be reached says nothing of its service where another one is asked instead: else one of two that is gone would
+      // open the breaker of both.
+      const isService = failure.upstreamAtFault && !(retry && failure.sent?.written === false)
+      this.giveBack(isService ? OUTCOME.failed : OUTCOME.ignored)
+      this.sink!.onFailure(failure, retry)
     } catch (exception) {
       this.sink!.onException(exception)
     }

@@ -1,4 +1,4 @@
-// Which client speaks to an endpoint. All of them are undici Dispatchers, so that forward.ts knows one interface.
+// Which client speaks to an endpoint. All of them are undici Dispatchers, so that attempt.ts knows one interface.
 import { isIP } from 'node:net'
 import type { buildConnector, Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../config/compile.js'

@@ -77,8 +77,8 @@ function mend(prototype: Parser): void {
       this.socket.destroy(fault)
       return -1
     }
-    // RFC 9110, 15.2: any number of interim responses may come, asked for or not. undici passes on all but 100; whoever
-    // forwards drops them.
+    // RFC 9110, 15.2: any number of interim responses may come, asked for or not. undici passes on all but 100; attempt.ts
+    // drops them.
     return onHeadersComplete.call(this, status === 100 ? 102 : status, upgrade, shouldKeepAlive)
   }
 }

@@ -117,18 +117,22 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     this.attempt.start(upstreamRequest(exchange, endpoint.endpoint), endpoint, this.response)
   }
 
-  attemptFailed(failure: UpstreamFailure): void {
+  wantsRetry({ sent }: UpstreamFailure): boolean {
+    const { method } = this.exchange
+    const responseStarted = this.response.headers !== null
+    const bodyTaken = this.upload?.taken ?? false
+    const endpoints = this.cluster.endpoints.length
+    return mayRetry(sent, { method, responseStarted, bodyTaken, attempts: this.attempts, endpoints })
+  }
+
+  attemptFailed(failure: UpstreamFailure, retry: boolean): void {
     this.leavePlace()
-    if (!this.retry(failure)) this.fail(failure.rejection)
+    if (!retry || !this.retry()) this.fail(failure.rejection)
   }
 
   /** False: there is no other attempt to be had. */
-  private retry({ sent }: UpstreamFailure): boolean {
-    const { exchange, cluster, attempts } = this
-    const responseStarted = this.response.headers !== null
-    const bodyTaken = this.upload?.taken ?? false
-    const endpoints = cluster.endpoints.length
-    if (!mayRetry(sent, { method: exchange.method, responseStarted, bodyTaken, attempts, endpoints })) return false
+  private retry(): boolean {
+    const { exchange, cluster } = this
     const endpoint = cluster.pick(this.endpoint)
     if (endpoint === null || endpoint.isFull) return false
     const nowUs = this.context.nowUs()

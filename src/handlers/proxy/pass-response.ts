@@ -17,7 +17,8 @@ export interface ResponseHolder {
   /** Gives back all that is held: the breaker is told before the client is, so that whoever asks again meets the state that this response led to. */
   settle(): void
   conclude(): void
-  attemptFailed(failure: UpstreamFailure): void
+  wantsRetry(failure: UpstreamFailure): boolean
+  attemptFailed(failure: UpstreamFailure, retry: boolean): void
 }
 
 const emptyBody = Buffer.alloc(0)
@@ -90,8 +91,12 @@ export class PassedResponse implements AttemptSink {
     else holder.endService() // drained() goes on
   }
 
-  onFailure(failure: UpstreamFailure): void {
-    this.holder.attemptFailed(failure)
+  wantsRetry(failure: UpstreamFailure): boolean {
+    return this.holder.wantsRetry(failure)
+  }
+
+  onFailure(failure: UpstreamFailure, retry: boolean): void {
+    this.holder.attemptFailed(failure, retry)
   }
 
   onException(error: unknown): void {

@@ -1,5 +1,5 @@
-// The lean upstream client: HTTP/1.1 over cleartext sockets, for one origin. Speaks undici's Dispatcher with v2 handlers, so that whoever
-// forwards knows one interface. Which connection takes a request is decided here; whether it is sent again, in retries.ts.
+// The lean upstream client: HTTP/1.1 over cleartext sockets, for one origin. Speaks undici's Dispatcher with v2 handlers, so that
+// attempt.ts knows one interface. Which connection takes a request is decided here; whether it is sent again, in retries.ts.
 //
 // A chunk given to onResponseData is valid until the handler returns. Headers given to onResponseStart are shared: read only.
 import { Readable } from 'node:stream'

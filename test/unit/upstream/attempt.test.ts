@@ -39,6 +39,8 @@ let nowUs = 0
 /** What the endpoint's client was given: a test says in which order it tells of what. */
 let handler: Dispatcher.DispatchHandler
 let aborted: Error | null
+/** What the sink says to a failure. */
+let retried = false
 /** What the sink was told. */
 let told: string[]
 const controller = {
@@ -72,6 +74,7 @@ function begin(): void {
   const configured = { origin: 'http://a', authority: 'a', serverName: 'a', index: 0, slot: 0 }
   endpoint = new EndpointState(client, { pipelining: 1 } as Service, configured, new HealthTable(segment, 1), 4)
   aborted = null
+  retried = false
   told = []
 }
 
@@ -80,6 +83,7 @@ const sink: AttemptSink = {
   onHead: (status) => void told.push(`head ${status}`),
   onData: () => void told.push('data'),
   onEnd: () => void told.push('end'),
+  wantsRetry: () => retried,
   onFailure: ({ rejection }) => void told.push(`failure ${rejection.reason}`),
   onException: () => void told.push('exception'),
 }
@@ -145,6 +149,16 @@ describe('what an attempt holds', () => {
     handler.onResponseStart!(controller, status, {}, '')
     attempt.complete(spentUs)
     expect(reported()).toEqual(expected)
+  })
+
+  it.each([
+    ['cannot be reached', 'ECONNREFUSED', [0, 0, 0]],
+    ['was lost', 'ECONNRESET', [0, 1, 0]],
+  ])('where another attempt follows, the breaker hears of an endpoint that %s', (_, code, expected) => {
+    retried = true
+    started()
+    handler.onResponseError!(controller, Object.assign(new Error(code), { code }))
+    expect([endpoint.inFlight, reported()]).toEqual([0, expected])
   })
 
   it('keeps a client whose endpoint is gone until it is over', () => {

@@ -76,6 +76,7 @@ function ask(cluster: Cluster, endpoint: EndpointState, path = '/'): Promise<str
         attempt.complete(0)
         resolve('response')
       },
+      wantsRetry: () => false,
       onFailure: ({ rejection }) => resolve(rejection.reason),
       onException: (error) => resolve(String(error)),
     }
