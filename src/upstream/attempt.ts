@@ -60,8 +60,9 @@ export class Attempt implements Dispatcher.DispatchHandler {
   }
 
   /** The response is good: nothing more of it is needed. @param spentUs the service's own part of the time that the attempt took */
-  complete(spentUs: number): void {
-    if (!this.over) this.giveBack(this.breaker === null ? OUTCOME.ok : this.breaker.outcomeOf(this.status, spentUs))
+  complete(spentUs: number, nowUs: number): void {
+    if (this.over) return
+    this.giveBack(this.breaker === null ? OUTCOME.ok : this.breaker.outcomeOf(this.status, spentUs), nowUs)
   }
 
   /** Ends the client's work as well. A DeadlineError says that the service was too slow, any other reason nothing of it. */
@@ -80,10 +81,10 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.controller!.resume()
   }
 
-  private giveBack(outcome: number): void {
+  private giveBack(outcome: number, nowUs: number | null = null): void {
     this.over = true
     this.endpoint?.end()
-    this.breaker?.report(this.permit, outcome, this.nowUs())
+    this.breaker?.report(this.permit, outcome, nowUs ?? this.nowUs())
   }
 
   // From the client. Whatever it calls with may come from the upstream: an exception here is not for the client to catch.

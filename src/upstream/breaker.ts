@@ -1,4 +1,4 @@
-// Whether a service is called at all: asked before the endpoint is, told how each call ended. Runs per request. Pure rules over the
+// Whether a service is called at all: asked before each attempt, told how it ended. Runs per request. Pure rules over the
 // shared record (state/breaker-table.ts); it knows neither endpoints nor requests, and all workers see the same state.
 //
 //              enough failed or slow                    open time over                 all probes passed

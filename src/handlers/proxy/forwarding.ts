@@ -247,8 +247,9 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
 
   /** The response is here as a whole, or passed on. */
   settle(): void {
-    this.letGo(this.context.nowUs())
-    this.attempt.complete(this.exchange.upstreamUs - this.spentBeforeUs)
+    const nowUs = this.context.nowUs()
+    this.letGo(nowUs)
+    this.attempt.complete(this.exchange.upstreamUs - this.spentBeforeUs, nowUs)
   }
 
   conclude(): void {
@@ -257,9 +258,10 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
 
   /** The service's part is over: a client that is still reading keeps nothing of it. */
   endService(): void {
-    this.exchange.upstreamUs = this.patience.clock.spent(this.context.nowUs())
+    const nowUs = this.context.nowUs()
+    this.exchange.upstreamUs = this.patience.clock.spent(nowUs)
     this.leavePlace()
-    this.attempt.complete(this.exchange.upstreamUs - this.spentBeforeUs)
+    this.attempt.complete(this.exchange.upstreamUs - this.spentBeforeUs, nowUs)
   }
 
   /** All that this holds but the attempt. Harmless if it is called again. */

@@ -107,7 +107,7 @@ const events: Readonly<Record<string, Event>> = {
   data: () => handler.onResponseData!(controller, Buffer.from('x')),
   end: () => handler.onResponseEnd!(controller, {}),
   error: () => handler.onResponseError!(controller, new errors.SocketError('other side closed')),
-  complete: (attempt) => attempt.complete(10),
+  complete: (attempt) => attempt.complete(10, nowUs),
   abort: (attempt) => attempt.abort(new Error('the client left')),
   deadline: (attempt) => attempt.abort(new DeadlineError('total timeout')),
 }
@@ -147,7 +147,7 @@ describe('what an attempt holds', () => {
     const attempt = started()
     events.start!(attempt)
     handler.onResponseStart!(controller, status, {}, '')
-    attempt.complete(spentUs)
+    attempt.complete(spentUs, nowUs)
     expect(reported()).toEqual(expected)
   })
 

@@ -73,7 +73,7 @@ function ask(cluster: Cluster, endpoint: EndpointState, path = '/'): Promise<str
       onHead() {},
       onData() {},
       onEnd() {
-        attempt.complete(0)
+        attempt.complete(0, 0)
         resolve('response')
       },
       wantsRetry: () => false,
