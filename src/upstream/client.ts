@@ -8,7 +8,10 @@ import { createConnector, createPool } from './undici.js'
 /** Of a response's head, as undici's default. */
 const MAX_HEADER_BYTES = 16_384
 
-/** All that a client is made from: where it is equal, one may go on in the other's place. What is named here does not concern clients. */
+/**
+ * All that a client is made from: where it is equal, one may go on in the other's place. What is named here does not
+ * concern clients.
+ */
 export function clientKey(service: Service, endpoint: Endpoint): string {
   const { name, index, endpoints, breaker, health, firstByteTimeoutMs, idleTimeoutMs, totalTimeoutMs, ...rest } =
     service
@@ -39,8 +42,8 @@ export function createClient(service: Service, endpoint: Endpoint, connections: 
 }
 
 /**
- * undici takes the name to ask for, and to find in the certificate, from a request's Host before all else: the caller's own where
- * preserveHost is set. Here it is the endpoint's.
+ * undici takes the name to ask for, and to find in the certificate, from a request's Host before all else: the caller's
+ * own where preserveHost is set. Here it is the endpoint's.
  */
 function connectorTo({ tls, connectTimeoutMs }: Service, { serverName }: Endpoint): buildConnector.connector {
   const { ca, cert, key, verify } = tls

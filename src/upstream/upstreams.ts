@@ -1,5 +1,6 @@
-// What one worker reaches services with: the state of every endpoint, kept from one generation of the configuration to the next. An endpoint that
-// is still there, with the same settings, keeps its connections. Off the request's way: requests go to a Cluster (cluster.ts).
+// The endpoints of all services in one worker, kept from one generation of the configuration to the next: an endpoint
+// that is still there, with the same settings, keeps its connections. Off the request's way: a request only meets its
+// service's Cluster (cluster.ts).
 import type { Endpoint, Service } from '../config/compile.js'
 import type { BreakerChange } from '../state/breaker-record.js'
 import type { BreakerTable } from '../state/breaker-table.js'
@@ -22,7 +23,7 @@ export interface UpstreamParts {
 }
 
 export class Upstreams implements EndpointSource {
-  /** By what their clients are made from. Services of one generation that name the same endpoint have a state each. */
+  /** By clientKey. Services of one generation that name the same endpoint have a state each. */
   private readonly states = new Map<string, EndpointState[]>()
   private readonly parts: UpstreamParts
   readonly nowUs: () => number
@@ -35,7 +36,7 @@ export class Upstreams implements EndpointSource {
     this.owner = parts.owner
   }
 
-  /** Those of one generation, by Service.index. Each ends with close(). */
+  /** The clusters of one generation, by Service.index. Close each of them when the generation ends. */
   clustersOf(services: readonly Service[]): Cluster[] {
     const generation = this.generations++
     return services.map((service) => new Cluster(service, this.breakerOf(service), generation, this))

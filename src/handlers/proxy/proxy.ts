@@ -1,5 +1,5 @@
-// The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is read ahead, an
-// endpoint picked, the breaker asked. The rest is in forwarding.ts. Runs per request.
+// The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is
+// read ahead, an endpoint picked, the breaker asked. The rest is in forwarding.ts. Runs per request.
 import type { RouteTable, Service } from '../../config/compile.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'

@@ -1,5 +1,5 @@
-// One connection to an upstream: what is written, what is in flight, what comes back. Runs per request. It decides nothing about other
-// connections: what it cannot finish it gives back to the pool.
+// One connection to an upstream: what is written, what is in flight, what comes back. Runs per request. It decides
+// nothing about other connections: what it cannot finish it gives back to the pool.
 //
 //   inFlight:  │ answered next │ waits behind it │ … │ not written yet │      oldest first; more than one only where requests share
 //                                                    └─ the last `unwritten` of them
@@ -35,7 +35,9 @@ export interface ConnectionOwner {
 
 const nothing = Buffer.alloc(0)
 
-/** What onResponseData gets is valid until it returns, as what the transport has read is; whoever keeps it copies it. */
+/**
+ * What onResponseData gets is valid until it returns, as what the transport has read is; whoever keeps it copies it.
+ */
 export class LeanConnection implements ResponseSink, Carrier, Listener {
   readonly inFlight: LeanRequest[] = []
   unwritten = 0
@@ -253,7 +255,9 @@ export class LeanConnection implements ResponseSink, Carrier, Listener {
     this.owner.refill()
   }
 
-  /** Sends the request that is answered last elsewhere, if it may be; its response must not be read. False: it may not. */
+  /**
+   * Sends the request that is answered last elsewhere, if it may be; its response must not be read. False: it may not.
+   */
   moveLast(): boolean {
     const at = this.inFlight.length - 1
     const request = this.inFlight[at]!
