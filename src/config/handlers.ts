@@ -143,7 +143,9 @@ export function compileHandler(
   place: HandlerPlace,
   services: ReadonlyMap<string, Service>,
 ): HandlerRules {
-  return kinds.find((kind) => givenKey(kind, entry, place) !== undefined)!.compile(entry, services)
+  // A static fallback that has nothing but a body is left with bodyBase64, which no kind has for a key.
+  const kind = kinds.find((kind) => givenKey(kind, entry, place) !== undefined) ?? STATIC
+  return kind.compile(entry, services)
 }
 
 export function describeHandler(rules: HandlerRules): string {
