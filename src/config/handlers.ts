@@ -1,12 +1,13 @@
-// The kinds of handlers that may answer a request: which keys of a route, or of its fallback, choose a kind, and what is compiled from
-// them. The code that answers is in src/handlers/, and handlers/kinds.ts lists it by the same names. Used at start alone.
+// The kinds of handlers that can answer a request: which keys of a route, or of its fallback, choose a kind, and what
+// they are compiled to. The code that answers is in src/handlers/; handlers/kinds.ts lists it by the same names.
+// Start-up only.
 import { z } from 'zod'
 import type { HandlerRules, ProxyRules, Service, StaticRules } from './route-table.js'
 import { headerName, integer, name } from './schema/values.js'
 
 type Keys = Readonly<Record<string, z.ZodType>>
 
-/** Where a handler is chosen. A fallback answers in place of its route's handler, when that fails. */
+/** Where a handler is chosen. The fallback of a route answers when the route's handler fails. */
 export type HandlerPlace = 'route' | 'fallback'
 
 /** A route or a fallback: the keys that the kind has there, and keys that are not the kind's. */
@@ -16,7 +17,10 @@ export interface HandlerKind {
   readonly name: string
   /** The keys that choose this kind, and the types of their values. A place without keys cannot have the kind. */
   readonly keys: Readonly<Record<HandlerPlace, Keys>>
-  /** The services that an entry names, each with the path of its key. Gets entries that the schema refused, too. */
+  /**
+   * The services that an entry names, each with the path of its key. Called for entries that the schema refused,
+   * too.
+   */
   servicesOf?(entry: Entry): readonly { readonly path: readonly PropertyKey[]; readonly service: unknown }[]
   compile(entry: Entry, services: ReadonlyMap<string, Service>): HandlerRules
   /** As `tidegate routes` names it. */
@@ -33,7 +37,7 @@ const GATEWAYS_OWN = new Set([
   'x-tidegate-fallback',
 ])
 
-/** Forwards to a service. */
+/** Forwards the request to a service. */
 export const PROXY = {
   name: 'proxy',
   keys: {
@@ -52,7 +56,7 @@ export const PROXY = {
   describe: ({ service }: ProxyRules) => service.name,
 } as const satisfies HandlerKind
 
-/** Answers by itself, always the same. */
+/** Sends the same response each time. */
 export const STATIC = {
   name: 'static',
   keys: {
@@ -96,7 +100,7 @@ export const STATIC = {
 const kinds: HandlerKind[] = [PROXY, STATIC]
 const added = { route: {}, fallback: {} } satisfies Record<HandlerPlace, Keys>
 
-/** Another kind. To be called before the first configuration is read: its keys are then keys of the configuration. */
+/** Adds a kind, and its keys to the configuration language. Call it before the first configuration is read. */
 export function addHandlerKind(kind: HandlerKind): void {
   kinds.push(kind)
   for (const place of ['route', 'fallback'] as const) {
@@ -104,7 +108,7 @@ export function addHandlerKind(kind: HandlerKind): void {
   }
 }
 
-/** Of the kinds that were added. Their types are not known here, so neither are those of their keys. */
+/** The keys of the kinds that were added. The compiler does not know their types. */
 export function addedKeys(place: HandlerPlace): object {
   return added[place]
 }
@@ -143,7 +147,7 @@ export function compileHandler(
   place: HandlerPlace,
   services: ReadonlyMap<string, Service>,
 ): HandlerRules {
-  // A static fallback that has nothing but a body is left with bodyBase64, which no kind has for a key.
+  // The schema turns the body of a static fallback into bodyBase64, which is nobody's key: there may be no other one.
   const kind = kinds.find((kind) => givenKey(kind, entry, place) !== undefined) ?? STATIC
   return kind.compile(entry, services)
 }

@@ -165,7 +165,7 @@ export interface RouteMatch {
   readonly priority: number
 }
 
-/** Who answers, and how: each kind of handler (handlers.ts) has more fields of its own. */
+/** Which handler answers, and how. Each kind of handler (handlers.ts) adds fields of its own. */
 export interface HandlerRules {
   /** Name of the kind. */
   readonly kind: string

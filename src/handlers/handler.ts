@@ -1,16 +1,17 @@
-// Who answers a request: what a handler is, and what it may ask of the phases. A handler is made once per route and generation; the
-// registry of kinds is kinds.ts.
+// What answers a request: the interface of handlers, and what the phases offer them. A handler is made once per route
+// and generation. The registry of kinds is kinds.ts.
 import type { Deadlines } from '../exchange/deadlines.js'
 import type { Exchange } from '../exchange/exchange.js'
 import type { Rejection } from '../exchange/outcome.js'
 
 export interface Handler {
-  /** It reads the request's body. As a fallback it is not asked once any of that was handed to somebody else. */
+  /** The handler reads the request's body: as a fallback it cannot answer if the first handler has taken some of it. */
   readonly needsBody: boolean
   /**
    * Called once, when every policy has let the exchange pass. Ends, now or later, in exactly one response followed by
    * context.conclude, or in context.fail. A handler that takes longer than this call first calls
-   * exchange.downstream.watch(), sets exchange.holder, which is told when the client leaves, and puts a deadline on the exchange.
+   * exchange.downstream.watch(), sets exchange.holder, which is told when the client leaves, and puts a deadline on
+   * the exchange.
    */
   handle(exchange: Exchange): void
 }

@@ -1,11 +1,11 @@
-// The kinds of handlers by name, and from them the handlers of one generation. Which keys of a configuration choose a kind, and how they
-// are compiled, is in config/handlers.ts. Runs when a generation begins, and not per request.
+// The kinds of handlers by name, and the handlers of one generation. config/handlers.ts has the same kinds: which
+// keys of the configuration choose each, and how these are compiled. Runs when a generation begins, not per request.
 import type { HandlerRules, ProxyRules, Route, RouteTable, StaticRules } from '../config/compile.js'
 import type { Handler, HandlerContext } from './handler.js'
 import { Proxies, type ProxyParts } from './proxy/proxy.js'
 import { StaticHandler } from './static.js'
 
-/** What the worker has for handlers, whatever its configuration is. */
+/** What the worker gives the handlers of each generation. */
 export type HandlerParts = ProxyParts
 
 /** Makes the handlers of one kind, in one generation. */
@@ -24,14 +24,14 @@ const kinds = new Map<string, HandlerKind>([
   ['static', (context) => ({ make: (rules: StaticRules) => new StaticHandler(context, rules) })],
 ])
 
-/** Another kind, that addHandlerKind (config/handlers.ts) has added to the configuration. */
+/** The code of a kind that addHandlerKind (config/handlers.ts) has added to the configuration. */
 export function implementHandlerKind(name: string, kind: HandlerKind): void {
   kinds.set(name, kind)
 }
 
 function proxies(context: HandlerContext, parts: HandlerParts, table: RouteTable): HandlerMaker {
   const all = new Proxies(context, parts, table)
-  // Nothing about them depends on the route.
+  // One for all routes of a service: it keeps nothing that is about a route.
   const handlers = table.services.map((service) => all.handlerOf(service))
   return { make: ({ service }: ProxyRules) => handlers[service.index]!, close: () => all.close() }
 }
@@ -48,7 +48,9 @@ export class Handlers {
     const make = (rules: HandlerRules, route: Route): Handler => {
       let maker = this.makers.get(rules.kind)
       if (maker === undefined) {
-        maker = kinds.get(rules.kind)!(context, parts, table)
+        const kind = kinds.get(rules.kind)
+        if (kind === undefined) throw new Error(`no code for handlers of the kind "${rules.kind}"`)
+        maker = kind(context, parts, table)
         this.makers.set(rules.kind, maker)
       }
       return maker.make(rules, route)

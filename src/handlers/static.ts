@@ -1,5 +1,5 @@
-// The static handler: the gateway itself answers, with the same response each time. It asks no upstream. Runs per request; the head is
-// prepared when the generation begins.
+// The static handler: the gateway itself answers, with the same response each time. It asks no upstream. Runs per
+// request; the head is prepared when the generation begins.
 import { STATUS_CODES } from 'node:http'
 import type { StaticRules } from '../config/compile.js'
 import { bytesOf } from '../config/patterns.js'

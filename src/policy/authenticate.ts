@@ -1,5 +1,5 @@
-// Who is calling? Among the credential kinds that the route accepts, picks the one that decides, and asks its strategy. Asks the limits on
-// guesses first; wrong credentials are charged to them. Runs per request.
+// Who is calling? Among the credential kinds that the route accepts, picks the one that decides, and asks its
+// strategy. Asks the limits on guesses first; wrong credentials are charged to them. Runs per request.
 import type { Route, RouteTable } from '../config/compile.js'
 import type { CredentialKind } from '../config/credentials.js'
 import type { Deadline, Deadlines } from '../exchange/deadlines.js'
@@ -117,8 +117,8 @@ export class Authenticator {
   }
 
   /**
-   * If the route accepts several kinds, the first in its list for which the request has credentials decides: wrong credentials are
-   * refused even if others would pass, so that one request cannot try two secrets.
+   * If the route accepts several kinds, the first in its list for which the request has credentials decides: wrong
+   * credentials are refused even if others would pass, so that one request cannot try two secrets.
    */
   private choose(exchange: Exchange, strategies: readonly Strategy[]): Rejection | null {
     if (strategies.length > 1) {

@@ -1,6 +1,6 @@
-// Do the route's limits admit this request? Asked after authorize and before the handler. Runs per request. Turns the route's policies into
-// charges on shared counts (state/rate-table.ts), all of which must admit; leaves the numbers for the response headers in the
-// exchange. Knows no client and no upstream.
+// Do the route's limits admit this request? Asked after authorize and before the handler. Runs per request. Turns the
+// route's policies into charges on shared counts (state/rate-table.ts), all of which must admit; leaves the numbers
+// for the response headers in the exchange. Knows no client and no upstream.
 import { nextPeriodStartMs } from '../config/calendar.js'
 import type { Consumer, LimitMeasure, LimitPolicy, Route } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -106,7 +106,10 @@ class PreparedRoute {
   }
 }
 
-/** Decides over the limits of a route that count the same event. Charges them if `writes` is set; else it tells what charging would decide. */
+/**
+ * Decides over the limits of a route that count the same event. Charges them if `writes` is set; else it tells what
+ * charging would decide.
+ */
 type Decide = (exchange: Exchange, writes: boolean) => Rejection | null
 
 /** @param routes all routes, because each of their limits has its share of the table */
@@ -123,9 +126,9 @@ export function createRateLimit(
 }
 
 /**
- * Limits `on: failedAuth`. Asked before credentials are checked, and again if the check had to wait: however many checks run at once, no
- * more failures are reported than the limit admits, because a failure that finds the limit used up gets 429. Nothing is reserved
- * meanwhile, so clients with valid credentials do not slow each other down.
+ * Limits `on: failedAuth`. Asked before credentials are checked, and again if the check had to wait: however many
+ * checks run at once, no more failures are reported than the limit admits, because a failure that finds the limit
+ * used up gets 429. Nothing is reserved meanwhile, so clients with valid credentials do not slow each other down.
  */
 export interface GuessLimit {
   /** Whether charge() would refuse. Charges nothing. */
@@ -174,7 +177,8 @@ function createLimiter(
         hashKey(hash, policy.policy, exchange)
         ;(charges[i] as Charge).set(policy.meter, policy.costOf(exchange.method), policy.share, hash.finish())
       }
-      // A request that waited for its body or a thread is `watched`; any other is decided in the turn of the loop in which it arrived.
+      // A request that waited for its body or a thread is `watched`; any other is decided in the turn of the loop in
+      // which it arrived.
       const nowUs = exchange.downstream.watched ? segment.nowUs() : exchange.startUs
       let refusing: number
       if (!writes) refusing = table.peekAll(charges, count, nowUs)

@@ -1,9 +1,10 @@
-// Was this signature accepted before? Runs per request on routes with `replay: once`. The memory is state/replay-table.ts; if
-// it cannot tell, the request is refused.
+// Was this signature accepted before? Runs per request on routes with `replay: once`. The memory is
+// state/replay-table.ts; if it cannot tell, the request is refused.
 //
-// In two steps. First, after the signature proved valid, a remembered one is refused: so a copy is not charged to the limits of the caller it was taken
-// from. Second, after the limits admitted it, it is remembered: so a caller over its limits fills no memory. If copies pass the first step at once,
-// in several workers, the second step lets one through; the others, fewer than there are workers, are charged.
+// In two steps. First, after the signature proved valid, a remembered one is refused: so a copy is not charged to the
+// limits of the caller it was taken from. Second, after the limits admitted it, it is remembered: so a caller over
+// its limits fills no memory. If copies pass the first step at once, in several workers, the second step lets one
+// through; the others, fewer than there are workers, are charged.
 import type { Route } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'

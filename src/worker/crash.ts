@@ -22,7 +22,7 @@ export function createCrash(
   }
 
   return function crash(exchange: Exchange, error: unknown): void {
-    /** What threw once may throw again: no step of the end may keep the next one from being taken. */
+    /** What threw once may throw again, and must not prevent the next step. */
     const attempt = (step: () => void): void => {
       try {
         step()

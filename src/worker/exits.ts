@@ -1,5 +1,5 @@
-// How an exchange leaves the phases: refused by one of them, failed by its handler and answered by the route's fallback, or answered. Each
-// way out passes conclude, exactly once. An exception has its own way out, which ends here, too: crash.ts. Runs per request.
+// How an exchange ends: a phase refuses it, its handler answers, its handler fails and the route's fallback answers,
+// its client leaves, or an exception ends it (crash.ts). Each end passes conclude, exactly once. Runs per request.
 
 import { refuse } from '../downstream/answer.js'
 import type { BodyMemory } from '../downstream/body-memory.js'
@@ -19,11 +19,11 @@ interface ExitParts {
 }
 
 export class Exits implements ExchangeEnds {
-  /** Begun, and not concluded. */
+  /** Exchanges that have begun and are not concluded. */
   inFlight = 0
-  /** Told each time that the last exchange in flight has ended. */
+  /** Called each time when the last exchange in flight has ended. */
   onIdle: (() => void) | null = null
-  /** By Route.index; null for a route without one. */
+  /** By Route.index; null for a route without a fallback. Set before the first exchange begins. */
   fallbacks: readonly (Handler | null)[] = []
   readonly crash: (exchange: Exchange, error: unknown) => void
   private readonly parts: ExitParts
@@ -40,20 +40,20 @@ export class Exits implements ExchangeEnds {
     this.parts.counters.begin()
   }
 
-  /** A phase does not let it pass. */
+  /** A phase refuses the exchange. */
   readonly reject = (exchange: Exchange, rejection: Rejection): void => {
     exchange.upload?.drop()
     refuse(exchange, rejection, retryAfterSeconds(exchange, rejection))
     this.conclude(exchange)
   }
 
-  /** Its handler has failed, before anything was sent. */
+  /** The handler has failed before it sent anything. */
   readonly fail = (exchange: Exchange, rejection: Rejection): void => {
     const fallback = this.fallbackFor(exchange, rejection)
     if (fallback === null) return this.reject(exchange, rejection)
     exchange.fallback = rejection.code
     exchange.reason = rejection.reason
-    // It has not ended yet: the fallback may wait.
+    // The exchange goes on: the fallback may have to wait.
     exchange.endUs = 0
     fallback.handle(exchange)
   }
@@ -87,11 +87,11 @@ export class Exits implements ExchangeEnds {
     if (this.inFlight === 0 && this.onIdle !== null) this.onIdle()
   }
 
-  /** Once, and only for what the handler is to blame for. */
+  /** A fallback answers once, and only for failures of the upstream or the gateway, not of the client. */
   private fallbackFor(exchange: Exchange, rejection: Rejection): Handler | null {
     const fallback = this.fallbacks[exchange.route!.index] as Handler | null
     if (fallback === null || exchange.fallback !== '' || rejection.status < 502) return null
-    // The rest of the body is not read: no other handler could have it.
+    // The rest of the body will not be read, so no other handler could get it.
     if (rejection.closesConnection) return null
     if (fallback.needsBody && exchange.upload?.taken) return null
     return exchange.downstream.open ? fallback : null

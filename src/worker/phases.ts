@@ -1,5 +1,6 @@
-// The table of contents of a request's way: the phases that it passes, in order, wired once for each generation of the configuration. What a
-// phase does is in the file that it comes from; how an exchange ends is in exits.ts. generations.ts decides which generation a request gets.
+// The table of contents of a request's way: the phases that it passes, in order, wired once for each generation of
+// the configuration. What a phase does is in the file that it comes from; how an exchange ends is in exits.ts. Which
+// generation a request gets is in generations.ts.
 import type { Route, RouteTable } from '../config/compile.js'
 import { createMatcher } from '../config/match.js'
 import type { Settings } from '../config/settings.js'
@@ -125,12 +126,12 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     exchange.rid = validRid(own) ? own : newRid()
   }
 
-  /** Through the phases of its route that it has not passed yet, and to the handler. */
+  /** Takes the exchange through the remaining phases of its route, and then to the handler. */
   function proceed(exchange: Exchange): void {
     const { index } = exchange.route!
     const ahead = phases[index]!
     while (exchange.phase < ahead.length) {
-      // Counted first: a phase that waits may be over before it returns.
+      // Counted first, because a phase that waits may call resume before it returns.
       const verdict = ahead[exchange.phase++]!(exchange)
       if (verdict === LATER) return
       if (verdict !== null) return exits.reject(exchange, verdict)
@@ -138,7 +139,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     handlers.ofRoutes[index]!.handle(exchange)
   }
 
-  /** Called at the end of a phase that had to wait. */
+  /** A phase that had to wait is over. */
   function resume(exchange: Exchange, rejection: Rejection | null): void {
     if (rejection === null) proceed(exchange)
     else exits.reject(exchange, rejection)

@@ -1,5 +1,5 @@
-// The phase that takes charge of a request's body: it waits for the whole body if the credentials cover it, and else has it streamed to
-// the handler. The readers of bodies are in downstream/. Runs per request.
+// The phase for a request's body: it waits for the whole body if the credentials cover it; otherwise the body streams
+// to the handler. The readers of bodies are in downstream/. Runs per request.
 import { type BodyRules, checkLength } from '../downstream/body.js'
 import { ClientUpload } from '../downstream/upload.js'
 import { WholeBody } from '../downstream/whole-body.js'

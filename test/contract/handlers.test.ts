@@ -25,7 +25,7 @@ import { WorkerCounters } from '../../src/state/counters.js'
 import { AccessLog } from '../../src/telemetry/access-log.js'
 import type { LineWriter } from '../../src/telemetry/line-writer.js'
 import type { Logger } from '../../src/telemetry/log.js'
-import { Clients } from '../../src/upstream/clients.js'
+import { Upstreams } from '../../src/upstream/upstreams.js'
 import { createPhases, type Phases } from '../../src/worker/phases.js'
 import { refusingPort } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
@@ -101,9 +101,17 @@ beforeAll(async () => {
   const table = compile(config, settings)
   const state = new SharedState(table, settings, { kind: 'thread', why: 'a test' }, undefined)
   const { segment } = state
-  const deadlines = new Deadlines(() => segment.nowUs())
   const digestPool = new DigestPool(table.consumers, 1)
-  const clients = new Clients(64)
+  const nowUs = () => segment.nowUs()
+  const deadlines = new Deadlines(nowUs)
+  const upstreams = new Upstreams({
+    owner: 0,
+    breakers: state.breakers,
+    health: state.health,
+    connections: 64,
+    nowUs,
+    onBreakerChange() {},
+  })
   const writer = { write: (line: string) => lines.push(JSON.parse(line)) } as unknown as LineWriter
   const log = { warn() {}, error() {} } as unknown as Logger
   phases = createPhases(
@@ -117,16 +125,14 @@ beforeAll(async () => {
       deadlines,
       rates: state.rates,
       replays: state.replays,
-      breakers: state.breakers,
-      health: state.health,
-      clients,
+      upstreams,
       bodyMemory: new BodyMemory(settings.bodyMemoryBytes, (address) => address),
     },
     table,
     digestPool,
   )
   const peer = { address: '127.0.0.1', trusted: false, relayed: false, connections: 0, place: -1, counted: 0 }
-  const parts = { nowUs: () => segment.nowUs(), log }
+  const parts = { nowUs, log }
   const app = uWS.App().any('/*', (res, req) => receive(res, req, peer, false, phases, parts))
   port = await new Promise((resolve) => {
     app.listen('127.0.0.1', 0, (socket) => resolve(socket ? uWS.us_socket_local_port(socket) : 0))
@@ -134,7 +140,7 @@ beforeAll(async () => {
   close = () => {
     app.close()
     deadlines.close()
-    void clients.close()
+    void upstreams.close()
     void digestPool.close()
   }
 })
