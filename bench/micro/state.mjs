@@ -133,7 +133,7 @@ async function main() {
     [limit('a', 'address'), limit('b', 'route')],
     [limit('c', 'address', window)],
     [limit('c', 'address', window), limit('b', 'route')],
-  ].map((limits, index) => ({ name: 'demo', index, limits }))
+  ].map((limits, index) => ({ name: 'demo', index, limits, guessLimits: [] }))
   const phase = createRateLimit(table, segment, routes)
   for (const route of routes) {
     const what = route.limits.map(({ by, measure }) => `${measure.kind} by ${by[0].kind}`)

@@ -2,7 +2,7 @@
 // that two consumers could claim. Pure; called by references.ts.
 import { type CredentialKind, GROUP } from './credentials.js'
 import { hint } from './nearest.js'
-import type { CheckedEntries, DefinedNames, Problem } from './references.js'
+import type { CheckedEntries, DefinedNames, Problem } from './problems.js'
 import type { Config, RouteConfig } from './schema.js'
 
 /** Reports credential kinds that a route accepts but no consumer has. */

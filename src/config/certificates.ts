@@ -3,11 +3,11 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
-import type { Environment } from './load.js'
 import { canonicalHost } from './patterns.js'
-import type { Problem } from './references.js'
+import type { Problem } from './problems.js'
 import type { Config } from './schema.js'
 import { readSecret } from './secrets.js'
+import type { Environment } from './settings.js'
 
 export type ListenerTls = NonNullable<Config['tls']>
 

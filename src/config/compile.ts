@@ -97,7 +97,9 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       auth,
       challenge: challengeFields(auth),
       signBody: auth.includes('x-m') && route.signBody !== false,
-      httpSignature: auth.includes('http-signature') ? compileHttpSignature(config, route) : null,
+      httpSignature: auth.includes('http-signature')
+        ? compileHttpSignature({ ...config.httpSignature, ...route.httpSignature }, route.signBody !== false)
+        : null,
       replayOnce,
       maxSkewSeconds,
       maxLeadSeconds: replayOnce ? Math.min(maxSkewSeconds, MAX_LEAD_ONCE_SECONDS) : maxSkewSeconds,

@@ -2,7 +2,6 @@
 import { createPublicKey, type KeyObject } from 'node:crypto'
 import { parseItem, serializeItem } from 'structured-headers'
 import { type Kept, keepSharedSecret } from './kept.js'
-import type { Config, RouteConfig } from './schema.js'
 
 export const SIGNATURE_ALGORITHMS = ['hmac-sha256', 'ed25519', 'ecdsa-p256-sha256', 'rsa-pss-sha512'] as const
 type SignatureAlgorithm = (typeof SIGNATURE_ALGORITHMS)[number]
@@ -32,11 +31,21 @@ export interface HttpSignatureRules {
 const DEFAULT_MAX_AGE_MS = 300_000
 const DEFAULT_LEEWAY_MS = 30_000
 
-export function compileHttpSignature(config: Config, route: RouteConfig): HttpSignatureRules {
-  const { components, maxAge, leeway, label, tag } = { ...config.httpSignature, ...route.httpSignature }
+/** What the configuration says of signatures, as its schema gives it. Durations in ms. */
+interface HttpSignatureOptions {
+  readonly components?: readonly string[] | undefined
+  readonly maxAge?: number | undefined
+  readonly leeway?: number | undefined
+  readonly label?: string | undefined
+  readonly tag?: string | undefined
+}
+
+/** @param options the route's own before those of all routes */
+export function compileHttpSignature(options: HttpSignatureOptions, signBody: boolean): HttpSignatureRules {
+  const { components, maxAge, leeway, label, tag } = options
   return {
     components: components ?? null,
-    signBody: route.signBody !== false,
+    signBody,
     maxAgeSeconds: Math.round((maxAge ?? DEFAULT_MAX_AGE_MS) / 1000),
     leewaySeconds: Math.round((leeway ?? DEFAULT_LEEWAY_MS) / 1000),
     label: label ?? null,

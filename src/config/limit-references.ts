@@ -2,7 +2,7 @@
 import { groupProblem } from './caller-references.js'
 import { GROUP } from './credentials.js'
 import { hint } from './nearest.js'
-import type { CheckedEntries, DefinedNames, Problem } from './references.js'
+import type { CheckedEntries, DefinedNames, Problem } from './problems.js'
 import type { MeasureConfig } from './schema/limits.js'
 import type { LimitConfig } from './schema.js'
 

@@ -6,22 +6,24 @@ import { isMap, isPair, isScalar, LineCounter, type ParsedNode, parseDocument } 
 import type { z } from 'zod'
 import { resolveTls } from './certificates.js'
 import { nearest } from './nearest.js'
-import {
-  type CheckedEntries,
-  certificateProblems,
-  danglingNames,
-  type Problem,
-  referenceProblems,
-} from './references.js'
+import type { CheckedEntries, Problem } from './problems.js'
+import { certificateProblems, danglingNames, referenceProblems } from './references.js'
 import { limitSchema } from './schema/limits.js'
 import { routeSchema } from './schema/routes.js'
 import { serviceSchema } from './schema/services.js'
 import { type Config, configSchema } from './schema.js'
 import { readSecret, resolveSecrets } from './secrets.js'
-import { type DefaultsContext, IGNORED_VARIABLES, SETTINGS, type SettingName, type Settings } from './settings.js'
+import {
+  type DefaultsContext,
+  type Environment,
+  IGNORED_VARIABLES,
+  SETTINGS,
+  type SettingName,
+  type Settings,
+} from './settings.js'
 import { schemaProblems } from './zod-problems.js'
 
-export type Environment = Readonly<Record<string, string | undefined>>
+export type { Environment } from './settings.js'
 
 export interface Loaded {
   readonly settings: Settings

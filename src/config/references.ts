@@ -5,29 +5,9 @@ import { CREDENTIAL_KINDS, CREDENTIALS, GROUP } from './credentials.js'
 import { limitProblems } from './limit-references.js'
 import { hint } from './nearest.js'
 import { canonicalHost, isParameter, type PathPattern, parsePattern } from './patterns.js'
+import type { CheckedEntries, DefinedNames, Problem } from './problems.js'
 import { UNLIMITED_BYTES } from './quantities.js'
 import type { Config, RouteConfig } from './schema.js'
-
-export interface Problem {
-  readonly path: readonly PropertyKey[]
-  readonly message: string
-}
-
-/** Names that are defined, also by invalid entries: those are reported only once. */
-export interface DefinedNames {
-  readonly consumers: readonly string[]
-  readonly issuers: readonly string[]
-  readonly services: readonly string[]
-  readonly limits: readonly string[]
-}
-
-/** Entries that the schema refused are missing here, so routes may be sparse. */
-export type CheckedEntries = Pick<Config, 'services' | 'limits'> & {
-  /** Null where the schema refused something. */
-  readonly consumers: Config['consumers'] | null
-  readonly jwt: Config['jwt'] | null
-  readonly routes: readonly (RouteConfig | undefined)[]
-}
 
 /** What a route names. Routes that the schema refused are included, so that every problem is reported at once. */
 export function danglingNames(routes: readonly unknown[], names: DefinedNames): Problem[] {

@@ -4,9 +4,9 @@ import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { keepSignatureKey, keepSignatureSecret } from './http-signature.js'
 import { type Kept, keepApiKey, keepPassword, keepPublicKeys, keepSharedSecret } from './kept.js'
-import type { Environment } from './load.js'
-import type { Problem } from './references.js'
+import type { Problem } from './problems.js'
 import type { Config } from './schema.js'
+import type { Environment } from './settings.js'
 
 type Issuer = Config['jwt'][string]
 

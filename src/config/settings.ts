@@ -6,6 +6,8 @@ import { z } from 'zod'
 import { sizeBytes } from './quantities.js'
 import { defaultStatePath, type StatePlaces } from './state-path.js'
 
+export type Environment = Readonly<Record<string, string | undefined>>
+
 /** What computed defaults depend on. */
 export type DefaultsContext = StatePlaces
 

@@ -2,7 +2,7 @@
 // unknown key the nearest known one. Pure; runs at start only.
 import { z } from 'zod'
 import { hint } from './nearest.js'
-import type { Problem } from './references.js'
+import type { Problem } from './problems.js'
 import { configSchema } from './schema.js'
 
 type Issue = z.core.$ZodIssue

@@ -2,7 +2,7 @@
 // the files are broken. It polls, because inotify misses files that are replaced through symbolic links.
 import { statSync } from 'node:fs'
 import { type ListenerTls, readListenerTls, type TlsMaterial } from '../config/certificates.js'
-import type { Problem } from '../config/references.js'
+import type { Problem } from '../config/problems.js'
 import type { Logger } from '../telemetry/log.js'
 import { StartError } from './start-error.js'
 

@@ -1,9 +1,10 @@
 // The two upstream clients, set up as forward.ts sets them up; the lean one over each of its transports.
 import type { Dispatcher } from 'undici'
 import { native } from '../../native/index.js'
+import { transport } from '../../src/upstream/http1/choose-transport.js'
 import { NodeTransport } from '../../src/upstream/http1/node-transport.js'
 import { LeanPool } from '../../src/upstream/http1/pool.js'
-import { type Transport, transport } from '../../src/upstream/http1/transport.js'
+import type { Transport } from '../../src/upstream/http1/transport.js'
 import { createConnector, createPool } from '../../src/upstream/undici.js'
 
 export interface ClientOptions {

@@ -5,12 +5,13 @@
 import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { Dispatcher as DispatcherBase, errors } from '../undici.js'
+import { transport } from './choose-transport.js'
 import { type ConnectionOwner, LeanConnection } from './connection.js'
 import { Lateness } from './lateness.js'
 import { LeanRequest, RequestQueue } from './request.js'
 import { renderHead } from './request-head.js'
 import { HeadMemo } from './response-head.js'
-import { type Transport, transport } from './transport.js'
+import type { Transport } from './transport.js'
 
 export interface LeanPoolOptions {
   /** Connections open at once, at most. Further requests wait, first come first served. */

@@ -1,8 +1,5 @@
-// What carries the bytes of upstream connections: the addon's wire (native-transport.ts), or node:net (node-transport.ts) where there is no
-// addon. Each has the same tests.
-import { native } from '../../../native/index.js'
-import { NativeTransport } from './native-transport.js'
-import { NodeTransport } from './node-transport.js'
+// What carries the bytes of upstream connections, as the lean client sees it: the interface that native-transport.ts and node-transport.ts
+// implement. Knows nothing of HTTP. Both pass the same tests.
 
 /** Whoever has a connection. Told nothing after close(), and nothing of what comes in while it is paused. */
 export interface Listener {
@@ -41,5 +38,3 @@ export interface Transport {
   /** By address or by name. Refused connections are told of later. */
   connect(host: string, port: number, listener: Listener): Wire
 }
-
-export const transport: Transport = native === null ? new NodeTransport() : new NativeTransport(native)
