@@ -1,5 +1,6 @@
 // state/, policy/rate-limit.ts and upstream/breaker.ts: what a decision costs, alone and against another process, in tables of different
 // sizes and fills. Key hashing is part of each decision.
+
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { nextPeriodStartMs } from '../../dist/src/config/calendar.js'
@@ -11,9 +12,10 @@ import { Bucket } from '../../dist/src/state/bucket.js'
 import { Charge } from '../../dist/src/state/charge.js'
 import { KeyHash } from '../../dist/src/state/key-hash.js'
 import { Quota } from '../../dist/src/state/quota.js'
-import { shareOf } from '../../dist/src/state/rate-slots.js'
 import { RateTable } from '../../dist/src/state/rate-table.js'
-import { attachSegment, openSegment } from '../../dist/src/state/segment.js'
+import { SECTIONS } from '../../dist/src/state/sections.js'
+import { attachSegment, openSegment, segmentHandle } from '../../dist/src/state/segment.js'
+import { shareOf } from '../../dist/src/state/share.js'
 import { Window } from '../../dist/src/state/window.js'
 import { Breaker, OUTCOME } from '../../dist/src/upstream/breaker.js'
 import { measure } from './measure.mjs'
@@ -60,10 +62,7 @@ function tables(segment, owner) {
 }
 
 const open = (rateLimitKeys, isolation = 'process') =>
-  openSegment(
-    { workers: 2, rateLimitKeys, services: 4, endpoints: 1, routes: 1, countersBytesPerWorker: 64 },
-    { path: null, isolation },
-  )
+  openSegment(SECTIONS, { workers: 2, rateLimitKeys, services: 4, endpoints: 1, routes: 1 }, { path: null, isolation })
 
 if (process.argv[2] === 'rival') await rival()
 else await main()
@@ -208,7 +207,7 @@ async function against(segment, what, keys, decide) {
   const child = fork(import.meta.filename, ['rival'], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc', segment.fd, segment.liveFd],
   })
-  child.send({ bytes: segment.bytes, liveBytes: segment.live.byteLength, keys, what })
+  child.send({ handle: segmentHandle(segment, { fd: 4, liveFd: 5 }), keys, what })
   await once(child, 'message')
   const names = Array.from({ length: keys }, (_, i) => `rival-${i}`)
   const nowUs = segment.nowUs()
@@ -221,8 +220,8 @@ async function against(segment, what, keys, decide) {
 }
 
 async function rival() {
-  const [{ bytes, liveBytes, keys, what }] = await once(process, 'message')
-  const segment = attachSegment({ kind: 'mapped', fd: 4, bytes, liveFd: 5, liveBytes })
+  const [{ handle, keys, what }] = await once(process, 'message')
+  const segment = attachSegment(handle)
   const { decide } = tables(segment, 1)
   const meter = METERS[what]
   const names = Array.from({ length: keys }, (_, i) => `rival-${i}`)

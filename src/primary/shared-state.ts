@@ -1,16 +1,17 @@
-// The segment as the primary has it: its tables, who owns which index in them, and what is given back when a worker is gone, also one of an
-// earlier primary (an orphan). Sees no request.
+// The segment as the primary has it: its tables, and which worker owns which index in them. When a worker is gone, also one of an earlier
+// primary (an orphan), it lets each table give back what that worker held. Sees no request.
 import type { RouteTable } from '../config/compile.js'
 import type { Settings } from '../config/settings.js'
 import { makeStateDirectory } from '../config/state-path.js'
-import { AddressCounts } from '../state/address-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
-import { CountersReader, countersBytesPerWorker, WorkerTable } from '../state/counters.js'
+import { CountersReader } from '../state/counters.js'
 import { HealthTable } from '../state/health-table.js'
 import { Owners } from '../state/owners.js'
 import { RateTable } from '../state/rate-table.js'
 import { ReplayTable } from '../state/replay-table.js'
-import { openSegment, type Segment, type SegmentSpec } from '../state/segment.js'
+import { SECTIONS, type SegmentSpec } from '../state/sections.js'
+import { openSegment, type Segment } from '../state/segment.js'
+import { WorkerTable } from '../state/worker-table.js'
 import type { Isolation } from './isolation.js'
 import { StartError } from './start-error.js'
 
@@ -21,10 +22,9 @@ export class SharedState {
   readonly health: HealthTable
   readonly counters: CountersReader
   readonly breakers: BreakerTable
-  /** To read, and to release what a dead worker held: the primary takes no charge, so its owner index does not matter. */
+  /** To read: the primary takes no charge and remembers no signature, so its owner index does not matter. */
   readonly rates: RateTable
   readonly replays: ReplayTable
-  private readonly addresses: AddressCounts
   private readonly owners: Owners
   private orphans: readonly number[]
 
@@ -44,7 +44,6 @@ export class SharedState {
     this.breakers = new BreakerTable(segment)
     this.rates = new RateTable(segment, 0)
     this.replays = new ReplayTable(segment, 0)
-    this.addresses = new AddressCounts(segment)
     this.owners = new Owners(segment)
     this.orphans = this.owners.taken()
   }
@@ -62,9 +61,9 @@ export class SharedState {
     return this.owners.take(pid)
   }
 
-  /** One of ours is gone, whatever it held with it. */
+  /** One of ours is gone. */
   workerGone(owner: number, slot: number): void {
-    this.addresses.release(slot)
+    this.release(false, slot)
     this.giveBack(owner)
   }
 
@@ -89,10 +88,13 @@ export class SharedState {
   }
 
   private giveBack(owner: number): void {
-    this.breakers.releaseWorker(owner)
-    this.rates.release(owner)
-    this.replays.release(owner)
+    this.release(true, owner)
     this.owners.free(owner)
+  }
+
+  /** @param index of the dead worker: its owner index in what is kept, else its slot */
+  private release(kept: boolean, index: number): void {
+    for (const section of SECTIONS) if (section.kept === kept) section.release?.(this.segment, index)
   }
 }
 
@@ -102,7 +104,6 @@ function roomFor(count: number): number {
 }
 
 function specOf(table: RouteTable, settings: Settings): SegmentSpec {
-  const routes = roomFor(table.routes.length)
   return {
     // One more: a worker that leaves and the one that replaces it are there at the same time.
     workers: settings.workers + 1,
@@ -110,8 +111,7 @@ function specOf(table: RouteTable, settings: Settings): SegmentSpec {
     replayKeys: table.routes.some((route) => route.replayOnce) ? settings.replayKeys : 0,
     services: table.services.length,
     endpoints: roomFor(table.endpoints.length),
-    routes,
-    countersBytesPerWorker: countersBytesPerWorker(routes),
+    routes: roomFor(table.routes.length),
     countsAddresses: settings.maxConnectionsPerAddress > 0,
   }
 }
@@ -119,7 +119,7 @@ function specOf(table: RouteTable, settings: Settings): SegmentSpec {
 function open(spec: SegmentSpec, settings: Settings, isolation: Isolation, held: number | undefined): Segment {
   try {
     if (settings.state !== 'none' && isolation.keepsState && held === undefined) makeStateDirectory(settings.state)
-    return openSegment(spec, {
+    return openSegment(SECTIONS, spec, {
       path: settings.state === 'none' ? null : settings.state,
       isolation: isolation.kind,
       held,

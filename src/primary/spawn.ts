@@ -52,11 +52,10 @@ export function workerKind(segment: Segment, listenFd: number | null, maxHeaderB
       shares: { segment: segmentHandle(segment), listenFd: null, stdoutFd: 1 },
     }
   }
-  const mapped = { kind: 'mapped', bytes: segment.bytes, liveBytes: segment.live.byteLength } as const
   return {
     spawn: () => spawnProcess(segment, listenFd, maxHeaderBytes + MOST_PROXY_HEADER_BYTES),
     shares: {
-      segment: { ...mapped, fd: WORKER_SEGMENT_FD, liveFd: WORKER_LIVE_FD },
+      segment: segmentHandle(segment, { fd: WORKER_SEGMENT_FD, liveFd: WORKER_LIVE_FD }),
       listenFd: WORKER_LISTEN_FD,
       stdoutFd: WORKER_STDOUT_FD,
     },

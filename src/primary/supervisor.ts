@@ -1,7 +1,7 @@
 // Starts the workers, watches them, replaces the ones that die or hang, and takes each in turn out of service for a rolling restart. It
 // knows processes and threads only as WorkerHandles and nothing of requests.
 
-import type { WorkerTable } from '../state/counters.js'
+import type { WorkerTable } from '../state/worker-table.js'
 import type { Logger } from '../telemetry/log.js'
 import type { FromWorker, Generation, ToWorker } from '../worker/messages.js'
 

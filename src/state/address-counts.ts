@@ -1,12 +1,15 @@
 // How many connections each client address has, over all workers, for TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS. The acceptor counts up and looks it up
 // (native/src/address_counts.h says how it lies); who ends a connection counts down. Nothing here runs per request.
-import type { Segment } from './segment.js'
+import type { LiveSection, Segment } from './segment.js'
 
 /** A worker's block: kAddressBlockInts of the addon. */
 const ADDRESS_PLACES = 32_768
 
-export function addressCountsBytes(workers: number, counted: boolean): number {
-  return counted ? workers * ADDRESS_PLACES * 4 : 0
+export const addressesSection: LiveSection<{ readonly workers: number; readonly countsAddresses?: boolean }> = {
+  name: 'addresses',
+  kept: false,
+  bytes: ({ workers, countsAddresses = false }) => (countsAddresses ? workers * ADDRESS_PLACES * 4 : 0),
+  release: (segment, slot) => new AddressCounts(segment).release(slot),
 }
 
 export class AddressCounts {
@@ -16,7 +19,7 @@ export class AddressCounts {
   readonly seed: number
 
   constructor(segment: Segment) {
-    const { buffer, offset, bytes } = segment.section('addresses')
+    const { buffer, offset, bytes } = segment.section(addressesSection.name)
     this.places = new Int32Array(buffer, offset, bytes / 4)
     this.seed = (segment.seed[0]! >>> 0) * 2 ** 21 + (segment.seed[1]! >>> 11)
   }

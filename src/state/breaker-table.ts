@@ -3,10 +3,10 @@
 //
 //   section `breakers`   records of 1024 bytes, found by the name's hash (open addressing; records are never moved)
 import { type BreakerMemory, BreakerRecord, KEY_64, RECORD_64, RECORD_BYTES, storedName } from './breaker-record.js'
+import { damagedRows } from './damage.js'
 import { KeyHash } from './key-hash.js'
 import { Owners } from './owners.js'
-import { damagedRows } from './rate-restore.js'
-import type { Segment } from './segment.js'
+import type { KeptSection, Segment } from './segment.js'
 
 /** In place of a record's key. */
 const NO_RECORD = 0n
@@ -19,7 +19,7 @@ function capacityFor(services: number): number {
 }
 
 /** Twice what is there: services come and go by name, and what was taken out keeps its record until the room is needed. */
-export function breakerTableBytes(services: number): number {
+function breakerTableBytes(services: number): number {
   return capacityFor(services) * RECORD_BYTES
 }
 
@@ -34,7 +34,7 @@ export class BreakerTable implements BreakerMemory {
   private readonly places = new Map<string, number>()
 
   constructor(segment: Segment) {
-    const { offset, bytes } = segment.section('breakers')
+    const { offset, bytes } = segment.section(breakersSection.name)
     this.capacity = Math.floor(bytes / RECORD_BYTES)
     this.ints = new Int32Array(segment.buffer, offset, this.capacity * RECORD_64 * 2)
     this.words = new BigInt64Array(segment.buffer, offset, this.capacity * RECORD_64)
@@ -191,10 +191,16 @@ export class BreakerTable implements BreakerMemory {
   }
 }
 
-/** At start: what became of an earlier run's breakers, for the log. */
-export function adoptBreakers(before: Segment, after: Segment): string {
-  const table = new BreakerTable(after)
-  if (before !== after) return table.adopt(new BreakerTable(before), () => false, after.nowUs())
-  const owners = new Owners(after)
-  return table.adopt(table, (worker) => owners.isAlive(worker), after.nowUs())
+export const breakersSection: KeptSection<{ readonly services: number }> = {
+  name: 'breakers',
+  kept: true,
+  bytes: ({ services }) => breakerTableBytes(services),
+  adopt(before, after) {
+    const table = new BreakerTable(after)
+    // A worker of an earlier run ends its permits in the memory that it has mapped. Of copies nobody would.
+    if (before !== after) return table.adopt(new BreakerTable(before), () => false, after.nowUs())
+    const owners = new Owners(after)
+    return table.adopt(table, (worker) => owners.isAlive(worker), after.nowUs())
+  },
+  release: (segment, owner) => new BreakerTable(segment).releaseWorker(owner),
 }

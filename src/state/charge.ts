@@ -2,6 +2,7 @@
 // Data only. Used per request.
 import { KeyHash } from './key-hash.js'
 import type { RateSlots } from './rate-slots.js'
+import type { Share } from './share.js'
 
 export const VERDICT = {
   admitted: 0,
@@ -44,22 +45,6 @@ export interface Meter {
   /** After a decision: what the answer's headers say, in charge.left, wholeInUs and againInUs. */
   tell(charge: Charge, nowUs: number): void
 }
-
-/** What a limit may have of the table. */
-export interface Share {
-  /** The limit, whatever its keys: slots carry it. */
-  readonly mark: number
-  /** Slots of a row that are kept for this limit. */
-  readonly own: number
-  /** Slots of a row that are kept for the others. */
-  readonly others: number
-  /** Keys that find no slot share slots: so many at most, whose keys begin with this hash. */
-  readonly common: number
-  readonly commonKeys: KeyHash
-}
-
-/** The 128 bits that tell a key from all others. */
-export type SlotKey = Pick<KeyHash, 'a' | 'b' | 'c' | 'd'>
 
 const FREE: Cost = { units: 0, ticks: 0n }
 

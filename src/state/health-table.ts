@@ -3,7 +3,7 @@
 //
 //   section `health`:  endpoint 0 [Int32]  endpoint 1 [Int32] …  padded to 64 bytes
 //                      0 unknown, 1 up, 2 down
-import type { Segment } from './segment.js'
+import type { LiveSection, Segment } from './segment.js'
 
 const STATES = ['unknown', 'up', 'down'] as const
 export type HealthState = (typeof STATES)[number]
@@ -14,12 +14,18 @@ export function healthBytes(endpoints: number): number {
   return Math.max(64, Math.ceil((endpoints * 4) / 64) * 64)
 }
 
+export const healthSection: LiveSection<{ readonly endpoints: number }> = {
+  name: 'health',
+  kept: false,
+  bytes: ({ endpoints }) => healthBytes(endpoints),
+}
+
 export class HealthTable {
   private readonly states: Int32Array
 
   /** @param endpoints slots there are */
   constructor(segment: Segment, endpoints: number) {
-    const { buffer, offset, bytes } = segment.section('health')
+    const { buffer, offset, bytes } = segment.section(healthSection.name)
     if (bytes < endpoints * 4)
       throw new RangeError(`health section of ${bytes} bytes cannot hold ${endpoints} endpoints`)
     this.states = new Int32Array(buffer, offset, endpoints)

@@ -19,25 +19,15 @@
 // but one key in a thousand, and a look-up reads two lines, at worst three. What a slot whose time has passed says is what a key without a
 // slot is taken to have: so it is free, for its own key as for any other.
 //
-// Not all 15 slots are for everybody. Two are for keys that others share (rate-table.ts), and of the other 13 up to six are divided among the
-// limits: keys that clients choose may fill what their own limit may have, and no more. What that guarantees: a key that
-// is admitted gets a slot unless both its rows hold `Share.own` slots of its limit's keys. It shares one then, and is refused where that has
-// counted its limit's number, as it may be of this key. (Of more than six limits, six slots of a row go to whichever come
-// first. And a row may hold more than two shared slots, though few do: the third takes one of the 13.)
-
-import type { Share, SlotKey } from './charge.js'
+// Who may have which of a row's slots: share.ts.
 import { JOURNAL_BYTES, OWNERS } from './claims.js'
-import type { KeyHash } from './key-hash.js'
+import { mendCounts } from './damage.js'
 import type { Segment } from './segment.js'
+import { FOR_KEYS, type Share, SLOTS_PER_ROW, type SlotKey } from './share.js'
 import { TICKS_PER_SECOND, ticksAt } from './ticks.js'
 
 export const OWNER_BYTES = 512
 const ROWS_OFFSET = OWNERS * OWNER_BYTES
-export const SLOTS_PER_ROW = 15
-/** Of a row, for keys of requests' own. */
-const FOR_KEYS = 13
-/** Of these, divided among the limits. */
-const DIVIDED = 6
 
 // In 64-bit words.
 const LINE = 8
@@ -79,25 +69,6 @@ export function rateTableBytes(keys: number): number {
 
 function rowsFor(keys: number): number {
   return Math.max(2, Math.ceil(keys / (FOR_KEYS * 0.9)))
-}
-
-/** The mark of a slot that keys of a limit share. */
-export function sharedMark(mark: number): number {
-  return mark | 1
-}
-
-/** What each of so many limits may have. */
-export function shareOf(limits: number, start: KeyHash, rows: number, commonKeys: KeyHash): Share {
-  const own = Math.max(1, Math.floor(DIVIDED / limits))
-  return {
-    mark: start.a & ~1,
-    own,
-    others: Math.min(DIVIDED, (limits - 1) * own),
-    // Two slots of each row are there for them: a quarter of that, so that each finds one in one of its two rows. A power of two, so that
-    // a few limits more or less move no key.
-    common: 2 ** Math.floor(Math.log2(Math.max(1, rows / 2 / limits))),
-    commonKeys,
-  }
 }
 
 /** The slots of one kind. Positions are in 64-bit words from the first row of the section on. */
@@ -298,21 +269,13 @@ export class RateSlots {
 
   /** Counts that nobody can have counted begin anew. */
   soundCounts(): void {
-    for (let owner = 0; owner < OWNERS; owner++) {
-      const counts = this.countsOf(owner)
-      for (const [at, count] of counts.entries()) if (!isCount(count)) counts[at] = 0
-    }
+    for (let owner = 0; owner < OWNERS; owner++) mendCounts(this.countsOf(owner))
   }
 
   private countsOf(owner: number): Float64Array {
     const { buffer, offset } = this.journal(owner)
     return new Float64Array(buffer, offset + JOURNAL_BYTES, COUNTS.length)
   }
-}
-
-/** Whether a gateway may have counted to it. */
-export function isCount(value: number): boolean {
-  return Number.isInteger(value) && value >= 0 && value <= 2 ** 50
 }
 
 /** Never 0. From a word of the hash that does not choose a row. */

@@ -24,11 +24,12 @@
 // one has counted. One worker may charge the shared slot while another moves the key: the first charges and then looks for the key, the
 // other writes the key and then copies the count. So one of them sees what the other did: the copy has the charge, or the first charges the
 // key's own slot as well.
-import { type Charge, type Share, type SlotKey, VERDICT } from './charge.js'
+import { type Charge, VERDICT } from './charge.js'
 import { Claims, ENTRIES } from './claims.js'
 import { KeyHash } from './key-hash.js'
-import { COUNT, type RateCounts, RateSlots, sharedMark, tagOf } from './rate-slots.js'
+import { COUNT, type RateCounts, RateSlots, tagOf } from './rate-slots.js'
 import type { Segment } from './segment.js'
+import { type Share, type SlotKey, sharedMark } from './share.js'
 import { ticksAt } from './ticks.js'
 
 /** Beyond this many live slots the first row is compared with the second. */

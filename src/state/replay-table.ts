@@ -22,11 +22,10 @@
 //
 // Time is the wall clock's, as that is what callers sign. Set back, it lets nothing in twice but what had run out and lost its slot.
 import { Claims, JOURNAL_BYTES, OWNERS } from './claims.js'
+import { damagedRows, mendCounts } from './damage.js'
 import type { KeyHash } from './key-hash.js'
 import { Owners } from './owners.js'
-import { damagedRows } from './rate-restore.js'
-import { isCount } from './rate-slots.js'
-import type { Segment } from './segment.js'
+import type { KeptSection, Segment } from './segment.js'
 
 const OWNER_BYTES = 512
 const ROWS_OFFSET = OWNERS * OWNER_BYTES
@@ -56,7 +55,7 @@ export const REPLAY = { fresh: 0, repeated: 1, full: 2, stuck: 3, share: 4 } as 
 export type ReplayCounts = Record<keyof typeof REPLAY, number>
 const COUNTS = Object.keys(REPLAY) as (keyof typeof REPLAY)[]
 
-/** 0 keys take no memory at all. */
+/** None where no route has `replay: once`. */
 export function replayTableBytes(keys: number): number {
   return keys === 0 ? 0 : ROWS_OFFSET + Math.ceil(keys / (SLOTS_PER_ROW / 3)) * ROW_BYTES
 }
@@ -77,7 +76,7 @@ export class ReplayTable {
     owner: number,
   ) {
     if (!(owner >= 0 && owner < OWNERS)) throw new RangeError(`owner ${owner} is not in 0 to ${OWNERS - 1}`)
-    const { offset, bytes } = segment.section('replays')
+    const { offset, bytes } = segment.section(replaysSection.name)
     this.rows = Math.max(0, Math.floor((bytes - ROWS_OFFSET) / ROW_BYTES))
     this.words = new BigInt64Array(segment.buffer, this.rows === 0 ? 0 : offset + ROWS_OFFSET, this.rows * ROW_64)
     this.ints = new Int32Array(segment.buffer, this.rows === 0 ? 0 : offset + ROWS_OFFSET, this.rows * ROW_32)
@@ -171,10 +170,7 @@ export class ReplayTable {
    */
   adopt(before: ReplayTable, nowSeconds: number, isAlive: (owner: number) => boolean): string {
     before.openLocks(isAlive)
-    for (let owner = 0; owner < OWNERS; owner++) {
-      const counts = before.countsOf(owner)
-      for (const [at, count] of counts.entries()) if (!isCount(count)) counts[at] = 0
-    }
+    for (let owner = 0; owner < OWNERS; owner++) mendCounts(before.countsOf(owner))
     let kept = 0
     let lost = 0
     let damaged = 0
@@ -243,7 +239,7 @@ export class ReplayTable {
     const { buffer } = this.segment
     // A table without rows has no owners either; what nobody takes a claim on needs no journal in the segment.
     if (this.rows === 0) return { buffer: new ArrayBuffer(OWNER_BYTES), offset: 0 }
-    return { buffer, offset: this.segment.section('replays').offset + owner * OWNER_BYTES }
+    return { buffer, offset: this.segment.section(replaysSection.name).offset + owner * OWNER_BYTES }
   }
 
   private countsOf(owner: number): Float64Array {
@@ -256,11 +252,16 @@ function keyAt(row: number, slot: number): number {
   return row * ROW_32 + KEYS_32 + slot * 4
 }
 
-/** Primary: what became of the signatures of an earlier run; '' where no route asks for them. */
-export function adoptReplays(before: Segment, after: Segment, nowSeconds: number): string {
-  const table = new ReplayTable(after, 0)
-  const from = before === after ? table : new ReplayTable(before, 0)
-  if (table.rows === 0) return ''
-  const owners = new Owners(before)
-  return table.adopt(from, nowSeconds, (owner) => owners.isAlive(owner))
+export const replaysSection: KeptSection<{ readonly replayKeys?: number }> = {
+  name: 'replays',
+  kept: true,
+  bytes: ({ replayKeys = 0 }) => replayTableBytes(replayKeys),
+  adopt(before, after, wallSeconds) {
+    const table = new ReplayTable(after, 0)
+    if (table.rows === 0) return ''
+    const owners = new Owners(before)
+    const from = before === after ? table : new ReplayTable(before, 0)
+    return table.adopt(from, wallSeconds, (owner) => owners.isAlive(owner))
+  },
+  release: (segment, owner) => new ReplayTable(segment, 0).release(owner),
 }

@@ -2,17 +2,10 @@
 // worker is asked, so a worker that hangs or has died is still counted.
 import type { Route, Service } from '../config/compile.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
-import {
-  type CountersReader,
-  EXPIRED,
-  HEADS_REFUSED,
-  type RouteTotals,
-  STUCK,
-  TURNED_AWAY,
-  type WorkerStatus,
-} from '../state/counters.js'
+import type { CountersReader, RouteTotals } from '../state/counters.js'
 import { countUpTo } from '../state/durations.js'
 import type { HealthTable } from '../state/health-table.js'
+import { EXPIRED, HEADS_REFUSED, STUCK, TURNED_AWAY, type WorkerStatus } from '../state/worker-table.js'
 import { toHdr } from './quantiles.js'
 
 interface BreakerStatus {

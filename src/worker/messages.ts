@@ -4,7 +4,8 @@ import type { TlsMaterial } from '../config/certificates.js'
 import type { TableSlots } from '../config/compile.js'
 import type { Config } from '../config/schema.js'
 import type { Settings } from '../config/settings.js'
-import type { SegmentHandle, SegmentSpec } from '../state/segment.js'
+import type { SegmentSpec } from '../state/sections.js'
+import type { SegmentHandle } from '../state/segment.js'
 
 /** A configuration that the primary has found sound, and where its routes and endpoints are in the shared tables. */
 export interface Generation {

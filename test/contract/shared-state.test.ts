@@ -1,4 +1,5 @@
 // One suite for both kinds of segment: mapped, between processes; and shared, between threads. What it says of one it says of the other.
+
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -9,6 +10,7 @@ import { native, nativeProblem } from '../../native/index.js'
 import { BreakerTable } from '../../src/state/breaker-table.js'
 import { RateTable } from '../../src/state/rate-table.js'
 import { ReplayTable } from '../../src/state/replay-table.js'
+import { SECTIONS } from '../../src/state/sections.js'
 import { openSegment, type Segment, segmentHandle } from '../../src/state/segment.js'
 import { OUTCOME } from '../../src/upstream/breaker.js'
 
@@ -62,7 +64,6 @@ const spec = (keys: number, replayKeys: number) => ({
   services: 4,
   endpoints: 1,
   routes: 1,
-  countersBytesPerWorker: 64,
 })
 const running: (ChildProcess | Worker)[] = []
 
@@ -89,7 +90,7 @@ const kinds: Kind[] = [
   {
     name: 'mapped, between processes',
     skipped: nativeProblem,
-    open: (keys, replayKeys) => openSegment(spec(keys, replayKeys), { path: null, isolation: 'process' }),
+    open: (keys, replayKeys) => openSegment(SECTIONS, spec(keys, replayKeys), { path: null, isolation: 'process' }),
     async rival(segment, owner) {
       const child = fork(file, { stdio: ['ignore', 'inherit', 'inherit', 'ipc', segment.fd, segment.liveFd] })
       running.push(child)
@@ -98,7 +99,7 @@ const kinds: Kind[] = [
         return answerOf(child)
       }
       await ask('attach', {
-        handle: { kind: 'mapped', fd: 4, bytes: segment.bytes, liveFd: 5, liveBytes: segment.live.byteLength },
+        handle: segmentHandle(segment, { fd: 4, liveFd: 5 }),
         owner,
         service,
       })
@@ -116,7 +117,7 @@ const kinds: Kind[] = [
   {
     name: 'shared, between threads',
     skipped: '',
-    open: (keys, replayKeys) => openSegment(spec(keys, replayKeys), { path: null, isolation: 'thread' }),
+    open: (keys, replayKeys) => openSegment(SECTIONS, spec(keys, replayKeys), { path: null, isolation: 'thread' }),
     async rival(segment, owner) {
       const worker = new Worker(file)
       running.push(worker)

@@ -5,6 +5,7 @@ import { Fields } from '../../../src/exchange/fields.js'
 import type { Rejection } from '../../../src/exchange/outcome.js'
 import { createRateLimit, rateLimitHeader, rateLimitPolicyHeader } from '../../../src/policy/rate-limit.js'
 import { RateTable } from '../../../src/state/rate-table.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
 
 let segment: Segment
@@ -13,7 +14,8 @@ let nowUs: number
 
 function begin(keys = 1000): void {
   segment = openSegment(
-    { workers: 1, rateLimitKeys: keys, services: 1, endpoints: 1, routes: 1, countersBytesPerWorker: 64 },
+    SECTIONS,
+    { workers: 1, rateLimitKeys: keys, services: 1, endpoints: 1, routes: 1 },
     { path: null, isolation: 'thread' },
   )
   rateLimit = createRateLimit(new RateTable(segment, 0), segment, [])

@@ -4,10 +4,11 @@ import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { createReplayGuard, type ReplayGuard } from '../../../src/policy/replay.js'
 import { ReplayTable } from '../../../src/state/replay-table.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
 
 const NOON = Date.UTC(2026, 5, 1, 12) / 1000
-const SPEC = { workers: 1, rateLimitKeys: 15, services: 1, endpoints: 1, routes: 1, countersBytesPerWorker: 64 }
+const SPEC = { workers: 1, rateLimitKeys: 15, services: 1, endpoints: 1, routes: 1 }
 
 const route = (index: number, over: Partial<Route> = {}): Route =>
   ({ index, auth: ['x-m'], maxSkewSeconds: 60, httpSignature: null, replayOnce: true, ...over }) as Route
@@ -20,7 +21,7 @@ let segment: Segment
 let guard: ReplayGuard
 
 beforeEach(() => {
-  segment = openSegment({ ...SPEC, replayKeys: 16 }, { path: null, isolation: 'thread' })
+  segment = openSegment(SECTIONS, { ...SPEC, replayKeys: 16 }, { path: null, isolation: 'thread' })
   guard = createReplayGuard(new ReplayTable(segment, 0), segment, [NARROW, WIDE, FREE], () => wallSeconds)
 })
 

@@ -5,6 +5,7 @@ import { afterEach, describe, expect, it } from 'vitest'
 import type { Endpoint, HealthCheck, Service } from '../../../src/config/compile.js'
 import { type HealthChecks, startHealthChecks } from '../../../src/primary/health-checks.js'
 import { HealthTable } from '../../../src/state/health-table.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment } from '../../../src/state/segment.js'
 import type { Logger } from '../../../src/telemetry/log.js'
 
@@ -58,9 +59,8 @@ function check(ports: readonly number[], rules: HealthCheck = RULES) {
     services: 1,
     endpoints: ports.length,
     routes: 1,
-    countersBytesPerWorker: 64,
   }
-  const segment = openSegment(spec, { path: null, isolation: 'thread' })
+  const segment = openSegment(SECTIONS, spec, { path: null, isolation: 'thread' })
   const table = new HealthTable(segment, ports.length)
   const changes = new Changes()
   const endpoints: Endpoint[] = ports.map((port, index) => ({

@@ -3,9 +3,11 @@ import type { Route } from '../../../src/config/compile.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { OUTCOME_CODES, OUTCOMES, type OutcomeCode } from '../../../src/exchange/outcome.js'
-import { CountersReader, countersBytesPerWorker, WorkerCounters, WorkerTable } from '../../../src/state/counters.js'
+import { CountersReader, countersBytesPerWorker, WorkerCounters } from '../../../src/state/counters.js'
 import { bucketOf, MAX_DURATION_US } from '../../../src/state/durations.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
+import { WorkerTable } from '../../../src/state/worker-table.js'
 
 const NO_RESPONSE = null as unknown as ConstructorParameters<typeof Exchange>[0]
 
@@ -19,9 +21,8 @@ function segmentOf(workers = WORKERS, routes = ROUTES): Segment {
     services: 1,
     endpoints: 1,
     routes,
-    countersBytesPerWorker: countersBytesPerWorker(routes),
   }
-  return openSegment(spec, { path: null, isolation: 'thread' })
+  return openSegment(SECTIONS, spec, { path: null, isolation: 'thread' })
 }
 
 function setUp() {

@@ -1,10 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import { HealthTable, healthBytes } from '../../../src/state/health-table.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
 
 function segmentOf(endpoints: number): Segment {
-  const spec = { workers: 1, rateLimitKeys: 64, services: 1, endpoints, routes: 1, countersBytesPerWorker: 64 }
-  return openSegment(spec, { path: null, isolation: 'thread' })
+  const spec = { workers: 1, rateLimitKeys: 64, services: 1, endpoints, routes: 1 }
+  return openSegment(SECTIONS, spec, { path: null, isolation: 'thread' })
 }
 
 describe('health table', () => {

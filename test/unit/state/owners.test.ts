@@ -1,16 +1,17 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { adoptBreakers, BreakerTable } from '../../../src/state/breaker-table.js'
+import { BreakerTable, breakersSection } from '../../../src/state/breaker-table.js'
 import { Owners } from '../../../src/state/owners.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
 
 let segment: Segment
 let child: ChildProcess
 
 beforeEach(() => {
-  const spec = { workers: 1, rateLimitKeys: 64, services: 1, endpoints: 1, routes: 1, countersBytesPerWorker: 64 }
-  segment = openSegment(spec, { path: null, isolation: 'thread' })
+  const spec = { workers: 1, rateLimitKeys: 64, services: 1, endpoints: 1, routes: 1 }
+  segment = openSegment(SECTIONS, spec, { path: null, isolation: 'thread' })
   child = spawn('sleep', ['60'])
 })
 
@@ -55,7 +56,7 @@ describe.skipIf(process.platform !== 'linux')('owner indexes', () => {
     const record = new BreakerTable(segment).record('demo')
     expect([dead, alive].map((owner) => record.takeProbe(0, 2, owner, 1000, 60_000))).toEqual([0, 1])
     await end()
-    adoptBreakers(segment, segment)
+    breakersSection.adopt(segment, segment, 0)
     expect(record.takeProbe(0, 2, 7, 1000, 60_000)).toBe(0)
     expect(record.takeProbe(0, 2, 7, 1000, 60_000)).toBe(-1)
     expect(record.endProbe(0, 1, alive, 'ok')).toBe(true)

@@ -3,6 +3,7 @@ import { nextPeriodStartMs } from '../../../src/config/calendar.js'
 import { VERDICT } from '../../../src/state/charge.js'
 import { Quota } from '../../../src/state/quota.js'
 import { RateTable } from '../../../src/state/rate-table.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment } from '../../../src/state/segment.js'
 import { chargeFor } from '../../support/charges.js'
 
@@ -11,7 +12,8 @@ const START = Date.parse('2026-03-28T22:59:00Z')
 /** Two workers with wall clocks of their own over one table; the segment's is another clock again. */
 function workers(quantity: number) {
   const segment = openSegment(
-    { workers: 2, rateLimitKeys: 1024, services: 1, endpoints: 1, routes: 1, countersBytesPerWorker: 64 },
+    SECTIONS,
+    { workers: 2, rateLimitKeys: 1024, services: 1, endpoints: 1, routes: 1 },
     { path: null, isolation: 'thread' },
   )
   return [0, 1].map((owner) => {

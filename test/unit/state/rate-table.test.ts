@@ -4,6 +4,7 @@ import { Bucket } from '../../../src/state/bucket.js'
 import { type Charge, type Meter, VERDICT } from '../../../src/state/charge.js'
 import { Quota } from '../../../src/state/quota.js'
 import { RateTable } from '../../../src/state/rate-table.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
 import { ticksAt } from '../../../src/state/ticks.js'
 import { Window } from '../../../src/state/window.js'
@@ -15,7 +16,8 @@ const START_US = Date.UTC(2026, 5, 1) * 1000
 
 function segmentFor(keys: number): Segment {
   return openSegment(
-    { workers: 2, rateLimitKeys: keys, services: 1, endpoints: 1, routes: 1, countersBytesPerWorker: 64 },
+    SECTIONS,
+    { workers: 2, rateLimitKeys: keys, services: 1, endpoints: 1, routes: 1 },
     { path: null, isolation: 'thread' },
   )
 }

@@ -6,15 +6,16 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { native, nativeProblem } from '../../../native/index.js'
 import { KeyHash } from '../../../src/state/key-hash.js'
 import { REPLAY, ReplayTable } from '../../../src/state/replay-table.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
 
 const { fresh, repeated, full, stuck } = REPLAY
 const NOON = Date.UTC(2026, 5, 1, 12) / 1000
 const GRACE = 5
-const SPEC = { workers: 2, rateLimitKeys: 15, services: 1, endpoints: 1, routes: 1, countersBytesPerWorker: 64 }
+const SPEC = { workers: 2, rateLimitKeys: 15, services: 1, endpoints: 1, routes: 1 }
 
 const segmentFor = (replayKeys: number): Segment =>
-  openSegment({ ...SPEC, replayKeys }, { path: null, isolation: 'thread' })
+  openSegment(SECTIONS, { ...SPEC, replayKeys }, { path: null, isolation: 'thread' })
 
 function keyFor(segment: Segment, text: string): KeyHash {
   const [a, b, c, d] = segment.seed as unknown as [number, number, number, number]
@@ -162,7 +163,7 @@ describe.skipIf(native === null)(`over restarts${nativeProblem && `: ${nativePro
   let current: Segment | null = null
   const start = (replayKeys: number): Segment => {
     if (current !== null) native?.closeFd(current.fd)
-    current = openSegment({ ...SPEC, replayKeys }, { path, isolation: 'process' })
+    current = openSegment(SECTIONS, { ...SPEC, replayKeys }, { path, isolation: 'process' })
     return current
   }
   const nowSeconds = Math.floor(Date.now() / 1000)

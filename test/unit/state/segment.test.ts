@@ -4,23 +4,27 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, write
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
+import { gunzipSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { native, nativeProblem } from '../../../native/index.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
 import { Bucket } from '../../../src/state/bucket.js'
 import { type Meter, VERDICT } from '../../../src/state/charge.js'
 import type { ClockSource } from '../../../src/state/clock.js'
+import { countersBytesPerWorker } from '../../../src/state/counters.js'
+import { LAYOUT } from '../../../src/state/header.js'
 import { Owners } from '../../../src/state/owners.js'
 import { Quota } from '../../../src/state/quota.js'
 import { RateTable } from '../../../src/state/rate-table.js'
 import { REPLAY, ReplayTable } from '../../../src/state/replay-table.js'
+import { SECTIONS, type SegmentSpec } from '../../../src/state/sections.js'
 import {
   attachSegment,
-  LAYOUT,
+  type KeptSection,
+  type LiveSection,
   type OpenOptions,
   openSegment,
   type Segment,
-  type SegmentSpec,
   segmentHandle,
 } from '../../../src/state/segment.js'
 import { Window } from '../../../src/state/window.js'
@@ -38,7 +42,6 @@ const SPEC: SegmentSpec = {
   services: 2,
   endpoints: 3,
   routes: 4,
-  countersBytesPerWorker: 128,
 }
 const SERVICE = {
   name: 'demo',
@@ -90,9 +93,9 @@ class Machine implements ClockSource {
 /** How many of `times` requests the bucket admits. */
 function admitted(segment: Segment, times: number, key = 'daily'): number {
   const table = new RateTable(segment, 0)
+  const charge = chargeFor(segment, key, DAILY)
   let passed = 0
-  for (let i = 0; i < times; i++)
-    if (table.admit(chargeFor(segment, key, DAILY), segment.nowUs()) === VERDICT.admitted) passed++
+  for (let i = 0; i < times; i++) if (table.admit(charge, segment.nowUs()) === VERDICT.admitted) passed++
   return passed
 }
 
@@ -108,8 +111,8 @@ function breakerState(segment: Segment): string {
 
 describe('sections', () => {
   it('lie behind each other, on pages of their own, within the segment', () => {
-    const segment = openSegment(SPEC, { path: null, isolation: 'thread' })
-    for (const names of [['breakers', 'rates'] as const, ['health', 'workers', 'counters'] as const]) {
+    const segment = openSegment(SECTIONS, SPEC, { path: null, isolation: 'thread' })
+    for (const names of [['rates', 'breakers', 'replays'] as const, ['health', 'workers', 'counters'] as const]) {
       let end = 4096
       for (const name of names) {
         const { buffer, offset, bytes } = segment.section(name)
@@ -119,18 +122,22 @@ describe('sections', () => {
         expect(end).toBeLessThanOrEqual(buffer.byteLength)
       }
     }
-    expect(segment.section('counters').bytes).toBe(256)
+    expect(segment.section('counters').bytes).toBe(2 * countersBytesPerWorker(4))
   })
 
   it('hold a million live keys in 512 MiB, as buckets or as windows', () => {
-    const { bytes } = openSegment({ ...SPEC, rateLimitKeys: 1e6 }, { path: null, isolation: 'thread' }).section('rates')
+    const { bytes } = openSegment(
+      SECTIONS,
+      { ...SPEC, rateLimitKeys: 1e6 },
+      { path: null, isolation: 'thread' },
+    ).section('rates')
     expect(bytes).toBeLessThan(512 * 2 ** 20)
   })
 })
 
 describe('the clock', () => {
   it('is the same for all who attached, and is not behind the wall clock', () => {
-    const segment = openSegment(SPEC, { path: null, isolation: 'thread' })
+    const segment = openSegment(SECTIONS, SPEC, { path: null, isolation: 'thread' })
     const other = attachSegment(segmentHandle(segment))
     const before = segment.nowUs()
     const between = other.nowUs()
@@ -145,14 +152,14 @@ describe('the clock', () => {
   it('starts in 2025 where the machine believes it is 1970', () => {
     const machine = new Machine()
     machine.wall = 0
-    const segment = openSegment(SPEC, { path: null, isolation: 'thread', clock: machine })
+    const segment = openSegment(SECTIONS, SPEC, { path: null, isolation: 'thread', clock: machine })
     expect(new Date(segment.nowUs() / 1000).getUTCFullYear()).toBe(2025)
     expect(admitted(segment, 1001)).toBe(1000)
   })
 
   it('ignores a step of the wall clock, either way', () => {
     const machine = new Machine()
-    const segment = openSegment(SPEC, { path: null, isolation: 'thread', clock: machine })
+    const segment = openSegment(SECTIONS, SPEC, { path: null, isolation: 'thread', clock: machine })
     machine.wall -= MINUTE_US
     segment.touch()
     expect(segment.nowUs()).toBe(NOON_US)
@@ -164,7 +171,7 @@ describe('the clock', () => {
 
   it('catches up with time slept through', () => {
     const machine = new Machine()
-    const segment = openSegment(SPEC, { path: null, isolation: 'thread', clock: machine })
+    const segment = openSegment(SECTIONS, SPEC, { path: null, isolation: 'thread', clock: machine })
     machine.suspend(HOUR_US)
     segment.touch()
     segment.touch()
@@ -173,7 +180,7 @@ describe('the clock', () => {
 
   it('does not believe an uptime that the wall clock knows nothing of', () => {
     const machine = new Machine()
-    const segment = openSegment(SPEC, { path: null, isolation: 'thread', clock: machine })
+    const segment = openSegment(SECTIONS, SPEC, { path: null, isolation: 'thread', clock: machine })
     machine.slept += HOUR_US
     segment.touch()
     expect(segment.nowUs()).toBe(NOON_US)
@@ -204,7 +211,7 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
 
   function start(spec: Partial<SegmentSpec> = {}, options: Partial<OpenOptions> = {}): Segment {
     stop()
-    current = openSegment({ ...SPEC, ...spec }, { path, isolation: 'process', clock: machine, ...options })
+    current = openSegment(SECTIONS, { ...SPEC, ...spec }, { path, isolation: 'process', clock: machine, ...options })
     return current
   }
 
@@ -237,9 +244,9 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
 
   it('keeps its state when workers, routes, endpoints and counters change in number', () => {
     admitted(start(), 600)
-    expect(admitted(start({ workers: 9, endpoints: 500, countersBytesPerWorker: 40_000 }), 0)).toBe(0)
+    expect(admitted(start({ workers: 9, endpoints: 500, routes: 40 }), 0)).toBe(0)
     const size = statSync(path).size
-    expect(admitted(start({ workers: 1, endpoints: 1, countersBytesPerWorker: 64 }), 600)).toBe(400)
+    expect(admitted(start({ workers: 1, endpoints: 1, routes: 1 }), 600)).toBe(400)
     expect(statSync(path).size).toBe(size)
   })
 
@@ -257,6 +264,84 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
     expect(admitted(second, 600)).toBe(400)
     expect(breakerState(second)).toBe('open')
     expect(admitted(start(resized), 1)).toBe(0)
+  })
+
+  it('gives a table of somebody else its section, and knows nothing of it', () => {
+    const notes: KeptSection<{ notes: number }> = {
+      name: 'notes',
+      kept: true,
+      bytes: ({ notes }) => notes,
+      adopt(before, after) {
+        const [from, to] = [before, after].map((one) => viewOf(one, 'notes')) as [Uint8Array, Uint8Array]
+        to.set(from.subarray(0, to.length))
+        return `${to.filter((byte) => byte > 0).length} notes`
+      },
+    }
+    const scratch: LiveSection<unknown> = { name: 'scratch', kept: false, bytes: () => 5000 }
+    const startWith = (over: Partial<SegmentSpec & { notes: number }>): Segment => {
+      stop()
+      const spec = { ...SPEC, notes: 100, ...over }
+      current = openSegment([...SECTIONS, notes, scratch], spec, { path, isolation: 'process', clock: machine })
+      return current
+    }
+    admitted(start(), 600)
+    // Of an earlier run without it: the others keep what they have.
+    const first = startWith({})
+    expect(first.notice).toBe(`state restored from ${path}: 1 rate limit keys, 0 breakers; tables resized`)
+    viewOf(first, 'notes').set([1, 2, 3])
+    viewOf(first, 'scratch').fill(7)
+    const second = startWith({})
+    expect(second.notice).toBe(`state restored from ${path}: 1 rate limit keys, 0 breakers, 3 notes`)
+    expect(viewOf(second, 'scratch')).toEqual(new Uint8Array(5000))
+    // Others change in size, then it does.
+    const third = startWith({ rateLimitKeys: 5000, workers: 9, replayKeys: 100 })
+    expect([...viewOf(third, 'notes').subarray(0, 5)]).toEqual([1, 2, 3, 0, 0])
+    expect([...viewOf(startWith({ notes: 2 }), 'notes')]).toEqual([1, 2])
+    expect(start().notice).toBe(`state restored from ${path}: 1 rate limit keys, 0 breakers; tables resized`)
+    expect(admitted(current as Segment, 600)).toBe(400)
+  })
+
+  it('refuses two sections of one name, and a name that the header has no room for', () => {
+    const named = (name: string) => [...SECTIONS, { name, kept: true, bytes: () => 8, adopt: () => '' } as const]
+    const open = (name: string) => openSegment(named(name), SPEC, { path: null, isolation: 'thread' })
+    expect(() => open('rates')).toThrow('two tables have registered a section rates')
+    expect(() => open('x'.repeat(25))).toThrow('its name is longer than 24 bytes')
+    expect(() => openSegment(SECTIONS, SPEC, { path: null, isolation: 'thread' }).section('notes')).toThrow(
+      'the segment has no section notes',
+    )
+  })
+
+  // Written by the code of layout 4: 600 of a day's 1000 on one key, 4 of an hour's 7 on another, an open breaker, a signature.
+  it.each([
+    ['of the same sizes', {}],
+    ['of other sizes', { rateLimitKeys: 1000, replayKeys: 300 }],
+  ])('takes the state of a file of layout 4 along, into tables %s', (_, over) => {
+    const written = gunzipSync(readFileSync(join(import.meta.dirname, 'files/segment-of-layout-4.gz')))
+    const spec = { rateLimitKeys: 15, replayKeys: 16, ...over }
+    const startOn = (host: string) => start(spec, { host })
+    const host = 'the host of the fixture'
+    // With a whole header, and with one that only its copy tells of.
+    for (const damaged of [false, true]) {
+      if (damaged) written.fill(0xa5, 32, 128)
+      writeFileSync(path, written, { mode: 0o600 })
+      const kept = `state restored from ${path}: 2 rate limit keys, 1 breakers, 1 signatures`
+      const first = startOn(host)
+      const mended = damaged ? '; its header was damaged' : ''
+      expect(first.notice).toBe(`${kept}; rewritten in a new layout${mended}`)
+      expect(first.nowUs()).toBe(NOON_US)
+      expect(admitted(first, 600)).toBe(400)
+      expect(breakerState(first)).toBe('open')
+      const now = NOON_US / 1e6
+      expect(new ReplayTable(first, 0).insert({ a: 1, b: 2, c: 3, d: 4 }, now + 3600, now)).toBe(REPLAY.repeated)
+      const charge = chargeFor(first, 'exact', new Window(7, 3600))
+      const passes = Array.from({ length: 9 }, () => new RateTable(first, 0).admit(charge, first.nowUs()))
+      expect(passes.filter((verdict) => verdict === VERDICT.admitted)).toHaveLength(3)
+      expect(startOn(host).notice).toBe(kept)
+      stop()
+      rmSync(path)
+    }
+    writeFileSync(path, written.fill(0xa5, 4096 + 32, 4096 + 128), { mode: 0o600 })
+    expect(startOn(host).notice).toBe(`state in ${path} discarded: its header is damaged`)
   })
 
   it.each([
@@ -304,11 +389,12 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
   it('survives kill -9 with exactly what was left', () => {
     const child = `
       const { openSegment } = await import(${JSON.stringify(dist('state/segment.js'))})
+      const { SECTIONS } = await import(${JSON.stringify(dist('state/sections.js'))})
       const { RateTable } = await import(${JSON.stringify(dist('state/rate-table.js'))})
       const { Charge } = await import(${JSON.stringify(dist('state/charge.js'))})
       const { Bucket } = await import(${JSON.stringify(dist('state/bucket.js'))})
       const { KeyHash } = await import(${JSON.stringify(dist('state/key-hash.js'))})
-      const segment = openSegment(${JSON.stringify(SPEC)}, { path: ${JSON.stringify(path)}, isolation: 'process' })
+      const segment = openSegment(SECTIONS, ${JSON.stringify(SPEC)}, { path: ${JSON.stringify(path)}, isolation: 'process' })
       const table = new RateTable(segment, 0)
       const bucket = new Bucket(1000, 86400, 1000)
       const charge = new Charge()
@@ -322,7 +408,7 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
     const { signal, stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', child])
     expect(String(stderr)).toBe('')
     expect({ signal, passed: String(stdout) }).toEqual({ signal: 'SIGKILL', passed: '600' })
-    current = openSegment(SPEC, { path, isolation: 'process' })
+    current = openSegment(SECTIONS, SPEC, { path, isolation: 'process' })
     expect(admitted(current, 1000)).toBe(400)
   })
 
@@ -395,8 +481,10 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
       const table = new RateTable(first, 0)
       // One that holds an index, as after a kill.
       new Owners(first).take(process.pid)
-      for (const [i, key] of keys.entries())
-        for (let n = 0; n < 3; n++) table.admit(chargeFor(first, key, THREE[i % 2] as Meter), first.nowUs())
+      for (const [i, key] of keys.entries()) {
+        const charge = chargeFor(first, key, THREE[i % 2] as Meter)
+        for (let n = 0; n < 3; n++) table.admit(charge, first.nowUs())
+      }
       openBreaker(first)
       const { offset: rates, bytes: ratesBytes } = first.section('rates')
       stop()
@@ -430,9 +518,10 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
       expect(admitted(second, 1001, 'another')).toBe(1000)
       const replays = new ReplayTable(second, 1)
       expect(replays.insert({ a: 1, b: 2, c: 3, d: 4 }, Date.now() / 1000 + 60, Date.now() / 1000)).toBe(REPLAY.fresh)
-      for (let i = 0; i < 40; i++) new BreakerTable(second).record(`service ${i}`)
+      const breakers = new BreakerTable(second)
+      for (let i = 0; i < 40; i++) breakers.record(`service ${i}`)
       expect(Object.values(after.totals()).every((count) => Number.isInteger(count) && count >= 0)).toBe(true)
-      for (const record of new BreakerTable(second).records().values())
+      for (const record of breakers.records().values())
         expect(() => new Date(record.snapshot(second.nowUs()).sinceUs / 1000).toISOString()).not.toThrow()
     }
     expect(Math.max(...lost)).toBeGreaterThan(0)
@@ -533,7 +622,7 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
     })
     await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
     expect(new Uint8Array(first.live)[first.section('counters').offset]).toBe(42)
-    expect(() => openSegment(SPEC, { path, isolation: 'process' })).toThrow(/another process holds it/)
+    expect(() => openSegment(SECTIONS, SPEC, { path, isolation: 'process' })).toThrow(/another process holds it/)
     await worker.terminate()
   })
 
@@ -554,6 +643,7 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
     stop()
     const large = join(folder, 'large')
     const made = openSegment(
+      SECTIONS,
       { ...SPEC, rateLimitKeys: 1_000_000 },
       { path: large, isolation: 'process', clock: machine },
     )
@@ -571,6 +661,11 @@ function seededRandom(seed: number): () => number {
     mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296
   }
+}
+
+function viewOf(segment: Segment, name: string): Uint8Array {
+  const { buffer, offset, bytes } = segment.section(name)
+  return new Uint8Array(buffer, offset, bytes)
 }
 
 function dist(file: string): string {

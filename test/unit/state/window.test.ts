@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, it } from 'vitest'
 import { Bucket } from '../../../src/state/bucket.js'
 import { type Meter, VERDICT } from '../../../src/state/charge.js'
 import { RateTable } from '../../../src/state/rate-table.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
 import { Window } from '../../../src/state/window.js'
 import { chargeFor } from '../../support/charges.js'
@@ -16,7 +17,8 @@ let table: RateTable
 let keys = 0
 beforeEach(() => {
   segment = openSegment(
-    { workers: 2, rateLimitKeys: 2000, services: 1, endpoints: 1, routes: 1, countersBytesPerWorker: 64 },
+    SECTIONS,
+    { workers: 2, rateLimitKeys: 2000, services: 1, endpoints: 1, routes: 1 },
     { path: null, isolation: 'thread' },
   )
   table = new RateTable(segment, 0)

@@ -3,9 +3,11 @@ import type { Route, Service } from '../../../src/config/compile.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { STATE_NAMES } from '../../../src/state/breaker-record.js'
-import { CountersReader, countersBytesPerWorker, WorkerCounters, WorkerTable } from '../../../src/state/counters.js'
+import { CountersReader, WorkerCounters } from '../../../src/state/counters.js'
 import { HealthTable } from '../../../src/state/health-table.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment } from '../../../src/state/segment.js'
+import { WorkerTable } from '../../../src/state/worker-table.js'
 import { type MetricsSource, renderMetrics } from '../../../src/telemetry/metrics.js'
 
 const NO_RESPONSE = null as unknown as ConstructorParameters<typeof Exchange>[0]
@@ -80,9 +82,8 @@ function setUp() {
     services: 1,
     endpoints: 3,
     routes: 2,
-    countersBytesPerWorker: countersBytesPerWorker(2),
   }
-  const segment = openSegment(spec, { path: null, isolation: 'thread' })
+  const segment = openSegment(SECTIONS, spec, { path: null, isolation: 'thread' })
   const service = {
     name: 'demo',
     endpoints: [0, 1, 2].map((index) => ({ origin: `http://127.0.0.1:900${index % 2}`, slot: index })),

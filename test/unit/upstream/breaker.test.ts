@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { BreakerRules } from '../../../src/config/compile.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { openSegment, type Segment } from '../../../src/state/segment.js'
 import { Breaker, type BreakerChange, OUTCOME } from '../../../src/upstream/breaker.js'
 
@@ -28,7 +29,8 @@ beforeEach(begin)
 
 function begin(): void {
   segment = openSegment(
-    { workers: 2, rateLimitKeys: 15, services: 4, endpoints: 1, routes: 1, countersBytesPerWorker: 64 },
+    SECTIONS,
+    { workers: 2, rateLimitKeys: 15, services: 4, endpoints: 1, routes: 1 },
     { path: null, isolation: 'thread' },
   )
   table = new BreakerTable(segment)

@@ -1,17 +1,26 @@
-// What becomes of what an earlier run has counted when the gateway starts: the claims of the dead end, what no run of this table can have
-// written is emptied, and where the table has another size its slots move. In the primary, before there are workers.
+// The rate table's section, and what becomes of what an earlier run has counted when the gateway starts: claims of dead workers end, slots
+// that no run can have written are emptied, and where the table has another size its slots move. In the primary, off the request's way.
+import { damagedRows } from './damage.js'
 import { Owners } from './owners.js'
-import { HORIZON_TICKS, type RateSlots, SLOTS_PER_ROW, tagOf } from './rate-slots.js'
+import { HORIZON_TICKS, type RateSlots, rateTableBytes, tagOf } from './rate-slots.js'
 import { RateTable } from './rate-table.js'
-import type { Segment } from './segment.js'
+import type { KeptSection, Segment } from './segment.js'
+import { SLOTS_PER_ROW } from './share.js'
 import { ticksAt } from './ticks.js'
 import { timesAreSound } from './window.js'
 
 /** A worker that outlived its primary holds a claim for no longer than an instant while it runs. */
 const CLAIM_MS = 20
 
-/** Takes what is in `before` over into `after`, which may be the same segment. Returns what to say of it in the log. */
-export function adoptRates(before: Segment, after: Segment): string {
+export const ratesSection: KeptSection<{ readonly rateLimitKeys: number }> = {
+  name: 'rates',
+  kept: true,
+  bytes: ({ rateLimitKeys }) => rateTableBytes(rateLimitKeys),
+  adopt: adoptRates,
+  release: (segment, owner) => new RateTable(segment, 0).release(owner),
+}
+
+function adoptRates(before: Segment, after: Segment): string {
   const table = new RateTable(after, 0)
   const from = before === after ? table : new RateTable(before, 0)
   const owners = new Owners(before)
@@ -59,11 +68,6 @@ function adopt(
       }
     }
   }
-}
-
-/** For the log. */
-export function damagedRows(count: number): string {
-  return count > 0 ? ` (${count} damaged ones dropped)` : ''
 }
 
 /** What the word holds once a claim of somebody who lives has ended; a claim that stays is for the caller to end. */
