@@ -42,8 +42,10 @@ function adopt(
   counts: { kept: number; damaged: number; lost: number },
 ): void {
   const now = ticksAt(nowUs)
+  /** Claims that nobody will end, by their words. */
+  const stale = new Map<number, bigint>()
   for (let row = 0; row < slots.rows; row++) {
-    endClaim(slots.words, slots.lockOf(row), 0n, owners)
+    endClaim(slots, slots.lockOf(row), 0n, owners, stale)
     // The tag after the last: of no slot.
     slots.tags[slots.tagAt(slots.slotAt(row, SLOTS_PER_ROW - 1)) + 1] = 0
     for (let slot = 0; slot < SLOTS_PER_ROW; slot++) {
@@ -51,7 +53,7 @@ function adopt(
       let word: bigint
       let key: ReturnType<RateSlots['keyAt']>
       do {
-        word = settled(slots.words, at, owners)
+        word = settled(slots, at, owners, stale)
         key = slots.keyAt(at)
         // An orphan may give the slot to another key this moment.
       } while (word >= 0n && Atomics.load(slots.words, at) !== word)
@@ -71,16 +73,41 @@ function adopt(
 }
 
 /** What the word holds once a claim of somebody who lives has ended; a claim that stays is for the caller to end. */
-function settled(words: BigInt64Array, word: number, owners: Owners): bigint {
+function settled(slots: RateSlots, word: number, owners: Owners, stale: Map<number, bigint>): bigint {
+  const { words } = slots
   let seen = Atomics.load(words, word)
-  for (let waitedMs = 0; seen < 0n && waitedMs < CLAIM_MS && owners.isAlive(Number(-1n - seen)); waitedMs++) {
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1)
+  for (let waitedMs = 0; seen < 0n && seen !== stale.get(word) && owners.isAlive(Number(-1n - seen)); waitedMs++) {
+    if (waitedMs === CLAIM_MS) {
+      noteStale(slots, stale)
+      break
+    }
+    pause(1)
     seen = Atomics.load(words, word)
   }
   return seen
 }
 
-function endClaim(words: BigInt64Array, word: number, value: bigint, owners: Owners): void {
-  const seen = settled(words, word, owners)
-  if (seen !== value) Atomics.compareExchange(words, word, seen, value)
+/** A claim that stays is damage, which seldom hits one word alone: all others are waited for together, and not one after the other. */
+function noteStale(slots: RateSlots, stale: Map<number, bigint>): void {
+  const { words } = slots
+  const claims = new Map<number, bigint>()
+  const note = (word: number): void => {
+    const seen = Atomics.load(words, word)
+    if (seen < 0n) claims.set(word, seen)
+  }
+  for (let row = 0; row < slots.rows; row++) {
+    note(slots.lockOf(row))
+    for (let slot = 0; slot < SLOTS_PER_ROW; slot++) note(slots.slotAt(row, slot))
+  }
+  pause(CLAIM_MS)
+  for (const [word, claim] of claims) if (Atomics.load(words, word) === claim) stale.set(word, claim)
+}
+
+function pause(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
+}
+
+function endClaim(slots: RateSlots, word: number, value: bigint, owners: Owners, stale: Map<number, bigint>): void {
+  const seen = settled(slots, word, owners, stale)
+  if (seen !== value) Atomics.compareExchange(slots.words, word, seen, value)
 }

@@ -8,10 +8,11 @@ import { Worker } from 'node:worker_threads'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { native, nativeProblem } from '../../native/index.js'
 import { BreakerTable } from '../../src/state/breaker-table.js'
+import { openSegment } from '../../src/state/open-segment.js'
 import { RateTable } from '../../src/state/rate-table.js'
 import { ReplayTable } from '../../src/state/replay-table.js'
 import { SECTIONS } from '../../src/state/sections.js'
-import { openSegment, type Segment, segmentHandle } from '../../src/state/segment.js'
+import { type Segment, segmentHandle } from '../../src/state/segment.js'
 import { OUTCOME } from '../../src/upstream/breaker.js'
 
 const file = join(import.meta.dirname, 'shared-state-rival.mjs')

@@ -4,9 +4,10 @@ import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import type { Rejection } from '../../../src/exchange/outcome.js'
 import { createRateLimit, rateLimitHeader, rateLimitPolicyHeader } from '../../../src/policy/rate-limit.js'
+import { openSegment } from '../../../src/state/open-segment.js'
 import { RateTable } from '../../../src/state/rate-table.js'
 import { SECTIONS } from '../../../src/state/sections.js'
-import { openSegment, type Segment } from '../../../src/state/segment.js'
+import type { Segment } from '../../../src/state/segment.js'
 
 let segment: Segment
 let rateLimit: (exchange: Exchange) => Rejection | null

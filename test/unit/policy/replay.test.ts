@@ -3,9 +3,10 @@ import type { Consumer, Route } from '../../../src/config/compile.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { createReplayGuard, type ReplayGuard } from '../../../src/policy/replay.js'
+import { openSegment } from '../../../src/state/open-segment.js'
 import { ReplayTable } from '../../../src/state/replay-table.js'
 import { SECTIONS } from '../../../src/state/sections.js'
-import { openSegment, type Segment } from '../../../src/state/segment.js'
+import type { Segment } from '../../../src/state/segment.js'
 
 const NOON = Date.UTC(2026, 5, 1, 12) / 1000
 const SPEC = { workers: 1, rateLimitKeys: 15, services: 1, endpoints: 1, routes: 1 }

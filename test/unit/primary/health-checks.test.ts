@@ -5,8 +5,8 @@ import { afterEach, describe, expect, it } from 'vitest'
 import type { Endpoint, HealthCheck, Service } from '../../../src/config/compile.js'
 import { type HealthChecks, startHealthChecks } from '../../../src/primary/health-checks.js'
 import { HealthTable } from '../../../src/state/health-table.js'
+import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
-import { openSegment } from '../../../src/state/segment.js'
 import type { Logger } from '../../../src/telemetry/log.js'
 
 const RULES: HealthCheck = { path: '/healthz', intervalMs: 15, timeoutMs: 80, healthyAfter: 2, unhealthyAfter: 3 }

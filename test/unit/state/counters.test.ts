@@ -5,8 +5,9 @@ import { Fields } from '../../../src/exchange/fields.js'
 import { OUTCOME_CODES, OUTCOMES, type OutcomeCode } from '../../../src/exchange/outcome.js'
 import { CountersReader, countersBytesPerWorker, WorkerCounters } from '../../../src/state/counters.js'
 import { bucketOf, MAX_DURATION_US } from '../../../src/state/durations.js'
+import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
-import { openSegment, type Segment } from '../../../src/state/segment.js'
+import type { Segment } from '../../../src/state/segment.js'
 import { WorkerTable } from '../../../src/state/worker-table.js'
 
 const NO_RESPONSE = null as unknown as ConstructorParameters<typeof Exchange>[0]

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { HealthTable, healthBytes } from '../../../src/state/health-table.js'
+import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
-import { openSegment, type Segment } from '../../../src/state/segment.js'
+import type { Segment } from '../../../src/state/segment.js'
 
 function segmentOf(endpoints: number): Segment {
   const spec = { workers: 1, rateLimitKeys: 64, services: 1, endpoints, routes: 1 }

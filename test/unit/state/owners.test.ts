@@ -2,9 +2,10 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { BreakerTable, breakersSection } from '../../../src/state/breaker-table.js'
+import { openSegment } from '../../../src/state/open-segment.js'
 import { Owners } from '../../../src/state/owners.js'
 import { SECTIONS } from '../../../src/state/sections.js'
-import { openSegment, type Segment } from '../../../src/state/segment.js'
+import type { Segment } from '../../../src/state/segment.js'
 
 let segment: Segment
 let child: ChildProcess

@@ -1,10 +1,10 @@
 import { expect, it } from 'vitest'
 import { nextPeriodStartMs } from '../../../src/config/calendar.js'
 import { VERDICT } from '../../../src/state/charge.js'
+import { openSegment } from '../../../src/state/open-segment.js'
 import { Quota } from '../../../src/state/quota.js'
 import { RateTable } from '../../../src/state/rate-table.js'
 import { SECTIONS } from '../../../src/state/sections.js'
-import { openSegment } from '../../../src/state/segment.js'
 import { chargeFor } from '../../support/charges.js'
 
 const START = Date.parse('2026-03-28T22:59:00Z')

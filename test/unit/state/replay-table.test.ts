@@ -5,9 +5,10 @@ import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { native, nativeProblem } from '../../../native/index.js'
 import { KeyHash } from '../../../src/state/key-hash.js'
+import { openSegment } from '../../../src/state/open-segment.js'
 import { REPLAY, ReplayTable } from '../../../src/state/replay-table.js'
 import { SECTIONS } from '../../../src/state/sections.js'
-import { openSegment, type Segment } from '../../../src/state/segment.js'
+import type { Segment } from '../../../src/state/segment.js'
 
 const { fresh, repeated, full, stuck } = REPLAY
 const NOON = Date.UTC(2026, 5, 1, 12) / 1000

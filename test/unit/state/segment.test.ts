@@ -13,6 +13,7 @@ import { type Meter, VERDICT } from '../../../src/state/charge.js'
 import type { ClockSource } from '../../../src/state/clock.js'
 import { countersBytesPerWorker } from '../../../src/state/counters.js'
 import { LAYOUT } from '../../../src/state/header.js'
+import { type OpenOptions, openSegment } from '../../../src/state/open-segment.js'
 import { Owners } from '../../../src/state/owners.js'
 import { Quota } from '../../../src/state/quota.js'
 import { RateTable } from '../../../src/state/rate-table.js'
@@ -22,8 +23,6 @@ import {
   attachSegment,
   type KeptSection,
   type LiveSection,
-  type OpenOptions,
-  openSegment,
   type Segment,
   segmentHandle,
 } from '../../../src/state/segment.js'
@@ -388,7 +387,7 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
 
   it('survives kill -9 with exactly what was left', () => {
     const child = `
-      const { openSegment } = await import(${JSON.stringify(dist('state/segment.js'))})
+      const { openSegment } = await import(${JSON.stringify(dist('state/open-segment.js'))})
       const { SECTIONS } = await import(${JSON.stringify(dist('state/sections.js'))})
       const { RateTable } = await import(${JSON.stringify(dist('state/rate-table.js'))})
       const { Charge } = await import(${JSON.stringify(dist('state/charge.js'))})

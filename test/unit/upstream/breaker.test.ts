@@ -2,8 +2,9 @@ import fc from 'fast-check'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { BreakerRules } from '../../../src/config/compile.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
+import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
-import { openSegment, type Segment } from '../../../src/state/segment.js'
+import type { Segment } from '../../../src/state/segment.js'
 import { Breaker, type BreakerChange, OUTCOME } from '../../../src/upstream/breaker.js'
 
 const { ok, failed, slow, ignored } = OUTCOME
