@@ -75,18 +75,22 @@ const tasks = {
     return { all, first }
   },
 
-  /** As fast as it goes until the segment's clock says so. */
+  /** As fast as it goes until the segment's clock says so. Tells between which decisions it had no core for 20 ms. */
   clocked({ untilUs, rate: [quantity, seconds, burst] }) {
     const one = charge('hot', meterOf(quantity, seconds, burst))
     let admitted = 0
     const firstUs = segment.nowUs()
     let nowUs = firstUs
     let decisions = 0
+    let before = firstUs
+    const pauses = []
     for (; nowUs < untilUs; nowUs = segment.nowUs()) {
+      if (nowUs - before > 20_000) pauses.push([before, nowUs])
+      before = nowUs
       decisions++
       if (table.admit(one, nowUs) === 0) admitted++
     }
-    return { admitted, decisions, firstUs, lastUs: nowUs }
+    return { admitted, decisions, firstUs, lastUs: nowUs, pauses: [...pauses, [before, nowUs]] }
   },
 
   /**

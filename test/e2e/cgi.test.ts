@@ -7,11 +7,10 @@ import { headerOf, type Origin, type Seen, startEcho } from '../support/origins.
 import { startLighttpd, startWsgiref } from '../support/other-proxies.js'
 import { type Answer, call, type RequestParts } from '../support/raw-client.js'
 import { requireTool } from '../support/requirements.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
+import { signedHeaders, TEST } from '../support/signing.js'
 
 const KEY = 'key-of-the-consumer-test'
 const KEPT_KEY = `sha256:${createHash('sha256').update(KEY).digest('hex')}`
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 const FORGED = 'forged'
 /** All that RFC 9110, 5.6.2 lets into a name besides letters, digits and the hyphen. */
 const MARKS = [..."!#$%&'*+.^_`|~"]

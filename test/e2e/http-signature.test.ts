@@ -14,7 +14,7 @@ import {
   signMessage,
 } from '../support/http-signing.js'
 import { headerOf, type Origin, type Seen, sha256, startEcho } from '../support/origins.js'
-import { type Answer, call, type RequestParts } from '../support/raw-client.js'
+import { type Answer, call, type RequestParts, unauthorized } from '../support/raw-client.js'
 import { KEYS, type KeyId } from '../support/rfc9421.js'
 import { signedHeaders } from '../support/signing.js'
 
@@ -80,13 +80,7 @@ describe.each([
     const answer = await call(gateway.port, request)
     expect(answer.status).toBe(401)
     expect(answer.one('www-authenticate')).toBe('Signature')
-    expect(answer.json()).toEqual({
-      type: 'about:blank',
-      title: 'Unauthorized',
-      status: 401,
-      code: 'unauthorized',
-      rid: answer.rid,
-    })
+    expect(answer.json()).toEqual(unauthorized(answer))
     expect(echo.requests.all.length).toBe(asked)
     return (await gateway.logged(answer)).reason
   }

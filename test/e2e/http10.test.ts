@@ -16,10 +16,9 @@ import {
 import { startHaproxy, startNginx } from '../support/other-proxies.js'
 import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
 import { requireAcceptor, requireGate, requireTool } from '../support/requirements.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
+import { signedHeaders, TEST } from '../support/signing.js'
 import { ConnectionCut } from '../support/wire.js'
 
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 const LARGE = Buffer.alloc(6_000_000, 'tidegate ')
 
 let echo: Origin

@@ -7,6 +7,7 @@ import { freePort } from '../support/free-port.mjs'
 import {
   Command,
   cleanEnvironment,
+  forwardAll,
   type Gateway,
   runCommand,
   startGateway,
@@ -23,10 +24,7 @@ let config: object
 
 beforeAll(async () => {
   origin = await startEcho()
-  config = {
-    services: { origin: { endpoints: [origin.url] } },
-    routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
-  }
+  config = forwardAll(origin)
 })
 
 afterAll(() => origin.close())

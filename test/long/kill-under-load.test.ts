@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { expect, test } from 'vitest'
-import { startGateway } from '../support/gateway.js'
+import { forwardAll, startGateway } from '../support/gateway.js'
 import { startEcho } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireProcesses, requireTool } from '../support/requirements.js'
@@ -58,10 +58,7 @@ test('costs only what the dead one had in flight, and it is back within a second
   const origin = await startEcho()
   const gateway = await startGateway({
     losesWorkers: true,
-    config: {
-      services: { origin: { endpoints: [origin.url] } },
-      routes: [{ match: { path: '/' }, service: 'origin', auth: 'none', accessLog: false }],
-    },
+    config: forwardAll(origin, { accessLog: false }),
   })
   try {
     requireProcesses(context, gateway)

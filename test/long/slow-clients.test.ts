@@ -5,9 +5,7 @@ import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, type RawExchange, startEcho, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireGate } from '../support/requirements.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
-
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
+import { signedHeaders, TEST } from '../support/signing.js'
 
 const LARGE_BYTES = 64 << 20
 

@@ -7,7 +7,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 const BYTEWISE_BYTES = 1500
 const SHORT_BYTES = 130
 const AT_ONCE = 64
-const SILENCE_MS = 5_000
+/** Only a fault is waited for so long. */
+const SILENCE_MS = 20_000
 
 export interface Ending {
   readonly statuses: string

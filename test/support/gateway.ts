@@ -339,6 +339,14 @@ function withClient(config: object): object {
   }
 }
 
+/** A configuration: one service, and one route to it that is open to everybody. */
+export function forwardAll(origin: { readonly url: string }, route: object = {}): object {
+  return {
+    services: { origin: { endpoints: [origin.url] } },
+    routes: [{ match: { path: '/' }, service: 'origin', auth: 'none', ...route }],
+  }
+}
+
 /** Resolves once every worker listens. */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const file = writeConfig(withClient(options.config))

@@ -174,3 +174,12 @@ export async function call(port: number, parts: RequestParts = {}, tls?: TlsOpti
     connection.destroy()
   }
 }
+
+/** The body of a 401, which says the same whatever was wrong. */
+export const unauthorized = ({ rid }: Answer): object => ({
+  type: 'about:blank',
+  title: 'Unauthorized',
+  status: 401,
+  code: 'unauthorized',
+  rid,
+})

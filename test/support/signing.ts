@@ -10,6 +10,9 @@ export interface Caller {
   readonly legacy?: boolean
 }
 
+/** Whoever calls where it does not matter who. */
+export const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
+
 export interface Signable {
   readonly method?: string
   readonly target?: string

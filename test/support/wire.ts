@@ -3,7 +3,7 @@
 import type { Socket } from 'node:net'
 
 /** Silence after which a test is told what it did get. Far above any deadline in a test's config. */
-const SILENCE_MS = 12_000
+const SILENCE_MS = 20_000
 
 /** The peer ended or reset the connection where more was due. */
 export class ConnectionCut extends Error {}

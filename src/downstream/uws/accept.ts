@@ -3,7 +3,7 @@
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
 import { isIPv6 } from 'node:net'
 import type { RouteTable } from '../../config/compile.js'
-import { bytesOf, canonicalPath } from '../../config/patterns.js'
+import { bytesOf, canonicalPath, TOKEN } from '../../config/patterns.js'
 import { connectionOptions } from '../../exchange/connection-options.js'
 import { Exchange } from '../../exchange/exchange.js'
 import { Fields, HEAD, inOnePiece, LOOKS, listed, MARKS, numberOf } from '../../exchange/fields.js'
@@ -74,9 +74,6 @@ function make(
 const NOT_IN_TARGET = /[^\x21-\x7e]|#/
 /** Those, and what a path may have to be spelled anew for: the one look that most paths get. */
 const UNUSUAL_PATH = /[^\x21-\x7e]|[#%\\]|\/[/.]/
-
-/** RFC 9110, 5.6.2. */
-const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
 
 /** A protocol's name, and its version or not (RFC 9110, 7.8). */
 const WEBSOCKET = /(?:^|[, \t])websocket(?:[/, \t]|$)/i
