@@ -9,10 +9,10 @@ import type { Rejection } from '../../exchange/outcome.js'
 import { canonicalAddress, isTrusted, setAddresses } from '../client-address.js'
 import type { HeadRules, Receiver } from '../receiver.js'
 import { accept, checkFraming } from './accept.js'
-import { endConnections } from './downstream.js'
 import { guard, openGate, watchConnections } from './gate.js'
 import { uWS } from './load.js'
 import { type Peer, Peers } from './peers.js'
+import { endConnections } from './request.js'
 import { TlsApps } from './tls.js'
 
 declare module 'uWebSockets.js' {
