@@ -1,5 +1,5 @@
-// The last step of a request's way: the response that a phase or handler has decided on, given to the client's side of the exchange. Knows
-// no protocol. Runs per request.
+// The last step of a request's way: the response that a phase or handler has decided on, given to the client's side of
+// the exchange. Knows no protocol. Runs per request.
 import { type IncomingHttpHeaders, STATUS_CODES } from 'node:http'
 import type { StaticAnswer } from '../config/compile.js'
 import type { DrainListener } from '../exchange/downstream.js'
@@ -41,7 +41,10 @@ export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejecti
   exchange.downstream.respond(line, staticLinesOf(answer), ownLines(exchange), bodiless ? null : body, length)
 }
 
-/** Head and the whole body, of MOST_WHOLE_BYTES or less, in one write. `declaredLength` is what a HEAD or 304 response reports, -1 for nothing. */
+/**
+ * Head and the whole body, of MOST_WHOLE_BYTES or less, in one write. `declaredLength` is what a HEAD or 304 response
+ * reports, -1 for nothing.
+ */
 export function answerWhole(
   exchange: Exchange,
   phrase: string,

@@ -1,6 +1,7 @@
-// Bounds what the request bodies that this worker holds may take together: bodies read whole for a signature, and what is read of an
-// upload before the service takes it. Runs per request with a body. A caller proves nothing before its body is here, so the bound counts
-// what has arrived, never what a head announces, and one client address gets a share of it alone.
+// Bounds what the request bodies that this worker holds may take together: bodies read whole for a signature, and what
+// is read of an upload before the service takes it. Runs per request with a body. A caller proves nothing before its
+// body is here, so the bound counts what has arrived, never what a head announces, and one client address gets a share
+// of it alone.
 
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
@@ -27,7 +28,10 @@ export class BodyMemory {
     this.keyOf = keyOf
   }
 
-  /** The exchange holds so many bytes from now on; false, and nothing changes, where that would be too many. 0 gives all of them back. */
+  /**
+   * The exchange holds so many bytes from now on; false, and nothing changes, where that would be too many. 0 gives all
+   * of them back.
+   */
   hold(exchange: Exchange, bytes: number): boolean {
     const more = bytes - exchange.heldBytes
     if (more === 0) return true

@@ -1,5 +1,5 @@
-// What the readers of request bodies share: how long a body may be, and how slowly it may come. The readers are whole-body.ts and upload.ts.
-// Runs per request with a body.
+// What the readers of request bodies share: how long a body may be, and how slowly it may come. The readers are
+// whole-body.ts and upload.ts. Runs per request with a body.
 import type { Deadlines } from '../exchange/deadlines.js'
 import type { Downstream } from '../exchange/downstream.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -16,8 +16,8 @@ export function checkLength(exchange: Exchange): Rejection | null {
 }
 
 /**
- * A client that sends nothing of its body for this long is refused. uWS cuts a connection 8 to 12 s after it last set its clock (its timeout of
- * 10 s, in ticks of 4): the client must be told why before that.
+ * A client that sends nothing of its body for this long is refused. uWS cuts a connection 8 to 12 s after it last set
+ * its clock (its timeout of 10 s, in ticks of 4): the client must be told why before that.
  */
 export const CLIENT_SILENCE_MS = 7_000
 
@@ -33,7 +33,10 @@ export interface BodyRules {
 const PACE_US = 1e6
 const GRACE_US = 5e6
 
-/** Whether a body comes fast enough. Once a second it renews the limit that the downstream has on silence, so that silence is noticed here first. */
+/**
+ * Whether a body comes fast enough. Once a second it renews the limit that the downstream has on silence, so that
+ * silence is noticed here first.
+ */
 export class Pace {
   private readonly rules: BodyRules
   private readonly startUs: number

@@ -1,4 +1,5 @@
-// Who is on the other end: the peer of the socket or, when that is a trusted proxy, the address it vouches for. Pure; runs per request.
+// Who is on the other end: the peer of the socket or, when that is a trusted proxy, the address it vouches for. Pure;
+// runs per request.
 
 import ipaddr from 'ipaddr.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -39,8 +40,9 @@ function isWithin(parsed: ipaddr.IPv4 | ipaddr.IPv6, ranges: readonly AddressRan
 const MOST_HOPS = 100
 
 /**
- * The right-most address of X-Forwarded-For, all its lines as one list, that is not itself a trusted proxy: what is left of it was written by whoever wanted to
- * (as nginx's real_ip_recursive does). The peer itself where the list is empty or its last entry is no address.
+ * The right-most address of X-Forwarded-For, all its lines as one list, that is not itself a trusted proxy: what is
+ * left of it was written by whoever wanted to (as nginx's real_ip_recursive does). The peer itself where the list is
+ * empty or its last entry is no address.
  */
 export function forwardedAddress(peer: string, forwardedFor: string, ranges: readonly AddressRange[]): string {
   let address = peer

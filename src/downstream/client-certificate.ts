@@ -1,5 +1,5 @@
-// What the client calls itself by its certificate, which TLS has verified by then. Runs per request on listeners that ask for one: the server keeps
-// nothing per connection, so what a certificate says is remembered by its text.
+// What the client calls itself by its certificate, which TLS has verified by then. Runs per request on listeners that
+// ask for one: the server keeps nothing per connection, so what a certificate says is remembered by its text.
 import { X509Certificate } from 'node:crypto'
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
@@ -36,7 +36,10 @@ export class ClientCertificates {
   }
 }
 
-/** In the order of the certificate. A subject with several common names has none: which one counts would be anybody's guess. */
+/**
+ * In the order of the certificate. A subject with several common names has none: which one counts would be anybody's
+ * guess.
+ */
 export function subjectNames(pem: string, kind: SubjectName): readonly string[] {
   const certificate = new X509Certificate(pem)
   if (kind === 'cn') {

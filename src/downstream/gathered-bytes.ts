@@ -1,5 +1,6 @@
-// Bytes gathered from chunks, in one piece of memory that grows with what arrives, always by a share of itself: so each byte is copied a few
-// times at most, and many small chunks take no more memory than their bytes do, doubled. Runs per chunk of a body that is held.
+// Bytes gathered from chunks, in one piece of memory that grows with what arrives, always by a share of itself: so each
+// byte is copied a few times at most, and many small chunks take no more memory than their bytes do, doubled. Runs per
+// chunk of a body that is held.
 
 const nothing = Buffer.alloc(0)
 

@@ -1,5 +1,5 @@
-// The tunnel of an exchange in memory: what is written to it is kept to be looked at, and what its client does is called. For tests; memory.ts
-// opens it.
+// The tunnel of an exchange in memory: what is written to it is kept to be looked at, and what its client does is
+// called. For tests; memory.ts opens it.
 import type { Downstream, Tunnel, TunnelListener } from '../exchange/downstream.js'
 
 /** Both ends of a tunnel: the exchange has it as a Tunnel, a test as its client. */

@@ -1,6 +1,6 @@
-// A client's side of an exchange without a client: what is written to it is kept to be looked at, and what a client does is called. For tests
-// of handlers and policies; no server makes one. It can do all that the interface knows of, and its client takes all it is given until it
-// is told to stall.
+// A client's side of an exchange without a client: what is written to it is kept to be looked at, and what a client
+// does is called. For tests of handlers and policies; no server makes one. It can do all that the interface knows of,
+// and its client takes all it is given until it is told to stall.
 import type {
   BodyListener,
   Downstream,

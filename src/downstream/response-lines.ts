@@ -1,5 +1,5 @@
-// The lines of a response's head: the gateway's own, and those of an upstream or of a static response that go on to the client. Runs per
-// response; what many responses share is prepared once.
+// The lines of a response's head: the gateway's own, and those of an upstream or of a static response that go on to the
+// client. Runs per response; what many responses share is prepared once.
 import type { IncomingHttpHeaders } from 'node:http'
 import type { StaticAnswer } from '../config/compile.js'
 import { bytesOf } from '../config/patterns.js'
@@ -18,7 +18,10 @@ export function ownLines(exchange: Exchange): string {
   return lines
 }
 
-/** Where the lines of an upstream's head are kept: the lean client gives equal heads as one object (upstream/http1/response-head.ts). */
+/**
+ * Where the lines of an upstream's head are kept: the lean client gives equal heads as one object
+ * (upstream/http1/response-head.ts).
+ */
 const LINES = Symbol('lines')
 type Headers = IncomingHttpHeaders & { [LINES]?: HeadLines }
 

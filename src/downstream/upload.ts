@@ -1,5 +1,5 @@
-// A request body that streams to whoever answers, with what is read ahead of it. Runs per request with such a body. A chunk is the downstream's
-// again when its listener returns, so each is copied once.
+// A request body that streams to whoever answers, with what is read ahead of it. Runs per request with such a body. A
+// chunk is the downstream's again when its listener returns, so each is copied once.
 import { Readable } from 'node:stream'
 import type { BodyListener } from '../exchange/downstream.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -13,13 +13,17 @@ import { GatheredBytes } from './gathered-bytes.js'
 const READ_AHEAD_BYTES = 65_536
 
 /**
- * A body on its way through: what the upstream does not take stops the client. It is listened to from the request's head on: what nobody listens to
- * is dropped. An attempt gets all of it, if that is here by then, else a stream that dies with the attempt's connection.
+ * A body on its way through: what the upstream does not take stops the client. It is listened to from the request's
+ * head on: what nobody listens to is dropped. An attempt gets all of it, if that is here by then, else a stream that
+ * dies with the attempt's connection.
  */
 export class ClientUpload implements Upload, BodyListener {
   /** All of it is here. */
   complete = false
-  /** The client is held back: its silence is ours. Never once the upload is complete or dropped: uWS then reads the next request. */
+  /**
+   * The client is held back: its silence is ours. Never once the upload is complete or dropped: uWS then reads the next
+   * request.
+   */
   paused = false
   /** Some was handed to an upstream: another one could not have the whole any more. */
   taken = false

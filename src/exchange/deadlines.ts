@@ -1,5 +1,5 @@
-// One coarse timer for all deadlines of a worker. A timer per request would cost more than the request's own bookkeeping; in-flight
-// requests are few enough to be looked at one by one every tick.
+// One coarse timer for all deadlines of a worker. A timer per request would cost more than the request's own
+// bookkeeping; in-flight requests are few enough to be looked at one by one every tick.
 import type { Exchange } from './exchange.js'
 
 export interface Deadline {

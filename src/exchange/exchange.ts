@@ -1,6 +1,7 @@
-// The per-request record that every phase reads and writes, from the request's head to the access log. Beside data it has the three
-// objects that act for it: the client's side, the body on its way, and whoever holds the exchange between two events. It knows them by their
-// interfaces alone. All fields are set in the constructor, so that every exchange has one hidden class. Runs per request.
+// The per-request record that every phase reads and writes, from the request's head to the access log. Beside data it
+// has the three objects that act for it: the client's side, the body on its way, and whoever holds the exchange between
+// two events. It knows them by their interfaces alone. All fields are set in the constructor, so that every exchange
+// has one hidden class. Runs per request.
 import type { Consumer, Endpoint, LimitPolicy, Route, Service } from '../config/compile.js'
 import type { Downstream, DownstreamOwner } from './downstream.js'
 import type { Fields } from './fields.js'
@@ -87,14 +88,19 @@ export class Exchange implements DownstreamOwner {
   claimed = ''
   /** The same for the log, where they proved wrong or were not asked about. */
   tried = ''
-  /** What tells the caller's signature from all others of the same consumer; '' where credentials are of another kind. */
+  /**
+   * What tells the caller's signature from all others of the same consumer; '' where credentials are of another kind.
+   */
   signature = ''
   /** Unix time from which that signature is not accepted any more; 0 where there is none. */
   signatureUntilSeconds = 0
   /** An RFC 9421 signature covers Content-Digest, so the body must be what that says. */
   digestCovered = false
   endpoint: Endpoint | null = null
-  /** The policy that RateLimit headers speak of: the one that refused, else of those with `headers` the one with least left; or null. */
+  /**
+   * The policy that RateLimit headers speak of: the one that refused, else of those with `headers` the one with least
+   * left; or null.
+   */
   limit: LimitPolicy | null = null
   limitRemaining = 0
   /** Whole seconds until the bucket of `limit` is full, and until one more request is admitted. */
@@ -148,7 +154,8 @@ export class Exchange implements DownstreamOwner {
   }
 
   /**
-   * The one exit for exceptions: called by whatever calls into JavaScript for this exchange and catches one. Throws nothing.
+   * The one exit for exceptions: called by whatever calls into JavaScript for this exchange and catches one. Throws
+   * nothing.
    */
   crash(error: unknown): void {
     this.ends.crash(this, error)

@@ -1,8 +1,12 @@
-// The fields of a request, left in the text of the head they came in and cut out of it when somebody asks. Made in accept.ts. Runs per
-// request: what goes on to the service unchanged is never taken apart at all (handlers/proxy/headers.ts).
+// The fields of a request, left in the text of the head they came in and cut out of it when somebody asks. Made in
+// accept.ts. Runs per request: what goes on to the service unchanged is never taken apart at all
+// (handlers/proxy/headers.ts).
 import { NOT_ASCII } from '../config/patterns.js'
 
-/** Names with a number of their own: those that some phase looks at in most requests, or that do not simply go on to the service. No underscores. */
+/**
+ * Names with a number of their own: those that some phase looks at in most requests, or that do not simply go on to the
+ * service. No underscores.
+ */
 export const NUMBERED = [
   'host',
   'content-length',
@@ -50,7 +54,9 @@ export function numberOf(name: NumberedName): number {
   return numbers.get(name)!
 }
 
-/** A mark for each field: the number of its name, and where its line, its value and that value's end are in the text. */
+/**
+ * A mark for each field: the number of its name, and where its line, its value and that value's end are in the text.
+ */
 export const MARKS = 4
 export const LINE = 1
 const VALUE = 2
@@ -60,20 +66,26 @@ export const END = 3
 export const HEAD = { fields: 0, looks: 1, methodEnd: 2, pathEnd: 3, targetEnd: 4, authority: 5, marks: 6 } as const
 
 /**
- * In `looks`: some field has fewer or more blanks than `name: value`, something else than letters, digits and `-` in its name, not only ASCII or
- * a DEL in its value.
+ * In `looks`: some field has fewer or more blanks than `name: value`, something else than letters, digits and `-` in
+ * its name, not only ASCII or a DEL in its value.
  */
 export const LOOKS = { blanks: 1, oddName: 2, wide: 4, del: 8 } as const
 
 const ODD_NAME = /[^a-z0-9-]/
 
-/** V8 keeps a joined string as a tree, to be walked whenever it is written, and a cut one as a view that holds all of the other. Latin1. */
+/**
+ * V8 keeps a joined string as a tree, to be walked whenever it is written, and a cut one as a view that holds all of
+ * the other. Latin1.
+ */
 export function inOnePiece(text: string): string {
   return Buffer.from(text, 'latin1').latin1Slice()
 }
 
 export class Fields {
-  /** Holds a line `name: value CRLF` for each field, names in lower case, a character a byte. May hold more than what is marked. */
+  /**
+   * Holds a line `name: value CRLF` for each field, names in lower case, a character a byte. May hold more than what is
+   * marked.
+   */
   text: string
   /** In order of arrival, MARKS numbers each. */
   readonly marks: number[]

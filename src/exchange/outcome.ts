@@ -1,5 +1,6 @@
-// Every way an exchange can end other than with the upstream's own answer: the closed list of codes, and the one table from code to
-// status. Read by every phase. ARCHITECTURE.md and README.md repeat the table and a test holds them equal to it.
+// Every way an exchange can end other than with the upstream's own answer: the closed list of codes, and the one table
+// from code to status. Read by every phase. ARCHITECTURE.md and README.md repeat the table and a test holds them equal
+// to it.
 
 import { StatusLine } from './response-head.js'
 
@@ -45,7 +46,10 @@ export class Rejection {
   readonly bodyHead: string
   /** The connection cannot carry another request: its framing is in doubt or its body was left unread. */
   readonly closesConnection: boolean
-  /** Credentials were tried, and proved wrong: what limits `on: failedAuth` count. Not where they were missing, unreadable or out of date. */
+  /**
+   * Credentials were tried, and proved wrong: what limits `on: failedAuth` count. Not where they were missing,
+   * unreadable or out of date.
+   */
   readonly isGuess: boolean
 
   constructor(code: OutcomeCode, reason: string, closesConnection = false, isGuess = false) {

@@ -1,5 +1,6 @@
-// One worker's server, and which generation of the configuration a request gets: the newest when its head arrives. Those on
-// their way finish on theirs, which goes when the last of them has ended. What runs per request here is one indirection.
+// One worker's server, and which generation of the configuration a request gets: the newest when its head arrives.
+// Those on their way finish on theirs, which goes when the last of them has ended. What runs per request here is one
+// indirection.
 import type { TlsMaterial } from '../config/certificates.js'
 import type { Consumer, RouteTable } from '../config/compile.js'
 import type { Settings } from '../config/settings.js'
@@ -52,8 +53,8 @@ export interface Worker {
   /** Bytes that request bodies hold. */
   readonly bodyBytes: number
   /**
-   * Answers from now on say that the connection ends with them. Resolves when nothing is in flight and no connection is open; `idleMs` after
-   * no more can come those that are idle are not waited for.
+   * Answers from now on say that the connection ends with them. Resolves when nothing is in flight and no connection is
+   * open; `idleMs` after no more can come those that are idle are not waited for.
    */
   drain(idleMs: number, noMoreCome: Promise<void>): Promise<void>
   close(): void

@@ -1,6 +1,6 @@
-// The phases of a request, wired once for each generation of the configuration, in the order they are passed. Reads like a table of
-// contents; what a phase does is in the file named after it. Which generation a request gets is in generations.ts; starting, beating and
-// leaving are in worker/entry.ts.
+// The phases of a request, wired once for each generation of the configuration, in the order they are passed. Reads
+// like a table of contents; what a phase does is in the file named after it. Which generation a request gets is in
+// generations.ts; starting, beating and leaving are in worker/entry.ts.
 import type { RouteTable } from '../config/compile.js'
 import { createMatcher } from '../config/match.js'
 import type { Settings } from '../config/settings.js'

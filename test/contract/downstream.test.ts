@@ -1,5 +1,6 @@
-// The client's side of an exchange, held to its interface (src/exchange/downstream.ts): the same cases over uWebSockets.js, with a real client on a
-// socket, and in memory. What one of them cannot do is skipped with the reason; that it does no harm is tested all the same.
+// The client's side of an exchange, held to its interface (src/exchange/downstream.ts): the same cases over
+// uWebSockets.js, with a real client on a socket, and in memory. What one of them cannot do is skipped with the reason;
+// that it does no harm is tested all the same.
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { native, nativeProblem } from '../../native/index.js'

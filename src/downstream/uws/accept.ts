@@ -1,5 +1,5 @@
-// First step of a request's way: uWS's stack-allocated request → Exchange, of which all that is needed is copied. Refuses what uWS let through
-// though its framing is in doubt. Runs per request.
+// First step of a request's way: uWS's stack-allocated request → Exchange, of which all that is needed is copied.
+// Refuses what uWS let through though its framing is in doubt. Runs per request.
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
 import { isIPv6 } from 'node:net'
 import type { RouteTable } from '../../config/compile.js'
@@ -162,7 +162,8 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
     // RFC 9112, 3.2.2: of the two the target's counts. Somebody else may go by the other.
     if (authority !== '' && authority.toLowerCase() !== hostField.toLowerCase()) return otherHost
   }
-  // RFC 9110, 7.8: other offers (h2c, say) are ignored, and all of HTTP/1.0. Whoever wants WebSocket has no use for another answer.
+  // RFC 9110, 7.8: other offers (h2c, say) are ignored, and all of HTTP/1.0. Whoever wants WebSocket has no use for
+  // another answer.
   if (upgrade !== '' && WEBSOCKET.test(upgrade) && !exchange.isHttp10 && exchange.connection?.has('upgrade') === true)
     return noWebSockets
   const method = exchange.method
@@ -228,12 +229,15 @@ function checkUnusual(fields: Fields, table: FramingRules): Rejection | null {
 const hostnames = new Map<string, string>()
 const MAX_HOSTNAMES = 1000
 
-/** Of a name, and of what may stand around it: the gate has the same for a target in absolute-form (native/src/framing.h). */
+/**
+ * Of a name, and of what may stand around it: the gate has the same for a target in absolute-form
+ * (native/src/framing.h).
+ */
 const MAX_HOST = 262
 
 /**
- * host[:port] → lower-case host; '' for what is no host. Of RFC 3986, 3.2.2, without the escapes and the comma that no name has in DNS:
- * somebody else may take them for another host.
+ * host[:port] → lower-case host; '' for what is no host. Of RFC 3986, 3.2.2, without the escapes and the comma that no
+ * name has in DNS: somebody else may take them for another host.
  */
 function hostname(value: string): string {
   const known = hostnames.get(value)

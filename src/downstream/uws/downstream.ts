@@ -1,8 +1,10 @@
-// The client's side of an exchange over HTTP/1.1, as uWebSockets.js speaks it: here is its response, the request's side is request.ts. The only
-// writer to the client. Runs per request. Every write happens inside one cork, so that head and body leave in one system call.
+// The client's side of an exchange over HTTP/1.1, as uWebSockets.js speaks it: here is its response, the request's side
+// is request.ts. The only writer to the client. Runs per request. Every write happens inside one cork, so that head and
+// body leave in one system call.
 //
-// uWS gathers a cork's writes in 16 KiB and flushes those before a write that does not fit. Where that flush meets a full socket, 20.51
-// loses the write and tells nobody but tryEnd's caller (uWebSockets 6b7f354 mends it). So no cork is given more than it holds, but by tryEnd.
+// uWS gathers a cork's writes in 16 KiB and flushes those before a write that does not fit. Where that flush meets a
+// full socket, 20.51 loses the write and tells nobody but tryEnd's caller (uWebSockets 6b7f354 mends it). So no cork is
+// given more than it holds, but by tryEnd.
 //
 // uWS sends no interim response but 100 Continue, and no trailers. WebSocket is refused with the head (accept.ts).
 import type { HttpResponse } from 'uWebSockets.js'
@@ -18,14 +20,18 @@ const CORK_CHUNK_BYTES = 16_384 - 32
 
 export class UwsDownstream extends UwsRequest implements Downstream {
   // Of a response whose body comes in parts.
-  /** What is still to be written of it: '' where only `Connection` is. Null before there is one, and once it is written. */
+  /**
+   * What is still to be written of it: '' where only `Connection` is. Null before there is one, and once it is written.
+   */
   private head: string | Buffer | null = null
   /** -1: chunked. */
   private length = -1
   private listener: DrainListener | null = null
   /** The client must take what uWS has before more is written. */
   private waiting = false
-  /** The part of the last chunk that uWS did not take. Only with a declared length: uWS itself buffers chunked writes. */
+  /**
+   * The part of the last chunk that uWS did not take. Only with a declared length: uWS itself buffers chunked writes.
+   */
   private pending: Buffer | null = null
   private pendingOffset = 0
 
@@ -114,8 +120,9 @@ export class UwsDownstream extends UwsRequest implements Downstream {
   }
 
   /**
-   * Of a chunked response all but what makes it chunked. Not with uWS 20.69: it takes a tryEnd of nothing for the end of the response, and
-   * after its beginWrite() the first chunk begins with a line too many. There the head leaves with the first byte.
+   * Of a chunked response all but what makes it chunked. Not with uWS 20.69: it takes a tryEnd of nothing for the end
+   * of the response, and after its beginWrite() the first chunk begins with a line too many. There the head leaves with
+   * the first byte.
    */
   flush(): void {
     const { res } = this
@@ -215,14 +222,15 @@ export class UwsDownstream extends UwsRequest implements Downstream {
     if (head === null) return
     this.head = null
     if (head.length > 0) res.writeStatus(head)
-    // Here uWS cannot be told to close. It does by itself where it saw the client ask for that (writeClose); else the gate does.
+    // Here uWS cannot be told to close. It does by itself where it saw the client ask for that (writeClose); else the
+    // gate does.
     if (this.closes) res.writeHeader('connection', 'close')
   }
 }
 
 /**
- * Only the head, with the length of a body that is not sent; -1 for none. uWS's own endWithoutBody(length) waits for that body for ever:
- * the connection's next request is cut off.
+ * Only the head, with the length of a body that is not sent; -1 for none. uWS's own endWithoutBody(length) waits for
+ * that body for ever: the connection's next request is cut off.
  */
 function endWithLength(res: HttpResponse, length: number): void {
   if (length >= 0) res.writeHeader('content-length', String(length))

@@ -1,7 +1,8 @@
-// Whose connection is it? uWS tells the address of a request's other end by a system call and a buffer made for it, per request, and has no
-// place to keep anything per connection. The acceptor is told once, when it accepts. So each address gets a uWS app of its own as long as
-// it has connections, and the app's handlers know whom they serve. Where these run out, or uWS accepts by itself, uWS is asked. What the
-// acceptor relays (HTTP/1.0) is one app's for all: there each request stands behind a PROXY header, which uWS reads.
+// Whose connection is it? uWS tells the address of a request's other end by a system call and a buffer made for it, per
+// request, and has no place to keep anything per connection. The acceptor is told once, when it accepts. So each
+// address gets a uWS app of its own as long as it has connections, and the app's handlers know whom they serve. Where
+// these run out, or uWS accepts by itself, uWS is asked. What the acceptor relays (HTTP/1.0) is one app's for all:
+// there each request stands behind a PROXY header, which uWS reads.
 import type { TemplatedApp } from 'uWebSockets.js'
 
 /** The other end of connections: whom an app serves. */
@@ -69,8 +70,8 @@ export class Peers {
   }
 
   /**
-   * `announced`: the address is not that of the socket. `place`: where it is counted. Returns the app that has it now; null: there is no room for
-   * one more announced address.
+   * `announced`: the address is not that of the socket. `place`: where it is counted. Returns the app that has it now;
+   * null: there is no room for one more announced address.
    */
   adopt(fd: number, address: string, announced: boolean, place: number): TemplatedApp | null {
     const slot = this.byAddress.get(address) ?? this.take(address, announced ? MAX_ANNOUNCED : MAX_ADDRESSES)

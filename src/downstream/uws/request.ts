@@ -1,5 +1,5 @@
-// The request's side of an exchange over HTTP/1.1, as uWebSockets.js has it: whether its client is there, its body, and whether its
-// connection carries another request. The response's side is downstream.ts. Runs per request.
+// The request's side of an exchange over HTTP/1.1, as uWebSockets.js has it: whether its client is there, its body, and
+// whether its connection carries another request. The response's side is downstream.ts. Runs per request.
 import type { HttpResponse } from 'uWebSockets.js'
 import type { BodyListener, DownstreamOwner } from '../../exchange/downstream.js'
 import type { Fields } from '../../exchange/fields.js'
@@ -66,7 +66,9 @@ export class UwsRequest implements GuardedBody {
     })
   }
 
-  /** uSockets reads on all the same from a client that does not take its response (us_socket_write watches for both). */
+  /**
+   * uSockets reads on all the same from a client that does not take its response (us_socket_write watches for both).
+   */
   pauseBody(): void {
     this.res?.pause()
   }
@@ -82,8 +84,8 @@ export class UwsRequest implements GuardedBody {
   }
 
   /**
-   * uWS by itself renews its timeout only with every 160 KiB, and so cuts a client that sends less than 16 KiB a second. Pausing and
-   * resuming renews it, too.
+   * uWS by itself renews its timeout only with every 160 KiB, and so cuts a client that sends less than 16 KiB a
+   * second. Pausing and resuming renews it, too.
    */
   renewTimeout(): void {
     this.res?.pause()
@@ -91,8 +93,8 @@ export class UwsRequest implements GuardedBody {
   }
 
   /**
-   * From within the request's handler; -1: the body is chunked. Without a gate to read it as well, its connection ends with the response, so
-   * that a chunk that uWS misreads is never taken for a request.
+   * From within the request's handler; -1: the body is chunked. Without a gate to read it as well, its connection ends
+   * with the response, so that a chunk that uWS misreads is never taken for a request.
    */
   expectBody(length: number): void {
     if (!expectBody(length, this) && length < 0) this.closes = true
@@ -109,14 +111,15 @@ export class UwsRequest implements GuardedBody {
 
   /** Before the first of a response is written. */
   protected begin(): void {
-    // A client that waits to hear whether to send its body may do so or not: where its next request begins would be a guess.
+    // A client that waits to hear whether to send its body may do so or not: where its next request begins would be a
+    // guess.
     if (leaving || this.awaitsContinue) this.closes = true
     this.begun = true
   }
 
   /**
-   * RFC 9112, 9.6. uWS writes this field itself where it is told to close, unless the client has asked for that as far as uWS saw: its first
-   * Connection field has the length of `close`.
+   * RFC 9112, 9.6. uWS writes this field itself where it is told to close, unless the client has asked for that as far
+   * as uWS saw: its first Connection field has the length of `close`.
    */
   protected writeClose(res: HttpResponse): void {
     if (this.closes && this.fields.get('connection').length === 5) res.writeHeader('connection', 'close')

@@ -1,5 +1,6 @@
-// One worker's uWebSockets.js apps. Makes them, gives the requests they read to the newest phases, counts connections, renews certificates,
-// and ends connections. receive() runs per request. How connections get here is in listen.ts, which app they get in peers.ts.
+// One worker's uWebSockets.js apps. Makes them, gives the requests they read to the newest phases, counts connections,
+// renews certificates, and ends connections. receive() runs per request. How connections get here is in listen.ts,
+// which app they get in peers.ts.
 import type { HttpRequest, HttpResponse, TemplatedApp } from 'uWebSockets.js'
 import type { TlsMaterial } from '../../config/certificates.js'
 import type { Settings } from '../../config/settings.js'
