@@ -16,7 +16,10 @@ export interface DownstreamOwner {
 export interface BodyListener {
   /** The chunk belongs to the downstream, which takes it back when this returns. */
   onBody(chunk: ArrayBuffer, isLast: boolean): void
-  /** The framing of the body is malformed: no more of it comes. */
+  /**
+   * The framing of the body is malformed: no more of it comes. Respond within this call, if at all: the connection ends
+   * with it.
+   */
   onMalformed(): void
 }
 

@@ -37,14 +37,14 @@ export interface ServerParts {
   }
   /** Microseconds on the segment's clock. */
   nowUs(): number
-  /** Whether this worker takes one connection more, so many being open with it. */
+  /** Whether this worker takes one connection more; `connections` are open with it. */
   accepts(connections: number): boolean
   isTrusted(address: string): boolean
 }
 
 export class UwsServer {
   readonly peers: Peers
-  /** Open ones of clients. */
+  /** Open connections of clients, without the relay's. */
   connections = 0
   /** Told when the last connection has closed. */
   onEmpty: (() => void) | null = null
