@@ -1,5 +1,5 @@
-// The last step of a request's way: the response that a phase or handler has decided on, given to the client's side of the exchange. Knows
-// no protocol. Runs per request.
+// The last step of a request's way: the response that a phase or handler has decided on, given to the client's side of
+// the exchange. Knows no protocol. Runs per request.
 import type { IncomingHttpHeaders } from 'node:http'
 import type { DrainListener } from '../exchange/downstream.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -38,7 +38,10 @@ export function answerWith(exchange: Exchange, line: StatusLine, lines: HeadLine
   exchange.downstream.respond(line, lines, ownLines(exchange), bodiless ? null : body, length)
 }
 
-/** Head and the whole body, of MOST_WHOLE_BYTES or less, in one write. `declaredLength` is what a HEAD or 304 response reports, -1 for nothing. */
+/**
+ * Head and the whole body, of MOST_WHOLE_BYTES or less, in one write. `declaredLength` is what a HEAD or 304 response
+ * reports, -1 for nothing.
+ */
 export function answerWhole(
   exchange: Exchange,
   phrase: string,

@@ -16,7 +16,10 @@ export function ownLines(exchange: Exchange): string {
   return lines
 }
 
-/** Where the lines of an upstream's head are kept: the lean client gives equal heads as one object (upstream/http1/response-head.ts). */
+/**
+ * Where the lines of an upstream's head are kept: the lean client gives equal heads as one object
+ * (upstream/http1/response-head.ts).
+ */
 const LINES = Symbol('lines')
 type Headers = IncomingHttpHeaders & { [LINES]?: HeadLines }
 

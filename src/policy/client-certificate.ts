@@ -1,4 +1,4 @@
-// Identifies consumers by the certificate of their connection, which the handshake has verified (downstream/uws/client-certificate.ts reads its
+// Identifies consumers by the certificate of their connection, which the handshake has verified (downstream/client-certificate.ts reads its
 // names). Runs per request.
 import type { Consumer, RouteTable } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
