@@ -2,6 +2,7 @@
 // bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
+import { endpointAddress } from './endpoint.js'
 import { compileHttpSignature } from './http-signature.js'
 import { bytesOf, canonicalHost } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
@@ -62,10 +63,10 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
   const endpoints: Endpoint[] = []
   const services = Object.entries(config.services).map(([name, service], index) => {
     const own = service.endpoints.map((text, position): Endpoint => {
-      const { origin, host, hostname } = new URL(text)
+      const { origin, authority, hostname, socketPath } = endpointAddress(text)
       const serverName = service.tls?.serverName ?? hostname
       const index = endpoints.length + position
-      return { origin, authority: host, serverName, index, slot: slots?.endpoints[index] ?? index }
+      return { origin, authority, serverName, socketPath, index, slot: slots?.endpoints[index] ?? index }
     })
     endpoints.push(...own)
     return compileService(name, index, service, own)
