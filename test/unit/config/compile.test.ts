@@ -72,7 +72,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     },
     expect.objectContaining({
       name: 'bare',
-      endpoints: [{ origin: 'https://h', authority: 'h', serverName: 'h', index: 1, slot: 1 }],
+      endpoints: [{ origin: 'https://h', authority: 'h', serverName: 'h', socketPath: null, index: 1, slot: 1 }],
       breaker: null,
       health: null,
     }),
