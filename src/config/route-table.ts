@@ -57,8 +57,6 @@ export interface Endpoint {
   readonly serverName: string
   /** The absolute path of the Unix socket that it is reached by; null: over TCP. */
   readonly socketPath: string | null
-  /** Position among the endpoints of all services. */
-  readonly index: number
   /** In the health table. The same as long as service and origin keep their names, from one configuration to the next. */
   readonly slot: number
 }
@@ -260,7 +258,7 @@ export interface RouteTable {
   readonly issuers: readonly Issuer[]
 }
 
-/** Where routes and endpoints have their places in shared tables, by Route.index and Endpoint.index. Given out by the primary. */
+/** Where routes and endpoints have their places in shared tables, in the order of RouteTable. Given out by the primary. */
 export interface TableSlots {
   readonly routes: readonly number[]
   readonly endpoints: readonly number[]

@@ -107,6 +107,7 @@ class Check {
         resolve(fault)
       }
       const attempt = (): void => {
+        if (this.stopped) return settle('stopped')
         const request = this.send((response) => judgeResponse(response, settle))
         this.request = request
         request.on('error', (error: NodeJS.ErrnoException) => {
@@ -124,12 +125,8 @@ class Check {
     const { endpoint, service, rules } = this
     const headers = { 'user-agent': 'tidegate-health', accept: '*/*' }
     const options = { agent: false as const, headers }
-    const { socketPath } = endpoint
-    if (socketPath !== null)
-      return getHttp(
-        { ...options, socketPath, path: rules.path, headers: { ...headers, host: endpoint.authority } },
-        take,
-      )
+    const { socketPath, authority } = endpoint
+    if (socketPath !== null) return getHttp(`http://${authority}${rules.path}`, { ...options, socketPath }, take)
     const url = endpoint.origin + rules.path
     return url.startsWith('https:')
       ? getHttps(url, { ...options, ...tlsOptions(service.tls) }, take)
