@@ -47,6 +47,7 @@ beforeAll(async () => {
     missing: { endpoints: [`unix:${at('missing')}`] },
     refusing: { endpoints: [`unix:${at('file')}`] },
     full: { endpoints: [`unix:${at(`full-${client}`)}`], timeouts: { connect: '300ms' } },
+    later: { endpoints: [`unix:${at(`full-${client}`)}`], timeouts: { connect: '10s' } },
     again: { endpoints: [`unix:${at(`again-${client}`)}`] },
     checked: { endpoints: [`unix:${at(`checked-${client}`)}`, tcp.url], health },
   })
@@ -135,7 +136,7 @@ describe.each(CLIENTS)('with the %s client', (client) => {
     const late = await call(gateway.port, { target: target('full') })
     expect(late.status).toBe(504)
     expect(await gateway.logged(late)).toMatchObject({ code: 'upstream_timeout', reason: 'connect timeout' })
-    const waiting = Array.from({ length: 8 }, () => call(gateway.port, { target: target('full') }))
+    const waiting = Array.from({ length: 8 }, () => call(gateway.port, { target: target('later') }))
     setTimeout(() => backlogs[client].goOn(), 50)
     for (const answer of await Promise.all(waiting)) expect([answer.status, answer.text]).toEqual([200, 'ok'])
   })
