@@ -246,6 +246,22 @@ test('a worker that starts later has the endpoints of now', async ({ skip }) => 
   expect(await answeredBy(running)).toEqual(new Set(['first']))
 })
 
+test('one that dies is not waited for, and its successor has the endpoints of now', async ({ skip }) => {
+  const [first, second] = [await echo('first'), await echo('second')]
+  const running = await start(site([first.url]), { TIDEGATE_LOG_LEVEL: 'silent' })
+  if (running.isolation === 'thread') return skip('a thread cannot be killed')
+  const { workers } = await running.status()
+  process.kill(workers[0]!.pid, 'SIGSTOP')
+  const changed = running.primary.setEndpoints('site', [second.url])
+  const late = new Promise((resolve) => setTimeout(resolve, 100, 'still waits'))
+  expect(await Promise.race([changed, late])).toBe('still waits')
+  process.kill(workers[0]!.pid, 'SIGKILL')
+  await changed
+  await expect.poll(async () => (await running.status()).ready, { timeout: 10_000 }).toBe(true)
+  expect((await running.status()).workers.map(({ pid }) => pid)).not.toContain(workers[0]!.pid)
+  expect(await answeredBy(running)).toEqual(new Set(['second']))
+})
+
 test('a reload keeps them, unless the file has another list for the service', async () => {
   const [first, second, third] = [await echo('first'), await echo('second'), await echo('third')]
   const running = await start(site([first.url]))
