@@ -2,6 +2,7 @@
 // bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
+import { endpointAddress } from './endpoint.js'
 import { compileHandler } from './handlers.js'
 import { compileHttpSignature } from './http-signature.js'
 import { bytesOf, canonicalHost } from './patterns.js'
@@ -61,11 +62,9 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
   const consumersByName = new Map(consumers.map((consumer) => [consumer.name, consumer]))
   const endpoints: Endpoint[] = []
   const services = Object.entries(config.services).map(([name, service], index) => {
-    const own = service.endpoints.map((text, position): Endpoint => {
-      const { origin, host, hostname } = new URL(text)
-      const serverName = service.tls?.serverName ?? hostname
+    const own = service.endpoints.map((text, position) => {
       const index = endpoints.length + position
-      return { origin, authority: host, serverName, index, slot: slots?.endpoints[index] ?? index }
+      return endpointOf(text, service.tls?.serverName, slots?.endpoints[index] ?? index)
     })
     endpoints.push(...own)
     return compileService(name, index, service, own)
@@ -141,6 +140,12 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
     apiKeyParameter: config.apiKeys.query ?? null,
     issuers: Object.entries(config.jwt).map(([name, issuer]) => compileIssuer(name, issuer, config, consumersByName)),
   }
+}
+
+/** Of an endpoint as it is written. `serverName` is what the service's `tls` says, `slot` its place in the health table. */
+export function endpointOf(text: string, serverName: string | undefined, slot: number): Endpoint {
+  const { origin, authority, hostname, socketPath } = endpointAddress(text)
+  return { origin, authority, serverName: serverName ?? hostname, socketPath, slot }
 }
 
 function compileAddresses(addresses: RouteConfig['addresses']): Route['addresses'] {

@@ -2,6 +2,7 @@
 // apart, and options without effect. Pure; each problem carries the path of its key.
 import { consumerProblems, credentialProblems, groupProblems } from './caller-references.js'
 import { CREDENTIAL_KINDS, CREDENTIALS, GROUP } from './credentials.js'
+import { endpointAddress } from './endpoint.js'
 import { servicesNamedIn } from './handlers.js'
 import { limitProblems } from './limit-references.js'
 import { hint } from './nearest.js'
@@ -41,7 +42,7 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
   for (const [name, service] of Object.entries(config.services)) {
     const seen = new Set<string>()
     service.endpoints.forEach((endpoint, index) => {
-      const { origin } = new URL(endpoint)
+      const { origin } = endpointAddress(endpoint)
       if (seen.has(origin))
         problems.push({ path: ['services', name, 'endpoints', index], message: `"${origin}" is listed twice` })
       seen.add(origin)

@@ -48,14 +48,14 @@ export interface Issuer {
 }
 
 export interface Endpoint {
-  /** `http://127.0.0.1:9000`: scheme, host and port, never a path or a trailing slash. */
+  /** `http://127.0.0.1:9000`: scheme, host and port, never a path or a trailing slash. Of a Unix socket `unix:` and its path. */
   readonly origin: string
-  /** host[:port] as it goes into the Host header. */
+  /** host[:port] as it goes into the Host header; `localhost` over a Unix socket. */
   readonly authority: string
   /** Its host, or what `tls.serverName` says in its place: the name a TLS connection is opened for, whatever Host a request has. */
   readonly serverName: string
-  /** Position among the endpoints of all services. */
-  readonly index: number
+  /** The absolute path of the Unix socket that it is reached by; null: over TCP. */
+  readonly socketPath: string | null
   /** In the health table. The same as long as service and origin keep their names, from one configuration to the next. */
   readonly slot: number
 }
@@ -269,7 +269,7 @@ export interface RouteTable {
   readonly issuers: readonly Issuer[]
 }
 
-/** Where routes and endpoints have their places in shared tables, by Route.index and Endpoint.index. Given out by the primary. */
+/** Where routes and endpoints have their places in shared tables, in the order of RouteTable. Given out by the primary. */
 export interface TableSlots {
   readonly routes: readonly number[]
   readonly endpoints: readonly number[]

@@ -3,7 +3,7 @@
 
 import type { WorkerTable } from '../state/worker-table.js'
 import type { Logger } from '../telemetry/log.js'
-import type { FromWorker, Generation, ToWorker } from '../worker/messages.js'
+import type { EndpointsMessage, FromWorker, Generation, ToWorker } from '../worker/messages.js'
 
 /** A forked process or a thread. */
 export interface WorkerHandle {
@@ -63,6 +63,8 @@ interface Instance {
   /** The generation it serves, and the oldest that it has requests of. */
   serves: number
   oldest: number
+  /** The last change of endpoints that it has taken note of. */
+  change: number
   /** Which request to open its log files anew it has carried out, and what was wrong then. */
   reopened: number
   problems: readonly string[]
@@ -147,6 +149,18 @@ export class Supervisor {
     )
   }
 
+  /** The last change of endpoints that every worker has taken note of. */
+  get oldestChange(): number {
+    return Math.min(...this.instances.map((instance) => instance?.change ?? Number.POSITIVE_INFINITY))
+  }
+
+  /** Resolves when every worker has taken note of it. Those that leave are told too: they have requests that may yet ask for an endpoint. */
+  async changeEndpoints(message: EndpointsMessage): Promise<void> {
+    const asked = this.instances.filter((instance) => instance !== null)
+    for (const { worker } of asked) worker.send(message)
+    await Promise.all(asked.map((one) => this.until(one, () => one.change >= message.change || this.isGone(one))))
+  }
+
   /** Resolves when no worker writes to its former log files any more, with what was wrong; one that ends meanwhile closes its files. */
   async reopenLogs(): Promise<string[]> {
     const number = ++this.reopens
@@ -220,6 +234,7 @@ export class Supervisor {
       ending: false,
       serves: message?.generation.number ?? Number.POSITIVE_INFINITY,
       oldest: message?.generation.number ?? Number.POSITIVE_INFINITY,
+      change: message?.generation.change ?? Number.POSITIVE_INFINITY,
       reopened: this.reopens,
       problems: [],
       onEvent: new Set(),
@@ -237,6 +252,7 @@ export class Supervisor {
       instance.serves = message.generation
       instance.oldest = message.oldest
     }
+    if (message.type === 'endpointsChanged') instance.change = message.change
     if (message.type === 'reopened') {
       instance.reopened = message.number
       instance.problems = message.problems

@@ -4,6 +4,7 @@ import type { buildConnector, Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../config/compile.js'
 import { LeanPool } from './http1/pool.js'
 import { createConnector, createPool } from './undici.js'
+import { patient } from './unix-socket.js'
 
 /** Of a response's head, as undici's default. */
 const MAX_HEADER_BYTES = 16_384
@@ -21,15 +22,18 @@ export function clientKey(service: Service, endpoint: Endpoint): string {
 /** `connections` is the most there are to the endpoint at once. */
 export function createClient(service: Service, endpoint: Endpoint, connections: number): Dispatcher {
   const { pipelining, connectTimeoutMs } = service
-  if (service.client === 'lean' && endpoint.origin.startsWith('http:')) {
-    return new LeanPool(endpoint.origin, {
+  const { socketPath } = endpoint
+  const origin = socketPath === null ? endpoint.origin : `http://${endpoint.authority}`
+  if (service.client === 'lean' && origin.startsWith('http:')) {
+    return new LeanPool(origin, {
+      socketPath,
       connections,
       pipelining,
       connectTimeoutMs,
       maxHeaderBytes: MAX_HEADER_BYTES,
     })
   }
-  return createPool(endpoint.origin, {
+  return createPool(origin, {
     connections,
     pipelining,
     allowH2: false,
@@ -45,7 +49,9 @@ export function createClient(service: Service, endpoint: Endpoint, connections: 
  * undici takes the name to ask for, and to find in the certificate, from a request's Host before all else: the caller's
  * own where preserveHost is set. Here it is the endpoint's.
  */
-function connectorTo({ tls, connectTimeoutMs }: Service, { serverName }: Endpoint): buildConnector.connector {
+function connectorTo(service: Service, { serverName, socketPath }: Endpoint): buildConnector.connector {
+  const { tls, connectTimeoutMs } = service
+  if (socketPath !== null) return patient(createConnector({ timeout: connectTimeoutMs, socketPath }), connectTimeoutMs)
   const { ca, cert, key, verify } = tls
   const connect = createConnector({ timeout: connectTimeoutMs, ca, cert, key, rejectUnauthorized: verify })
   const host = serverName.replace(/^\[|\]$/g, '')

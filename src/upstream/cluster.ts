@@ -14,6 +14,8 @@ export interface EndpointSource {
   /** The state of an endpoint that the cluster does not have yet. */
   hold(cluster: Cluster, endpoint: Endpoint): EndpointState
   release(cluster: Cluster, state: EndpointState): void
+  /** No request is left that could ask the cluster for an endpoint. */
+  forget(cluster: Cluster): void
 }
 
 export class Cluster {
@@ -79,6 +81,7 @@ export class Cluster {
 
   /** No request is left that could ask for an endpoint. */
   close(): void {
+    this.source.forget(this)
     this.setEndpoints([])
   }
 }

@@ -29,7 +29,20 @@ function prepare(code: OutcomeCode, reason: string, sent: SendFacts | null, upst
   return failure
 }
 
-const neverReached = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN', 'EADDRNOTAVAIL'])
+const neverReached = new Set([
+  'ECONNREFUSED',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EADDRNOTAVAIL',
+  // Of a Unix socket: no file of that name, or none that the gateway's user may connect to.
+  'ENOENT',
+  'ENOTDIR',
+  'ELOOP',
+  'EACCES',
+  'EPROTOTYPE',
+])
 
 /**
  * Of Node's tls, which has OpenSSL's X509_V_ERR_… without the prefix. A failed check of the name has a code of its own.

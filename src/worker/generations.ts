@@ -48,6 +48,8 @@ export interface Worker {
   useCertificates(certificates: TlsMaterial): void
   /** Requests whose head arrives from now on get this table. */
   use(generation: number, table: RouteTable): void
+  /** The service has other endpoints from now on, in every generation. `slots`: their places in the health table. */
+  setEndpoints(service: string, endpoints: readonly string[], slots: readonly number[]): void
   /** The oldest generation that requests may be on. */
   readonly oldest: number
   /** Bytes that request bodies hold. */
@@ -163,6 +165,7 @@ export function createWorker(parts: WorkerParts): Worker {
     peers: server.peers,
     useCertificates: (certificates) => server.useCertificates(certificates),
     use,
+    setEndpoints: (service, endpoints, slots) => shared.upstreams.setEndpoints(service, endpoints, slots),
     get oldest() {
       return generations[0]!.number
     },

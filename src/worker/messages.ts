@@ -11,6 +11,8 @@ import type { SegmentHandle } from '../state/segment.js'
 export interface Generation {
   /** Counts up with each reload. */
   readonly number: number
+  /** The last change of endpoints that `config` and `slots` have in them (EndpointsMessage). */
+  readonly change: number
   readonly config: Config
   readonly slots: TableSlots
 }
@@ -46,6 +48,19 @@ export interface ReloadMessage {
   readonly generation: Generation
 }
 
+/** A service has other endpoints from now on, in every generation that the worker has. Answered by `endpointsChanged` with this number. */
+export interface EndpointsMessage {
+  readonly type: 'endpoints'
+  /** Counts up with each of them. */
+  readonly change: number
+  readonly service: string
+  /** As in the configuration, and their places in the health table. */
+  readonly endpoints: readonly string[]
+  readonly slots: readonly number[]
+  /** How many endpoints all services have together: the worker keeps descriptors for them. */
+  readonly total: number
+}
+
 /** Logrotate has given the log files other names, say. Answered by `reopened` with this number. */
 interface ReopenLogsMessage {
   readonly type: 'reopenLogs'
@@ -61,12 +76,20 @@ export interface DrainMessage {
   readonly idleMs: number
 }
 
-export type ToWorker = StartMessage | ReloadMessage | CertificatesMessage | ReopenLogsMessage | DrainMessage
+export type ToWorker =
+  | StartMessage
+  | ReloadMessage
+  | EndpointsMessage
+  | CertificatesMessage
+  | ReopenLogsMessage
+  | DrainMessage
 
 export type FromWorker =
   | { readonly type: 'listening'; readonly port: number; readonly uwsVersion: string }
   /** It serves this generation, and has no requests of any before `oldest`. */
   | { readonly type: 'serves'; readonly generation: number; readonly oldest: number }
+  /** It gives no request to an endpoint that is gone with this change, or was with one before. */
+  | { readonly type: 'endpointsChanged'; readonly change: number }
   /** It writes to the files that have the names of its log files now, or `problems` say why not. */
   | { readonly type: 'reopened'; readonly number: number; readonly problems: readonly string[] }
   /** It cannot start, or cannot go on; it is about to exit. */

@@ -55,6 +55,8 @@ export interface EchoOptions {
   readonly status?: (path: string) => number
   /** A given port instead of any free one. */
   readonly port?: number
+  /** Listens on a Unix socket of that path, and on no port. */
+  readonly path?: string
   /** Speaks TLS. */
   readonly tls?: TlsOptions
 }
@@ -64,6 +66,7 @@ export async function startEcho({
   headers = {},
   status = () => 200,
   port = 0,
+  path,
   tls,
 }: EchoOptions = {}): Promise<Origin> {
   const requests = new Lines<Seen>('request')
@@ -97,7 +100,7 @@ export async function startEcho({
       return connections
     },
   }
-  return listen(server, port, origin, tls === undefined ? 'http://127.0.0.1' : 'https://localhost')
+  return listen(server, path ?? port, origin, tls === undefined ? 'http://127.0.0.1' : 'https://localhost')
 }
 
 function namesOf(socket: TLSSocket): Pick<Seen, 'serverName' | 'clientName'> {
@@ -168,8 +171,11 @@ const readAndAnswer: Script = async (exchange) => {
   await exchange.answer(200)
 }
 
-/** `scripts` by path, query aside. A path without a script is answered 200. */
-export async function startScripted(scripts: Readonly<Record<string, Script>>): Promise<Origin> {
+/** `scripts` by path, query aside. A path without a script is answered 200. `place`: a port, or the path of a Unix socket. */
+export async function startScripted(
+  scripts: Readonly<Record<string, Script>>,
+  place: number | string = 0,
+): Promise<Origin> {
   const requests = new Lines<Seen>('request')
   let connections = 0
   const server = createServer({ noDelay: true }, (socket) => {
@@ -188,7 +194,7 @@ export async function startScripted(scripts: Readonly<Record<string, Script>>): 
     }
   }
 
-  return listen(server, 0, {
+  return listen(server, place, {
     requests,
     get connections() {
       return connections
@@ -198,7 +204,7 @@ export async function startScripted(scripts: Readonly<Record<string, Script>>): 
 
 function listen(
   server: Server,
-  port: number,
+  place: number | string,
   rest: Pick<Origin, 'requests' | 'connections'>,
   origin = 'http://127.0.0.1',
 ): Promise<Origin> {
@@ -214,10 +220,10 @@ function listen(
   })
   return new Promise((resolve, reject) => {
     server.once('error', reject)
-    server.listen(port, '127.0.0.1', () => {
-      const own = (server.address() as AddressInfo).port
+    const listening = (): void => {
+      const own = typeof place === 'string' ? 0 : (server.address() as AddressInfo).port
       resolve({
-        url: `${origin}:${own}`,
+        url: typeof place === 'string' ? `unix:${place}` : `${origin}:${own}`,
         port: own,
         requests: rest.requests,
         get connections() {
@@ -232,7 +238,9 @@ function listen(
             for (const socket of sockets) socket.destroy()
           }),
       })
-    })
+    }
+    if (typeof place === 'string') server.listen(place, listening)
+    else server.listen(place, '127.0.0.1', listening)
   })
 }
 

@@ -17,6 +17,8 @@ export interface ConnectionOwner {
   readonly transport: Transport
   readonly host: string
   readonly port: number
+  /** Null: by host and port. */
+  readonly socketPath: string | null
   readonly connectTimeoutMs: number
   readonly maxHeaderBytes: number
   readonly memo: HeadMemo
@@ -70,7 +72,8 @@ export class LeanConnection implements ResponseSink, Carrier, Listener {
   constructor(owner: ConnectionOwner) {
     this.owner = owner
     this.parser = new ResponseParser(this, owner.memo, owner.maxHeaderBytes)
-    this.wire = owner.transport.connect(owner.host, owner.port, this)
+    const { transport, host, port, socketPath } = owner
+    this.wire = socketPath === null ? transport.connect(host, port, this) : transport.connectUnix(socketPath, this)
     this.connectTimer = setTimeout(() => this.lose(new errors.ConnectTimeoutError()), owner.connectTimeoutMs)
   }
 

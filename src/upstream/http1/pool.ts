@@ -31,6 +31,8 @@ export interface LeanPoolOptions {
   readonly keepAliveMs?: number
   /** The addon's where there is one. */
   readonly transport?: Transport
+  /** The Unix socket that the origin is reached by, in place of its host and port. */
+  readonly socketPath?: string | null
 }
 
 const TICK_MS = 500
@@ -42,6 +44,7 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
   readonly transport: Transport
   readonly host: string
   readonly port: number
+  readonly socketPath: string | null
   readonly connectTimeoutMs: number
   readonly maxHeaderBytes: number
   readonly memo = new HeadMemo()
@@ -71,6 +74,7 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
       throw new errors.InvalidArgumentError('the lean client speaks cleartext HTTP/1.1 only')
     this.host = url.hostname.replace(/^\[|\]$/g, '')
     this.port = Number(url.port || 80)
+    this.socketPath = options.socketPath ?? null
     this.hostLine = `host: ${url.host}\r\n`
     this.limit = options.connections
     this.depth = options.pipelining ?? 1
