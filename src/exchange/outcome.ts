@@ -1,5 +1,5 @@
 // Every way an exchange can end other than with the upstream's own answer: the closed list of codes, and the one table from code to
-// status. Read by every phase. ARCHITECTURE.md and README.md repeat the table and a test holds them equal to it.
+// status. Read by every phase. docs/errors.md repeats the table, and a test holds it equal to this one.
 
 import { StatusLine } from './response-head.js'
 
