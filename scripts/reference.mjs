@@ -1,6 +1,6 @@
-// Writes the reference in docs/configuration.md: the options from the JSON Schema of the configuration file, the settings from their
-// table in src/config/settings.ts. `npm run build && node scripts/reference.mjs` puts both between the page's markers;
-// test/unit/docs.test.ts imports withReference and fails when the page is stale.
+// Writes the reference in docs/configuration.md: the options from the JSON Schema of the configuration file, the
+// settings from their table in src/config/settings.ts. `npm run build && node scripts/reference.mjs` puts both between
+// the page's markers; test/unit/docs.test.ts imports withReference and fails when the page is stale.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
@@ -25,7 +25,10 @@ function between(page, marker, text) {
 
 const FILE = 'The file'
 
-/** The objects of the schema, the whole file first, each before those within it; and which earlier one has part of its options. */
+/**
+ * The objects of the schema: the whole file first, each before those within it. `known` is an earlier one whose options
+ * this one has too; `rows` are the options that only this one has.
+ */
 function sectionsOf(schema) {
   const sections = []
   const visit = (title, object) => {

@@ -1,5 +1,6 @@
-// The environment: what differs from one deployment to the next. Each variable with its type, limits, default and meaning. The table in
-// docs/configuration.md is made from this one by scripts/reference.mjs, and a test holds them equal. load.ts reads the values.
+// The environment: what differs from one deployment to the next. Each variable with its type, limits, default and
+// meaning. The table in docs/configuration.md is made from this one by scripts/reference.mjs, and a test holds them
+// equal. load.ts reads the values.
 import { isIPv6 } from 'node:net'
 import os from 'node:os'
 import { z } from 'zod'

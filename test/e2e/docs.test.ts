@@ -1,5 +1,6 @@
-// The commands of the documents, run as they stand: each page's own configuration is served on free ports, and its blocks go to a shell one
-// after the other. A block that cannot run here says so in its first line; npm's commands are run by .ci/run.
+// The commands of the documents, run as they stand: each page's own configuration is served on free ports, and its
+// blocks go to a shell one after the other. A block that cannot run here says so in its first line; npm's commands are
+// run by .ci/run.
 import { execFile } from 'node:child_process'
 import { chmodSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import path from 'node:path'

@@ -1,5 +1,5 @@
-// What the documents say and a machine can check: tables, trees, links, configurations and examples are held equal to the code. The commands
-// of the documents are run by test/e2e/docs.test.ts.
+// What the documents say and a machine can check: tables, trees, links, configurations and examples are held equal to
+// the code. The commands of the documents are run by test/e2e/docs.test.ts.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'

@@ -1,5 +1,5 @@
-// The types of values in the file: names, durations, sizes, hosts, secrets, and lists of them. The error texts for wrong values are
-// here; the meaning of an option stands with the option.
+// The types of values in the file: names, durations, sizes, hosts, secrets, and lists of them. The error texts for
+// wrong values are here; the meaning of an option stands with the option.
 import ipaddr from 'ipaddr.js'
 import { z } from 'zod'
 import { TOKEN } from '../patterns.js'
@@ -16,7 +16,10 @@ import {
 
 export const HOUR_MS = 3_600_000
 
-/** In words, what an option accepts: kinds and limits that JSON Schema has no keyword for. `tidegate schema` and docs/configuration.md show it. */
+/**
+ * What an option accepts, in words: kinds and limits that JSON Schema has no keyword for. `tidegate schema` prints it,
+ * and docs/configuration.md shows it.
+ */
 export const values = (text: string) => ({ 'x-values': text })
 
 const withAlternative = (pattern: RegExp, word: string) => new RegExp(`^${word}$|${pattern.source}`)
