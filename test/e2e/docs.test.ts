@@ -100,7 +100,7 @@ async function startFor(document: string): Promise<Gateway> {
 describe('the commands of', () => {
   const documents = DOCUMENTS.filter((document) => commands(document).length > 0)
 
-  it.concurrent.each(documents)('%s run', { timeout: 30_000 }, async (document) => {
+  it.concurrent.each(documents)('%s run', { timeout: 60_000 }, async (document) => {
     const configuration = configurationOf(document)
     const env = withEnvironment(configuration)
     let script = commands(document)
