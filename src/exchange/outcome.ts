@@ -1,5 +1,5 @@
 // Every way an exchange can end other than with the response of its handler: the closed list of codes, and the one
-// table from code to status. Every phase reads it. The documentation repeats the table, and a test holds the two equal.
+// table from code to status. Every phase reads it. docs/errors.md repeats the table, and a test holds the two equal.
 
 import { StatusLine } from './response-head.js'
 

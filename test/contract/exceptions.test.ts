@@ -2,7 +2,7 @@
 // has begun; nothing stays held; the log has the stack; the requests beside it go on. The phases here are real, with
 // uWS before them and both upstream clients behind; what throws are the objects that they are given.
 import { scryptSync } from 'node:crypto'
-import { EventEmitter, once } from 'node:events'
+import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import { type AddressInfo, connect, type Socket } from 'node:net'
 import type { Dispatcher } from 'undici'
@@ -65,10 +65,7 @@ class Saboteur implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController, context: unknown): void {
     const given = {
-      pause: () => {
-        controller.pause()
-        pauses.emit('pause')
-      },
+      pause: () => controller.pause(),
       resume: () => (this.how === 'resume' ? fail() : controller.resume()),
       abort: (reason: Error) => {
         controller.abort(reason)
@@ -102,9 +99,6 @@ class Saboteur implements Dispatcher.DispatchHandler {
     this.handler.onResponseError!(controller, given)
   }
 }
-
-/** Tells when an upstream is held back, because its response's client takes no more. */
-const pauses = new EventEmitter()
 
 /** Set to what a test wants to throw, once. */
 let throwing = ''
@@ -330,7 +324,8 @@ describe.each(['lean', 'undici'])('through %s', (client) => {
 async function slowReader(target: string): Promise<Socket> {
   const socket = connect({ port, host: '127.0.0.1' }).on('error', () => {})
   socket.pause().write(`GET ${target} HTTP/1.1\r\nHost: demo.test\r\n\r\n`)
-  await once(pauses, 'pause')
+  await eventually('the request', () => deadlines.size, 1)
+  await once(socket, 'readable')
   return socket
 }
 

@@ -105,7 +105,7 @@ export const apiKeysSchema = z
   .strictObject({
     header: headerName
       .refine((text) => !TAKEN.test(text), 'is a field with a meaning of its own')
-      .default('x-api-key')
+      .prefault('x-api-key')
       .describe('Header that carries the key.'),
     query: z
       .string()

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -367,19 +367,6 @@ describe('files', () => {
     const json = { services: { s: { endpoints: ['http://h:1'] } }, routes: [{ match: {}, service: 's', auth: 'none' }] }
     expect(load(JSON.stringify(json, null, '\t')).config).toEqual(load(SOUND.replace('path: / ', '')).config)
   })
-
-  const blocks = existsSync('README.md')
-    ? [...readFileSync('README.md', 'utf8').matchAll(/```yaml\n([\s\S]*?)```/g)]
-    : []
-  test.each(blocks.map(([, yaml]) => yaml as string).filter((yaml) => /^routes:/m.test(yaml)))(
-    'a configuration in README is sound: %s',
-    (yaml) => {
-      const env = Object.fromEntries(
-        [...yaml.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret of thirty-two bytes or more']),
-      )
-      expect(problemsIn(yaml, env)).toEqual([])
-    },
-  )
 
   const examples = readdirSync('examples').filter((file) => /\.(yaml|json)$/.test(file))
   test.each(examples)('examples/%s is sound', (file) => {
