@@ -416,7 +416,8 @@ describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
     opened(100, 800)
     const each = await rivals(2)
     const [keys, secondUs, startUs] = [70, 100_000, segment.nowUs()]
-    const seconds = long ? 100 : 40
+    // A third of them is to spare: a machine with other work to do lets workers miss some.
+    const seconds = long ? 100 : 50
     const answers = await Promise.all(
       each.map((one) =>
         one.ask('onceEach', {
