@@ -1,7 +1,7 @@
 // What a client gets of a response that was decided on, without a socket.
 import { describe, expect, test } from 'vitest'
-import type { LimitPolicy, Route, StaticAnswer } from '../../../src/config/compile.js'
-import { answerFallback, answerWhole, cut, refuse, StreamedAnswer } from '../../../src/downstream/answer.js'
+import type { LimitPolicy, Route } from '../../../src/config/compile.js'
+import { answerWhole, cut, refuse, StreamedAnswer } from '../../../src/downstream/answer.js'
 import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
@@ -125,34 +125,5 @@ describe('an upstream’s response', () => {
     expect([client.begun, client.head?.status]).toEqual([true, 200])
     cut(exchange)
     expect([client.ended, client.wasCut]).toEqual([false, true])
-  })
-})
-
-describe('a static response', () => {
-  const answer: StaticAnswer = {
-    service: null,
-    status: 203,
-    headers: ['Content-Type', 'text/plain', 'X-Place', 'Bär'],
-    body: Buffer.from('later'),
-  }
-
-  test('has its own fields, byte for byte, and says why it is there', () => {
-    const { exchange, client } = exchangeOf()
-    exchange.fallback = 'upstream_error'
-    answerFallback(exchange, answer, down)
-    expect(client.head?.line).toBe('203 Non-Authoritative Information')
-    expect(Buffer.from(client.field('x-place'), 'latin1').toString()).toBe('Bär')
-    expect([client.field('x-tidegate-fallback'), client.body.toString()]).toEqual(['upstream_error', 'later'])
-    expect([exchange.status, exchange.code, exchange.reason]).toEqual([203, '', 'connection refused'])
-  })
-
-  test.each([
-    ['GET', 204, null],
-    ['GET', 304, 5],
-    ['HEAD', 200, 5],
-  ])('ends with its head: %s, %i', (method, status, length) => {
-    const { exchange, client } = exchangeOf(method)
-    answerFallback(exchange, { ...answer, status }, down)
-    expect([client.body.length, client.length, exchange.bytesOut]).toEqual([0, length, 0])
   })
 })
