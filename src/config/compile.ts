@@ -2,6 +2,7 @@
 // bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
+import { compileHandler } from './handlers.js'
 import { compileHttpSignature } from './http-signature.js'
 import { bytesOf, canonicalHost } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
@@ -10,7 +11,6 @@ import type {
   AddressRange,
   Consumer,
   Endpoint,
-  Fallback,
   Issuer,
   LimitKey,
   LimitMeasure,
@@ -93,7 +93,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       index,
       slot: slots?.routes[index] ?? index,
       match,
-      service: servicesByName.get(route.service) as Service,
+      handler: compileHandler(route, 'route', servicesByName),
       auth,
       challenge: challengeFields(auth),
       signBody: auth.includes('x-m') && route.signBody !== false,
@@ -121,7 +121,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
         route.rewrite === undefined
           ? null
           : route.rewrite.replace(match.path.exact && !match.slashIgnored ? '' : /\/+$/, ''),
-      fallback: compileFallback(route.fallback, servicesByName),
+      fallback: route.fallback === undefined ? null : compileHandler(route.fallback, 'fallback', servicesByName),
       maxBodyBytes: route.maxBody ?? settings.maxBodyBytes,
       logQuery: route.logQuery,
       accessLog: route.accessLog,
@@ -177,17 +177,6 @@ function compileIssuer(
     groups: issuer.groups,
     admitsUnlisted: unlisted === 'admit',
     consumers: new Map(claims),
-  }
-}
-
-function compileFallback(fallback: RouteConfig['fallback'], services: ReadonlyMap<string, Service>): Fallback | null {
-  if (fallback === undefined) return null
-  if (fallback.service !== undefined) return { service: services.get(fallback.service) as Service }
-  return {
-    service: null,
-    status: fallback.status ?? 200,
-    headers: Object.entries(fallback.headers ?? {}).flat(),
-    body: Buffer.from(fallback.bodyBase64, 'base64'),
   }
 }
 

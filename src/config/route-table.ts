@@ -6,7 +6,6 @@ import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
 import type { PathPattern, PathRules } from './patterns.js'
-import type { Config } from './schema.js'
 
 export interface Consumer {
   readonly name: string
@@ -166,10 +165,21 @@ export interface RouteMatch {
   readonly priority: number
 }
 
-/** What is answered in place of a service that fails: by the gateway itself, or by another service. */
-export type Fallback = { readonly service: Service } | StaticAnswer
+/** Which handler answers, and how. Each kind of handler (handlers.ts) adds fields of its own. */
+export interface HandlerRules {
+  /** Name of the kind. */
+  readonly kind: string
+  /** The one service that the handler forwards to; null where it answers in another way. */
+  readonly service: Service | null
+}
 
-export interface StaticAnswer {
+export interface ProxyRules extends HandlerRules {
+  readonly kind: 'proxy'
+  readonly service: Service
+}
+
+export interface StaticRules extends HandlerRules {
+  readonly kind: 'static'
   readonly service: null
   readonly status: number
   /** name, value, name, value … */
@@ -184,7 +194,7 @@ export interface Route {
   /** In the counters. The same as long as the route keeps its name, from one configuration to the next. */
   readonly slot: number
   readonly match: RouteMatch
-  readonly service: Service
+  readonly handler: HandlerRules
   /** What callers may be known by, in the order of the file; none at all: they are not. */
   readonly auth: readonly CredentialKind[]
   /** The fields of a 401 that ask for these, each behind a CRLF. */
@@ -223,7 +233,8 @@ export interface Route {
   readonly stripPrefix: string | null
   /** Goes where stripPrefix was; without a trailing slash after a prefix, so '' for `/`. Null where nothing does. Only together with stripPrefix. */
   readonly rewrite: string | null
-  readonly fallback: Fallback | null
+  /** Answers where the handler fails; null where nothing does. */
+  readonly fallback: HandlerRules | null
   /** Number.MAX_SAFE_INTEGER where it is unlimited. */
   readonly maxBodyBytes: number
   /** The access line shows the query as well. */
@@ -250,7 +261,7 @@ export interface RouteTable {
   readonly consumersByName: ReadonlyMap<string, Consumer>
   readonly trustedProxies: readonly AddressRange[]
   /** What becomes of a header field with a `_` in its name. */
-  readonly underscoresInHeaders: Config['underscoresInHeaders']
+  readonly underscoresInHeaders: 'drop' | 'refuse' | 'allow'
   readonly paths: PathRules
   /** Where API keys are looked for: a header in lower case, and a parameter of the query or null. */
   readonly apiKeyHeader: string

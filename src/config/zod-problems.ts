@@ -102,6 +102,7 @@ function unwrap(schema: z.core.$ZodType): z.core.$ZodType[] {
   if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault) {
     return unwrap(schema.def.innerType)
   }
+  if (schema instanceof z.ZodLazy) return unwrap(schema.unwrap())
   if (schema instanceof z.ZodPipe) return unwrap(schema.def.in)
   if (schema instanceof z.ZodUnion) return schema.options.flatMap(unwrap)
   return [schema]

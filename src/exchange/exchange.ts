@@ -78,7 +78,9 @@ export class Exchange implements DownstreamOwner {
   // What the phases decided.
   rid = ''
   route: Route | null = null
-  /** The route's, or the one its fallback names. */
+  /** How many of the route's phases it has begun. */
+  phase = 0
+  /** The one that was asked last: the route's, until its fallback asks another one. Null where none is asked. */
   service: Service | null = null
   /** Position among the route's `auth` of the kind of credentials that decides. */
   authAt = 0
@@ -104,7 +106,7 @@ export class Exchange implements DownstreamOwner {
   retryAfterSeconds = 0
   /** A policy in report mode would have refused. */
   limitReported = false
-  /** Why the fallback answers instead of the route's service. */
+  /** Why the route's fallback answers, and not its handler. */
   fallback: OutcomeCode | '' = ''
 
   /** Told when the exchange ends without it. */

@@ -16,7 +16,7 @@ export interface Strategy {
    */
   identify(exchange: Exchange): Rejection | null
 
-  /** Whether the check needs exchange.body. Called after identify, like the rest. Absent: never. */
+  /** Whether the check needs exchange.body. Called after identify, like the rest, for requests with a body. Absent: never. */
   needsBody?(exchange: Exchange): boolean
 
   /** Whether verifyLater must do the check, because it waits for a thread or the network. Absent: never. */

@@ -200,12 +200,15 @@ export class AccessLog {
       last.limitReported !== limitReported ||
       last.code !== exchange.code
     ) {
+      const handler = fallback === '' ? route?.handler : route?.fallback
       const where = route === null ? '' : `,"route":"${jsonText(route.name, MAX_NAME)}"`
       const by = service === null ? '' : `,"service":"${jsonText(service.name, MAX_NAME)}"`
       const to = endpoint === null ? '' : `,"endpoint":"${jsonText(endpoint.origin, MAX_NAME)}"`
       const code = exchange.code === '' ? '' : `,"code":"${exchange.code}"`
       const why = reason === '' ? '' : `,"reason":"${jsonText(reason, MAX_REASON)}"`
       const instead = fallback === '' ? '' : `,"fallback":"${fallback}"`
+      // A handler that forwards to one service is named by that.
+      const answered = handler && handler.service === null ? `,"handler":"${jsonText(handler.kind, MAX_NAME)}"` : ''
       const reported = limitReported ? ',"limitReported":true' : ''
       last.route = route
       last.service = service
@@ -215,7 +218,7 @@ export class AccessLog {
       last.reason = reason
       last.fallback = fallback
       last.limitReported = limitReported
-      last.text = inOnePiece(`"${where}${by}${to},"status":${status}${code}${why}${instead}${reported}`)
+      last.text = inOnePiece(`"${where}${by}${to},"status":${status}${code}${why}${instead}${answered}${reported}`)
     }
     return last.text
   }

@@ -40,6 +40,7 @@ export class Proxies {
 }
 
 class ServiceProxy implements Handler {
+  readonly needsBody = true
   private readonly context: HandlerContext
   private readonly cluster: Cluster
   private readonly reading: ReadAheadContext
@@ -79,7 +80,7 @@ class ServiceProxy implements Handler {
       return context.fail(exchange, breakerOpen)
     }
     const forwarding = new Forwarding(context, exchange, cluster, endpoint, attempt)
-    context.watch(exchange)
+    exchange.downstream.watch()
     // Where the breaker was shut when that was to be asked, and is not any more.
     exchange.downstream.continueBody()
     forwarding.begin()

@@ -92,7 +92,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         headers: [],
         priority: 0,
       },
-      service: table.services[0],
+      handler: { kind: 'proxy', service: table.services[0] },
       auth: ['x-m'],
       challenge: '\r\nwww-authenticate: x-m',
       signBody: true,
