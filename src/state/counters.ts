@@ -15,15 +15,7 @@ import type { Exchange } from '../exchange/exchange.js'
 import { OUTCOME_CODES, type OutcomeCode } from '../exchange/outcome.js'
 import { bucketOf, DURATION_BUCKETS, MAX_DURATION_US } from './durations.js'
 import type { LiveSection, Segment } from './segment.js'
-import {
-  BODY_BYTES,
-  HEARTBEAT_US,
-  IN_FLIGHT,
-  LOG_DROPPED,
-  LOOP_DELAY_US,
-  MEMORY_BYTES,
-  type WorkerTable,
-} from './worker-table.js'
+import { BODY_BYTES, HEARTBEAT_US, LOG_DROPPED, LOOP_DELAY_US, MEMORY_BYTES, type WorkerTable } from './worker-table.js'
 
 const BYTES_IN = 0
 const BYTES_OUT = 1
@@ -72,7 +64,7 @@ export const countersSection: LiveSection<{ readonly workers: number; readonly r
 /** The worker's end, on the request's way: over its own blocks, and its line of the worker table. */
 export class WorkerCounters {
   private readonly blocks: Float64Array
-  private readonly ints: Int32Array
+  private readonly inFlight: Int32Array
   private readonly floats: Float64Array
   private readonly connections: Int32Array
   /** What the gate counts, in the order of HEADS_REFUSED, EXPIRED and STUCK. */
@@ -90,7 +82,7 @@ export class WorkerCounters {
     const { buffer, offset } = segment.section(countersSection.name)
     this.blocks = new Float64Array(buffer, offset + slot * bytes, bytes / 8)
     const line = table.line(slot)
-    this.ints = line.ints
+    this.inFlight = line.inFlight
     this.floats = line.floats
     this.gate = table.gate(slot)
     this.connections = table.connections
@@ -108,12 +100,12 @@ export class WorkerCounters {
 
   /** An exchange began; `count` ends it. */
   begin(): void {
-    this.ints[IN_FLIGHT]!++
+    this.inFlight[0]!++
   }
 
   /** Once per exchange, when it has ended. */
   count(exchange: Exchange, durationUs: number): void {
-    this.ints[IN_FLIGHT]!--
+    this.inFlight[0]!--
     const blocks = this.blocks
     const route = exchange.route
     const at = route === null ? this.noRoute : route.slot * BLOCK

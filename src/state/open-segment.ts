@@ -1,9 +1,9 @@
 // How the primary gets its segment: a new one, or that of an earlier run, whose tables it lets take over what they find
 // there. Runs at start alone. Knows no table but by what it has registered.
 //
-// The file is made with mode 0600 and never followed through a link. One that does not fit (another layout, another host,
-// header and copy damaged) is replaced by a new one. A file that is neither empty nor begins with the magic belongs to
-// somebody else: the start ends with an error that names it (native/src/segment.cc).
+// The file is made with mode 0600 and never followed through a link. One that does not fit (another layout, another
+// host, header and copy damaged) is replaced by a new one. A file that is neither empty nor begins with the magic
+// belongs to somebody else: the start ends with an error that names it (native/src/segment.cc).
 import { createHash, randomFillSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'

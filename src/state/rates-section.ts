@@ -88,10 +88,7 @@ function settled(slots: RateSlots, word: number, owners: Owners, stale: Map<numb
   return seen
 }
 
-/**
- * A claim that stays is damage, which seldom hits one word alone: all others are waited for together, and not one after
- * the other.
- */
+/** A claim that stays is damage, which seldom hits one word alone. So this waits for all other claims together. */
 function noteStale(slots: RateSlots, stale: Map<number, bigint>): void {
   const { words } = slots
   const claims = new Map<number, bigint>()
@@ -103,8 +100,11 @@ function noteStale(slots: RateSlots, stale: Map<number, bigint>): void {
     note(slots.lockOf(row))
     for (let slot = 0; slot < SLOTS_PER_ROW; slot++) note(slots.slotAt(row, slot))
   }
-  pause(CLAIM_MS)
-  for (const [word, claim] of claims) if (Atomics.load(words, word) === claim) stale.set(word, claim)
+  for (let waitedMs = 0; waitedMs < CLAIM_MS; waitedMs++) {
+    pause(1)
+    for (const [word, claim] of claims) if (Atomics.load(words, word) !== claim) claims.delete(word)
+  }
+  for (const [word, claim] of claims) stale.set(word, claim)
 }
 
 function pause(ms: number): void {

@@ -35,7 +35,7 @@ export type WorkerState = (typeof WORKER_STATES)[number]
 // Positions in a worker's line, as Int32 and as Float64. What is exported the worker writes itself (counters.ts).
 const PID = 0
 const STATE = 1
-export const IN_FLIGHT = 2
+const IN_FLIGHT = 2
 const STARTS = 3
 export const HEARTBEAT_US = 2
 const STARTED_US = 3
@@ -227,12 +227,12 @@ export class WorkerTable {
     return this.floats.subarray(at + REFUSED_AT, at + STUCK_AT + STUCK.length)
   }
 
-  /** The views of one slot, for the worker that has it. */
-  line(slot: number): { ints: Int32Array; floats: Float64Array } {
-    const int = slot * LINE_INTS
+  /** For the worker that has the slot: its count of exchanges in flight, and the numbers of its line. */
+  line(slot: number): { inFlight: Int32Array; floats: Float64Array } {
+    const int = slot * LINE_INTS + IN_FLIGHT
     const float = slot * LINE_FLOATS
     return {
-      ints: this.ints.subarray(int, int + LINE_INTS),
+      inFlight: this.ints.subarray(int, int + 1),
       floats: this.floats.subarray(float, float + LINE_FLOATS),
     }
   }
