@@ -164,7 +164,8 @@ export class BreakerRecord {
   }
 
   /**
-   * By an operator: every call refused, every call let through, or the rules' way again. Outlives restarts. Null: it was held so already.
+   * By an operator: every call refused, every call let through, or the rules' way again. Outlives restarts. Null: it
+   * was held so already.
    */
   hold(as: 'open' | 'closed' | null, nowUs: number): BreakerChange | null {
     const hold = as === null ? HOLD.none : HOLD[as]
