@@ -4,7 +4,8 @@ import { beforeEach, describe, expect, it } from 'vitest'
 import type { Service } from '../../../src/config/compile.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
 import { HealthTable } from '../../../src/state/health-table.js'
-import { openSegment } from '../../../src/state/segment.js'
+import { openSegment } from '../../../src/state/open-segment.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import { Attempt, type AttemptSink } from '../../../src/upstream/attempt.js'
 import { Breaker } from '../../../src/upstream/breaker.js'
 import { EndpointState } from '../../../src/upstream/endpoint-state.js'
@@ -57,7 +58,8 @@ beforeEach(begin)
 
 function begin(): void {
   const segment = openSegment(
-    { workers: 1, rateLimitKeys: 15, services: 4, endpoints: 1, routes: 1, countersBytesPerWorker: 64 },
+    SECTIONS,
+    { workers: 1, rateLimitKeys: 15, services: 4, endpoints: 1, routes: 1 },
     { path: null, isolation: 'thread' },
   )
   nowUs = Date.UTC(2026, 5, 1) * 1000

@@ -3,7 +3,8 @@ import { compile, type Endpoint } from '../../../src/config/compile.js'
 import { loadConfig } from '../../../src/config/load.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
 import { HealthTable } from '../../../src/state/health-table.js'
-import { openSegment } from '../../../src/state/segment.js'
+import { openSegment } from '../../../src/state/open-segment.js'
+import { SECTIONS } from '../../../src/state/sections.js'
 import type { AttemptSink } from '../../../src/upstream/attempt.js'
 import type { Cluster } from '../../../src/upstream/cluster.js'
 import type { EndpointState } from '../../../src/upstream/endpoint-state.js'
@@ -22,7 +23,8 @@ beforeEach(async () => {
   const scripts = { '/wait': (exchange: RawExchange) => void waiting.push(exchange) }
   origins = await Promise.all([startScripted(scripts), startScripted(scripts), startScripted(scripts)])
   const segment = openSegment(
-    { workers: 1, rateLimitKeys: 15, services: 4, endpoints: 8, routes: 1, countersBytesPerWorker: 64 },
+    SECTIONS,
+    { workers: 1, rateLimitKeys: 15, services: 4, endpoints: 8, routes: 1 },
     { path: null, isolation: 'thread' },
   )
   health = new HealthTable(segment, 8)
