@@ -1,9 +1,7 @@
 // The head of a response as a downstream takes it: a status and header fields, prepared once and used for every
 // response that has the same ones. An implementation may keep what it makes of them by their identity. Runs per
 // request.
-
-// biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
-const NOT_ASCII = /[^\x00-\x7f]/
+import { NOT_ASCII } from '../config/patterns.js'
 
 /** A status, and its line where a protocol has one. */
 export class StatusLine {
