@@ -21,6 +21,9 @@ const LAYERS = {
   cli: ['config', 'exchange', 'policy', 'primary', 'worker', 'telemetry', 'downstream'],
 }
 
+/** A folder within a layer, and the only folders that may import from it. */
+const INNER = { 'src/downstream/uws/': ['src/downstream/uws/', 'src/worker/'] }
+
 /** A dependency, and the only files, or folders, that may use it. A type import counts as use: it ties the file to the thing. */
 const OWNED = {
   'uWebSockets.js': ['src/downstream/uws/'],
@@ -81,6 +84,10 @@ function checkImport(file, specifier) {
   if (!specifier.endsWith('.js')) return breach(file, `imports end in .js, '${specifier}' does not`)
   const target = normalize(join(dirname(file), specifier)).replace(/\.js$/, '.ts')
   imports.set(file, [...(imports.get(file) ?? []), target])
+  for (const [inner, by] of Object.entries(INNER)) {
+    if (target.startsWith(inner) && !by.some((one) => file.startsWith(one)))
+      breach(file, `only ${by.join(' and ')} may import ${target}`)
+  }
   const folder = layerOf(file)
   const other = layerOf(target)
   if (folder === other || LAYERS[folder]?.includes(other)) return
