@@ -298,7 +298,8 @@ napi_value connectTo(napi_env env, napi_callback_info info) {
   return integer(env, c->id);
 }
 
-// connectUnix(path) -> id. The kernel decides at once and waits for nothing: if the listener's backlog is full, the failure is EAGAIN.
+// connectUnix(path) -> id. The kernel decides at once and waits for nothing: if the listener's backlog is full, the
+// failure is EAGAIN.
 napi_value connectUnix(napi_env env, napi_callback_info info) {
   napi_value at[1];
   Wire* w = wireOf(env, info, at, 1);

@@ -142,7 +142,10 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
   }
 }
 
-/** Of an endpoint as it is written. `serverName` is what the service's `tls` says, `slot` its place in the health table. */
+/**
+ * Of an endpoint as it is written. `serverName` is what the service's `tls` says, `slot` its place in the health
+ * table.
+ */
 export function endpointOf(text: string, serverName: string | undefined, slot: number): Endpoint {
   const { origin, authority, hostname, socketPath } = endpointAddress(text)
   return { origin, authority, serverName: serverName ?? hostname, socketPath, slot }

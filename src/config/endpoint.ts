@@ -1,5 +1,6 @@
-// One endpoint of a service as people write it: the origin of an HTTP server, or the path of a Unix socket. What is wrong with the text, and what
-// it means. Pure; schema, references and compile ask it, and whoever sets the endpoints of a service at run time.
+// One endpoint of a service as people write it: the origin of an HTTP server, or the path of a Unix socket. Says what
+// is wrong with the text, and what it means. Pure. The configuration uses it, and primary/reload.ts for endpoints
+// that are set at run time.
 import { posix } from 'node:path'
 
 export interface EndpointAddress {
@@ -33,8 +34,8 @@ export function endpointProblem(text: string): string | null {
 }
 
 /**
- * What other programs write for the same, and the path in it: `http://unix:/path` nginx, `unix//path` Caddy, `unix@/path` HAProxy, `unix:///path`
- * Docker and gRPC, `http+unix:///path` some clients, and the path alone.
+ * The spellings of other programs, and the path in them: `http://unix:/path` (nginx), `unix//path` (Caddy),
+ * `unix@/path` (HAProxy), `unix:///path` (Docker, gRPC), `http+unix:///path` (some HTTP clients), and the path alone.
  */
 const OTHER_SPELLINGS = /^(?:(?:(?:https?:\/\/|https?\+)?unix[:/@](?:\/\/)?(?=\/))|(?!\/\/))(\/[^:]*)/is
 

@@ -48,7 +48,10 @@ export interface Issuer {
 }
 
 export interface Endpoint {
-  /** `http://127.0.0.1:9000`: scheme, host and port, never a path or a trailing slash. Of a Unix socket `unix:` and its path. */
+  /**
+   * `http://127.0.0.1:9000`: scheme, host and port, never a path or a trailing slash. Of a Unix socket `unix:` and
+   * its path.
+   */
   readonly origin: string
   /** host[:port] as it goes into the Host header; `localhost` over a Unix socket. */
   readonly authority: string
@@ -269,7 +272,10 @@ export interface RouteTable {
   readonly issuers: readonly Issuer[]
 }
 
-/** Where routes and endpoints have their places in shared tables, in the order of RouteTable. Given out by the primary. */
+/**
+ * Where routes and endpoints have their places in shared tables, in the order of RouteTable. Given out by the
+ * primary.
+ */
 export interface TableSlots {
   readonly routes: readonly number[]
   readonly endpoints: readonly number[]

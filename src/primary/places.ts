@@ -1,8 +1,8 @@
-// Which names have which places in the shared tables, and for how long: a place that a worker may still use is never given to another name. In the
-// primary, off the request's way.
+// Which names have which places in the shared tables, and for how long: no place is given to another name while a
+// worker may still use it. In the primary, off the request's way.
 //
-//   a generation uses the places of its routes, breakers and endpoints until no worker has requests of it;
-//   endpoints that a service has lost at run time keep theirs until every worker has taken note of that.
+//   A generation uses the places of its routes, breakers and endpoints until no worker has requests of it.
+//   An endpoint that a service loses at run time keeps its place until every worker has applied that change.
 import type { RouteTable, TableSlots } from '../config/compile.js'
 import type { SharedState } from './shared-state.js'
 import { Slots } from './slots.js'
@@ -20,7 +20,7 @@ export interface PlacesOptions {
   readonly state: SharedState
   /** The oldest generation that some worker may still have requests of. */
   readonly oldestGeneration: () => number
-  /** The oldest change of endpoints that some worker has come to. */
+  /** The last change of endpoints that every worker has applied. */
   readonly oldestChange: () => number
   /** Another gateway is about to take over. */
   readonly isChangingHands: () => boolean
@@ -31,7 +31,7 @@ export class Places {
   private readonly routes: Slots
   private readonly endpoints: Slots
   private inUse: Names[] = []
-  /** What services have lost at run time, and with which change. */
+  /** Endpoints that services have lost at run time, and by which change. */
   private lost: { readonly change: number; readonly names: readonly string[] }[] = []
 
   constructor(options: PlacesOptions) {
@@ -41,7 +41,7 @@ export class Places {
   }
 
   /**
-   * For a generation that workers are to be told of.
+   * The places of a generation that workers will be told of.
    * @throws Error where it needs more room in the shared tables than there is
    */
   forGeneration(table: RouteTable, generation: number): TableSlots {
@@ -61,7 +61,7 @@ export class Places {
         'routes',
         spec.routes,
       ),
-      endpoints: this.endpointSlots(names),
+      endpoints: this.endpointSlots(names.endpoints),
     }
     // Which breakers workers of another primary use is not known.
     const hasStrangers = state.hasOrphans() || isChangingHands()
@@ -75,17 +75,17 @@ export class Places {
   }
 
   /**
-   * For other endpoints of a service, in every generation that has the service.
+   * The places of the newest generation once a service has other endpoints, which then are those of older generations
+   * too.
    * @param table the newest generation with these endpoints
-   * @param change counts up; the lost endpoints' places are kept until oldestChange() has come to it
+   * @param change counts up; endpoints that are lost keep their places until oldestChange() has reached it
    * @throws Error where there is not enough room; nothing has changed then
    */
   forEndpoints(table: RouteTable, service: string, change: number): TableSlots {
-    const newest = this.inUse.at(-1)!
     const endpoints = endpointNames(table)
     const slots = {
       routes: table.routes.map(({ slot }) => slot),
-      endpoints: this.endpointSlots({ ...newest, endpoints }),
+      endpoints: this.endpointSlots(endpoints),
     }
     const now = endpoints.get(service) as readonly string[]
     for (const { endpoints: before } of this.inUse) {
@@ -98,7 +98,7 @@ export class Places {
   }
 
   /** @throws Error where there is not enough room */
-  private endpointSlots({ endpoints }: Pick<Names, 'endpoints'>): readonly number[] {
+  private endpointSlots(endpoints: Names['endpoints']): readonly number[] {
     const { state, oldestChange } = this.options
     const { health, spec } = state
     this.lost = this.lost.filter(({ change, names }) => names.length > 0 && change > oldestChange())
@@ -108,7 +108,7 @@ export class Places {
     ])
     const names = [...endpoints.values()].flat()
     const slots = fits(this.endpoints.assign(names, used), 'endpoints', spec.endpoints)
-    // What an endpoint was when it last was one says nothing of what it is now.
+    // What an endpoint's health was when some service last had it says nothing of what it is now.
     for (const [at, name] of names.entries()) if (!used.has(name)) health.set(slots[at] as number, 'unknown')
     return slots
   }

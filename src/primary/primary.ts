@@ -1,5 +1,6 @@
-// The primary: over a foundation (socket, segment) it starts the workers, checks the endpoints' health and answers the admin listener. A table
-// of contents, from the start to the end: what each thing does is in the file that is named after it. It sees no request.
+// The primary: over a foundation (socket, segment) it starts the workers, checks the endpoints' health and answers
+// the admin listener. A table of contents, from the start to the end: what each thing does is in the file that is
+// named after it. It sees no request.
 import type { Loaded } from '../config/load.js'
 import type { Settings } from '../config/settings.js'
 import { checkDescriptors } from '../worker/descriptors.js'
@@ -86,7 +87,7 @@ export class Primary {
     return this.reloader.reload(by)
   }
 
-  /** Other endpoints for a service, at run time and without another generation: see Reloader.setEndpoints. What finds services will call it. */
+  /** Gives a service other endpoints at run time, without another generation: see Reloader.setEndpoints. */
   setEndpoints(service: string, endpoints: readonly string[]): Promise<void> {
     return this.reloader.setEndpoints(service, endpoints)
   }

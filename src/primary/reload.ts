@@ -1,6 +1,6 @@
-// The configuration from one generation to the next: read anew, checked and compiled here, given its places in the shared tables, and then
-// served by every worker. What cannot be served changes nothing. Between reloads, the endpoints of a service may change by themselves. In the
-// primary; sees no request.
+// The configuration from one generation to the next: read anew, checked and compiled here, given its places in the
+// shared tables, and then served by every worker. What cannot be served changes nothing. Between reloads, the
+// endpoints of a service may change by themselves. In the primary; sees no request.
 import { compile, type RouteTable, type Service } from '../config/compile.js'
 import { diffConfigs } from '../config/diff.js'
 import { endpointAddress, endpointProblem } from '../config/endpoint.js'
@@ -39,16 +39,16 @@ export interface ReloaderOptions {
 }
 
 export class Reloader {
-  /** What workers that start now are told: the newest, with the endpoints that services have by now. */
+  /** The newest one, with the endpoints that services have now: what a worker that starts is told. */
   generation: Generation
   table: RouteTable
   last: ReloadResult | null = null
   readonly counts = { ok: 0, failed: 0 }
   private readonly options: ReloaderOptions
   private readonly settings: Settings
-  /** As it was read, which services whose endpoints were set at run time differ from. */
+  /** As it was read. `generation.config` has the endpoints that were set at run time in it. */
   private fileConfig: Config
-  /** By service, as setEndpoints has them. */
+  /** Those that were set at run time, by service. */
   private endpointSets: ReadonlyMap<string, readonly string[]> = new Map()
   private running: Promise<ReloadResult> | null = null
   private next: Promise<ReloadResult> | null = null
@@ -80,18 +80,20 @@ export class Reloader {
   }
 
   /**
-   * Other endpoints for a service, without another generation: those that stay keep their connections, those that are gone finish what they have.
-   * They outlast reloads, until one brings the service another list than the file had before. Resolves when no worker gives a request to an
-   * endpoint that is gone.
-   * @param endpoints as in the configuration; none at all: requests get 503
-   * Rejects with what is wrong with them, or that shared memory has no room for them; nothing has changed then.
+   * Gives a service other endpoints, without another generation. Those that stay keep their connections; those that
+   * are gone finish what they have in flight. Reloads keep them, until the file has another list for the service than
+   * before.
+   *
+   * Resolves when no worker gives a request to an endpoint that is gone. Rejects, and nothing has changed, where one
+   * is not an endpoint, or shared memory has no room for all of them.
+   * @param endpoints as the configuration spells them; none at all: requests get 503
    */
   async setEndpoints(service: string, endpoints: readonly string[]): Promise<void> {
     const { generation, options } = this
     const before = Object.hasOwn(generation.config.services, service) ? generation.config.services[service] : undefined
     if (before === undefined) throw new Error(`no service is named "${service}"`)
     checkEndpoints(service, endpoints)
-    const sets = new Map(this.endpointSets).set(service, endpoints)
+    const sets = new Map(this.endpointSets).set(service, [...endpoints])
     const config = withEndpoints(generation.config, sets)
     const change = generation.change + 1
     // Routes stay where they are; endpoints get their places.
@@ -164,7 +166,7 @@ export class Reloader {
     return { generation: { number, change, config, slots }, table: compile(config, this.settings, slots) }
   }
 
-  /** The sets that another configuration says nothing new of. */
+  /** The sets of services for which the file has the same list as before. */
   private keptSets(config: Config): ReadonlyMap<string, readonly string[]> {
     return new Map(
       [...this.endpointSets].filter(([name]) => {
@@ -183,7 +185,7 @@ function withEndpoints(config: Config, sets: ReadonlyMap<string, readonly string
   return { ...config, services: Object.fromEntries(services) }
 }
 
-/** Says of a failure what it is about. */
+/** Says in an error what it is about. */
 function named<T>(what: string, give: () => T): T {
   try {
     return give()

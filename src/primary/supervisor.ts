@@ -63,7 +63,7 @@ interface Instance {
   /** The generation it serves, and the oldest that it has requests of. */
   serves: number
   oldest: number
-  /** The last change of endpoints that it has taken note of. */
+  /** The last change of endpoints that it has applied. */
   change: number
   /** Which request to open its log files anew it has carried out, and what was wrong then. */
   reopened: number
@@ -149,12 +149,15 @@ export class Supervisor {
     )
   }
 
-  /** The last change of endpoints that every worker has taken note of. */
+  /** The last change of endpoints that every worker has applied. */
   get oldestChange(): number {
     return Math.min(...this.instances.map((instance) => instance?.change ?? Number.POSITIVE_INFINITY))
   }
 
-  /** Resolves when every worker has taken note of it. Those that leave are told too: they have requests that may yet ask for an endpoint. */
+  /**
+   * Resolves when every worker has applied it: those that leave too, because their requests may still ask for an
+   * endpoint.
+   */
   async changeEndpoints(message: EndpointsMessage): Promise<void> {
     const asked = this.instances.filter((instance) => instance !== null)
     for (const { worker } of asked) worker.send(message)

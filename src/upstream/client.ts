@@ -4,7 +4,7 @@ import type { buildConnector, Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../config/compile.js'
 import { LeanPool } from './http1/pool.js'
 import { createConnector, createPool } from './undici.js'
-import { patient } from './unix-socket.js'
+import { retryWhileFull } from './unix-socket.js'
 
 /** Of a response's head, as undici's default. */
 const MAX_HEADER_BYTES = 16_384
@@ -51,7 +51,8 @@ export function createClient(service: Service, endpoint: Endpoint, connections: 
  */
 function connectorTo(service: Service, { serverName, socketPath }: Endpoint): buildConnector.connector {
   const { tls, connectTimeoutMs } = service
-  if (socketPath !== null) return patient(createConnector({ timeout: connectTimeoutMs, socketPath }), connectTimeoutMs)
+  if (socketPath !== null)
+    return retryWhileFull(createConnector({ timeout: connectTimeoutMs, socketPath }), connectTimeoutMs)
   const { ca, cert, key, verify } = tls
   const connect = createConnector({ timeout: connectTimeoutMs, ca, cert, key, rejectUnauthorized: verify })
   const host = serverName.replace(/^\[|\]$/g, '')

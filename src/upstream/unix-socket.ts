@@ -1,5 +1,6 @@
-// What every client does about a Unix socket whose backlog is full. Over TCP the kernel waits for room: it drops the SYN, and it is sent again. Over a
-// Unix socket the kernel refuses with EAGAIN at once, so the client has to wait by itself.
+// What every client does while the backlog of a Unix socket is full. Over TCP the kernel waits for room by itself: it
+// drops the SYN, and sends it again later. Over a Unix socket it refuses with EAGAIN at once, so the client has to
+// try again.
 import type { buildConnector } from 'undici'
 import { errors } from './undici.js'
 
@@ -14,8 +15,8 @@ export function backlogPauseMs(attempts: number): number {
   return Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (attempts - 1))
 }
 
-/** Tries again while the backlog is full; `timeoutMs` after the first attempt that is a connect timeout. */
-export function patient(connect: buildConnector.connector, timeoutMs: number): buildConnector.connector {
+/** Tries again while the backlog is full. Where it still is after `timeoutMs`, that is a connect timeout. */
+export function retryWhileFull(connect: buildConnector.connector, timeoutMs: number): buildConnector.connector {
   return (options, callback) => {
     const untilMs = performance.now() + timeoutMs
     let attempts = 0

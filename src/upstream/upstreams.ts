@@ -25,7 +25,7 @@ export interface UpstreamParts {
 export class Upstreams implements EndpointSource {
   /** By clientKey. Services of one generation that name the same endpoint have a state each. */
   private readonly states = new Map<string, EndpointState[]>()
-  /** Of all generations that have requests. */
+  /** Of all generations that still have requests. */
   private readonly clusters = new Set<Cluster>()
   private readonly parts: UpstreamParts
   readonly nowUs: () => number
@@ -49,9 +49,9 @@ export class Upstreams implements EndpointSource {
   }
 
   /**
-   * A service has other endpoints from now on, whatever generation a request is of: one of an older generation must not ask for an endpoint that is
-   * gone either.
-   * @param endpoints as in the configuration
+   * From now on the service has these endpoints, in every generation: a request of an older one must not get an
+   * endpoint that is gone either.
+   * @param endpoints as the configuration spells them
    * @param slots their places in the health table
    */
   setEndpoints(name: string, endpoints: readonly string[], slots: readonly number[]): void {

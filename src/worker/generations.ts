@@ -48,7 +48,7 @@ export interface Worker {
   useCertificates(certificates: TlsMaterial): void
   /** Requests whose head arrives from now on get this table. */
   use(generation: number, table: RouteTable): void
-  /** The service has other endpoints from now on, in every generation. `slots`: their places in the health table. */
+  /** From now on the service has these endpoints, in every generation. `slots`: their places in the health table. */
   setEndpoints(service: string, endpoints: readonly string[], slots: readonly number[]): void
   /** The oldest generation that requests may be on. */
   readonly oldest: number

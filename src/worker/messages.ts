@@ -48,13 +48,13 @@ export interface ReloadMessage {
   readonly generation: Generation
 }
 
-/** A service has other endpoints from now on, in every generation that the worker has. Answered by `endpointsChanged` with this number. */
+/** From now on the service has these endpoints, in every generation. The worker confirms with `endpointsChanged`. */
 export interface EndpointsMessage {
   readonly type: 'endpoints'
   /** Counts up with each of them. */
   readonly change: number
   readonly service: string
-  /** As in the configuration, and their places in the health table. */
+  /** As the configuration spells them, and their places in the health table. */
   readonly endpoints: readonly string[]
   readonly slots: readonly number[]
   /** How many endpoints all services have together: the worker keeps descriptors for them. */
@@ -88,7 +88,7 @@ export type FromWorker =
   | { readonly type: 'listening'; readonly port: number; readonly uwsVersion: string }
   /** It serves this generation, and has no requests of any before `oldest`. */
   | { readonly type: 'serves'; readonly generation: number; readonly oldest: number }
-  /** It gives no request to an endpoint that is gone with this change, or was with one before. */
+  /** It has applied this change and all before it: no request goes to an endpoint that is gone. */
   | { readonly type: 'endpointsChanged'; readonly change: number }
   /** It writes to the files that have the names of its log files now, or `problems` say why not. */
   | { readonly type: 'reopened'; readonly number: number; readonly problems: readonly string[] }

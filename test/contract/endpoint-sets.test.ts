@@ -1,5 +1,6 @@
-// The endpoints of a service change while it is called: by a message from the primary to real workers, and without another generation. Each of the
-// two clients of a service, and each kind of worker that there is (TIDEGATE_ISOLATION), is to do the same.
+// The endpoints of a service change while it is called: by a message from the primary to real workers, and without
+// another generation. Each of the two clients of a service, and each kind of worker that there is
+// (TIDEGATE_ISOLATION), is to do the same.
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'

@@ -1,5 +1,5 @@
-// One suite for both transports under the lean client, over TCP and over Unix sockets: what is told of a connection, in which order, and what of what
-// is written arrives.
+// One suite for both transports under the lean client, over TCP and over Unix sockets: what is told of a connection,
+// in which order, and what of what is written arrives.
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { chmodSync, writeFileSync } from 'node:fs'

@@ -1,5 +1,5 @@
-// Endpoints that are Unix sockets, with both clients: requests and bodies, what a service is told of its host, and each way in which a socket cannot
-// be connected to.
+// Endpoints that are Unix sockets, with both clients: requests and bodies, what a service is told of its host, and
+// each way in which a socket cannot be connected to.
 import { writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -256,8 +256,8 @@ const ARENA = 131_072
 const SENDS = 1 + 4 * 1024
 
 /**
- * Connections that are answered, paused, cut, written more to than they take, and closed in the middle of each of these: over TCP, or over a Unix socket
- * of that path.
+ * Connections that are answered, paused, cut, written more to than they take, and closed in the middle of each of
+ * these: over TCP, or over a Unix socket of that path.
  */
 async function wire(path) {
   // More than the kernel takes at once.

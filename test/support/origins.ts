@@ -171,7 +171,10 @@ const readAndAnswer: Script = async (exchange) => {
   await exchange.answer(200)
 }
 
-/** `scripts` by path, query aside. A path without a script is answered 200. `place`: a port, or the path of a Unix socket. */
+/**
+ * `scripts` by path, query aside. A path without a script is answered 200. `place`: a port, or the path of a Unix
+ * socket.
+ */
 export async function startScripted(
   scripts: Readonly<Record<string, Script>>,
   place: number | string = 0,

@@ -1,4 +1,5 @@
-// The primary in this process, as built, with workers as they really are: for what no signal and no page of the admin listener asks of it.
+// The primary in this process, as built, with workers as they really are: for what no signal and no page of the admin
+// listener asks of it.
 import type { Loaded } from '../../src/config/load.js'
 import type { Primary } from '../../src/primary/primary.js'
 import { cleanEnvironment } from './gateway.js'

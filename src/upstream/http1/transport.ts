@@ -43,6 +43,6 @@ export interface Wire {
 export interface Transport {
   /** By address or by name. Refused connections are told of later. */
   connect(host: string, port: number, listener: Listener): Wire
-  /** To a Unix socket, by its absolute path. While the listener's backlog is full it tries again, until close(): TCP waits there as well. */
+  /** To a Unix socket, by its absolute path. While the server's backlog is full it tries again, until close(). */
   connectUnix(path: string, listener: Listener): Wire
 }

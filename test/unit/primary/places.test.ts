@@ -1,4 +1,5 @@
-// Places in the shared tables over changes of endpoints and reloads: none is given to another name while a worker may still use it.
+// Places in the shared tables over changes of endpoints and reloads: none is given to another name while a worker may
+// still use it.
 import { expect, test } from 'vitest'
 import { compile, type RouteTable } from '../../../src/config/compile.js'
 import { type Loaded, loadConfig } from '../../../src/config/load.js'
