@@ -1,5 +1,6 @@
-// Holds the tree to its rules (ARCHITECTURE.md): who may import what, where the environment is read, that every file says where it
-// stands. Part of `npm run check`. Prints one line for each breach, with the file and the rule, and ends with 1.
+// Holds the tree to its rules (ARCHITECTURE.md): who may import what, where the environment is read, that every file
+// says where it stands. Part of `npm run check`. Prints one line for each breach, with the file and the rule, and ends
+// with 1.
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -24,7 +25,10 @@ const LAYERS = {
 /** A folder within a layer, and the only folders that may import from it. */
 const INNER = { 'src/downstream/uws/': ['src/downstream/uws/', 'src/worker/'] }
 
-/** A dependency, and the only files, or folders, that may use it. A type import counts as use: it ties the file to the thing. */
+/**
+ * A dependency, and the only files, or folders, that may use it. A type import counts as use: it ties the file to the
+ * thing.
+ */
 const OWNED = {
   'uWebSockets.js': ['src/downstream/uws/'],
   undici: ['src/upstream/'],
@@ -42,7 +46,8 @@ const OWNED = {
 
 const NAMES = [
   {
-    // spawn.ts hands the environment on to the workers, with the one variable that uWS reads by itself. no-debugger.ts runs before anything is loaded.
+    // spawn.ts hands the environment on to the workers, with the one variable that uWS reads by itself. no-debugger.ts
+    // runs before anything is loaded.
     pattern: /\bprocess\.env\b/,
     what: 'process.env',
     by: ['src/config/load.ts', 'src/primary/spawn.ts', 'src/worker/no-debugger.ts'],

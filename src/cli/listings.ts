@@ -79,7 +79,10 @@ const COLUMNS = [
   'fallback',
 ] as const
 
-/** Aligned columns; empty ones are left out. `=` before a path: the whole path must match; `[/]` behind it: with or without a slash. */
+/**
+ * Aligned columns; empty ones are left out. `=` before a path: the whole path must match; `[/]` behind it: with or
+ * without a slash.
+ */
 export function listRoutes(loaded: Loaded, emphasise: (text: string) => string): string {
   const rows = rowsOf(loaded)
   const silent = (column: keyof Row, value: string): boolean => rows.every((row) => String(row[column]) === value)

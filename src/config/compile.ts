@@ -1,5 +1,5 @@
-// Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary (to refuse a
-// bad config) and in every worker (to use it). Imports no other phase.
+// Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary
+// (to refuse a bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { endpointAddress } from './endpoint.js'
@@ -30,11 +30,15 @@ import type { Settings } from './settings.js'
 export type * from './route-table.js'
 
 const DEFAULT_MAX_SKEW_SECONDS = 300
-/** As far as an RFC 9421 signature may be dated ahead by default: each second of it is one more in which a signature is remembered. */
+/**
+ * As far as an RFC 9421 signature may be dated ahead by default: each second of it is one more in which a signature is
+ * remembered.
+ */
 const MAX_LEAD_ONCE_SECONDS = 30
 
 /**
- * The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse.
+ * The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to
+ * refuse.
  * @param slots without them they are the indexes
  */
 export function compile(config: Config, settings: Settings, slots?: TableSlots): RouteTable {
@@ -290,7 +294,10 @@ function measureOf({ rate, burst, quota, timezone }: MeasureConfig): LimitMeasur
     : { kind: 'bucket', quantity, windowSeconds, burst }
 }
 
-/** Host and path, `~2` and so on where that is taken. Given names come first, so that a route without one never takes another's. */
+/**
+ * Host and path, `~2` and so on where that is taken. Given names come first, so that a route without one never takes
+ * another's.
+ */
 export function routeNames(routes: readonly RouteConfig[]): string[] {
   const taken = new Set(routes.map((route) => route.name))
   return routes.map((route) => {

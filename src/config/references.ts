@@ -1,5 +1,5 @@
-// Checks the references between entries of the configuration: services, consumers and limits that routes name, routes that cannot be told
-// apart, and options without effect. Pure; each problem carries the path of its key.
+// Checks the references between entries of the configuration: services, consumers and limits that routes name, routes
+// that cannot be told apart, and options without effect. Pure; each problem carries the path of its key.
 import { consumerProblems, credentialProblems, groupProblems } from './caller-references.js'
 import { CREDENTIAL_KINDS, CREDENTIALS, GROUP } from './credentials.js'
 import { endpointAddress } from './endpoint.js'

@@ -1,5 +1,5 @@
-// What a request meets: routes, services, consumers and limits in the form in which the phases read them, with all worked out that depends on
-// the route alone. Types, and nothing else; compile.ts makes them of a configuration.
+// What a request meets: routes, services, consumers and limits in the form in which the phases read them, with all
+// worked out that depends on the route alone. Types, and nothing else; compile.ts makes them of a configuration.
 import type { JsonWebKey } from 'node:crypto'
 import type ipaddr from 'ipaddr.js'
 import type { Period } from './calendar.js'
@@ -55,11 +55,16 @@ export interface Endpoint {
   readonly origin: string
   /** host[:port] as it goes into the Host header; `localhost` over a Unix socket. */
   readonly authority: string
-  /** Its host, or what `tls.serverName` says in its place: the name a TLS connection is opened for, whatever Host a request has. */
+  /**
+   * Its host, or what `tls.serverName` says in its place: the name a TLS connection is opened for, whatever Host a
+   * request has.
+   */
   readonly serverName: string
   /** The absolute path of the Unix socket that it is reached by; null: over TCP. */
   readonly socketPath: string | null
-  /** In the health table. The same as long as service and origin keep their names, from one configuration to the next. */
+  /**
+   * In the health table. The same as long as service and origin keep their names, from one configuration to the next.
+   */
   readonly slot: number
 }
 
@@ -129,11 +134,17 @@ export type LimitMeasure =
   | { readonly kind: 'quota'; readonly quantity: number; readonly period: Period; readonly timezone: string }
 
 export interface LimitPolicy {
-  /** Namespace of its keys in the rate table: the named limit, or `<route>#<position>`. What keeps its name keeps its state. */
+  /**
+   * Namespace of its keys in the rate table: the named limit, or `<route>#<position>`. What keeps its name keeps its
+   * state.
+   */
   readonly name: string
   readonly by: readonly LimitKey[]
   readonly measure: LimitMeasure
-  /** The same limit for consumers who have another measure: the one for their name, else the first for a group of theirs. */
+  /**
+   * The same limit for consumers who have another measure: the one for their name, else the first for a group of
+   * theirs.
+   */
   readonly tiers: readonly LimitTier[]
   /** What one request takes; by upper-case method where it differs. */
   readonly cost: number
@@ -234,7 +245,10 @@ export interface Route {
    * Null leaves the path alone.
    */
   readonly stripPrefix: string | null
-  /** Goes where stripPrefix was; without a trailing slash after a prefix, so '' for `/`. Null where nothing does. Only together with stripPrefix. */
+  /**
+   * Goes where stripPrefix was; without a trailing slash after a prefix, so '' for `/`. Null where nothing does. Only
+   * together with stripPrefix.
+   */
   readonly rewrite: string | null
   /** Answers where the handler fails; null where nothing does. */
   readonly fallback: HandlerRules | null

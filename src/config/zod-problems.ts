@@ -1,5 +1,5 @@
-// Turns zod's issues into this project's messages: they say what is expected, never the value found (it may be a secret), and for an
-// unknown key the nearest known one. Pure; runs at start only.
+// Turns zod's issues into this project's messages: they say what is expected, never the value found (it may be a
+// secret), and for an unknown key the nearest known one. Pure; runs at start only.
 import { z } from 'zod'
 import { hint } from './nearest.js'
 import type { Problem } from './problems.js'

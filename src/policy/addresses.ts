@@ -1,5 +1,6 @@
-// Does the route let this address in? Asked first, because it is cheap: no credentials are checked for a refused address. Runs per request on
-// routes with address lists. Entries are found by prefix, so long lists cost no more than short ones.
+// Does the route let this address in? Asked first, because it is cheap: no credentials are checked for a refused
+// address. Runs per request on routes with address lists. Entries are found by prefix, so long lists cost no more than
+// short ones.
 import ipaddr from 'ipaddr.js'
 import type { AddressRange, Route } from '../config/compile.js'
 import { Rejection } from '../exchange/outcome.js'

@@ -1,12 +1,14 @@
-// Active health checks: the primary asks each endpoint of a service with `health` how it is and writes the answer where every worker's
-// selection reads it (state/health-table.ts). Sees no request; no worker waits for it.
+// Active health checks: the primary asks each endpoint of a service with `health` how it is and writes the answer where
+// every worker's selection reads it (state/health-table.ts). Sees no request; no worker waits for it.
 //
-// A check is a GET of the path on a connection of its own, so that accepting is checked too and a kept-alive connection the endpoint
-// closed meanwhile is no fault. 2xx within the timeout is well, all else is not: a redirect is not followed, for its target is not the
-// endpoint. From `up`, `unhealthyAfter` failures in a row lead down; from `down`, `healthyAfter` successes lead up.
+// A check is a GET of the path on a connection of its own, so that accepting is checked too and a kept-alive connection
+// the endpoint closed meanwhile is no fault. 2xx within the timeout is well, all else is not: a redirect is not
+// followed, for its target is not the endpoint. From `up`, `unhealthyAfter` failures in a row lead down; from `down`,
+// `healthyAfter` successes lead up.
 //
-// An endpoint not checked yet counts as up, as with HAProxy, nginx and Traefik: a gateway that starts again must not refuse everybody
-// until the first round is over. (Envoy and Consul hold it to be down.) Its first success alone settles that.
+// An endpoint not checked yet counts as up, as with HAProxy, nginx and Traefik: a gateway that starts again must not
+// refuse everybody until the first round is over. (Envoy and Consul hold it to be down.) Its first success alone
+// settles that.
 import { type ClientRequest, get as getHttp, type IncomingMessage } from 'node:http'
 import { get as getHttps } from 'node:https'
 import type { ConnectionOptions as TlsOptions } from 'node:tls'

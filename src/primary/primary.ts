@@ -101,8 +101,8 @@ export class Primary {
   }
 
   /**
-   * SIGUSR1: whoever has given the log files other names wants them opened anew. Resolves when nothing is written to the former ones any more, with
-   * what keeps some of them in use.
+   * SIGUSR1: whoever has given the log files other names wants them opened anew. Resolves when nothing is written to
+   * the former ones any more, with what keeps some of them in use.
    */
   async reopenLogs(): Promise<readonly string[]> {
     const { log, reopenLog } = this.foundation

@@ -158,7 +158,8 @@ export class Reloader {
     number: number,
     change: number,
   ): { generation: Generation; table: RouteTable } {
-    // Its sockets are open, and workers know from their start how to speak on them. Certificates are another matter (certificate-watch.ts).
+    // Its sockets are open, and workers know from their start how to speak on them. Certificates are another matter
+    // (certificate-watch.ts).
     if (JSON.stringify(config.tls) !== JSON.stringify(this.options.loaded.config.tls))
       throw new Error(`${origin}: tls: what the listener speaks changes with a restart, or a takeover, alone`)
     const draft = compile(config, this.settings)

@@ -1,5 +1,5 @@
-// Starts the workers, watches them, replaces the ones that die or hang, and takes each in turn out of service for a rolling restart. It
-// knows processes and threads only as WorkerHandles and nothing of requests.
+// Starts the workers, watches them, replaces the ones that die or hang, and takes each in turn out of service for a
+// rolling restart. It knows processes and threads only as WorkerHandles and nothing of requests.
 
 import type { WorkerTable } from '../state/worker-table.js'
 import type { Logger } from '../telemetry/log.js'
@@ -140,7 +140,9 @@ export class Supervisor {
     return Math.min(...this.instances.map((instance) => instance?.oldest ?? Number.POSITIVE_INFINITY))
   }
 
-  /** Resolves when every worker that takes connections serves the generation. Those that start meanwhile start with it. */
+  /**
+   * Resolves when every worker that takes connections serves the generation. Those that start meanwhile start with it.
+   */
   async reload(generation: Generation): Promise<void> {
     const asked = this.instances.filter((instance) => instance !== null && !instance.leaving) as Instance[]
     for (const { worker } of asked) worker.send({ type: 'reload', generation })
@@ -164,7 +166,10 @@ export class Supervisor {
     await Promise.all(asked.map((one) => this.until(one, () => one.change >= message.change || this.isGone(one))))
   }
 
-  /** Resolves when no worker writes to its former log files any more, with what was wrong; one that ends meanwhile closes its files. */
+  /**
+   * Resolves when no worker writes to its former log files any more, with what was wrong; one that ends meanwhile
+   * closes its files.
+   */
   async reopenLogs(): Promise<string[]> {
     const number = ++this.reopens
     const asked = this.instances.filter((instance) => instance !== null)
@@ -177,8 +182,8 @@ export class Supervisor {
   }
 
   /**
-   * Starts another worker for each in turn, and lets the one it replaces finish once the new one listens. False: one could not be
-   * replaced, and the rest was left alone. Called again while one is under way it is that one.
+   * Starts another worker for each in turn, and lets the one it replaces finish once the new one listens. False: one
+   * could not be replaced, and the rest was left alone. Called again while one is under way it is that one.
    */
   restart(): Promise<boolean> {
     this.rolling ??= (this.recycling ?? Promise.resolve())
@@ -341,7 +346,8 @@ export class Supervisor {
   private sendAway(instance: Instance, last: boolean): void {
     instance.leaving = true
     instance.listening = false
-    // uWS closes a connection on which nothing happens for 10 s by itself; connections may as well come back here until then.
+    // uWS closes a connection on which nothing happens for 10 s by itself; connections may as well come back here until
+    // then.
     const idleMs = last ? LAST_IDLE_MS : this.options.drainTimeoutMs
     instance.worker.send({ type: 'drain', last, idleMs })
     this.wake(instance)

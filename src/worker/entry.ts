@@ -1,5 +1,5 @@
-// What a forked worker process or a worker thread runs: it waits for its start message, builds the worker, listens, beats, and leaves
-// when it is told to or when the primary is gone.
+// What a forked worker process or a worker thread runs: it waits for its start message, builds the worker, listens,
+// beats, and leaves when it is told to or when the primary is gone.
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { parentPort } from 'node:worker_threads'
 import type { TlsMaterial } from '../config/certificates.js'

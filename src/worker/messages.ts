@@ -1,5 +1,5 @@
-// What the primary and a worker say to each other, over the IPC channel of a forked process or the port of a thread. Everything that is
-// counted goes through the segment instead.
+// What the primary and a worker say to each other, over the IPC channel of a forked process or the port of a thread.
+// Everything that is counted goes through the segment instead.
 import type { TlsMaterial } from '../config/certificates.js'
 import type { TableSlots } from '../config/compile.js'
 import type { Config } from '../config/schema.js'
@@ -27,7 +27,10 @@ export interface StartMessage {
   readonly spec: SegmentSpec
   /** The inherited listening socket's descriptor in the worker; null: the worker opens its own. */
   readonly listenFd: number | null
-  /** Somebody else accepts from the listening socket, or may: a service manager's next start, the gateway that is taken over. Orphans leave its queue to them. */
+  /**
+   * Somebody else accepts from the listening socket, or may: a service manager's next start, the gateway that is taken
+   * over. Orphans leave its queue to them.
+   */
   readonly isSocketShared: boolean
   readonly port: number
   /** Where access lines for stdout go. */

@@ -1,5 +1,6 @@
-// A handler of a new kind costs no change elsewhere: this one is the test's own. It is chosen by a key of the configuration, as a route's
-// handler and as a fallback, and answers over HTTP/1.1 and in memory, behind the same phases.
+// A handler of a new kind costs no change elsewhere: this one is the test's own. It is chosen by a key of the
+// configuration, as a route's handler and as a fallback, and answers over HTTP/1.1 and in memory, behind the same
+// phases.
 
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { z } from 'zod'

@@ -1,4 +1,5 @@
-// One suite for both kinds of segment: mapped, between processes; and shared, between threads. What it says of one it says of the other.
+// One suite for both kinds of segment: mapped, between processes; and shared, between threads. What it says of one it
+// says of the other.
 
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'

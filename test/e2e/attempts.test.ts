@@ -1,5 +1,5 @@
-// How often a request is sent, whatever layer sends it again: the access line says as many attempts as the services have seen, and one more for
-// an endpoint that cannot be reached.
+// How often a request is sent, whatever layer sends it again: the access line says as many attempts as the services
+// have seen, and one more for an endpoint that cannot be reached.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, type RawExchange, refusingPort, startScripted } from '../support/origins.js'

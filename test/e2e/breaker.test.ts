@@ -1,5 +1,5 @@
-// A service that fails is left alone by every worker at once, and asked again after a while. The rules of the breaker itself are in
-// test/unit/proxy.
+// A service that fails is left alone by every worker at once, and asked again after a while. The rules of the breaker
+// itself are in test/unit/proxy.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, refusingPort, startScripted } from '../support/origins.js'

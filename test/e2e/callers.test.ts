@@ -1,5 +1,5 @@
-// Callers known by API key, by password, by one of several ways; whose address is let in; what of a request ends at the gateway, and what
-// it tells the service about who is calling.
+// Callers known by API key, by password, by one of several ways; whose address is let in; what of a request ends at the
+// gateway, and what it tells the service about who is calling.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { basic, keptAsScrypt, keptAsSha256 } from '../support/credentials.js'
 import { type Gateway, startGateway } from '../support/gateway.js'

@@ -1,5 +1,5 @@
-// Services that get fields as variables of an environment (RFC 3875, 4.1.18), where `X.Consumer!Username` and `X-Consumer-Username` are the same
-// one: what a client calls so must not take the place of what the gateway says.
+// Services that get fields as variables of an environment (RFC 3875, 4.1.18), where `X.Consumer!Username` and
+// `X-Consumer-Username` are the same one: what a client calls so must not take the place of what the gateway says.
 import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'

@@ -1,4 +1,5 @@
-// The client's connection: kept, closed when asked, and given up by whoever leaves, which must reach the service as well.
+// The client's connection: kept, closed when asked, and given up by whoever leaves, which must reach the service as
+// well.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, type RawExchange, startEcho, startScripted } from '../support/origins.js'

@@ -1,5 +1,5 @@
-// Clients that wait to hear whether their body is wanted (RFC 9110, 10.1.1): they are told to go on when it is, in whatever letters they
-// ask, and get the answer alone when it is not.
+// Clients that wait to hear whether their body is wanted (RFC 9110, 10.1.1): they are told to go on when it is, in
+// whatever letters they ask, and get the answer alone when it is not.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createAuthority, writePair } from '../support/certificates.js'
 import { type Gateway, startGateway } from '../support/gateway.js'

@@ -1,4 +1,5 @@
-// Services that fail in every way a socket allows: what the client gets, one access line each, and a gateway that goes on.
+// Services that fail in every way a socket allows: what the client gets, one access line each, and a gateway that goes
+// on.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, refusingPort, type Script, startDeaf, startScripted } from '../support/origins.js'

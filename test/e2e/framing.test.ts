@@ -1,5 +1,6 @@
-// What no request may look like: each form on connections of its own, whole, byte by byte, and cut in two at every place. It is refused,
-// the connection ends, and the service hears nothing of it; and what must be served is, however it is cut.
+// What no request may look like: each form on connections of its own, whole, byte by byte, and cut in two at every
+// place. It is refused, the connection ends, and the service hears nothing of it; and what must be served is, however
+// it is cut.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { CLASSES, SERVED } from '../support/framing-cases.mjs'
 import { answers, byteByByte, faults, inTwo, whole } from '../support/framing-run.js'

@@ -1,5 +1,6 @@
-// Whoever guesses at credentials: limits on: failedAuth let through so many wrong ones and no more, however many come at once and whatever kind
-// they are of; right ones cost nothing; guessing keeps nobody out of the queue for passwords; the log says which name was tried.
+// Whoever guesses at credentials: limits on: failedAuth let through so many wrong ones and no more, however many come
+// at once and whatever kind they are of; right ones cost nothing; guessing keeps nobody out of the queue for passwords;
+// the log says which name was tried.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { basic, keptAsScrypt, keptAsSha256 } from '../support/credentials.js'
@@ -241,7 +242,8 @@ describe('while many connections guess at passwords without a pause', () => {
     expect(await stop()).toEqual(new Set([401]))
   })
 
-  // The queue is full only where each guess waits for a scrypt: so does one for nobody, or for someone whose password is kept otherwise.
+  // The queue is full only where each guess waits for a scrypt: so does one for nobody, or for someone whose password
+  // is kept otherwise.
   test.each(['person', 'nobody', 'shop', 'script'])(
     'what does not fit into the queue is told to come back: for %s',
     async (user) => {

@@ -1,6 +1,6 @@
-// Callers known by RFC 9421 signatures: what is signed as the route wants it gets through, everything else ends at 401 with its reason in
-// the log alone. What is signed, byte by byte, is in test/unit/policy/signature-base.test.ts. The same suite runs with digests of bodies
-// computed on the event loop, and from 16 bytes on in the digest pool.
+// Callers known by RFC 9421 signatures: what is signed as the route wants it gets through, everything else ends at 401
+// with its reason in the log alone. What is signed, byte by byte, is in test/unit/policy/signature-base.test.ts. The
+// same suite runs with digests of bodies computed on the event loop, and from 16 bytes on in the digest pool.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { cleanEnvironment, type Gateway, runCommand, startGateway } from '../support/gateway.js'

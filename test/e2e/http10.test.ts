@@ -1,5 +1,5 @@
-// HTTP/1.0 on the port of HTTP/1.1: the acceptor's relay puts it into HTTP/1.1 for uWebSockets.js and the answer back, and every phase is
-// passed as by any other request.
+// HTTP/1.0 on the port of HTTP/1.1: the acceptor's relay puts it into HTTP/1.1 for uWebSockets.js and the answer back,
+// and every phase is passed as by any other request.
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'

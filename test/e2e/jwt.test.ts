@@ -1,5 +1,5 @@
-// Callers known by JSON Web Tokens: what an issuer's keys have signed gets through, every way known to get around that ends at 401; and
-// keys that come, go, or cannot be had.
+// Callers known by JSON Web Tokens: what an issuer's keys have signed gets through, every way known to get around that
+// ends at 401; and keys that come, go, or cannot be had.
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'

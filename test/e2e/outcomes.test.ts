@@ -1,4 +1,5 @@
-// The closed list of outcomes, provoked one by one: status, problem body, request id, and exactly one access line for each.
+// The closed list of outcomes, provoked one by one: status, problem body, request id, and exactly one access line for
+// each.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { OUTCOMES, type OutcomeCode } from '../../src/exchange/outcome.js'
 import { type Gateway, startGateway } from '../support/gateway.js'

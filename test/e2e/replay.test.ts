@@ -1,5 +1,6 @@
-// A signature is accepted once: exactly one of any number of copies, whichever worker they come to, and none after a restart. The table's
-// own rules are in test/unit/state/replay-table.test.ts, many processes at once in test/contract/shared-state.test.ts.
+// A signature is accepted once: exactly one of any number of copies, whichever worker they come to, and none after a
+// restart. The table's own rules are in test/unit/state/replay-table.test.ts, many processes at once in
+// test/contract/shared-state.test.ts.
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, type GatewayStatus, killAll, startGateway, temporaryFolder } from '../support/gateway.js'

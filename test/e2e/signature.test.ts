@@ -1,5 +1,6 @@
-// Who is calling: signed requests get through, everything else ends at 401 with its reason in the log alone. The same suite runs with
-// signatures checked on the event loop, bodies from 16 bytes on in the digest pool, and every check there.
+// Who is calling: signed requests get through, everything else ends at 401 with its reason in the log alone. The same
+// suite runs with signatures checked on the event loop, bodies from 16 bytes on in the digest pool, and every check
+// there.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type AccessLine, type Gateway, startGateway } from '../support/gateway.js'

@@ -1,5 +1,5 @@
-// A gateway that is to take another one's place, and cannot: the other one serves on as if nothing had been. What happens where it can is in
-// support/chaos.ts.
+// A gateway that is to take another one's place, and cannot: the other one serves on as if nothing had been. What
+// happens where it can is in support/chaos.ts.
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest'

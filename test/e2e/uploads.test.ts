@@ -1,4 +1,5 @@
-// When an upload gets a connection to its service, how long it may keep that while others wait, and what bodies may hold of a worker's memory.
+// When an upload gets a connection to its service, how long it may keep that while others wait, and what bodies may
+// hold of a worker's memory.
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'

@@ -1,4 +1,5 @@
-// The primary and its workers: one that dies or hangs is replaced while the others serve, and SIGTERM lets everybody finish.
+// The primary and its workers: one that dies or hangs is replaced while the others serve, and SIGTERM lets everybody
+// finish.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { forwardAll, type Gateway, type GatewayOptions, startGateway } from '../support/gateway.js'
 import { type Origin, type RawExchange, startScripted } from '../support/origins.js'

@@ -1,5 +1,5 @@
-// Connections between two requests: they stay as long as they are told to, which is longer than uWebSockets.js would keep them, and a head that
-// begins late has its own time.
+// Connections between two requests: they stay as long as they are told to, which is longer than uWebSockets.js would
+// keep them, and a head that begins late has its own time.
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { forwardAll, type Gateway, startGateway } from '../support/gateway.js'

@@ -8,7 +8,9 @@ import { Connection } from '../support/raw-client.js'
 import { requireProcesses, requireTool } from '../support/requirements.js'
 import { eventually } from '../support/waiting.js'
 
-/** Connections of each of two wrk. The second comes when the first has settled: its connections go to whoever has fewer. */
+/**
+ * Connections of each of two wrk. The second comes when the first has settled: its connections go to whoever has fewer.
+ */
 const KEPT = 16
 const FRESH = 4
 const SECONDS = 6
@@ -73,7 +75,10 @@ test('costs only what the dead one had in flight, and it is back within a second
     const refused: string[] = []
     let cutFresh = 0
     let servedFresh = 0
-    /** One connection a request. Connecting must never fail; an answer may be missing where the worker died that had taken the request. */
+    /**
+     * One connection a request. Connecting must never fail; an answer may be missing where the worker died that had
+     * taken the request.
+     */
     const fresh = async () => {
       while (!over) {
         const connection = await Connection.open(gateway.port).catch((error: Error) => void refused.push(error.message))

@@ -1,4 +1,5 @@
-// Clients that stop in the middle of a body: told so, whether it is gathered or passed on. Those that are held back are not to blame.
+// Clients that stop in the middle of a body: told so, whether it is gathered or passed on. Those that are held back are
+// not to blame.
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'

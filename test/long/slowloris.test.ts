@@ -1,5 +1,6 @@
-// Ten thousand clients that never finish their head, and a few that ask as they should: these are served as if they were alone. Alone and beset take
-// turns, so that what else the machine does falls on both. Their latency is told, not held: it says as much of the machine.
+// Ten thousand clients that never finish their head, and a few that ask as they should: these are served as if they
+// were alone. Alone and beset take turns, so that what else the machine does falls on both. Their latency is told, not
+// held: it says as much of the machine.
 import { expect, test } from 'vitest'
 import { forwardAll, startGateway } from '../support/gateway.js'
 import { askWell, told } from '../support/good-clients.js'

@@ -1,6 +1,7 @@
-// A client that sends the worst input of every kind over 200 connections, 5 MB a second, beside 64 clients that ask as they should: no worker is
-// killed as hung, and all of the latter are served. A second client sends as many bytes that nobody reads. What a byte of either costs the workers in CPU
-// time is held. Latencies are only told: on a machine that runs the clients and the upstream as well, they say as much of the machine.
+// A client that sends the worst input of every kind over 200 connections, 5 MB a second, beside 64 clients that ask as
+// they should: no worker is killed as hung, and all of the latter are served. A second client sends as many bytes that
+// nobody reads. What a byte of either costs the workers in CPU time is held. Latencies are only told: on a machine that
+// runs the clients and the upstream as well, they say as much of the machine.
 import { fork } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
@@ -20,8 +21,8 @@ const ROUNDS = 2
 const WORST_MS = Number(process.env.TIDEGATE_TEST_WORST_MS ?? 16_000) / ROUNDS
 const OTHERS_MS = 5_000
 /**
- * A byte of the worst input may cost so many times what one costs that is only passed on. It is looked at, which costs some three times as much here;
- * work that grows with the square of 16 KiB costs hundreds of times as much.
+ * A byte of the worst input may cost so many times what one costs that is only passed on. It is looked at, which costs
+ * some three times as much here; work that grows with the square of 16 KiB costs hundreds of times as much.
  */
 const MOST_TIMES = 10
 

@@ -1,5 +1,6 @@
-// Walks through every function of the addon and every way out of it, for scripts/test-native-sanitized.mjs to watch what it does to
-// memory: node --expose-gc exercise.mjs ADDON. What the functions answer is the business of test/unit/native-*.test.ts.
+// Walks through every function of the addon and every way out of it, for scripts/test-native-sanitized.mjs to watch
+// what it does to memory: node --expose-gc exercise.mjs ADDON. What the functions answer is the business of
+// test/unit/native-*.test.ts.
 
 import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'

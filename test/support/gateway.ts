@@ -1,6 +1,6 @@
-// Starts the built command as a user would, with a config file and an environment of its own, and reads what it writes. Each suite ends
-// with close(), which holds what must be true after any traffic: an orderly exit, no worker lost, each request logged at most once, and
-// nothing secret in any output.
+// Starts the built command as a user would, with a config file and an environment of its own, and reads what it writes.
+// Each suite ends with close(), which holds what must be true after any traffic: an orderly exit, no worker lost, each
+// request logged at most once, and nothing secret in any output.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -328,7 +328,10 @@ function secretsOf(config: object): string[] {
     .filter((secret) => !/^(env|file):/.test(secret))
 }
 
-/** With TIDEGATE_TEST_CLIENT=undici every service that says nothing of it is spoken to by undici: both clients are to pass these tests. */
+/**
+ * With TIDEGATE_TEST_CLIENT=undici every service that says nothing of it is spoken to by undici: both clients are to
+ * pass these tests.
+ */
 function withClient(config: object): object {
   const client = process.env.TIDEGATE_TEST_CLIENT
   const { services } = config as { services?: Record<string, object> }

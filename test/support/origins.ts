@@ -1,5 +1,5 @@
-// The services behind the gateway in the end-to-end tests: one on node:http that tells what it was asked, and one on bare sockets that
-// does whatever a script says, down to dying in the middle of a header.
+// The services behind the gateway in the end-to-end tests: one on node:http that tells what it was asked, and one on
+// bare sockets that does whatever a script says, down to dying in the middle of a header.
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
@@ -248,8 +248,8 @@ function listen(
 }
 
 /**
- * A port of the loopback address that refuses connections for as long as this process lives: the local one of a connection to ourselves,
- * so that it is taken and nobody else can come to listen on it.
+ * A port of the loopback address that refuses connections for as long as this process lives: the local one of a
+ * connection to ourselves, so that it is taken and nobody else can come to listen on it.
  */
 export async function refusingPort(): Promise<number> {
   const server = createServer((socket) => socket.unref()).unref()

@@ -1,6 +1,6 @@
-// Options about callers: consumers and their credentials, where API keys are looked for, token issuers, and requirements on
-// signatures. routes.ts selects which of them a route accepts; that no two consumers share credentials is checked in
-// caller-references.ts.
+// Options about callers: consumers and their credentials, where API keys are looked for, token issuers, and
+// requirements on signatures. routes.ts selects which of them a route accepts; that no two consumers share credentials
+// is checked in caller-references.ts.
 import { z } from 'zod'
 import { componentIdentifier, SIGNATURE_ALGORITHMS } from '../http-signature.js'
 import { duration, HOUR_MS, headerName, listOf, name, oneOrMore, secret } from './values.js'

@@ -1,7 +1,8 @@
 // One connection to an upstream: what is written, what is in flight, what comes back. Runs per request. It decides
 // nothing about other connections: what it cannot finish it gives back to the pool.
 //
-//   inFlight:  │ answered next │ waits behind it │ … │ not written yet │      oldest first; more than one only where requests share
+//   inFlight:  │ answered next │ waits behind it │ … │ not written yet │
+//   oldest first; more than one only where requests share
 //                                                    └─ the last `unwritten` of them
 import type { IncomingHttpHeaders } from 'node:http'
 import { mayResend, type SendFacts } from '../retries.js'

@@ -1,5 +1,5 @@
-// Upstream connections over the addon's wire (native/src/wire.cc): one call into JavaScript and one back for all that connections read and
-// write in a turn of the event loop. Runs per read and write; knows nothing of HTTP.
+// Upstream connections over the addon's wire (native/src/wire.cc): one call into JavaScript and one back for all that
+// connections read and write in a turn of the event loop. Runs per read and write; knows nothing of HTTP.
 import { ADDRCONFIG, type LookupAddress, lookup } from 'node:dns'
 import { isIP } from 'node:net'
 import { constants } from 'node:os'

@@ -1,4 +1,5 @@
-// Upstream connections over node:net: as the native transport has them, for where there is no addon. Runs per read and write.
+// Upstream connections over node:net: as the native transport has them, for where there is no addon. Runs per read and
+// write.
 import { connect, type NetConnectOpts, type Socket } from 'node:net'
 import { BACKLOG_FULL, backlogPauseMs } from '../unix-socket.js'
 import type { Listener, Transport, Wire } from './transport.js'

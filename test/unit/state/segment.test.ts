@@ -310,7 +310,8 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
     )
   })
 
-  // Written by the code of layout 4: 600 of a day's 1000 on one key, 4 of an hour's 7 on another, an open breaker, a signature.
+  // Written by the code of layout 4: 600 of a day's 1000 on one key, 4 of an hour's 7 on another, an open breaker, a
+  // signature.
   it.each([
     ['of the same sizes', {}],
     ['of other sizes', { rateLimitKeys: 1000, replayKeys: 300 }],
