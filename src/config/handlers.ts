@@ -1,11 +1,7 @@
 // The kinds of handlers that can answer a request: which keys of a route, or of its fallback, choose a kind, and what
-// they are compiled to. The code that answers is in src/handlers/; handlers/kinds.ts lists it by the same names.
-// Start-up only.
-import { z } from 'zod'
+// they are compiled to. The types of these keys are in schema/handlers.ts: workers load this file, and do without zod.
+// The code that answers is in src/handlers/; handlers/kinds.ts lists it by the same names. Start-up only.
 import type { HandlerRules, ProxyRules, Service, StaticRules } from './route-table.js'
-import { headerName, integer, name } from './schema/values.js'
-
-type Keys = Readonly<Record<string, z.ZodType>>
 
 /** Where a handler is chosen. The fallback of a route answers when the route's handler fails. */
 export type HandlerPlace = 'route' | 'fallback'
@@ -15,8 +11,8 @@ type Entry = Readonly<Record<string, unknown>>
 
 export interface HandlerKind {
   readonly name: string
-  /** The keys that choose this kind, and the types of their values. A place without keys cannot have the kind. */
-  readonly keys: Readonly<Record<HandlerPlace, Keys>>
+  /** The keys that choose this kind. A place without keys cannot have the kind. */
+  readonly keys: Readonly<Record<HandlerPlace, readonly string[]>>
   /**
    * The services that an entry names, each with the path of its key. Called for entries that the schema refused,
    * too.
@@ -27,27 +23,10 @@ export interface HandlerKind {
   describe(rules: HandlerRules): string
 }
 
-/** Header fields that the gateway writes itself. */
-const GATEWAYS_OWN = new Set([
-  'connection',
-  'content-length',
-  'transfer-encoding',
-  'date',
-  'x-rid',
-  'x-tidegate-fallback',
-])
-
 /** Forwards the request to a service. */
 export const PROXY = {
   name: 'proxy',
-  keys: {
-    route: { service: name.describe('The service that gets the requests: a key of services.') },
-    fallback: {
-      service: name
-        .optional()
-        .describe('Forward to this service instead (a key of services), if no part of the request body is gone.'),
-    },
-  },
+  keys: { route: ['service'], fallback: ['service'] },
   servicesOf: ({ service }: Entry) => [{ path: ['service'], service }],
   compile: ({ service }: Entry, services): ProxyRules => ({
     kind: 'proxy',
@@ -59,31 +38,7 @@ export const PROXY = {
 /** Sends the same response each time. */
 export const STATIC = {
   name: 'static',
-  keys: {
-    route: {},
-    fallback: {
-      status: integer(200, 599).optional().describe('Status of a static response. Default 200.'),
-      headers: z
-        .record(headerName, z.string().regex(/^[\u0020-\u007e]*$/, 'is not a header value: printable ASCII'))
-        .refine((headers) => Object.entries(headers).flat().join('').length <= 4096, 'is over 4 KiB in all')
-        .superRefine((headers, context) => {
-          for (const name of Object.keys(headers)) {
-            if (!GATEWAYS_OWN.has(name)) continue
-            context.addIssue({ code: 'custom', path: [name], message: 'is written by the gateway itself' })
-          }
-        })
-        .optional()
-        .describe('Headers of a static response.'),
-      body: z.string().optional().describe('Body of a static response.'),
-      file: z
-        .string()
-        .min(1)
-        .optional()
-        .describe(
-          'File with the body of a static response, relative to this file. Read at start and with each reload.',
-        ),
-    },
-  },
+  keys: { route: [], fallback: ['status', 'headers', 'body', 'file'] },
   compile: (entry: Entry): StaticRules => {
     const { status, headers, bodyBase64 } = entry as Partial<Record<string, never>>
     return {
@@ -98,19 +53,10 @@ export const STATIC = {
 } as const satisfies HandlerKind
 
 const kinds: HandlerKind[] = [PROXY, STATIC]
-const added = { route: {}, fallback: {} } satisfies Record<HandlerPlace, Keys>
 
-/** Adds a kind, and its keys to the configuration language. Call it before the first configuration is read. */
-export function addHandlerKind(kind: HandlerKind): void {
+/** Adds a kind; schema/handlers.ts adds the types of its keys as well. Call it before the first configuration is read. */
+export function registerHandlerKind(kind: HandlerKind): void {
   kinds.push(kind)
-  for (const place of ['route', 'fallback'] as const) {
-    for (const [key, type] of Object.entries(kind.keys[place])) Object.assign(added[place], { [key]: type.optional() })
-  }
-}
-
-/** The keys of the kinds that were added. The compiler does not know their types. */
-export function addedKeys(place: HandlerPlace): object {
-  return added[place]
 }
 
 /** What is wrong with an entry that chooses no kind, or more than one. */
@@ -127,12 +73,12 @@ export function choiceProblems(
 }
 
 function givenKey({ keys }: HandlerKind, entry: Entry, place: HandlerPlace): string | undefined {
-  return Object.keys(keys[place]).find((key) => entry[key] !== undefined)
+  return keys[place].find((key) => entry[key] !== undefined)
 }
 
 /** `service, or status, headers, body or file`. */
 function choices(place: HandlerPlace): string {
-  const lists = kinds.map(({ keys }) => Object.keys(keys[place])).filter((keys) => keys.length > 0)
+  const lists = kinds.map(({ keys }) => keys[place]).filter((keys) => keys.length > 0)
   return lists.map((keys) => keys.join(', ').replace(/, ([^,]*)$/, ' or $1')).join(', or ')
 }
 

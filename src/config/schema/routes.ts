@@ -1,9 +1,10 @@
 // Options of routes: what a route matches, whom it lets in, what it changes, and its fallback when the service fails.
 import { z } from 'zod'
 import { CREDENTIAL_KINDS } from '../credentials.js'
-import { addedKeys, choiceProblems, PROXY, STATIC } from '../handlers.js'
+import { choiceProblems } from '../handlers.js'
 import { patternProblem } from '../patterns.js'
 import { httpSignatureSchema, replaySchema } from './callers.js'
+import { addedKeys, fallbackKeys, routeKeys } from './handlers.js'
 import { inlineLimit } from './limits.js'
 import {
   address,
@@ -61,7 +62,7 @@ const matchSchema = z
 
 const fallbackSchema = () =>
   z
-    .strictObject({ ...PROXY.keys.fallback, ...STATIC.keys.fallback, ...addedKeys('fallback') })
+    .strictObject({ ...fallbackKeys, ...addedKeys('fallback') })
     .superRefine((fallback, context) => {
       for (const { key, message } of choiceProblems(fallback, 'fallback'))
         context.addIssue({ code: 'custom', path: key, message })
@@ -76,7 +77,7 @@ const fallbackSchema = () =>
 
 /** Required unless another key of a route can choose its handler. */
 const serviceKey = () => {
-  const { service } = PROXY.keys.route
+  const { service } = routeKeys
   return (Object.keys(addedKeys('route')).length === 0 ? service : service.optional()) as z.ZodOptional<typeof service>
 }
 
