@@ -153,13 +153,13 @@ export interface Native {
   adoptListener(fd: number): { fd: number; port: number }
   accept(options: AcceptOptions): Acceptor
   /**
-   * Puts the gate (src/gate.cc) before the parser of the uWebSockets.js that is loaded; once in each thread. `onBadBody` gets the
+   * Puts the gate (src/uws/gate.cc) before the parser of the uWebSockets.js that is loaded; once in each thread. `onBadBody` gets the
    * `exchange` of a chunked body that is malformed, while it can still be answered: the connection is closed when it returns.
    * ENOTSUP: this build of uWebSockets.js has no place for it.
    */
   openGate(options: GateOptions): Gate
   /**
-   * Connections of the uWebSockets.js that is loaded cost fewer system calls from here on (src/syscalls.cc); before there is one, and on a process's
+   * Connections of the uWebSockets.js that is loaded cost fewer system calls from here on (src/uws/syscalls.cc); before there is one, and on a process's
    * main thread. False where that build gives no place for it: nothing has changed then. They do not keep the process.
    * @param isLastWrite one element: not 0 while the end of an answer is written whose connection ends with it
    */
@@ -241,7 +241,7 @@ export interface Gate {
    * absolute-form; null where it did not come through the gate. Where its parts are is then in `marks`, until the handler returns.
    */
   readHead(): string | null
-  /** As native/src/head_marks.h lays them out. A field whose name is among `names` has its position there, plus 1. */
+  /** As native/src/uws/head_marks.h lays them out. A field whose name is among `names` has its position there, plus 1. */
   readonly marks: Int32Array
 }
 

@@ -1,4 +1,4 @@
-// The gate's state machine (src/framing.h) on any bytes in any split, with a sink that reads what it is handed as strictly as RFC 9112 asks
+// The gate's state machine (src/uws/framing.h) on any bytes in any split, with a sink that reads what it is handed as strictly as RFC 9112 asks
 // and takes what follows a head from a few digits in its target. The first byte of the input decides on TLS, the relay and the sink's
 // patience, the second on the split.
 //
@@ -7,8 +7,8 @@
 // where those of the input do; nothing is handed on to a busy sink, or after the end.
 #include "input.h"
 
-#include "../src/framing.h"
-#include "../src/head_marks.h"
+#include "../src/uws/framing.h"
+#include "../src/uws/head_marks.h"
 
 using namespace tidegate;
 

@@ -358,7 +358,7 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   if (fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK) != 0 || fcntl(listener, F_SETFD, FD_CLOEXEC) != 0) {
     return throwSystem(env, errno, "fcntl", "");
   }
-  const int noDelay = 1;  // inherited by what is accepted (syscalls.cc)
+  const int noDelay = 1;  // inherited by what is accepted (uws/syscalls.cc relies on it)
   setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &noDelay, sizeof noDelay);
   Descriptor edge(epoll_create1(EPOLL_CLOEXEC));
   if (!edge.valid()) return throwSystem(env, errno, "epoll_create1", "");

@@ -63,8 +63,7 @@ void registerListener(napi_env env, napi_value exports);
 void registerAcceptor(napi_env env, napi_value exports);
 void registerHmac(napi_env env, napi_value exports);
 void registerHandover(napi_env env, napi_value exports);
-void registerGate(napi_env env, napi_value exports);
-void registerSyscalls(napi_env env, napi_value exports);
+void registerServer(napi_env env, napi_value exports);  // uws/
 void registerWire(napi_env env, napi_value exports);
 
 }  // namespace tidegate

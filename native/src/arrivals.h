@@ -1,9 +1,10 @@
-// Connections between accept4 and uWS: who has said what it wants is handed on, who has not waits here, and costs no more than its socket.
+// Connections between accept4 and the HTTP server: one whose first request head is complete is handed on; until then it waits here, and costs no
+// more than its socket.
 #pragma once
 
 #include "address_counts.h"
 #include "calls.h"
-#include "gate.h"
+#include "server.h"
 
 #include <string>
 #include <vector>
@@ -77,7 +78,7 @@ struct Visitor {
   size_t lines = 0;             // how many bytes of its head are lines that were looked at
 };
 
-// To JavaScript: `fd` is the visitor's own or, `relayed`, uWS's end of its relay. False: the callback threw, and `fd` is closed unless it was adopted.
+// To JavaScript: `fd` is the visitor's own or, `relayed`, the server's end of a socket pair. False: the callback threw, and `fd` is closed unless it was adopted.
 bool handOver(
     napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call, napi_value* result = nullptr);
 
@@ -88,7 +89,7 @@ struct KnownApp {
   napi_ref adoptSocket = nullptr;
 };
 
-class Line;  // relay.cc
+class Line;  // one end of a socket pair: relay() serves exchanges of HTTP/1.0 over it
 
 class Arrivals {
  public:

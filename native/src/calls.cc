@@ -1,17 +1,16 @@
 // Calling back into JavaScript, and what becomes of a connection whose callback throws.
 #include "calls.h"
 
-#include "syscalls.h"
+#include "server.h"
 
 namespace tidegate {
 namespace {
 
-// Ends a connection whose callback threw before it passed the descriptor on. It may have thrown after: uWS's filter runs inside
-// adoptSocket, and an exception there leaves the socket adopted. Then it is watched already, here or by the loop, which libuv answers with
-// EEXIST. EBADF: the callback closed it itself.
+// Ends a connection whose callback threw before it passed the descriptor on. The callback may have thrown after the server adopted the socket, which
+// then stays adopted: the server's own set watches it already, or the loop does, and libuv answers EEXIST. EBADF: the callback closed it itself.
 void closeUnlessAdopted(napi_env env, int fd) {
   uv_loop_t* loop;
-  if (isWatched(fd)) return;
+  if (isWatchedByServer(fd)) return;
   if (napi_get_uv_event_loop(env, &loop) != napi_ok) return;
   auto* probe = new uv_poll_t;
   if (uv_poll_init(loop, probe, fd) != 0) {

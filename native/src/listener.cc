@@ -15,9 +15,9 @@
 namespace tidegate {
 namespace {
 
-// uSockets reads 512 KiB at a time and, when that much was there, again at once: a fast upload then fills memory before its pause is
-// looked at. The kernel doubles this (and caps it at net.core.rmem_max), so that no read finds as much. It also bounds the window, to
-// some MB/s of upload per connection at 100 ms of round trip.
+// The HTTP server (server.h) reads 512 KiB at a time and, when a read fills that, reads again at once: a fast upload would fill memory before the
+// server looks at a pause. The kernel doubles this number (and caps it at net.core.rmem_max), so that no read finds 512 KiB. The number also
+// bounds the window, to some MB/s of upload per connection at 100 ms of round trip.
 constexpr int kReceiveBytes = 256 * 1024;
 constexpr int kDeferAcceptSeconds = 2;  // a connection is accepted with its first bytes, or after about this long without
 

@@ -56,7 +56,7 @@ export const LINE = 1
 const VALUE = 2
 export const END = 3
 
-/** What is said of a whole head before its fields' marks (native/src/head_marks.h). */
+/** What is said of a whole head before its fields' marks (native/src/uws/head_marks.h). */
 export const HEAD = { fields: 0, looks: 1, methodEnd: 2, pathEnd: 3, targetEnd: 4, authority: 5, marks: 6 } as const
 
 /**

@@ -1,4 +1,4 @@
-// The native gate before uWS' parser, which is too lenient for a wall (native/src/gate.cc says where): opened once per worker, asked for each
+// The native gate before uWS' parser, which is too lenient for a wall (native/src/uws/gate.cc says where): opened once per worker, asked for each
 // head, told of each body, and of each answer that is complete, since uWS cuts off who asks before that. Without the addon, or where uWS
 // gives it no place, there is none; chunked requests then end their connection, so that whatever was misread of a body is nobody's next
 // request.

@@ -1,7 +1,8 @@
 // The gate's functions for JavaScript (native/index.ts, src/downstream/uws/gate.ts): opened once in each thread, put before each app, and asked from within
 // a request's handler for its head and told what follows that.
-#include "addon.h"
+#include "../addon.h"
 #include "gate_state.h"
+#include "syscalls.h"
 
 #include <cstring>
 #include <string>
@@ -199,7 +200,8 @@ napi_value readHead(napi_env env, napi_callback_info) {
 
 }  // namespace
 
-void registerGate(napi_env env, napi_value exports) {
+void registerServer(napi_env env, napi_value exports) {
+  registerSyscalls(env, exports);
   setFunction(env, exports, "openGate", openGate);
   setFunction(env, exports, "guardApp", guardApp);
   setFunction(env, exports, "expectBody", expectBody);

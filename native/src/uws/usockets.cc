@@ -1,4 +1,4 @@
-// Looks for uSockets among the libraries that are loaded.
+// Looks for uSockets' functions among the libraries that are loaded (usockets.h says why, and what it costs to be without).
 #include "usockets.h"
 
 #include <dlfcn.h>

@@ -1,7 +1,7 @@
 // Requests that a client sends before the answer to the last one is through (RFC 9112, 9.3.2): kept, and handed on one after the other. What is
 // kept is bounded, of a connection and of all; beyond the first part of it nothing more is read. And what the gate leaves for the next turn of the
 // loop. Never on the way of a client that waits.
-#include "gate.h"
+#include "../server.h"
 #include "gate_state.h"
 
 #include <poll.h>

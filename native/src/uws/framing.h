@@ -1,6 +1,5 @@
-// Where heads and bodies of a connection's requests end, byte by byte and in any split; what is refused, and what is handed on. Pure: a
-// sink gets the bytes. gate.cc puts it before uWebSockets.js' parser and says what that one takes or waits on for ever; fuzzed in
-// native/fuzz.
+// Where the heads and bodies of a connection's requests end, byte by byte and in any split; what is refused, and what is handed on. Pure: a
+// sink gets the bytes. gate.cc says what it works around and what it costs to be without. Fuzzed in native/fuzz.
 //
 //           ┌─ head ──► whole, up to its CRLFCRLF ──► sink.feedHead, which says what follows: a length, or chunks
 //   bytes ──┼─ body ──► as it is, as many bytes as were declared
