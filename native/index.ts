@@ -75,6 +75,8 @@ export interface Door {
   readonly room: number
   /** A connection whose descriptor is this one or a higher one is refused too, whatever has taken the others. */
   readonly highestFd: number
+  /** Requests of HTTP/1.0 are relayed. If not, the server gets them as they are. */
+  readonly relays: boolean
 }
 
 export interface Acceptor {
@@ -159,11 +161,21 @@ export interface Native {
    */
   openGate(options: GateOptions): Gate
   /**
-   * Connections of the uWebSockets.js that is loaded cost fewer system calls from here on (src/uws/syscalls.cc); before there is one, and on a process's
-   * main thread. False where that build gives no place for it: nothing has changed then. They do not keep the process.
-   * @param isLastWrite one element: not 0 while the end of an answer is written whose connection ends with it
+   * Connections of the loaded uWebSockets.js cost fewer system calls from now on (src/uws/syscalls.cc). To be called before there is a connection, on
+   * a process's main thread. False: that build gives no place for it, and nothing has changed. The connections do not keep the process.
+   * @param isLastWrite one element: not 0 while JavaScript writes the end of a response with which its connection ends
    */
   spareSyscalls(isLastWrite: Uint8Array): boolean
+  /** Takes that back. False, and nothing changes, while a connection is open that was opened since. */
+  unspareSyscalls(): boolean
+  /** Names a function whose exchange is not in effect, or does not pass on what it is not meant for; '' if none. */
+  proveSyscalls(): string
+  /** Whether this connection is one that costs fewer system calls. */
+  isSpared(fd: number): boolean
+  /** The two ends of a connection, non-blocking. The caller owns them. */
+  socketPair(): [number, number]
+  /** A listening socket, and the client's end of a connection that waits in its queue, both non-blocking. The caller owns them. */
+  queuedConnection(): [number, number]
   /**
    * Once in each thread; lasts as long as that. `onTurn` is called when the poll phase is over, and before the next one, if there are
    * records or JavaScript has set the first word behind the arena, which it takes back itself; within the poll phase when the arena is
@@ -208,6 +220,12 @@ export interface GateOptions {
 }
 
 export interface Gate {
+  /** Refusals are counted in this array from now on. */
+  countRefusals(tallies: Float64Array): void
+  /** Whether a connection's first bytes go in with it from the acceptor. It begins with true. */
+  takeFirstBytes(taken: boolean): void
+  /** How many connections the gate keeps a record of. */
+  connections(): number
   /**
    * A word for each connection. [0] says whose request is being handled, -1 for one without a word, and is set to 0 by who has read it. That word
    * is 1 until the answer is complete and JavaScript sets it to 0, or to 3 where the connection ends with that answer; 2 where more has come
@@ -255,6 +273,9 @@ interface Addon extends Omit<Native, 'accept' | 'openGate'> {
     mostHeadBytes: number,
     refusals: readonly string[],
   ): { states: Int32Array; marks: Int32Array }
+  countRefusals(tallies: Float64Array): void
+  takeFirstBytes(taken: boolean): void
+  gatedConnections(): number
   resumeConnection(state: number): void
   endStuckConnections(owned: Uint8Array): number
   guardApp(descriptor: number, tls: boolean, relayed: boolean): void
@@ -299,6 +320,9 @@ function load(): Native | string {
       makeRoom,
       openGate,
       guardApp,
+      countRefusals,
+      takeFirstBytes,
+      gatedConnections,
       resumeConnection,
       endStuckConnections,
       ...rest
@@ -310,6 +334,9 @@ function load(): Native | string {
         const memory = openGate(onBadBody, names, tallies, ...times, maxHeaderBytes, refusals)
         return {
           ...memory,
+          countRefusals,
+          takeFirstBytes,
+          connections: gatedConnections,
           guard: guardApp,
           expectBody: rest.expectBody,
           continueRequest: rest.continueRequest,
@@ -342,6 +369,7 @@ function load(): Native | string {
                   door.tls,
                   door.room,
                   door.highestFd,
+                  door.relays,
                 ],
               )
         return {

@@ -306,7 +306,7 @@ bool isTypedArray(napi_env env, napi_value value, napi_typedarray_type wanted) {
 }
 
 // The arguments from `at` on: headTimeoutMs (0: nobody looks at first bytes, the rest is not read), tallies, isTrusted, proxyProtocol,
-// maxConnections, maxPerAddress, places, addressSeed, tls, room, highestFd. False: an error has been thrown.
+// maxConnections, maxPerAddress, places, addressSeed, tls, room, highestFd, relays. False: an error has been thrown.
 bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
   int64_t headTimeoutMs, maxConnections, maxPerAddress, seed, room, highestFd;
   if (!readInteger(env, at[0], "headTimeoutMs", 0, INT32_MAX, &headTimeoutMs)) return false;
@@ -321,6 +321,7 @@ bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
   if (napi_get_value_bool(env, at[8], &options.tls) != napi_ok) return throwArgument(env, "tls", "a boolean") != nullptr;
   if (!readInteger(env, at[9], "room", 0, INT32_MAX, &room)) return false;
   if (!readInteger(env, at[10], "highestFd", 0, INT32_MAX, &highestFd)) return false;
+  if (napi_get_value_bool(env, at[11], &options.relays) != napi_ok) return throwArgument(env, "relays", "a boolean") != nullptr;
   options.room = static_cast<int32_t>(room);
   options.highestFd = static_cast<int32_t>(highestFd);
   options.headTimeoutMs = static_cast<uint64_t>(headTimeoutMs);
@@ -332,7 +333,7 @@ bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
 
 // startAccepting(fd, counts, self, onConnection, onError, …readDoor) -> handle for stopAccepting. Owns fd from success on.
 napi_value startAccepting(napi_env env, napi_callback_info info) {
-  Arguments<16> args(env, info);
+  Arguments<17> args(env, info);
   int64_t fd, self;
   ArrivalOptions options;
   if (!readInteger(env, args.at[0], "fd", 0, INT32_MAX, &fd)) return nullptr;

@@ -405,7 +405,7 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
       keep();
       return kWaits;
     }
-    if (seen.kind != Glance::kHttp10) {
+    if (seen.kind != Glance::kHttp10 || !options_.relays) {
       settle(visitor, takes ? n : 0, call);
       return kGone;
     }

@@ -50,6 +50,7 @@ struct ArrivalOptions {
   uint64_t headTimeoutMs = 0;    // from accept4 to the end of the first request's head
   bool tls = false;              // first bytes are a handshake, and only a PROXY header is ours to read
   bool proxyProtocol = false;    // who is trusted must begin with its header
+  bool relays = false;           // requests of HTTP/1.0 go through relay(); else the server gets them as they are
   int32_t maxConnections = 0;    // of all workers together; 0: any number
   int32_t room = 0;              // most connections of this worker: its other descriptors are for upstreams and for itself
   int32_t highestFd = 0;         // a connection with this descriptor or a higher one takes what is kept for those

@@ -27,6 +27,12 @@ async function collect() {
   }
 }
 
+/** They take no argument, or say no whatever they are asked. */
+const NEVER_THROW = [
+  ...['closeFd', 'expectBody', 'readHead', 'socketPair', 'queuedConnection', 'gatedConnections'],
+  ...['unspareSyscalls', 'proveSyscalls', 'isSpared'],
+]
+
 function failures() {
   symlinkSync(path, join(folder, 'symlink'))
   const values = [
@@ -47,8 +53,7 @@ function failures() {
     ignore,
   ]
   for (const name of Object.keys(native)) {
-    // Says no where there is no gate, whatever it is asked.
-    if (name === 'closeFd' || name === 'expectBody' || name === 'readHead') continue
+    if (NEVER_THROW.includes(name)) continue
     for (const first of values) {
       for (const second of values) {
         if (name === 'listen' && first === '') continue
@@ -169,7 +174,25 @@ async function door() {
   }
   const trusted = (address) => address === '127.0.0.2'
   const handle = native.startAccepting(
-    ...[fd, counts, 0, onConnection, ignore, 300, tallies, trusted, true, 200, 40, places, 12345, false, 1000, 1 << 20],
+    ...[
+      fd,
+      counts,
+      0,
+      onConnection,
+      ignore,
+      300,
+      tallies,
+      trusted,
+      true,
+      200,
+      40,
+      places,
+      12345,
+      false,
+      1000,
+      1 << 20,
+      true,
+    ],
   )
   const say = (text, from = '127.0.0.1', pieces = 1) =>
     new Promise((resolve) => {
@@ -377,7 +400,7 @@ async function threads() {
     globalThis.segment = native.openSegment(null, 4096)
     const counts = new Int32Array(segment.buffer, 0, 2)
     const { fd, port } = native.listen('127.0.0.1', 0, 8)
-    const door = [workerData.door ? 5000 : 0, new Float64Array(5), () => false, false, 10, 10, new Int32Array(2 * 32768), 1, false, 1000, 1 << 20]
+    const door = [workerData.door ? 5000 : 0, new Float64Array(5), () => false, false, 10, 10, new Int32Array(2 * 32768), 1, false, 1000, 1 << 20, true]
     globalThis.handle = native.startAccepting(fd, counts, 0, (fd) => {
       native.closeFd(fd)
       if (workerData.end === 'exit') process.exit()
@@ -474,7 +497,24 @@ async function gate() {
   }
   native.resumeConnection(1)
   assert.equal(native.expectBody(-1, {}), false)
-  assert.equal(native.spareSyscalls(new Uint8Array(1)), true)
+  assert.notEqual(native.proveSyscalls(), '')
+  for (let i = 0; i < 3; i++) {
+    assert.equal(native.spareSyscalls(new Uint8Array(1)), true)
+    assert.equal(native.proveSyscalls(), '')
+    await turn()
+    if (i < 2) assert.equal(native.unspareSyscalls(), true)
+  }
+  for (const fd of [...native.socketPair(), ...native.queuedConnection()]) {
+    assert.equal(native.isSpared(fd), false)
+    native.closeFd(fd)
+  }
+  assert.throws(() => native.isSpared(-1), TypeError)
+  for (const wrong of [undefined, new Int32Array(12), {}]) assert.throws(() => native.countRefusals(wrong), TypeError)
+  assert.throws(() => native.takeFirstBytes('x'), TypeError)
+  native.countRefusals(new Float64Array(12))
+  native.countRefusals(tallies)
+  native.takeFirstBytes(true)
+  assert.equal(native.gatedConnections(), 0)
   const app = uWS.App()
   const relayed = uWS.App().any('/*', (res) => res.end('ok'))
   native.guardApp(app.getDescriptor(), false, false)
@@ -522,7 +562,7 @@ async function gate() {
     whose.adoptSocket(connection)
     return isRelayed ? undefined : app
   }
-  const door = [5000, new Float64Array(5), () => false, false, 0, 0, new Int32Array(0), 1, false, 1000, 1 << 20]
+  const door = [5000, new Float64Array(5), () => false, false, 0, 0, new Int32Array(0), 1, false, 1000, 1 << 20, true]
   const handle = native.startAccepting(fd, counts, 0, onConnection, ignore, ...door)
   const send = (request, bytewise, port, forMs = 50) =>
     new Promise((resolve) => {

@@ -363,7 +363,7 @@ bool standBefore(Gate& g, us_socket_context_t* context, bool tls, bool relayed) 
 
 }  // namespace gating
 
-bool takesReceived() { return gating::gate != nullptr; }
+bool takesReceived() { return gating::gate != nullptr && gating::gate->takesFirstBytes; }
 
 void awaitAdoption() {
   if (gating::gate != nullptr) gating::gate->adopted = nullptr;
@@ -371,6 +371,7 @@ void awaitAdoption() {
 
 void deliverToAdopted(char* data, size_t bytes) {
   us_socket_t* s = gating::gate == nullptr ? nullptr : std::exchange(gating::gate->adopted, nullptr);
+  if (breaks("delivery")) return;
   if (s != nullptr && !gating::gate->us.isClosed(0, s)) gating::onData<0>(s, data, static_cast<int>(bytes));
 }
 

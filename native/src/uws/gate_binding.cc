@@ -1,8 +1,8 @@
 // The gate's functions for JavaScript (native/index.ts, src/downstream/uws/gate.ts): opened once in each thread, put before each app, and asked from within
 // a request's handler for its head and told what follows that.
 #include "../addon.h"
+#include "bindings.h"
 #include "gate_state.h"
-#include "syscalls.h"
 
 #include <cstring>
 #include <string>
@@ -21,6 +21,14 @@ void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
   };
   uv_close(reinterpret_cast<uv_handle_t*>(&g->turn), closed);
   uv_close(reinterpret_cast<uv_handle_t*>(&g->poll), closed);
+}
+
+bool isFloat64Array(napi_env env, napi_value value) {
+  bool isArray = false;
+  napi_typedarray_type type = napi_int8_array;
+  napi_is_typedarray(env, value, &isArray);
+  if (isArray) napi_get_typedarray_info(env, value, &type, nullptr, nullptr, nullptr, nullptr);
+  return type == napi_float64_array;
 }
 
 bool readNames(napi_env env, napi_value list, uint32_t count, FieldNames* out) {
@@ -51,13 +59,9 @@ napi_value openGate(napi_env env, napi_callback_info info) {
   Arguments<7> args(env, info);
   uint32_t names = 0;
   int64_t headMs, idleMs, headBytes;
-  bool isArray = false;
-  napi_typedarray_type type = napi_int8_array;
   if (!checkFunction(env, args.at[0], "onBadBody")) return nullptr;
   if (napi_get_array_length(env, args.at[1], &names) != napi_ok) return throwArgument(env, "names", "an array");
-  napi_is_typedarray(env, args.at[2], &isArray);
-  if (isArray) napi_get_typedarray_info(env, args.at[2], &type, nullptr, nullptr, nullptr, nullptr);
-  if (type != napi_float64_array) return throwArgument(env, "tallies", "a Float64Array");
+  if (!isFloat64Array(env, args.at[2])) return throwArgument(env, "tallies", "a Float64Array");
   if (!readInteger(env, args.at[3], "headTimeoutMs", 1, INT32_MAX, &headMs)) return nullptr;
   if (!readInteger(env, args.at[4], "idleTimeoutMs", 1, INT32_MAX, &idleMs)) return nullptr;
   if (!readInteger(env, args.at[5], "mostHeadBytes", 1, INT32_MAX, &headBytes)) return nullptr;
@@ -103,6 +107,30 @@ napi_value openGate(napi_env env, napi_callback_info info) {
   setProperty(env, out, "states", states);
   setProperty(env, out, "marks", marks);
   return out;
+}
+
+// countRefusals(tallies): from now on in these.
+napi_value countRefusals(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  if (!isFloat64Array(env, args.at[0])) return throwArgument(env, "tallies", "a Float64Array");
+  if (gate == nullptr) return nullptr;
+  napi_delete_reference(env, gate->tallies);
+  napi_create_reference(env, args.at[0], 1, &gate->tallies);
+  return nullptr;
+}
+
+// takeFirstBytes(taken): whether the acceptor passes on what it has received of a connection.
+napi_value takeFirstBytes(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  bool taken;
+  if (napi_get_value_bool(env, args.at[0], &taken) != napi_ok) return throwArgument(env, "taken", "a boolean");
+  if (gate != nullptr) gate->takesFirstBytes = taken;
+  return nullptr;
+}
+
+// gatedConnections() -> of how many the gate keeps a record.
+napi_value gatedConnections(napi_env env, napi_callback_info) {
+  return integer(env, gate == nullptr ? 0 : static_cast<int64_t>(gate->connections.size()));
 }
 
 // resumeConnection(state): in the next turn of the loop what it has held is handed on, where JavaScript has made that word kIdle, or it is closed,
@@ -202,7 +230,12 @@ napi_value readHead(napi_env env, napi_callback_info) {
 
 void registerServer(napi_env env, napi_value exports) {
   registerSyscalls(env, exports);
+  registerSyscallsProof(env, exports);
+  registerProofSockets(env, exports);
   setFunction(env, exports, "openGate", openGate);
+  setFunction(env, exports, "countRefusals", countRefusals);
+  setFunction(env, exports, "takeFirstBytes", takeFirstBytes);
+  setFunction(env, exports, "gatedConnections", gatedConnections);
   setFunction(env, exports, "guardApp", guardApp);
   setFunction(env, exports, "expectBody", expectBody);
   setFunction(env, exports, "resumeConnection", resumeConnection);

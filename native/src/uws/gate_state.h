@@ -85,6 +85,7 @@ struct Gate {
   int openHandles = 2;
   napi_async_cleanup_hook_handle cleanup = nullptr;
   std::unordered_map<us_socket_t*, Connection> connections;  // that have sent something
+  bool takesFirstBytes = true;     // of connections, from the acceptor
   us_socket_t* adopted = nullptr;
   FieldNames names;
   int32_t* marks = nullptr;                                  // kMarks of them, in JavaScript's hands as well

@@ -11,6 +11,8 @@
 // The version in the answer stays 1.1: it is the sender's (RFC 9110, 2.5), as nginx and Apache have it.
 #pragma once
 
+#include "breaks.h"
+
 #include <strings.h>
 
 #include <cstdint>
@@ -78,7 +80,7 @@ void eachField(const char* head, size_t bytes, Each each) {
 }  // namespace http10
 
 struct Http10Request {
-  std::string head;            // as it goes to uWS
+  std::string head;            // as it goes to uWebSockets.js
   uint64_t bodyBytes = 0;      // that follow; none where their number is in doubt, and the request is refused then
   bool keepAlive = false;
   bool isHead = false;
@@ -92,7 +94,7 @@ inline Http10Request http10Request(const char* data, size_t bytes) {
   int lengths = 0;
   const size_t first = static_cast<size_t>(static_cast<const char*>(memchr(data, '\n', bytes)) + 1 - data);
   out.head.reserve(bytes + 16);
-  out.head.append(data, first - 3).append("1\r\n");
+  out.head.append(data, first - 3).append(breaks("relay") ? "0\r\n" : "1\r\n");
   http10::eachField(data, bytes, [&](const http10::Field& field, const char* line, size_t lineBytes) {
     if (field.is("host")) {
       // First, as uWS needs it (gate.cc).

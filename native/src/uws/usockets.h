@@ -6,6 +6,8 @@
 // Without it there is no gate (gate.cc).
 #pragma once
 
+#include "breaks.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -49,7 +51,10 @@ bool findUSockets(USockets* us);
 // uSockets counts in ticks of 4 s, and up to 240 of them.
 inline unsigned seconds(int64_t ms) { return static_cast<unsigned>(ms > 900'000 ? 900 : (ms + 999) / 1000); }
 
-// Exchanges a handler of the context; what was there before, or null where it did not show.
+// Whether both are code of the same library.
+bool isSameLibrary(const void* one, const void* other);
+
+// Exchanges a handler of the context. Returns the one that was there; null where none of uSockets' library was found.
 template <typename Handler>
 Handler exchange(int tls, us_socket_context_t* context, void (*set)(int, us_socket_context_t*, Handler), Handler ours) {
   constexpr size_t kWords = 48;  // the context, with TLS's part; behind it lies uWebSockets' own data, of kilobytes
@@ -58,8 +63,10 @@ Handler exchange(int tls, us_socket_context_t* context, void (*set)(int, us_sock
   set(tls, context, ours);
   void* after[kWords];
   memcpy(after, context, sizeof after);
-  for (size_t i = 0; i < kWords; i++) {
-    if (after[i] == reinterpret_cast<void*>(ours) && before[i] != after[i]) return reinterpret_cast<Handler>(before[i]);
+  // Broken, it looks only where no handler is.
+  for (size_t i = 0; i < (breaks("handlers") ? 1 : kWords); i++) {
+    if (after[i] != reinterpret_cast<void*>(ours) || before[i] == after[i]) continue;
+    return isSameLibrary(before[i], reinterpret_cast<void*>(set)) ? reinterpret_cast<Handler>(before[i]) : nullptr;
   }
   return nullptr;
 }

@@ -19,10 +19,6 @@ export interface GuardedBody {
 /** Not 0 while the end of an answer is written whose connection ends with it: the addon has both leave in one packet. */
 export const isLastWrite = new Uint8Array(1)
 
-/** Before there are connections, and in a process of its own: where it does not work, nothing changes. */
-export function spareSyscalls(): void {
-  native?.spareSyscalls(isLastWrite)
-}
 // What a connection's word says (native/index.ts).
 const IDLE = 0
 const HELD = 2
@@ -46,7 +42,7 @@ function refusalOf(code: OutcomeCode): string {
   return `HTTP/1.1 ${status} ${title}\r\n${fields}\r\n${body}`
 }
 
-/** Why there is no gate, or ''. */
+/** Once in each thread. Why there is no gate, or ''. */
 export function openGate(
   tallies: Float64Array,
   {
@@ -67,6 +63,18 @@ export function openGate(
   } catch (error) {
     return (error as Error).message
   }
+}
+
+/** For the proofs alone. */
+export function openedGate(): Gate {
+  return gate!
+}
+
+/** Apps are not guarded from now on, and requests are read as uWS has them. */
+export function giveUpGate(): void {
+  gate?.takeFirstBytes(false)
+  gate = null
+  states = new Int32Array(1)
 }
 
 const LOOK_MS = 1000

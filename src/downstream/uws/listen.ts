@@ -3,7 +3,6 @@
 import type { TemplatedApp } from 'uWebSockets.js'
 import { native } from '../../../native/index.js'
 import type { Settings } from '../../config/settings.js'
-import { spareSyscalls } from './gate.js'
 import { uWS } from './load.js'
 import type { Peers } from './peers.js'
 
@@ -42,6 +41,8 @@ export interface InheritedSocket {
   /** What there are descriptors for (worker/descriptors.ts). */
   readonly room: number
   readonly highestFd: number
+  /** Requests of HTTP/1.0 are relayed (patches.ts). */
+  readonly relays: boolean
   readonly onError: (code: string) => void
 }
 
@@ -51,7 +52,6 @@ const NO_ROOM = 2
 export function listenInherited(peers: Peers, socket: InheritedSocket): Listener {
   const { settings, addresses, tallies } = socket
   peers.places = addresses.places
-  spareSyscalls()
   const acceptor = native!.accept({
     fd: socket.fd,
     counts: socket.counts,
@@ -80,6 +80,7 @@ export function listenInherited(peers: Peers, socket: InheritedSocket): Listener
       tls: socket.secure,
       room: socket.room,
       highestFd: socket.highestFd,
+      relays: socket.relays,
     },
     onError: socket.onError,
   })

@@ -2,7 +2,6 @@
 // and ends connections. receive() runs per request. How connections get here is in listen.ts, which app they get in peers.ts.
 import type { HttpRequest, HttpResponse, TemplatedApp } from 'uWebSockets.js'
 import type { TlsMaterial } from '../../config/certificates.js'
-import type { Settings } from '../../config/settings.js'
 import type { Deadlines } from '../../exchange/deadlines.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import type { Rejection } from '../../exchange/outcome.js'
@@ -10,7 +9,7 @@ import { canonicalAddress, isTrusted, setAddresses } from '../client-address.js'
 import type { HeadRules, Receiver } from '../receiver.js'
 import { accept, checkFraming } from './accept.js'
 import { endConnections } from './downstream.js'
-import { guard, openGate, watchConnections } from './gate.js'
+import { guard, watchConnections } from './gate.js'
 import { uWS } from './load.js'
 import { type Peer, Peers } from './peers.js'
 import { TlsApps } from './tls.js'
@@ -23,13 +22,12 @@ declare module 'uWebSockets.js' {
 }
 
 export interface ServerParts {
-  readonly settings: Settings
   /** Null: the listener speaks cleartext. */
   readonly certificates: TlsMaterial | null
   /** '1.2' or '1.3'. */
   readonly minTlsVersion: string
   readonly deadlines: Deadlines
-  readonly counters: { readonly gate: Float64Array; connectionOpened(): void; connectionClosed(): void }
+  readonly counters: { connectionOpened(): void; connectionClosed(): void }
   readonly log: {
     warn(of: object, text: string): void
     error(of: object, text: string): void
@@ -54,12 +52,9 @@ export class UwsServer {
   private receiver: Receiver | null = null
 
   constructor(parts: ServerParts) {
-    const { counters, settings, log, deadlines, certificates, minTlsVersion } = parts
+    const { log, deadlines, certificates, minTlsVersion } = parts
     this.parts = parts
     this.secure = certificates !== null
-    const gateProblem = openGate(counters.gate, settings)
-    if (gateProblem !== '')
-      log.warn({ reason: gateProblem }, 'chunked requests end their connection: no gate before the parser')
     this.watch = watchConnections(deadlines, (connections) =>
       log.error(
         { connections },
