@@ -23,7 +23,7 @@ export interface AcceptOptions {
   readonly counts: Int32Array
   /** This worker's index in counts. onConnection or whoever counts for it must raise it before returning. */
   readonly self: number
-  /** Gets a connected, non-blocking socket and owns it. What it throws becomes an uncaughtException; the descriptor is then closed, unless something in this event loop already polls it. */
+  /** Gets a connected, non-blocking socket and owns it. What it throws goes to the door's onException, or becomes an uncaughtException where there is no door. The descriptor is then closed, unless something in this event loop already polls it. */
   readonly onConnection: OnConnection
   /** Null: connections are handed over as they come. */
   readonly door: Door | null
@@ -77,6 +77,8 @@ export interface Door {
   readonly highestFd: number
   /** Requests of HTTP/1.0 are relayed. If not, the server gets them as they are. */
   readonly relays: boolean
+  /** Gets what onConnection or isTrusted throws. The connection is then closed, unless something in this event loop already polls it. */
+  readonly onException: (error: unknown) => void
 }
 
 export interface Acceptor {
@@ -370,6 +372,7 @@ function load(): Native | string {
                   door.room,
                   door.highestFd,
                   door.relays,
+                  door.onException,
                 ],
               )
         return {

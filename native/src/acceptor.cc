@@ -78,7 +78,7 @@ void onClosed(Acceptor* a) {
   napi_delete_reference(a->env, a->counts);
   napi_delete_reference(a->env, a->onConnection);
   const ArrivalOptions& options = a->arrivalOptions;
-  for (napi_ref reference : {options.isTrusted, options.tallies, options.places}) {
+  for (napi_ref reference : {options.isTrusted, options.tallies, options.places, options.onException}) {
     if (reference != nullptr) napi_delete_reference(a->env, reference);
   }
   napi_delete_reference(a->env, a->onError);
@@ -222,7 +222,7 @@ int take(Acceptor* a, int most, bool patient) {
   {
     const Counts counts(a);
     const int32_t before = counts.of(a->self);
-    Calls call(a->env, a->context);
+    Calls call(a->env, a->context, a->arrivalOptions.onException);
     for (int n = 0; !a->closing; n++) {
       if (n == most) {
         rearm(a);
@@ -306,7 +306,7 @@ bool isTypedArray(napi_env env, napi_value value, napi_typedarray_type wanted) {
 }
 
 // The arguments from `at` on: headTimeoutMs (0: nobody looks at first bytes, the rest is not read), tallies, isTrusted, proxyProtocol,
-// maxConnections, maxPerAddress, places, addressSeed, tls, room, highestFd, relays. False: an error has been thrown.
+// maxConnections, maxPerAddress, places, addressSeed, tls, room, highestFd, relays, onException. False: an error has been thrown.
 bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
   int64_t headTimeoutMs, maxConnections, maxPerAddress, seed, room, highestFd;
   if (!readInteger(env, at[0], "headTimeoutMs", 0, INT32_MAX, &headTimeoutMs)) return false;
@@ -322,6 +322,7 @@ bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
   if (!readInteger(env, at[9], "room", 0, INT32_MAX, &room)) return false;
   if (!readInteger(env, at[10], "highestFd", 0, INT32_MAX, &highestFd)) return false;
   if (napi_get_value_bool(env, at[11], &options.relays) != napi_ok) return throwArgument(env, "relays", "a boolean") != nullptr;
+  if (!checkFunction(env, at[12], "onException")) return false;
   options.room = static_cast<int32_t>(room);
   options.highestFd = static_cast<int32_t>(highestFd);
   options.headTimeoutMs = static_cast<uint64_t>(headTimeoutMs);
@@ -333,7 +334,7 @@ bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
 
 // startAccepting(fd, counts, self, onConnection, onError, …readDoor) -> handle for stopAccepting. Owns fd from success on.
 napi_value startAccepting(napi_env env, napi_callback_info info) {
-  Arguments<17> args(env, info);
+  Arguments<18> args(env, info);
   int64_t fd, self;
   ArrivalOptions options;
   if (!readInteger(env, args.at[0], "fd", 0, INT32_MAX, &fd)) return nullptr;
@@ -396,6 +397,7 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   if (options.headTimeoutMs > 0) {
     napi_create_reference(env, args.at[6], 1, &options.tallies);
     napi_create_reference(env, args.at[7], 1, &options.isTrusted);
+    napi_create_reference(env, args.at[17], 1, &options.onException);
     if (options.maxPerAddress > 0) napi_create_reference(env, args.at[11], 1, &options.places);
     options.onConnection = a->onConnection;
     options.counts = a->counts;

@@ -430,7 +430,7 @@ void Arrivals::onReadable(uv_poll_t* poll, int, int) {
   if (napi_open_handle_scope(arrivals->env_, &scope) != napi_ok) return;
   {
     epoll_event events[kEventsPerWake];
-    Calls call(arrivals->env_, arrivals->context_);
+    Calls call(arrivals->env_, arrivals->context_, arrivals->options_.onException);
     const int n = epoll_wait(arrivals->set_.get(), events, kEventsPerWake, 0);
     for (int i = 0; i < n && !arrivals->closing_; i++) {
       auto* watched = static_cast<Watched*>(events[i].data.ptr);

@@ -60,6 +60,7 @@ struct ArrivalOptions {
   napi_ref tallies = nullptr;    // Float64Array
   napi_ref places = nullptr;     // Int32Array, the table of address_counts.h; nullptr: no limit on one address
   napi_ref onConnection = nullptr;
+  napi_ref onException = nullptr;  // (error): thrown by one of these functions
   napi_ref counts = nullptr;
   size_t self = 0;
   void (*onClosed)(void*) = nullptr;  // the loop has let go of all of it

@@ -38,8 +38,18 @@ bool Calls::operator()(
   napi_is_exception_pending(env_, &pending);
   if (pending) napi_get_and_clear_last_exception(env_, &error);
   if (fd >= 0) closeUnlessAdopted(env_, fd);
-  if (pending) napi_fatal_exception(env_, error);
+  if (pending) tell(error);
   return false;
+}
+
+void Calls::tell(napi_value error) {
+  napi_value function, receiver, ignored;
+  napi_get_undefined(env_, &receiver);
+  if (onException_ != nullptr && napi_get_reference_value(env_, onException_, &function) == napi_ok) {
+    if (napi_call_function(env_, receiver, function, 1, &error, &ignored) == napi_ok) return;
+    napi_get_and_clear_last_exception(env_, &error);
+  }
+  napi_fatal_exception(env_, error);
 }
 
 }  // namespace tidegate

@@ -153,6 +153,7 @@ async function start(message: StartMessage): Promise<Started> {
           highestFd: plan(0).highestFd,
           relays,
           onError: (code) => refusals.acceptFailed(code),
+          onException: (error) => log.error({ err: error }, 'a connection was closed: an exception as it was accepted'),
         })
   send({ type: 'listening', port: listener.port, uwsVersion })
 

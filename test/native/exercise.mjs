@@ -192,6 +192,7 @@ async function door() {
       1000,
       1 << 20,
       true,
+      ignore,
     ],
   )
   const say = (text, from = '127.0.0.1', pieces = 1) =>
@@ -400,7 +401,7 @@ async function threads() {
     globalThis.segment = native.openSegment(null, 4096)
     const counts = new Int32Array(segment.buffer, 0, 2)
     const { fd, port } = native.listen('127.0.0.1', 0, 8)
-    const door = [workerData.door ? 5000 : 0, new Float64Array(5), () => false, false, 10, 10, new Int32Array(2 * 32768), 1, false, 1000, 1 << 20, true]
+    const door = [workerData.door ? 5000 : 0, new Float64Array(5), () => false, false, 10, 10, new Int32Array(2 * 32768), 1, false, 1000, 1 << 20, true, (error) => { throw error }]
     globalThis.handle = native.startAccepting(fd, counts, 0, (fd) => {
       native.closeFd(fd)
       if (workerData.end === 'exit') process.exit()
@@ -562,7 +563,21 @@ async function gate() {
     whose.adoptSocket(connection)
     return isRelayed ? undefined : app
   }
-  const door = [5000, new Float64Array(5), () => false, false, 0, 0, new Int32Array(0), 1, false, 1000, 1 << 20, true]
+  const door = [
+    5000,
+    new Float64Array(5),
+    () => false,
+    false,
+    0,
+    0,
+    new Int32Array(0),
+    1,
+    false,
+    1000,
+    1 << 20,
+    true,
+    ignore,
+  ]
   const handle = native.startAccepting(fd, counts, 0, onConnection, ignore, ...door)
   const send = (request, bytewise, port, forMs = 50) =>
     new Promise((resolve) => {

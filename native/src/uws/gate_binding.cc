@@ -151,8 +151,8 @@ napi_value continueRequest(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
   int64_t state;
   if (!readInteger(env, args.at[0], "state", 1, kStates - 1, &state)) return nullptr;
-  us_socket_t* s = gate == nullptr || static_cast<size_t>(state) >= gate->sockets.size() ? nullptr : gate->sockets[static_cast<size_t>(state)];
-  if (s != nullptr) gate->us.write(gate->connections.at(s).tls, s, kContinue, sizeof kContinue - 1, 0);
+  const auto [s, connection] = gate == nullptr ? Numbered() : numbered(*gate, static_cast<int32_t>(state));
+  if (s != nullptr) gate->us.write(connection->tls, s, kContinue, sizeof kContinue - 1, 0);
   return nullptr;
 }
 
@@ -217,7 +217,7 @@ napi_value readHead(napi_env env, napi_callback_info) {
     if (absolute.empty()) {
       napi_create_string_latin1(env, g->head, g->headBytes, &out);
     } else {
-      const std::string text = std::string(g->head, g->headBytes) + absolute.substr(strlen(kSchemes[g->current->tls]));
+      const std::string text = std::string(g->head, g->headBytes) + (absolute.c_str() + strlen(kSchemes[g->current->tls]));
       g->marks[kAuthority] = static_cast<int32_t>(g->headBytes);
       napi_create_string_latin1(env, text.data(), text.size(), &out);
     }

@@ -45,19 +45,18 @@ void setReading(Gate& g, us_socket_t* s, Connection& connection, bool reading) {
 void onPoll(uv_prepare_t* poll) {
   Gate& g = *static_cast<Gate*>(poll->data);
   for (size_t i = 0; i < g.paused.size();) {
-    us_socket_t* s = g.sockets[static_cast<size_t>(g.paused[i])];
+    const auto [s, connection] = numbered(g, g.paused[i]);
     if (s != nullptr && !(g.us.events(s) & kReadable)) {
       i++;
       continue;
     }
     if (s != nullptr) {
-      Connection& connection = g.connections.at(s);
-      if (connection.paused && !isGone(g.us.fd(s))) {
-        setReading(g, s, connection, false);
+      if (connection->paused && !isGone(g.us.fd(s))) {
+        setReading(g, s, *connection, false);
         i++;
         continue;
       }
-      connection.listed = false;
+      connection->listed = false;
     }
     g.paused[i] = g.paused.back();
     g.paused.pop_back();
@@ -126,13 +125,13 @@ void onTurn(uv_idle_t* turn) {
   std::vector<int32_t> answered;
   answered.swap(g.answered);
   for (const int32_t state : answered) {
-    us_socket_t* s = g.sockets[static_cast<size_t>(state)];
-    if (s != nullptr) resume(g, s, g.connections.at(s));
+    const auto [s, connection] = numbered(g, state);
+    if (s != nullptr) resume(g, s, *connection);
   }
   for (int n = 0; n < kExpiriesPerTurn && !g.expired.empty(); n++) {
-    us_socket_t* s = g.sockets[static_cast<size_t>(g.expired.back())];
+    const auto [s, connection] = numbered(g, g.expired.back());
     g.expired.pop_back();
-    if (s != nullptr) expire(g, s, g.connections.at(s));
+    if (s != nullptr) expire(g, s, *connection);
   }
   if (g.answered.empty() && g.expired.empty()) uv_idle_stop(turn);
 }

@@ -99,6 +99,18 @@ struct Gate {
 // uSockets' handlers get no pointer of ours. An environment has one gate, a thread one environment.
 inline thread_local Gate* gate = nullptr;
 
+// A connection with a number, and its record; null where nobody has that number now.
+struct Numbered {
+  us_socket_t* socket = nullptr;
+  Connection* record = nullptr;
+};
+
+inline Numbered numbered(Gate& g, int32_t state) {
+  us_socket_t* s = static_cast<size_t>(state) < g.sockets.size() ? g.sockets[static_cast<size_t>(state)] : nullptr;
+  const auto found = s == nullptr ? g.connections.end() : g.connections.find(s);
+  return found == g.connections.end() ? Numbered() : Numbered{s, &found->second};
+}
+
 // Whether the answer to the last request is not through yet, or not with the kernel. Who has no word cannot be held back.
 inline bool isBusy(Gate& g, us_socket_t* s, const Connection& connection) {
   return connection.state != kNowhere && (g.state[connection.state] != kIdle || (g.us.events(s) & kWritable));

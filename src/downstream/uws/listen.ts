@@ -44,6 +44,8 @@ export interface InheritedSocket {
   /** Requests of HTTP/1.0 are relayed (patches.ts). */
   readonly relays: boolean
   readonly onError: (code: string) => void
+  /** A mistake of ours, which costs one connection. */
+  readonly onException: (error: unknown) => void
 }
 
 /** In `tallies`, as the acceptor has it: over maxConnections. */
@@ -81,6 +83,7 @@ export function listenInherited(peers: Peers, socket: InheritedSocket): Listener
       room: socket.room,
       highestFd: socket.highestFd,
       relays: socket.relays,
+      onException: socket.onException,
     },
     onError: socket.onError,
   })

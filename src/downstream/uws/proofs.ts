@@ -176,6 +176,7 @@ async function throughDoor(
   const [listener, fd] = native.queuedConnection()
   const client = new Client(fd)
   client.send(request)
+  const failed: Error[] = []
   const acceptor = native.accept({
     fd: listener,
     counts: new Int32Array(1),
@@ -198,11 +199,13 @@ async function throughDoor(
       room: 1000,
       highestFd: 2 ** 30,
       relays: true,
+      onException: (error) => failed.push(error as Error),
     },
     onError: () => {},
   })
   try {
     await prove(client, app)
+    if (failed[0] !== undefined) throw failed[0]
   } finally {
     client.close()
     acceptor.close(0)
