@@ -206,7 +206,7 @@ export interface GateOptions {
   readonly names: readonly string[]
   /**
    * Raised by one for each head that is refused: 0: its request line; 1: the end of a line; 2: the name of a field; 3: the value of one; 4: not one
-   * Host; 5: a length together with chunks; 6: too long, or too many fields; 7: by uWebSockets.js' parser. And for each connection that had a
+   * Host; 5: a length together with chunks; 6: too long, too many fields, or no memory left for it; 7: by uWebSockets.js' parser. And for each connection that had a
    * request and is closed: 8: for nothing came; 9: as its next head came too slowly. For each that endStuck() ends: 10: nobody read from it;
    * 11: nobody was going to answer.
    */
@@ -217,7 +217,7 @@ export interface GateOptions {
   readonly idleTimeoutMs: number
   /** Most bytes of a head. */
   readonly maxHeaderBytes: number
-  /** The gate's own responses, whole but for a Date: 0: bad request; 1: too slow; 2: the target is too long; 3: the head is; 4: the method is; 5: another version. */
+  /** The gate's own responses, whole but for a Date: 0: bad request; 1: too slow; 2: the target is too long; 3: the head is; 4: the method is; 5: another version; 6: no memory is left for heads. */
   readonly refusals: readonly string[]
 }
 

@@ -36,6 +36,9 @@ constexpr uint64_t kNextTurnMs = 1;
 // A longer head is the server's to refuse (TIDEGATE_MAX_HEADER_BYTES) or to wait for.
 constexpr size_t kMostHeadBytes = 16 * 1024;
 
+// Of those who wait, together: the number of connections alone would be no bound for memory.
+constexpr size_t kGatheredOfAll = 64 * 1024 * 1024;
+
 constexpr char kTooSlow[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 constexpr char kBadRequest[] = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 constexpr char kUnavailable[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -46,11 +49,23 @@ constexpr char kUnavailable[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After
 class Arrival final : public Member, public Watched {
  public:
   Arrival(Arrivals& arrivals, const Visitor& visitor) : arrivals_(arrivals), visitor_(visitor) { arrivals_.waiting_++; }
-  ~Arrival() override { arrivals_.waiting_--; }
+  ~Arrival() override {
+    arrivals_.waiting_--;
+    arrivals_.gathered_ -= gathered_;
+  }
+
+  // Counts what it has said. False: there is no room for that, and it has been refused.
+  bool fits() {
+    arrivals_.gathered_ += visitor_.said.size() - gathered_;
+    gathered_ = visitor_.said.size();
+    if (gathered_ == 0 || arrivals_.gathered_ <= kGatheredOfAll) return true;
+    arrivals_.refuse(visitor_, kUnavailable, kTooManyConnections);
+    return false;
+  }
 
   void onEvents(uint32_t events, Calls& call) override {
     arrivals_.hold(-1);  // whoever takes it over counts it
-    if (arrivals_.look(visitor_, call) == Arrivals::kWaits) {
+    if (arrivals_.look(visitor_, call) == Arrivals::kWaits && fits()) {
       arrivals_.hold(1);
       if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))) return;
       end();
@@ -79,6 +94,7 @@ class Arrival final : public Member, public Watched {
 
   Arrivals& arrivals_;
   Visitor visitor_;
+  size_t gathered_ = 0;
 };
 
 Arrivals* Arrivals::create(
@@ -334,9 +350,12 @@ void Arrivals::waitOrNot(Visitor& visitor, Calls& call) {
   const bool already = visitor.watched;
   visitor.watched = true;
   auto* arrival = new Arrival(*this, visitor);
-  if (!watch(visitor.fd, arrival, EPOLLIN, already)) {
-    ::close(visitor.fd);
-    left(visitor);
+  const bool fits = arrival->fits();
+  if (!fits || !watch(visitor.fd, arrival, EPOLLIN, already)) {
+    if (fits) {
+      ::close(visitor.fd);
+      left(visitor);
+    }
     delete arrival;
     return;
   }

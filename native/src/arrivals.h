@@ -134,6 +134,7 @@ class Arrivals {
 
   size_t exchanges_ = 0;          // relays under way
   size_t waiting_ = 0;            // those who have not said what they want
+  size_t gathered_ = 0;           // bytes that they have said, in all
   std::vector<Line*> idleLines;  // and what they use, between two of them
 
  private:

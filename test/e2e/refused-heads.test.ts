@@ -72,6 +72,40 @@ test.each([
   expect(await counted(reason)).toBe(before + 1)
 })
 
+test('heads that do not come to their end take 64 MiB of a worker in all; who comes with more gets 503', async () => {
+  const other = await startGateway({
+    workers: 1,
+    config: {
+      services: { nobody: { endpoints: ['http://127.0.0.1:1'] } },
+      routes: [{ match: { path: '/x' }, service: 'nobody', auth: 'none' }],
+    },
+    env: { TIDEGATE_MAX_HEADER_BYTES: '1MiB' },
+  })
+  const begun = `GET / HTTP/1.1\r\nHost: a\r\nX: ${'y'.repeat(1_000_000)}`
+  const open = async (): Promise<Connection> => {
+    const connection = await Connection.open(other.port)
+    await connection.write(begun)
+    return connection
+  }
+  const most = Math.floor((64 << 20) / begun.length)
+  const connections: Connection[] = []
+  for (let n = 0; n < most; n++) connections.push(await open())
+  const refused = await open()
+  const answer = await refused.answer()
+  expect([answer.status, answer.json<{ code: string }>().code]).toEqual([503, 'overloaded'])
+  await refused.closedByPeer()
+  expect(await other.metric('tidegate_heads_refused_total{reason="size"}')).toBe(1)
+  // A whole head needs none of it, and there is room again once one of them is whole.
+  const [first] = connections
+  await first!.write('\r\n\r\n')
+  expect((await first!.answer()).status).toBe(404)
+  const next = await open()
+  await next.write('\r\n\r\n')
+  expect((await next.answer()).status).toBe(404)
+  for (const connection of [...connections, next]) connection.destroy()
+  await other.close()
+})
+
 test('HEAD is told nothing behind the head, also where its name comes in two pieces', async () => {
   const connection = await Connection.open(gateway.port)
   // What comes first on a connection is gathered elsewhere (native/src/arrivals.cc).

@@ -477,7 +477,7 @@ async function gate() {
   assert.throws(() => native.guardApp(0, false, false), { code: 'EINVAL' })
   const told = []
   const tallies = new Float64Array(12)
-  const refusals = Array(6).fill('HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\nno')
+  const refusals = Array(7).fill('HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\nno')
   const rest = [16_384, refusals]
   for (const wrong of [undefined, new Int32Array(12), {}]) {
     assert.throws(() => native.openGate(ignore, [], wrong, 1000, 1000, ...rest), TypeError)

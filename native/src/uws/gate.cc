@@ -45,6 +45,9 @@ static_assert(kPadding >= 32 && kSlack >= 32);
 constexpr unsigned kUwsIdleSeconds = 10;
 constexpr int kMostStalls = 6;
 
+// Of heads that are not complete, over all connections: TIDEGATE_MAX_HEADER_BYTES bounds each, and nothing else bounds how many there are.
+constexpr size_t kGatheredOfAll = 64 * 1024 * 1024;
+
 // One read may bring ten thousand of them, and each may be answered on the spot: others are served in between.
 constexpr int kHeadsPerTurn = 64;
 
@@ -80,6 +83,7 @@ void leave(Gate& g, us_socket_t* s, Connection& connection) {
     g.vacant.push_back(connection.state);
   }
   g.heldBytes -= connection.held.size() - connection.heldFrom;
+  g.gatheredBytes -= connection.gathered;
   g.connections.erase(s);
 }
 
@@ -123,7 +127,6 @@ struct Parser {
   us_socket_t* s;
   Connection& connection;
   int heads = 0;
-  HeadFault fault = HeadFault::kNone;  // of the head that feedHead did not take
 
   bool feed(char* data, size_t length) { return gating::feed(g, tls, s, data, length); }
   bool feedText(const char* text, size_t length) {
@@ -131,19 +134,15 @@ struct Parser {
     memcpy(padded + kPadding, text, length);
     return feed(padded + kPadding, length);
   }
+  HeadFault markHead(char* head, char* end, const RequestLine& line) {
+    putHostFirst(head + line.targetEnd + kVersionBytes + 2, end);
+    return tidegate::markHead(g.names, head, end, line, g.marks, kMarks, connection.state != kNowhere);
+  }
   bool feedHead(char* data, size_t length, Flow& next) {
     heads++;
-    char* const head = data + connection.flow.announcedBytes;
-    char* const end = data + length;
-    putHostFirst(static_cast<char*>(memchr(head, '\n', static_cast<size_t>(end - head))) + 1, end);
-    fault = markHead(g.names, head, end, g.marks, kMarks, connection.state != kNowhere);
-    if (fault != HeadFault::kNone) {
-      connection.flow.head.assign(data, length);  // `data` is a copy of it with its last piece, or there was none
-      return false;
-    }
     g.current = &connection;
-    g.head = head;
-    g.headBytes = static_cast<size_t>(end - head);
+    g.head = data + connection.flow.announcedBytes;
+    g.headBytes = length - connection.flow.announcedBytes;
     g.next = &next;
     g.state[0] = connection.state;
     if (connection.state != kNowhere) g.state[connection.state] = kBusy;
@@ -179,8 +178,9 @@ void refuse(Gate& g, us_socket_t* s, const Connection& connection, Tally why, Re
 void refuseFault(Gate& g, us_socket_t* s, const Connection& connection, HeadFault fault) {
   const auto refuse = [&](Tally why, Refusal refusal = kBadRequest) { gating::refuse(g, s, connection, why, refusal); };
   switch (fault) {
-    case HeadFault::kNone: break;  // uWebSockets has ended the connection, or its handler
+    case HeadFault::kNone: break;
     case HeadFault::kBadLine: refuse(kRequestLine); break;
+    case HeadFault::kBadLineEnd: refuse(kLineEnd); break;
     case HeadFault::kBadVersion: refuse(kRequestLine, kOtherVersion); break;
     case HeadFault::kBadName: refuse(kFieldName); break;
     case HeadFault::kBadValue: refuse(kFieldValue); break;
@@ -211,24 +211,39 @@ void letGo(Gate& g, Connection& connection) {
   connection.exchange = nullptr;
 }
 
+namespace {
+
+// False: there is no room for what has come of this head.
+bool countGathered(Gate& g, Connection& connection) {
+  const size_t now = connection.flow.head.size();
+  g.gatheredBytes += now - std::exchange(connection.gathered, now);
+  return now == 0 || g.gatheredBytes <= kGatheredOfAll;
+}
+
+}  // namespace
+
 size_t pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t length) {
   const int tls = connection.tls;
   char* const end = data + length;
   Parser parser{g, tls, s, connection};
   size_t left = 0;
   connection.within = true;
-  switch (passBytes(parser, connection.flow, tls, connection.relayed, g.mostHeadBytes, data, end)) {
+  const Passed passed = passBytes(parser, connection.flow, tls, connection.relayed, g.mostHeadBytes, data, end);
+  const bool fits = countGathered(g, connection);
+  switch (passed) {
     case Passed::kOpen:
+      if (!fits) {
+        refuse(g, s, connection, kSize, kOverloaded);
+        break;
+      }
       if (connection.flow.at > At::kBefore && connection.flow.at < At::kBody && !connection.headTimed && !connection.relayed) {
         connection.headTimed = true;
         g.us.timeout(tls, s, g.headSeconds);
       }
       break;
-    case Passed::kClosed: refuseFault(g, s, connection, parser.fault); break;
+    case Passed::kClosed: break;  // by uWebSockets, or by the request's handler
     case Passed::kHeld: left = static_cast<size_t>(end - data); break;
-    case Passed::kBadLine: refuse(g, s, connection, kRequestLine); break;
-    case Passed::kBadLineEnd: refuse(g, s, connection, kLineEnd); break;
-    case Passed::kBadFieldName: refuse(g, s, connection, kFieldName); break;
+    case Passed::kBadHead: refuseFault(g, s, connection, connection.flow.fault); break;
     case Passed::kLongMethod: refuse(g, s, connection, kSize, kNoSuchMethod); break;
     case Passed::kLongTarget: refuse(g, s, connection, kSize, kTargetTooLong); break;
     case Passed::kLongHead: refuse(g, s, connection, kSize, kHeadTooLarge); break;

@@ -213,7 +213,7 @@ napi_value readHead(napi_env env, napi_callback_info) {
   napi_value out = nullptr;
   const Gate* g = gate;
   if (g != nullptr && g->current != nullptr) {
-    const std::string& absolute = g->current->flow.absolute;
+    const std::string& absolute = g->current->flow.line.absolute;
     if (absolute.empty()) {
       napi_create_string_latin1(env, g->head, g->headBytes, &out);
     } else {

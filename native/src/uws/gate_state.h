@@ -30,16 +30,19 @@ constexpr size_t kStates = 1 << 17;  // connections of one worker that have one;
 constexpr size_t kMarks = kHeadMarks + 98 * kFieldMarks;
 
 // Positions in `tallies` (src/state/counters.ts).
-enum Tally { kRequestLine, kLineEnd, kFieldName, kFieldValue, kHost, kBodyLength, kSize, kParser, kIdleOver, kSlowHead, kUnread, kUnanswered, kTallies };
+enum Tally {
+  kRequestLine, kLineEnd, kFieldName, kFieldValue, kHost, kBodyLength, kSize, kParser, kIdleOver, kSlowHead, kUnread, kUnanswered, kTallies
+};
 
 // Positions in `refusals`, the responses of the gate itself (src/downstream/uws/gate.ts).
-enum Refusal { kBadRequest, kTooSlow, kTargetTooLong, kHeadTooLarge, kNoSuchMethod, kOtherVersion, kRefusals };
+enum Refusal { kBadRequest, kTooSlow, kTargetTooLong, kHeadTooLarge, kNoSuchMethod, kOtherVersion, kOverloaded, kRefusals };
 
 struct Connection {
   Flow flow;
   napi_ref exchange = nullptr;  // of the chunked body that flows
   std::string held;             // what came after the request that is being answered, behind what is handed on of it already
   size_t heldFrom = 0;          // where it begins
+  size_t gathered = 0;          // bytes of a head that is not complete, as Gate::gatheredBytes counts them
   int32_t state = kNowhere;     // position of its word
   int unsent = 0;               // bytes that the kernel had for its client, when its clock was last over
   int stalls = 0;               // how often in a row they were as many as before
@@ -73,6 +76,7 @@ struct Gate {
   napi_ref states = nullptr;       // the next one's memory
   int32_t* state = nullptr;        // by connection; [0]: whose request is being handed on, 0 once JavaScript has taken it
   size_t heldBytes = 0;                        // of all connections
+  size_t gatheredBytes = 0;                    // likewise, of heads that are not complete
   std::vector<us_socket_t*> sockets{nullptr};  // by state
   std::vector<bool> suspects{false};           // by state: nothing would happen on it, when it was last looked at
   size_t watchedTo = 1;                        // the state to look at next

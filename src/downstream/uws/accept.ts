@@ -228,7 +228,7 @@ function checkUnusual(fields: Fields, table: FramingRules): Rejection | null {
 const hostnames = new Map<string, string>()
 const MAX_HOSTNAMES = 1000
 
-/** Of a name, and of what may stand around it: the gate has the same for a target in absolute-form (native/src/uws/framing.h). */
+/** Of a name, and of what may stand around it: the gate has the same for a target in absolute-form (native/src/uws/request_line.h). */
 const MAX_HOST = 262
 
 /**

@@ -33,6 +33,7 @@ const REFUSALS = [
   'headers_too_large',
   'not_implemented',
   'version_not_supported',
+  'overloaded',
 ] as const
 
 function refusalOf(code: OutcomeCode): string {
