@@ -130,6 +130,14 @@ describe('TIDEGATE_UWS_PATCHES=off', () => {
   })
 })
 
+test('the proofs of all patches hold with the uWebSockets.js that is loaded, and nothing is said', async (context) => {
+  requireAcceptor(context)
+  const one = await start({})
+  expect(warnings(one)).toEqual([])
+  await expectServes(one)
+  await expectHttp10(one, true)
+})
+
 // The first of them builds the addon.
 describe('a patch whose proof fails', { timeout: 60_000 }, () => {
   test.for(['handlers', 'gate'])('%s: there is no gate', async (patch, context) => {
