@@ -276,9 +276,9 @@ export class UwsDownstream implements Downstream, GuardedBody {
     this.res?.resume()
   }
 
-  /** From within the request's handler. A chunked body that no gate reads as well ends its connection: what was misread of it is nobody's next request. */
-  expectBody(length: number): void {
-    if (!expectBody(length, this) && length < 0) this.closes = true
+  /** From within the request's handler. False: no gate reads the body, but uWS alone. */
+  expectBody(length: number): boolean {
+    return expectBody(length, this)
   }
 
   /** From the gate. */

@@ -7,8 +7,8 @@ import { proveDelivery, proveGate, proveHandlers, proveRelay, proveSyscalls } fr
 
 /** What it costs to run without a patch, as the end of a log line. docs/framing.md says more. */
 const COSTS = {
-  handlers: 'chunked requests end their connection: no gate before the parser',
-  gate: 'chunked requests end their connection: no gate before the parser',
+  handlers: 'chunked requests are refused: no gate before the parser',
+  gate: 'chunked requests are refused: no gate before the parser',
   delivery: "uWebSockets.js waits for a connection's first bytes again",
   syscalls: 'each connection costs more system calls',
   relay: 'requests of HTTP/1.0 get 505',

@@ -9,7 +9,7 @@ import { canonicalAddress, isTrusted, setAddresses } from '../client-address.js'
 import type { HeadRules, Receiver } from '../receiver.js'
 import { accept, checkFraming } from './accept.js'
 import { endConnections } from './downstream.js'
-import { guard, watchConnections } from './gate.js'
+import { guard, isGated, watchConnections } from './gate.js'
 import { uWS } from './load.js'
 import { type Peer, Peers } from './peers.js'
 import { TlsApps } from './tls.js'
@@ -127,6 +127,7 @@ export function receive(
 ): void {
   const exchange = take(res, req, parts)
   if (exchange === null) return
+  if (!isGated()) return receiveUngated(exchange, res, peer, secure, receiver, parts)
   receiver.begin(exchange)
   try {
     exchange.secure = secure
@@ -134,6 +135,45 @@ export function receive(
   } catch (error) {
     exchange.crash(error)
   }
+}
+
+/**
+ * Without a gate uWS goes on with the next request in the same bytes, even behind a response that ends the connection. So where the framing is in
+ * doubt, the refusal waits for the next turn: uWS closes a connection whose client sends more before it has its response.
+ */
+function receiveUngated(
+  exchange: Exchange,
+  res: HttpResponse,
+  peer: Peer,
+  secure: boolean,
+  receiver: Receiver,
+  parts: Pick<ServerParts, 'log'>,
+): void {
+  let refused: Rejection | null
+  try {
+    exchange.secure = secure
+    refused = check(exchange, res, peer, receiver.heads)
+  } catch (error) {
+    parts.log.error({ err: error }, 'exception while a request was read')
+    res.close()
+    return
+  }
+  const pass = (): void => {
+    receiver.begin(exchange)
+    try {
+      receiver.pass(exchange, refused)
+    } catch (error) {
+      exchange.crash(error)
+    }
+  }
+  if (refused === null || !refused.closesConnection) return pass()
+  let open = true
+  res.onAborted(() => {
+    open = false
+  })
+  setImmediate(() => {
+    if (open) res.cork(pass)
+  })
 }
 
 /** Null: nothing could be made of it, and the connection is gone. */
