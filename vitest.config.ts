@@ -6,7 +6,7 @@ export default defineConfig({
     // End-to-end suites start whole gateways: two at a time is what two cores carry.
     maxWorkers: 2,
     // Only what hangs is to be ended by these: on a machine with other work to do a gateway may take seconds to start.
-    testTimeout: 60_000,
+    testTimeout: 120_000,
     hookTimeout: 60_000,
   },
 })

@@ -38,7 +38,9 @@ function text(x: number, y: number, content: string, attributes = ''): string {
   return `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" ${attributes}>${escaped(content)}</text>`
 }
 
-/** CPU per request by target: bars with min–max, one group per case. Second processes of a build are left to the tables. */
+/**
+ * CPU per request by target: bars with min–max, one group per case. Second processes of a build are left to the tables.
+ */
 export function cpuChart(report: Report): string {
   const groups = report.cases
     .filter((one) => ['whole-job', 'bare', 'reference'].includes(one.spec.scenario))

@@ -1,5 +1,6 @@
-// npm run bench:compare -- REV [options of bench]: builds another revision in a worktree of its own and measures both, interleaved. With
-// the noise floor from a second process of this one. For developers: an optimisation lands with this table.
+// npm run bench:compare -- REV [options of bench]: builds another revision in a worktree of its own and measures both,
+// interleaved. With the noise floor from a second process of this one. For developers: an optimisation lands with this
+// table.
 import { spawnSync } from 'node:child_process'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'

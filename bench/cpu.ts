@@ -1,4 +1,5 @@
-// CPU time from /proc. Nanoseconds where the kernel keeps them per thread (schedstat); clock ticks of 10 ms (stat) otherwise.
+// CPU time from /proc. Nanoseconds where the kernel keeps them per thread (schedstat); clock ticks of 10 ms (stat)
+// otherwise.
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { processTree } from './processes.js'
 

@@ -1,4 +1,5 @@
-// Before anything is timed: every contender answers the same request with the same status and body, and refuses the same callers.
+// Before anything is timed: every contender answers the same request with the same status and body, and refuses the
+// same callers.
 import { request } from 'node:http'
 import type { Case } from './scenarios.js'
 import { sign } from './signature.js'

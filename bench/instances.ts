@@ -1,4 +1,5 @@
-// The running contenders: started when a case first needs them, kept for later cases that ask for the same job, so that each is warm.
+// The running contenders: started when a case first needs them, kept for later cases that ask for the same job, so that
+// each is warm.
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdirSync, readFileSync, truncateSync } from 'node:fs'

@@ -1,4 +1,5 @@
-// Which machine the figures are from, and how its cores are shared out: the target first, the load and the origin on what is left.
+// Which machine the figures are from, and how its cores are shared out: the target first, the load and the origin on
+// what is left.
 import { readFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, release, totalmem, type } from 'node:os'
 import { cpuSource } from './cpu.js'

@@ -1,5 +1,6 @@
-// The service behind every target: uWebSockets.js answering 20 bytes, as the reference's origin did, or as many as the path asks for.
-// A process of its own. It counts what reached it: what a load generator still had in flight when it stopped is in here as well.
+// The service behind every target: uWebSockets.js answering 20 bytes, as the reference's origin did, or as many as the
+// path asks for. A process of its own. It counts what reached it: what a load generator still had in flight when it
+// stopped is in here as well.
 import type { HttpResponse } from 'uWebSockets.js'
 import { uWS } from '../src/downstream/uws/load.js'
 

@@ -1,4 +1,5 @@
-// Every process the harness starts, and the folder they work in. All are ended by pid, with their descendants, however the harness ends.
+// Every process the harness starts, and the folder they work in. All are ended by pid, with their descendants, however
+// the harness ends.
 import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'

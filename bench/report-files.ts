@@ -1,4 +1,4 @@
-// Writes the report: results/latest.json, results/latest.html, and a chart for the README. results/ is not kept in git.
+// Writes the report: results/latest.json, results/latest.html, and a chart. results/ is not kept in git.
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
 import { cpuChart } from './charts.js'

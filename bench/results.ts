@@ -5,7 +5,9 @@ import type { CaseRun, Sample } from './rounds.js'
 import { type Case, type Contender, title } from './scenarios.js'
 import { type Figure, figure, median, noiseFloor, ratio, SMALLEST_FLOOR, type Verdict, verdict } from './stats.js'
 
-/** min and max over rounds. For latencies `median` is the percentile of all rounds' answers together, not of the rounds. */
+/**
+ * min and max over rounds. For latencies `median` is the percentile of all rounds' answers together, not of the rounds.
+ */
 export interface Result {
   readonly scenario: string
   readonly variant: string

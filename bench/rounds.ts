@@ -14,7 +14,10 @@ import type { Case, Contender } from './scenarios.js'
 import { sign } from './signature.js'
 import { generator } from './stats.js'
 
-/** Long enough for a target to notice that its connections were closed, so that this is counted with the round it belongs to. */
+/**
+ * Long enough for a target to notice that its connections were closed, so that this is counted with the round it
+ * belongs to.
+ */
 const SETTLE_MS = 25
 const WARM_UP_REQUESTS = 10_000
 const WARM_UP_STEP_MS = 200
@@ -97,8 +100,8 @@ async function admit(bench: Bench, spec: Case, contender: Contender): Promise<In
 }
 
 /**
- * Until it no longer gets cheaper: what a compiler needs to have seen is requests, not time, and a busy machine brings them slowly. Once
- * for each way a request can go through an instance.
+ * Until it no longer gets cheaper: what a compiler needs to have seen is requests, not time, and a busy machine brings
+ * them slowly. Once for each way a request can go through an instance.
  */
 async function warmUp(bench: Bench, spec: Case, instance: Instance): Promise<void> {
   const way = `${spec.method} ${spec.path} ${spec.signature} ${spec.keepAlive}`

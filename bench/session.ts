@@ -1,5 +1,5 @@
-// One run from start to end: finds out what is here, starts the origin, measures case after case, ends everything. `run` and `compare`
-// differ in their targets and in what they make of the report.
+// One run from start to end: finds out what is here, starts the origin, measures case after case, ends everything.
+// `run` and `compare` differ in their targets and in what they make of the report.
 import { loadavg } from 'node:os'
 import { machineTicks } from './cpu.js'
 import { Instances, Origin } from './instances.js'
@@ -102,14 +102,20 @@ export async function measure(found: Inventory, planned: readonly Planned[]): Pr
   }
 }
 
-/** For cases that have no second process of one build: the floor of the same job under full load, or the widest there is. */
+/**
+ * For cases that have no second process of one build: the floor of the same job under full load, or the widest there
+ * is.
+ */
 function borrowedFloor(results: readonly CaseResult[]): number {
   const measured = results.filter((one) => one.noiseMeasured)
   const wholeJob = measured.find((one) => one.spec.scenario === 'whole-job')
   return wholeJob?.noiseFloor ?? Math.max(0, ...measured.map((one) => one.noiseFloor))
 }
 
-/** The ceiling rates are percentages of: what the first of these targets reached with the whole job, one worker, all it could. */
+/**
+ * The ceiling rates are percentages of: what the first of these targets reached with the whole job, one worker, all it
+ * could.
+ */
 function known(results: readonly CaseResult[]): number | null {
   const whole = results.find((one) => one.spec.scenario === 'whole-job')
   for (const name of CEILING_TARGETS) {

@@ -1,5 +1,5 @@
-// The caller's side of x-m, written from the README's description and not with the gateway's own code: a mistake shared by both would
-// otherwise measure as success.
+// The caller's side of x-m, written from docs/signing.md and not with the gateway's own code: a mistake shared by both
+// would otherwise measure as success.
 import { createHash, createHmac } from 'node:crypto'
 
 export const CONSUMER = 'bench'

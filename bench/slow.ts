@@ -1,5 +1,5 @@
-// `--slow TARGET=10%`: a process beside the target, on its core and counted as part of it, that spends so much of what the target spends.
-// It shows that the harness would notice. Works for every target because it needs nothing from it.
+// `--slow TARGET=10%`: a process beside the target, on its core and counted as part of it, that spends so much of what
+// the target spends. It shows that the harness would notice. Works for every target because it needs nothing from it.
 import type { ChildProcess } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { cpuOf, spentUs } from './cpu.js'

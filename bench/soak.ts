@@ -1,6 +1,7 @@
-// npm run soak -- --minutes N: half of what the gateway can do, for long, with what goes wrong in real life mixed in. Watches what must not
-// grow: memory, descriptors, the event loop's delay, latency. Ends with 1 where it does, or where a request failed. Requests that could not be
-// sent in time tell of too high a rate, or a busy machine, and are counted apart.
+// npm run soak -- --minutes N: half of what the gateway can do, for long, with what goes wrong in real life mixed in.
+// Watches what must not grow: memory, descriptors, the event loop's delay, latency. Ends with 1 where it does, or where
+// a request failed. Requests that could not be sent in time tell of too high a rate, or a busy machine, and are counted
+// apart.
 import { mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { connect } from 'node:net'
@@ -90,8 +91,9 @@ async function ceiling(): Promise<number> {
 }
 
 /**
- * Beside the load, all the time: callers that are refused, connections used once, long signed bodies, and clients that leave in the middle
- * of a request or of an answer. Resolves with how many of those that should have been served were not.
+ * Beside the load, all the time: callers that are refused, connections used once, long signed bodies, and clients that
+ * leave in the middle of a request or of an answer. Resolves with how many of those that should have been served were
+ * not.
  */
 async function disturb(until: number): Promise<number> {
   let failed = 0

@@ -1,7 +1,7 @@
 // What the figures of a few rounds say, and whether two of them differ. Pure.
 //
-// Rounds are interleaved, so the two sides of a comparison are paired: what slows the machine for a while slows both. The ratio is the
-// median of the per-round ratios, and its uncertainty is bootstrapped over rounds.
+// Rounds are interleaved, so the two sides of a comparison are paired: what slows the machine for a while slows both.
+// The ratio is the median of the per-round ratios, and its uncertainty is bootstrapped over rounds.
 
 export interface Figure {
   readonly median: number
@@ -17,7 +17,10 @@ export interface Ratio {
 
 export type Verdict = 'less' | 'more' | 'no difference'
 
-/** Never claimed to be smaller: restarts of one binary on a quiet machine differ by this much through memory layout alone. */
+/**
+ * Never claimed to be smaller: restarts of one binary on a quiet machine differ by this much through memory layout
+ * alone.
+ */
 export const SMALLEST_FLOOR = 0.015
 
 const RESAMPLES = 2000

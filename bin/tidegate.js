@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// The package's command. It is committed, so that npm and npx find it in a checkout that is not built yet; then it says what is missing.
+// The package's command. It is committed, so that npm and npx find it in a checkout that is not built yet; then it says
+// what is missing.
 import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 

@@ -113,6 +113,8 @@ export interface NativeWire {
   readonly memory: ArrayBuffer
   /** With TCP_NODELAY and keep-alive. What can be wrong but the arguments is told of later. A number is used again a turn after close() at the earliest. */
   connect(address: string, port: number): number
+  /** The same over a Unix socket: an absolute path of at most 107 bytes. A full backlog is told of as EAGAIN. */
+  connectUnix(path: string): number
   /** A character a byte, for `count` connections, 1024 at most; words[SENDS + 2i] is whom the next words[SENDS + 2i + 1] of them are for. */
   send(text: string, count: number): void
   /** The three of them together. False: some of it waits, and a record tells when it has left; `body` must not change until then. */

@@ -1,5 +1,6 @@
-// npm's `install` script: builds native/ with npm's own node-gyp. A gateway without the addon works, with threads for workers,
-// so whatever is missing here costs one line and never the installation. TIDEGATE_NATIVE=skip leaves it out on purpose.
+// npm's `install` script: builds native/ with npm's own node-gyp. A gateway without the addon works, with threads for
+// workers, so whatever is missing here costs one line and never the installation. TIDEGATE_NATIVE=skip leaves it out on
+// purpose.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { createRequire } from 'node:module'

@@ -1,5 +1,6 @@
-// Holds the tree to its rules (ARCHITECTURE.md): who may import what, where the environment is read, that every file says where it
-// stands. Part of `npm run check`. Prints one line for each breach, with the file and the rule, and ends with 1.
+// Holds the tree to its rules (ARCHITECTURE.md): who may import what, where the environment is read, that every file
+// says where it stands. Part of `npm run check`. Prints one line for each breach, with the file and the rule, and ends
+// with 1.
 import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -21,7 +22,13 @@ const LAYERS = {
   cli: ['config', 'exchange', 'policy', 'primary', 'worker', 'telemetry', 'downstream'],
 }
 
-/** A dependency, and the only files, or folders, that may use it. A type import counts as use: it ties the file to the thing. */
+/** A folder within a layer, and the only folders that may import from it. */
+const INNER = { 'src/downstream/uws/': ['src/downstream/uws/', 'src/worker/'] }
+
+/**
+ * A dependency, and the only files, or folders, that may use it. A type import counts as use: it ties the file to the
+ * thing.
+ */
 const OWNED = {
   'uWebSockets.js': ['src/downstream/uws/'],
   undici: ['src/upstream/'],
@@ -39,7 +46,8 @@ const OWNED = {
 
 const NAMES = [
   {
-    // spawn.ts hands the environment on to the workers, with the one variable that uWS reads by itself. no-debugger.ts runs before anything is loaded.
+    // spawn.ts hands the environment on to the workers, with the one variable that uWS reads by itself. no-debugger.ts
+    // runs before anything is loaded.
     pattern: /\bprocess\.env\b/,
     what: 'process.env',
     by: ['src/config/load.ts', 'src/primary/spawn.ts', 'src/worker/no-debugger.ts'],
@@ -81,6 +89,10 @@ function checkImport(file, specifier) {
   if (!specifier.endsWith('.js')) return breach(file, `imports end in .js, '${specifier}' does not`)
   const target = normalize(join(dirname(file), specifier)).replace(/\.js$/, '.ts')
   imports.set(file, [...(imports.get(file) ?? []), target])
+  for (const [inner, by] of Object.entries(INNER)) {
+    if (target.startsWith(inner) && !by.some((one) => file.startsWith(one)))
+      breach(file, `only ${by.join(' and ')} may import ${target}`)
+  }
   const folder = layerOf(file)
   const other = layerOf(target)
   if (folder === other || LAYERS[folder]?.includes(other)) return

@@ -21,7 +21,10 @@ const RESPONSES = [...PASSED, ...REFUSED]
 const folder = mkdtempSync(join(tmpdir(), 'tidegate-framing-'))
 const children = []
 
-/** Answers what looks like the end of a request; what a server lets through is what is asked, not how an origin would take it. */
+/**
+ * Answers what looks like the end of a request; what a server lets through is what is asked, not how an origin would
+ * take it.
+ */
 async function startOrigin() {
   const server = createServer((socket) => {
     let text = ''

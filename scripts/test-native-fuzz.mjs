@@ -1,6 +1,7 @@
-// Fuzzes the addon's parsers (native/fuzz/*.cc) with libFuzzer under AddressSanitizer and UndefinedBehaviorSanitizer, each for TIDEGATE_FUZZ_SECONDS.
-// It begins with the requests of the framing tests, and with what earlier runs found worth keeping (native/build/Fuzz). Wants clang++ with
-// compiler-rt; without it nothing is run and a line says so, with TIDEGATE_TEST_REQUIRE=all it is a failure.
+// Fuzzes the addon's parsers (native/fuzz/*.cc) with libFuzzer under AddressSanitizer and UndefinedBehaviorSanitizer,
+// each for TIDEGATE_FUZZ_SECONDS. It begins with the requests of the framing tests, and with what earlier runs found
+// worth keeping (native/build/Fuzz). Wants clang++ with compiler-rt; without it nothing is run and a line says so, with
+// TIDEGATE_TEST_REQUIRE=all it is a failure.
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'

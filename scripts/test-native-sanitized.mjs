@@ -1,6 +1,7 @@
-// Builds the addon with AddressSanitizer and UndefinedBehaviorSanitizer and walks through it (test/native/exercise.mjs), then has gateways with it
-// go through the tests of what it does on a request's way (END_TO_END), then its parsers under random input (test/native/parsers.cc; its seed is
-// printed, and can be given as an argument). Any report fails. Wants g++ or clang++ with the sanitizers' libraries, and headers, for which the
+// Builds the addon with AddressSanitizer and UndefinedBehaviorSanitizer and walks through it
+// (test/native/exercise.mjs), then has gateways with it go through the tests of what it does on a request's way
+// (END_TO_END), then its parsers under random input (test/native/parsers.cc; its seed is printed, and can be given as
+// an argument). Any report fails. Wants g++ or clang++ with the sanitizers' libraries, and headers, for which the
 // ordinary build is asked.
 import { spawnSync } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
@@ -82,7 +83,8 @@ const result = run(process.execPath, ['--expose-gc', join(root, 'test', 'native'
 if (result.failed || /runtime error:|Sanitizer/.test(result.output)) fail(`${result.how}\n${result.output}`)
 if (!result.output.includes('every function exercised')) fail(`it ended early\n${result.output}`)
 
-// A copy of the package in which that addon is the addon. Leaks are not asked for: a process that ends by exit() leaves everything.
+// A copy of the package in which that addon is the addon. Leaks are not asked for: a process that ends by exit() leaves
+// everything.
 const END_TO_END = [
   ...['framing', 'pipelining', 'http10', 'connections', 'refused-heads'].map((name) => `test/e2e/${name}.test.ts`),
   ...['test/contract/transport.test.ts', 'test/unit/native/wire.test.ts'],

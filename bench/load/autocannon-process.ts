@@ -1,4 +1,5 @@
-// The process in which autocannon runs. It keeps a histogram of its own: autocannon's result has only percentiles, which cannot be merged.
+// The process in which autocannon runs. It keeps a histogram of its own: autocannon's result has only percentiles,
+// which cannot be merged.
 import { readFileSync } from 'node:fs'
 import autocannon from 'autocannon'
 import { encode, histogram, record } from '../histogram.js'
@@ -28,7 +29,8 @@ const run = autocannon({
   setupClient: load.keepAlive
     ? (client) => client.on('response', (status, _bytes, responseTimeMs) => answered(status, responseTimeMs))
     : (client) => {
-        // Where it reconnects, autocannon tells of heads alone. A client connects anew with one answer: the next took that long in all.
+        // Where it reconnects, autocannon tells of heads alone. A client connects anew with one answer: the next took
+        // that long in all.
         let sinceMs = performance.now()
         client.on('headers', ({ statusCode }) => {
           const nowMs = performance.now()

@@ -1,4 +1,5 @@
-// autocannon where wrk is not installed. Slower by far: on two cores it is the limit for most targets, and the table says so.
+// autocannon where wrk is not installed. Slower by far: on two cores it is the limit for most targets, and the table
+// says so.
 import { createRequire } from 'node:module'
 import { runChild } from './child-load.js'
 import type { LoadGenerator } from './load.js'

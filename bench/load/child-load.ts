@@ -1,4 +1,5 @@
-// Runs a load generator written in JavaScript as a process of its own, so that it can be pinned and its CPU told from the harness's.
+// Runs a load generator written in JavaScript as a process of its own, so that it can be pinned and its CPU told from
+// the harness's.
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 import { decode } from '../histogram.js'

@@ -3,8 +3,9 @@
 //   due: t0 + n/rate ──► a free connection? ── yes ─► write ─► answer: latency = now − due
 //                              └─ no ─► stays due; written by whichever connection frees first
 //
-// Timers of the event loop have whole milliseconds, and spinning would take the core from the origin beside it. So each turn of the loop
-// sleeps up to 100 µs in Atomics.wait: what this adds to a latency is the same for every target and small beside the tails it is for.
+// Timers of the event loop have whole milliseconds, and spinning would take the core from the origin beside it. So each
+// turn of the loop sleeps up to 100 µs in Atomics.wait: what this adds to a latency is the same for every target and
+// small beside the tails it is for.
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { encode, histogram, record } from '../histogram.js'
@@ -12,7 +13,9 @@ import type { ChildResult } from './child-load.js'
 import type { Load } from './load.js'
 
 const NAP_MS = 0.1
-/** Once the last is due: for those that no connection was free for yet, and then for the answers to all that were sent. */
+/**
+ * Once the last is due: for those that no connection was free for yet, and then for the answers to all that were sent.
+ */
 const LAST_SENT_MS = 2000
 const LAST_ANSWERS_MS = 2000
 

@@ -1,5 +1,5 @@
-// Requests at a rate that does not depend on the answers: latency counts from the moment a request was due, so a target that stalls pays
-// for every request that should have been sent meanwhile (no coordinated omission). Works without wrk.
+// Requests at a rate that does not depend on the answers: latency counts from the moment a request was due, so a target
+// that stalls pays for every request that should have been sent meanwhile (no coordinated omission). Works without wrk.
 import { decode, type Histogram } from '../histogram.js'
 import { runChild } from './child-load.js'
 import type { Load, LoadResult } from './load.js'

@@ -1,4 +1,5 @@
-// What every load generator is asked and what it answers. wrk when it is on the machine, autocannon otherwise; constant-rate for `rate`.
+// What every load generator is asked and what it answers. wrk when it is on the machine, autocannon otherwise;
+// constant-rate for `rate`.
 import type { Histogram } from '../histogram.js'
 
 export interface Load {

@@ -1,5 +1,6 @@
-// wrk, with its histogram taken whole (wrk.lua). It only knows full seconds, so it is told a longer run and stopped with SIGINT, which it
-// takes as the end of the measurement and answers with its summary; it looks for that every 100 ms.
+// wrk, with its histogram taken whole (wrk.lua). It only knows full seconds, so it is told a longer run and stopped
+// with SIGINT, which it takes as the end of the measurement and answers with its summary; it looks for that every 100
+// ms.
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
@@ -58,7 +59,10 @@ async function run(load: Load): Promise<LoadResult> {
   }
 }
 
-/** Before its handler is there the signal would end wrk without a word; on a busy machine that takes longer than a short round. */
+/**
+ * Before its handler is there the signal would end wrk without a word; on a busy machine that takes longer than a short
+ * round.
+ */
 async function untilItCatchesSigint(child: ChildProcess): Promise<void> {
   while (child.exitCode === null && child.signalCode === null) {
     try {

@@ -1,4 +1,5 @@
-// A compiled route table and an exchange in the state each step finds it in, for the files beside this one. Needs `npm run build`.
+// A compiled route table and an exchange in the state each step finds it in, for the files beside this one. Needs `npm
+// run build`.
 import { compile } from '../../dist/src/config/compile.js'
 import { loadConfig } from '../../dist/src/config/load.js'
 import { MemoryDownstream } from '../../dist/src/downstream/memory.js'

@@ -1,5 +1,5 @@
-// Times one pure function in this process: median and range of a few batches. Says which of two ways to do one thing is cheaper, and
-// nothing about the gateway: between two requests its caches are colder by far.
+// Times one pure function in this process: median and range of a few batches. Says which of two ways to do one thing is
+// cheaper, and nothing about the gateway: between two requests its caches are colder by far.
 const BATCHES = 11
 const BATCH_MS = 40
 

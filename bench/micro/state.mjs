@@ -1,5 +1,5 @@
-// state/, policy/rate-limit.ts and upstream/breaker.ts: what a decision costs, alone and against another process, in tables of different
-// sizes and fills. Key hashing is part of each decision.
+// state/, policy/rate-limit.ts and upstream/breaker.ts: what a decision costs, alone and against another process, in
+// tables of different sizes and fills. Key hashing is part of each decision.
 
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -135,12 +135,13 @@ async function main() {
     [limit('c', 'address', window)],
     [limit('c', 'address', window), limit('b', 'route')],
   ].map((limits, index) => ({ name: 'demo', index, limits, guessLimits: [] }))
-  const phase = createRateLimit(table, segment, routes)
+  const checkOf = createRateLimit(table, segment, routes)
   for (const route of routes) {
+    const check = checkOf(route)
     const what = route.limits.map(({ by, measure }) => `${measure.kind} by ${by[0].kind}`)
     measure(`phase, ${what.join(' and ')}`, () => {
       exchange.route = route
-      return phase(exchange)
+      return check(exchange)
     })
   }
 
@@ -163,8 +164,8 @@ async function main() {
 }
 
 /**
- * Tables of a million slots, filled to different shares; decisions on 20,000 keys of each, whatever its fill. In turn, and in CPU time: the
- * ratio is what counts, and a neighbour on the machine must not make it.
+ * Tables of a million slots, filled to different shares; decisions on 20,000 keys of each, whatever its fill. In turn,
+ * and in CPU time: the ratio is what counts, and a neighbour on the machine must not make it.
  */
 function byFill(fills, what, rateLimitKeys) {
   const meter = METERS[what]

@@ -1,5 +1,5 @@
-// What an upstream client costs: uWS in front, the client, an origin that answers 20 bytes, and nothing else. CPU per request of the proxy
-// process, arms interleaved. Needs `npm run build` and wrk.
+// What an upstream client costs: uWS in front, the client, an origin that answers 20 bytes, and nothing else. CPU per
+// request of the proxy process, arms interleaved. Needs `npm run build` and wrk.
 //
 //   node bench/micro/upstream.mjs [ROUNDS] [SECONDS]
 import { execFileSync, spawn } from 'node:child_process'

@@ -1,4 +1,5 @@
-// The proxies one would reach for in Node. Dependencies of bench/ alone, so their servers are plain modules beside that node_modules.
+// The proxies one would reach for in Node. Dependencies of bench/ alone, so their servers are plain modules beside that
+// node_modules.
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { accepts, start } from '../processes.js'

@@ -1,10 +1,13 @@
-// What the harness knows of a target: whether it is on this machine, and how to start one that does a given job. Each file beside this one
-// is one of them. A target never measures itself.
+// What the harness knows of a target: whether it is on this machine, and how to start one that does a given job. Each
+// file beside this one is one of them. A target never measures itself.
 import type { ChildProcess } from 'node:child_process'
 
 /** What both sides of a comparison are asked to do, so that they are asked the same. */
 export interface Profile {
-  /** `bare` forwards. `whole` checks x-m, limits, watches a breaker, writes a JSON access log, counts and gives request ids. */
+  /**
+   * `bare` forwards. `whole` checks x-m, limits, watches a breaker, writes a JSON access log, counts and gives request
+   * ids.
+   */
   readonly job: 'bare' | 'whole'
   /** Processes that serve. One is pinned; with as many as there are cores the machine is used as a whole. */
   readonly workers: number

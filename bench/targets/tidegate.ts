@@ -1,5 +1,5 @@
-// tidegate as its users start it: a config file, a few variables, `tidegate start`. `root` is the checkout it is built in, so that two
-// revisions can be compared.
+// tidegate as its users start it: a config file, a few variables, `tidegate start`. `root` is the checkout it is built
+// in, so that two revisions can be compared.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { get } from 'node:http'

@@ -13,6 +13,8 @@
 // A mark says that a read begins with what its connection was told to remember: a head like the last one need not become a string.
 #include "calls.h"
 
+#include <sys/un.h>
+
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -39,7 +41,12 @@ struct Record {
 struct Wire;
 
 struct Connection {
-  uv_tcp_t tcp;
+  union {
+    uv_handle_t handle;
+    uv_stream_t stream;
+    uv_tcp_t tcp;
+    uv_pipe_t pipe;  // libuv's name for a Unix socket
+  };
   uv_connect_t connecting;
   Wire* wire;
   int32_t id;
@@ -92,7 +99,7 @@ void onClosed(Wire* w) {
 void closeConnection(Connection* c) {
   if (c->closing) return;
   c->closing = true;
-  uv_close(reinterpret_cast<uv_handle_t*>(&c->tcp), [](uv_handle_t* handle) {
+  uv_close(&c->handle, [](uv_handle_t* handle) {
     auto* c = static_cast<Connection*>(handle->data);
     Wire* w = c->wire;
     // What was to be told of it is nobody's: the next one has its number.
@@ -177,7 +184,7 @@ void onRead(uv_stream_t* stream, ssize_t bytes, const uv_buf_t* into) {
 void onConnected(uv_connect_t* request, int status) {
   auto* c = static_cast<Connection*>(request->data);
   if (c->closing) return;
-  if (status == 0) status = uv_read_start(reinterpret_cast<uv_stream_t*>(&c->tcp), onRoom, onRead);
+  if (status == 0) status = uv_read_start(&c->stream, onRoom, onRead);
   tell(c, status == 0 ? kConnected : kConnectFailed, status);
 }
 
@@ -194,7 +201,7 @@ void onWritten(uv_write_t* request, int status) {
 // Writes up to three pieces, of which `body`, the second, is the data of `owner` and the others last as long as this call. What does not
 // fit is queued: of `body` a reference. Returns whether all of it has left.
 bool writeOut(Connection* c, uv_buf_t* pieces, unsigned count, napi_value owner) {
-  auto* stream = reinterpret_cast<uv_stream_t*>(&c->tcp);
+  uv_stream_t* stream = &c->stream;
   int sent = c->queued > 0 ? 0 : uv_try_write(stream, pieces, count);
   if (sent == UV_EAGAIN) sent = 0;
   if (sent < 0) {
@@ -253,6 +260,21 @@ bool readText(napi_env env, Wire* w, napi_value value, size_t from, size_t* byte
   return napi_get_value_string_latin1(env, value, scratch.data() + from, *bytes + 1, bytes) == napi_ok;
 }
 
+// With a number, and known by it. Its handle is to be initialised before anything else happens.
+Connection* addConnection(Wire* w) {
+  auto* c = new Connection;
+  c->wire = w;
+  w->openHandles++;
+  if (w->freeIds.empty()) {
+    w->freeIds.push_back(static_cast<int32_t>(w->connections.size()));
+    w->connections.push_back(nullptr);
+  }
+  c->id = w->freeIds.back();
+  w->freeIds.pop_back();
+  w->connections[static_cast<size_t>(c->id)] = c;
+  return c;
+}
+
 // connect(address, port) -> id
 napi_value connectTo(napi_env env, napi_callback_info info) {
   napi_value at[2];
@@ -266,22 +288,28 @@ napi_value connectTo(napi_env env, napi_callback_info info) {
       uv_ip6_addr(address, static_cast<int>(port), reinterpret_cast<sockaddr_in6*>(&peer)) != 0) {
     return throwArgument(env, "address", "an IPv4 or IPv6 address");
   }
-  auto* c = new Connection;
-  c->wire = w;
+  Connection* c = addConnection(w);
   uv_tcp_init(w->check.loop, &c->tcp);
-  c->tcp.data = c->connecting.data = c;
-  w->openHandles++;
-  if (w->freeIds.empty()) {
-    w->freeIds.push_back(static_cast<int32_t>(w->connections.size()));
-    w->connections.push_back(nullptr);
-  }
-  c->id = w->freeIds.back();
-  w->freeIds.pop_back();
-  w->connections[static_cast<size_t>(c->id)] = c;
+  c->handle.data = c->connecting.data = c;
   uv_tcp_nodelay(&c->tcp, 1);
   uv_tcp_keepalive(&c->tcp, 1, kKeepAliveSeconds);
   const int error = uv_tcp_connect(&c->connecting, &c->tcp, reinterpret_cast<sockaddr*>(&peer), onConnected);
   if (error != 0) tell(c, kConnectFailed, error);
+  return integer(env, c->id);
+}
+
+// connectUnix(path) -> id. The kernel decides at once and waits for nothing: if the listener's backlog is full, the
+// failure is EAGAIN.
+napi_value connectUnix(napi_env env, napi_callback_info info) {
+  napi_value at[1];
+  Wire* w = wireOf(env, info, at, 1);
+  char path[sizeof sockaddr_un::sun_path];  // libuv cuts a longer one off in silence
+  if (!readString(env, at[0], "path", path, sizeof path)) return nullptr;
+  if (path[0] != '/') return throwArgument(env, "path", "an absolute path");
+  Connection* c = addConnection(w);
+  uv_pipe_init(w->check.loop, &c->pipe, 0);
+  c->handle.data = c->connecting.data = c;
+  uv_pipe_connect(&c->connecting, &c->pipe, path, onConnected);
   return integer(env, c->id);
 }
 
@@ -350,7 +378,7 @@ napi_value remember(napi_env env, napi_callback_info info) {
 napi_value pause(napi_env env, napi_callback_info info) {
   napi_value at[1];
   Wire* w = wireOf(env, info, at, 1);
-  if (Connection* c = find(env, w, at[0])) uv_read_stop(reinterpret_cast<uv_stream_t*>(&c->tcp));
+  if (Connection* c = find(env, w, at[0])) uv_read_stop(&c->stream);
   return nullptr;
 }
 
@@ -358,7 +386,7 @@ napi_value pause(napi_env env, napi_callback_info info) {
 napi_value resume(napi_env env, napi_callback_info info) {
   napi_value at[1];
   Wire* w = wireOf(env, info, at, 1);
-  if (Connection* c = find(env, w, at[0])) uv_read_start(reinterpret_cast<uv_stream_t*>(&c->tcp), onRoom, onRead);
+  if (Connection* c = find(env, w, at[0])) uv_read_start(&c->stream, onRoom, onRead);
   return nullptr;
 }
 
@@ -370,7 +398,8 @@ napi_value closeById(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// openWire(arenaBytes, onTurn) -> { memory, connect, send, write, remember, pause, resume, close }. Lasts as long as the environment.
+// openWire(arenaBytes, onTurn) -> { memory, connect, connectUnix, send, write, remember, pause, resume, close }.
+// Lasts as long as the environment.
 napi_value openWire(napi_env env, napi_callback_info info) {
   Arguments<2> args(env, info);
   int64_t arenaBytes;
@@ -410,8 +439,8 @@ napi_value openWire(napi_env env, napi_callback_info info) {
   const struct {
     const char* name;
     napi_callback function;
-  } functions[] = {{"connect", connectTo}, {"send", sendAll}, {"write", writeNow},   {"remember", remember},
-                   {"pause", pause},       {"resume", resume}, {"close", closeById}};
+  } functions[] = {{"connect", connectTo},   {"connectUnix", connectUnix}, {"send", sendAll},  {"write", writeNow},
+                   {"remember", remember}, {"pause", pause},             {"resume", resume}, {"close", closeById}};
   for (const auto& each : functions) {
     napi_value function;
     napi_create_function(env, each.name, NAPI_AUTO_LENGTH, each.function, w, &function);

@@ -1,6 +1,7 @@
 // Prints a valid configuration for `tidegate check` and `tidegate routes`. Pure.
 import { compile, type Route } from '../config/compile.js'
 import { GROUP } from '../config/credentials.js'
+import { describeHandler } from '../config/handlers.js'
 import type { Loaded } from '../config/load.js'
 import { byPrecedence } from '../config/match.js'
 
@@ -18,9 +19,11 @@ interface Row {
   readonly headers: string
   readonly priority: number
   readonly name: string
+  /** What answers: a service, or another handler. */
   readonly service: string
   readonly auth: string
   readonly limits: string
+  readonly fallback: string
 }
 
 /** One row per host and route, in order of precedence: exact hosts, then suffixes from the longest, then any. */
@@ -56,15 +59,30 @@ function rowOf(route: Route, host: string): Row {
     headers: headers.map(([name, value]) => `${name}: ${value}`).join(', '),
     priority,
     name: route.name,
-    service: route.service.name,
+    service: describeHandler(route.handler),
     auth: route.auth.length === 0 ? 'none' : `${route.auth.join(' or ')} (${allowed})`,
     limits: [...route.limits, ...route.guessLimits].map((limit) => limit.name).join(', '),
+    fallback: route.fallback === null ? '' : describeHandler(route.fallback),
   }
 }
 
-const COLUMNS = ['host', 'path', 'methods', 'headers', 'priority', 'name', 'service', 'auth', 'limits'] as const
+const COLUMNS = [
+  'host',
+  'path',
+  'methods',
+  'headers',
+  'priority',
+  'name',
+  'service',
+  'auth',
+  'limits',
+  'fallback',
+] as const
 
-/** Aligned columns; empty ones are left out. `=` before a path: the whole path must match; `[/]` behind it: with or without a slash. */
+/**
+ * Aligned columns; empty ones are left out. `=` before a path: the whole path must match; `[/]` behind it: with or
+ * without a slash.
+ */
 export function listRoutes(loaded: Loaded, emphasise: (text: string) => string): string {
   const rows = rowsOf(loaded)
   const silent = (column: keyof Row, value: string): boolean => rows.every((row) => String(row[column]) === value)

@@ -1,5 +1,5 @@
-// The `tidegate` command and its subcommands. Only `start` imports gateway code; the other subcommands work offline. Bad input
-// exits with 2 and one line per problem on stderr.
+// The `tidegate` command and its subcommands. Only `start` imports gateway code; the other subcommands work offline.
+// Bad input exits with 2 and one line per problem on stderr.
 import '../worker/no-debugger.js'
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
@@ -23,24 +23,22 @@ const program = new Command('tidegate')
     'after',
     `
 Examples:
-  tidegate start --demo                       a gateway on 8080 in front of a built-in origin
-  tidegate check tidegate.yaml                is this configuration sound?
-  tidegate routes tidegate.yaml               which route is asked first?
+  tidegate start --demo                       a gateway on port 8080 in front of a demo service
+  tidegate check tidegate.yaml                is this configuration valid?
+  tidegate routes tidegate.yaml               which route comes first?
   tidegate diff running.yaml tidegate.yaml    what would a reload change?
-  tidegate sign --help                        how to call a route with auth: x-m
+  tidegate sign --help                        how to sign a request
   tidegate schema > tidegate.schema.json      completion and checks in an editor
 
-The configuration is FILE, else $TIDEGATE_CONFIG, else tidegate.yaml. Bad input ends with exit code 2.`,
+The configuration is FILE, else $TIDEGATE_CONFIG, else tidegate.yaml. Invalid input ends with exit code 2.`,
   )
 
 program
   .command('start')
-  .description('serve until SIGTERM, which drains; SIGHUP reads the configuration again')
+  .description('start the gateway; SIGTERM drains and stops it, SIGHUP reloads the configuration')
   .argument('[file]', 'configuration, YAML or JSON')
-  .option('--demo', 'without a file: a built-in origin, route and consumer')
-  .addOption(
-    new Option('--takeover', 'take over from the gateway that runs, which finishes what it has').conflicts('demo'),
-  )
+  .option('--demo', 'without a file: a gateway with a demo service, route and consumer')
+  .addOption(new Option('--takeover', 'replace the running gateway, which finishes its requests').conflicts('demo'))
   .action(async (file: string | undefined, options: { demo?: boolean; takeover?: boolean }) => {
     if (options.demo === true && file !== undefined)
       program.error('error: --demo takes no file', { exitCode: BAD_INPUT })
@@ -57,7 +55,7 @@ program
 
 program
   .command('check')
-  .description('validate a configuration and the environment without starting')
+  .description('validate a configuration and the settings without starting anything')
   .argument('[file]', 'configuration, YAML or JSON')
   .action(async (file: string | undefined) => {
     const { describeConfig } = await import('./listings.js')
@@ -70,9 +68,9 @@ program
 
 program
   .command('routes')
-  .description('the compiled table, in the order in which routes are asked')
+  .description('print the routes, in the order in which they are asked')
   .argument('[file]', 'configuration, YAML or JSON')
-  .option('--json', 'as JSON')
+  .option('--json', 'print JSON')
   .action(async (file: string | undefined, options: { json?: boolean }) => {
     const { listRoutes, routesAsJson } = await import('./listings.js')
     const loaded = loadOrExplain(file)
@@ -81,7 +79,7 @@ program
 
 program
   .command('diff')
-  .description('what a reload from one configuration to another would change')
+  .description('print what a reload from one configuration to another would change')
   .argument('<old>', 'configuration, YAML or JSON')
   .argument('<new>', 'configuration, YAML or JSON')
   .action(async (before: string, after: string) => {
@@ -92,7 +90,7 @@ program
 
 program
   .command('schema')
-  .description('JSON Schema of the configuration file, for editors')
+  .description('print the JSON Schema of the configuration file, for editors')
   .action(async () => {
     const { jsonSchema } = await import('../config/schema.js')
     print(JSON.stringify(jsonSchema(), null, 2))
@@ -100,8 +98,8 @@ program
 
 program
   .command('hash')
-  .description('reads a secret from standard input and prints what the configuration keeps of it')
-  .addOption(new Option('--for <use>', 'what the secret is').choices(['api-key', 'password']).makeOptionMandatory())
+  .description('read an API key or password from standard input and print the hash for the configuration')
+  .addOption(new Option('--for <use>', 'kind of secret').choices(['api-key', 'password']).makeOptionMandatory())
   .action(async (options: { for: 'api-key' | 'password' }) => {
     const { keepApiKey, scryptForm } = await import('../config/kept.js')
     const text = (await readStdin()).replace(/\r?\n$/, '')
@@ -113,26 +111,31 @@ program
 
 program
   .command('sign')
-  .description('headers that authenticate one request (auth: x-m, or with --key-id http-signature)')
-  .option('--consumer <name>', 'who signs; sent as x-source')
+  .description('print the headers that sign a request (auth: x-m; with --key-id: http-signature)')
+  .option('--consumer <name>', 'the consumer that signs, sent as x-source')
   .option(
     '--secret <secret>',
-    "the secret, env:NAME or file:PATH (default: the consumer's first one in the configuration)",
+    "its secret: the text, env:NAME or file:PATH (default: the consumer's first secret in the configuration)",
   )
-  .option('-c, --config <file>', 'configuration to take it from')
-  .requiredOption('--url <url>', 'what is asked for; its path and query are signed as printed by --curl')
-  .option('-X, --method <method>', 'default: GET, with a body POST')
-  .option('-H, --header <header>', "'Name: value' for the printed command; may be repeated", collect)
-  .addOption(new Option('--data <text>', 'body').conflicts('dataFile'))
-  .option('--data-file <path>', 'body from a file, byte for byte')
-  .option('--unsigned-body', 'for routes with signBody: false')
-  .addOption(new Option('--algorithm <name>', 'hash of the HMAC').choices(['sha256', 'sha1', 'md5']))
-  .option('--legacy', 'sign source and time alone (signs: legacy)')
+  .option('-c, --config <file>', 'configuration that has the secret')
+  .requiredOption('--url <url>', 'URL of the request; path and query are signed as --curl prints them')
+  .option('-X, --method <method>', 'method (default: GET, or POST with a body)')
+  .option('-H, --header <header>', "header of the printed command, 'Name: value'; may be repeated", collect)
+  .addOption(new Option('--data <text>', 'body of the request').conflicts('dataFile'))
+  .option('--data-file <path>', 'file with the body, sent byte for byte')
+  .option('--unsigned-body', 'leave the body out of the signature (signBody: false)')
+  .addOption(new Option('--algorithm <name>', 'hash function of the HMAC').choices(['sha256', 'sha1', 'md5']))
+  .option('--legacy', 'sign only source and time (signs: legacy)')
   .option('--time <seconds>', 'Unix time to sign (default: now)', unixSeconds)
-  .addOption(new Option('--key-id <keyid>', 'sign as RFC 9421 says, with this keyid').conflicts(['consumer', 'secret']))
-  .option('--key <key>', 'for that: a PEM private key, or the secret of hmac-sha256; the text, env:NAME or file:PATH')
-  .option('--base64', 'the secret is base64')
-  .option('--curl', 'print a complete curl command')
+  .addOption(
+    new Option('--key-id <keyid>', 'sign as RFC 9421 defines, with this keyid').conflicts(['consumer', 'secret']),
+  )
+  .option(
+    '--key <key>',
+    'key for --key-id: a PEM private key, or the secret of hmac-sha256; the text, env:NAME or file:PATH',
+  )
+  .option('--base64', 'the secret of hmac-sha256 is in base64')
+  .option('--curl', 'print a complete curl command instead of headers')
   .addHelpText(
     'after',
     `

@@ -1,5 +1,5 @@
-// `tidegate sign`: prints the headers of one signed request, or the curl command that sends it. Offline: only files that the options name are
-// read.
+// `tidegate sign`: prints the headers of one signed request, or the curl command that sends it. Offline: only files
+// that the options name are read.
 import { readFileSync } from 'node:fs'
 import { ConfigError, loadConfig, resolveSecret } from '../config/load.js'
 import { type Algorithm, type Signer, sign, signedBodyHash } from '../policy/signature.js'

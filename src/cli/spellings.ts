@@ -1,5 +1,6 @@
-// Warnings of `tidegate check`: guarded routes whose path matches an open route when it is spelled in another case, or with or without a slash at its
-// end. Many services treat both as the same path (docs/framing.md). Pure, never on a request's way; uses the real matcher.
+// Warnings of `tidegate check`: guarded routes whose path matches an open route when it is spelled in another case, or
+// with or without a slash at its end. Many services treat both as the same path (docs/framing.md). Pure, never on a
+// request's way; uses the real matcher.
 import { compile, type Route } from '../config/compile.js'
 import type { Loaded } from '../config/load.js'
 import { createMatcher, type Matcher } from '../config/match.js'
@@ -71,7 +72,8 @@ function otherSpellings({ match }: Route): { paths: string[]; remedy: string }[]
   const { exact, segments } = match.path
   const plain = segments.map((segment) => (isParameter(segment) ? 'x' : segment))
   const path = `/${plain.join('/')}`
-  // The whole path, and one segment at a time: with an open /api, /API/ADMIN matches no route, but /api/ADMIN matches /api.
+  // The whole path, and one segment at a time: with an open /api, /API/ADMIN matches no route, but /api/ADMIN matches
+  // /api.
   const inOtherCase = [
     plain.map(otherCase),
     ...plain.map((_, at) => plain.map((text, index) => (index === at ? otherCase(text) : text))),

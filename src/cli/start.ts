@@ -1,5 +1,5 @@
-// `tidegate start`: runs the primary until it ends, passes signals on to it, and prints where it listens if stdout is a terminal. The demo's
-// origin runs in this process too: the primary sees no request.
+// `tidegate start`: runs the primary until it ends, passes signals on to it, and prints where it listens if stdout is a
+// terminal. The demo's origin runs in this process too: the primary sees no request.
 import { isStartedByNpm, type Loaded, loadConfig } from '../config/load.js'
 import { type Primary, startPrimary } from '../primary/primary.js'
 import { StartError } from '../primary/start-error.js'
@@ -34,8 +34,8 @@ export async function startDemo(): Promise<number> {
 }
 
 /**
- * `npm start` is for a person at a terminal: its gateway drains when npm is gone, because a killed npm passes no signal on. Any other
- * gateway outlives the process that started it.
+ * `npm start` is for a person at a terminal: its gateway drains when npm is gone, because a killed npm passes no signal
+ * on. Any other gateway outlives the process that started it.
  */
 function endWithParent(): void {
   const parent = process.ppid

@@ -1,6 +1,5 @@
-// Computes when the calendar period around a moment ends: an hour, a day, a week from Monday or a month, in a time zone, across its
-// changes to and
-// from summer time. Pure; asked once a period.
+// Computes when the calendar period around a moment ends: an hour, a day, a week from Monday or a month, in a time
+// zone, across its changes to and from summer time. Pure; asked once a period.
 export const PERIODS = ['hour', 'day', 'week', 'month'] as const
 export type Period = (typeof PERIODS)[number]
 

@@ -1,5 +1,6 @@
-// Reads certificates and keys from files. Returns PEM texts that fit together, or says what is wrong and how to mend it. Runs when the configuration is
-// loaded, and again whenever the files of the listener change. No message quotes what is in a file.
+// Reads certificates and keys from files. Returns PEM texts that fit together, or says what is wrong and how to mend
+// it. Runs when the configuration is loaded, and again whenever the files of the listener change. No message quotes
+// what is in a file.
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
@@ -41,7 +42,10 @@ interface PairFiles {
 
 type Wrong = (path: readonly PropertyKey[], message: string) => void
 
-/** For services, the PEM texts replace the file names. The listener's file names stay, because its files are read again later. */
+/**
+ * For services, the PEM texts replace the file names. The listener's file names stay, because its files are read again
+ * later.
+ */
 export function resolveTls(config: Config, env: Environment, directory: string, problems: Problem[]): Config {
   const at = (file: string): string => path.resolve(directory, file)
   const passphrase = (text: string | undefined, where: readonly PropertyKey[]): string | undefined => {

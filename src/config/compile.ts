@@ -1,7 +1,9 @@
-// Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary (to refuse a
-// bad config) and in every worker (to use it). Imports no other phase.
+// Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary
+// (to refuse a bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
+import { endpointAddress } from './endpoint.js'
+import { compileHandler } from './handlers.js'
 import { compileHttpSignature } from './http-signature.js'
 import { bytesOf, canonicalHost } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
@@ -10,7 +12,6 @@ import type {
   AddressRange,
   Consumer,
   Endpoint,
-  Fallback,
   Issuer,
   LimitKey,
   LimitMeasure,
@@ -29,11 +30,15 @@ import type { Settings } from './settings.js'
 export type * from './route-table.js'
 
 const DEFAULT_MAX_SKEW_SECONDS = 300
-/** As far as an RFC 9421 signature may be dated ahead by default: each second of it is one more in which a signature is remembered. */
+/**
+ * As far as an RFC 9421 signature may be dated ahead by default: each second of it is one more in which a signature is
+ * remembered.
+ */
 const MAX_LEAD_ONCE_SECONDS = 30
 
 /**
- * The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to refuse.
+ * The same for the same input, in every process. Takes a config that load.ts let through: it has nothing left to
+ * refuse.
  * @param slots without them they are the indexes
  */
 export function compile(config: Config, settings: Settings, slots?: TableSlots): RouteTable {
@@ -61,11 +66,9 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
   const consumersByName = new Map(consumers.map((consumer) => [consumer.name, consumer]))
   const endpoints: Endpoint[] = []
   const services = Object.entries(config.services).map(([name, service], index) => {
-    const own = service.endpoints.map((text, position): Endpoint => {
-      const { origin, host, hostname } = new URL(text)
-      const serverName = service.tls?.serverName ?? hostname
+    const own = service.endpoints.map((text, position) => {
       const index = endpoints.length + position
-      return { origin, authority: host, serverName, index, slot: slots?.endpoints[index] ?? index }
+      return endpointOf(text, service.tls?.serverName, slots?.endpoints[index] ?? index)
     })
     endpoints.push(...own)
     return compileService(name, index, service, own)
@@ -93,7 +96,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       index,
       slot: slots?.routes[index] ?? index,
       match,
-      service: servicesByName.get(route.service) as Service,
+      handler: compileHandler(route, 'route', servicesByName),
       auth,
       challenge: challengeFields(auth),
       signBody: auth.includes('x-m') && route.signBody !== false,
@@ -121,7 +124,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
         route.rewrite === undefined
           ? null
           : route.rewrite.replace(match.path.exact && !match.slashIgnored ? '' : /\/+$/, ''),
-      fallback: compileFallback(route.fallback, servicesByName),
+      fallback: route.fallback === undefined ? null : compileHandler(route.fallback, 'fallback', servicesByName),
       maxBodyBytes: route.maxBody ?? settings.maxBodyBytes,
       logQuery: route.logQuery,
       accessLog: route.accessLog,
@@ -141,6 +144,15 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
     apiKeyParameter: config.apiKeys.query ?? null,
     issuers: Object.entries(config.jwt).map(([name, issuer]) => compileIssuer(name, issuer, config, consumersByName)),
   }
+}
+
+/**
+ * Of an endpoint as it is written. `serverName` is what the service's `tls` says, `slot` its place in the health
+ * table.
+ */
+export function endpointOf(text: string, serverName: string | undefined, slot: number): Endpoint {
+  const { origin, authority, hostname, socketPath } = endpointAddress(text)
+  return { origin, authority, serverName: serverName ?? hostname, socketPath, slot }
 }
 
 function compileAddresses(addresses: RouteConfig['addresses']): Route['addresses'] {
@@ -177,17 +189,6 @@ function compileIssuer(
     groups: issuer.groups,
     admitsUnlisted: unlisted === 'admit',
     consumers: new Map(claims),
-  }
-}
-
-function compileFallback(fallback: RouteConfig['fallback'], services: ReadonlyMap<string, Service>): Fallback | null {
-  if (fallback === undefined) return null
-  if (fallback.service !== undefined) return { service: services.get(fallback.service) as Service }
-  return {
-    service: null,
-    status: fallback.status ?? 200,
-    headers: Object.entries(fallback.headers ?? {}).flat(),
-    body: Buffer.from(fallback.bodyBase64, 'base64'),
   }
 }
 
@@ -293,7 +294,10 @@ function measureOf({ rate, burst, quota, timezone }: MeasureConfig): LimitMeasur
     : { kind: 'bucket', quantity, windowSeconds, burst }
 }
 
-/** Host and path, `~2` and so on where that is taken. Given names come first, so that a route without one never takes another's. */
+/**
+ * Host and path, `~2` and so on where that is taken. Given names come first, so that a route without one never takes
+ * another's.
+ */
 export function routeNames(routes: readonly RouteConfig[]): string[] {
   const taken = new Set(routes.map((route) => route.name))
   return routes.map((route) => {

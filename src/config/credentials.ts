@@ -1,5 +1,5 @@
-// The kinds of credentials that a route's `auth` may name: the challenge for each, and the request headers that carry it. The checks are
-// in policy/, one file per kind.
+// The kinds of credentials that a route's `auth` may name: the challenge for each, and the request headers that carry
+// it. The checks are in policy/, one file per kind.
 
 export const CREDENTIALS = {
   'x-m': { challenge: 'x-m', fields: ['x-m'], vouches: ['x-source', 'x-time'], signs: true },
@@ -31,7 +31,10 @@ export const CREDENTIAL_KINDS = Object.keys(CREDENTIALS) as [CredentialKind, ...
 /** Marks a group, rather than a consumer, in a route's `allow`. */
 export const GROUP = 'group:'
 
-/** One WWW-Authenticate header per kind, each preceded by a CRLF: clients parse single challenges more reliably than a list. */
+/**
+ * One WWW-Authenticate header per kind, each preceded by a CRLF: clients parse single challenges more reliably than a
+ * list.
+ */
 export function challengeFields(kinds: readonly CredentialKind[]): string {
   return kinds.map((kind) => `\r\nwww-authenticate: ${CREDENTIALS[kind].challenge}`).join('')
 }

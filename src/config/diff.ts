@@ -1,14 +1,20 @@
-// Compares two configurations entry by entry, for `tidegate diff` and the response of POST /reload. Pure. The result never
-// shows a value that may be a secret.
+// Compares two configurations entry by entry, for `tidegate diff` and the response of POST /reload. Pure. The result
+// never shows a value that may be a secret.
 import { routeNames } from './compile.js'
 import type { Config } from './schema.js'
 
 /** For longer values, such as fallback bodies, the diff only says that they differ. */
 const MAX_SHOWN = 80
-/** Keys whose text is never shown. `headers` is among them, since a route may be selected by a header that only some clients know. */
+/**
+ * Keys whose text is never shown. `headers` is among them, since a route may be selected by a header that only some
+ * clients know.
+ */
 const SECRET = /secret|password|passphrase|token|private|key|cookie|^certificates$|^headers$/i
 
-/** One line each: `+` came, `-` went, `~` changed. In the order of the sections, then as the entries stand in the new one. */
+/**
+ * One line each: `+` came, `-` went, `~` changed. In the order of the sections, then as the entries stand in the new
+ * one.
+ */
 export function diffConfigs(before: Config, after: Config): string[] {
   const lines: string[] = []
   const sections = new Set([...Object.keys(before), ...Object.keys(after)]) as Set<keyof Config>

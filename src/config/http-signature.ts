@@ -16,7 +16,10 @@ export interface HttpSignatureKey {
 
 /** What a route requires of a signature. */
 export interface HttpSignatureRules {
-  /** Component identifiers as Signature-Input spells them; null requires the method and the whole target, in any valid spelling. */
+  /**
+   * Component identifiers as Signature-Input spells them; null requires the method and the whole target, in any valid
+   * spelling.
+   */
   readonly components: readonly string[] | null
   /** The signature must cover the body through Content-Digest, and the body must match that digest. */
   readonly signBody: boolean
@@ -56,7 +59,9 @@ export function compileHttpSignature(options: HttpSignatureOptions, signBody: bo
 const DERIVED = ['@method', '@target-uri', '@authority', '@scheme', '@request-target', '@path', '@query']
 const FIELD = /^[!#$%&'*+.^_`|~0-9a-z-]+$/
 
-/** Spells `@path`, `date` or `@query-param;name="id"` as Signature-Input does; null if no request has such a component. */
+/**
+ * Spells `@path`, `date` or `@query-param;name="id"` as Signature-Input does; null if no request has such a component.
+ */
 export function componentIdentifier(text: string): string | null {
   const [name = ''] = text.split(';', 1)
   if (!FIELD.test(name.replace(/^@/, ''))) return null

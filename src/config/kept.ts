@@ -1,5 +1,5 @@
-// Credentials in the form in which the gateway keeps them: a hash of what a consumer presents; an issuer's public keys (or, for HMAC,
-// its secret). Runs at start only: scrypt deliberately blocks for a fifth of a second.
+// Credentials in the form in which the gateway keeps them: a hash of what a consumer presents; an issuer's public keys
+// (or, for HMAC, its secret). Runs at start only: scrypt deliberately blocks for a fifth of a second.
 import { createPublicKey, hash, type JsonWebKey, randomBytes, scryptSync, timingSafeEqual } from 'node:crypto'
 
 /** For credentials with enough random bits that they cannot be guessed: one fast hash is enough. */
@@ -69,7 +69,10 @@ export function keepSharedSecret(secret: string, encoding: 'utf8' | 'base64' = '
     : { kept: secret }
 }
 
-/** The hashes of each consumer's clear-text passwords, from the last two reads: a refused configuration may lie in between. */
+/**
+ * The hashes of each consumer's clear-text passwords, from the last two reads: a refused configuration may lie in
+ * between.
+ */
 const madeForms = new Map<string, readonly string[]>()
 
 /** An unchanged password keeps its hash, so that reading the configuration again does not count as a change. */

@@ -1,4 +1,5 @@
-// Checks the options of a limit against each other, and its tiers against consumers and groups. Pure; called by references.ts.
+// Checks the options of a limit against each other, and its tiers against consumers and groups. Pure; called by
+// references.ts.
 import { groupProblem } from './caller-references.js'
 import { GROUP } from './credentials.js'
 import { hint } from './nearest.js'

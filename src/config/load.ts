@@ -1,5 +1,6 @@
-// Reads file and environment into frozen, plain settings and config (they travel to the workers as messages), or throws a ConfigError that names
-// every problem with its key, line and column. The only reader of process.env. Nothing here prints a value that may be a secret.
+// Reads file and environment into frozen, plain settings and config (they travel to the workers as messages), or throws
+// a ConfigError that names every problem with its key, line and column. The only reader of process.env. Nothing here
+// prints a value that may be a secret.
 import { readFileSync, statSync } from 'node:fs'
 import path from 'node:path'
 import { isMap, isPair, isScalar, LineCounter, type ParsedNode, parseDocument } from 'yaml'

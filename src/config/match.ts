@@ -1,5 +1,6 @@
-// Finds the route for host, path, method and headers: the second step of a request's way. Runs per request. Everything that depends on the routes alone
-// is computed once, and a request allocates nothing unless hosts are matched by suffix.
+// Finds the route for host, path, method and headers: the second step of a request's way. Runs per request. Everything
+// that depends on the routes alone is computed once, and a request allocates nothing unless hosts are matched by
+// suffix.
 //
 // Precedence, first difference decides:
 //   1. host      exact, then the longest `*.suffix`, then any              (Gateway API, Envoy's virtual hosts)
@@ -10,8 +11,8 @@
 //   6. methods   a route that lists some before one that takes any         (Gateway API)
 //   7. headers   more of them first                                        (Gateway API)
 //   8. order in the file. Only for overlaps: load.ts refuses routes that nothing distinguishes
-// If a route fits except for method or headers, the search goes on with the next one, also across hosts, as in Traefik; Envoy stops
-// at the virtual host.
+// If a route fits except for method or headers, the search goes on with the next one, also across hosts, as in Traefik;
+// Envoy stops at the virtual host.
 import type { Route, RouteTable } from './compile.js'
 import { isParameter } from './patterns.js'
 
@@ -177,7 +178,10 @@ class PathTree {
     return this.best
   }
 
-  /** `at` is the slash before the next segment, or the end of the path. Parameters branch, so `best` carries the lowest rank so far. */
+  /**
+   * `at` is the slash before the next segment, or the end of the path. Parameters branch, so `best` carries the lowest
+   * rank so far.
+   */
   private walk(node: PathNode, at: number): void {
     const path = this.path
     if (at === path.length) {
@@ -233,7 +237,10 @@ function literalChild(node: PathNode, literal: string): PathNode {
   return child
 }
 
-/** FNV-1a cut to 30 bits, a small integer for V8. Only segments of the config are in the maps, so clients cannot flood them. */
+/**
+ * FNV-1a cut to 30 bits, a small integer for V8. Only segments of the config are in the maps, so clients cannot flood
+ * them.
+ */
 function hashOf(text: string, start: number, end: number): number {
   let hash = 0x811c9dc5
   for (let i = start; i < end; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193)

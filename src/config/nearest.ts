@@ -14,7 +14,10 @@ export function nearest(name: string, known: Iterable<string>): string | null {
   return best
 }
 
-/** Levenshtein distance in which a swap of neighbours counts as one (optimal string alignment): `allwo` is one edit from `allow`. */
+/**
+ * Levenshtein distance in which a swap of neighbours counts as one (optimal string alignment): `allwo` is one edit from
+ * `allow`.
+ */
 function editDistance(a: string, b: string): number {
   let beforeLast: number[] = []
   let last = Array.from({ length: b.length + 1 }, (_, j) => j)

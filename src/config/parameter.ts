@@ -1,5 +1,6 @@
-// One parameter of a query: its values, the query without it, the query with it hidden. Pure; runs per request, but only where API keys may
-// come in the query. Names are compared as a service would read them, so that no spelling escapes.
+// One parameter of a query: its values, the query without it, the query with it hidden. Pure; runs per request, but
+// only where API keys may come in the query. Names are compared as a service would read them, so that no spelling
+// escapes.
 
 /** The first value; '' where there is none, null where there are several. */
 export function soleValue(query: string, name: string): string | null {
@@ -33,8 +34,8 @@ function nameEnd(part: string): number {
 }
 
 /**
- * Whether part[0, end) decodes to the name, which has unreserved characters alone (schema/callers.ts). Not by decodeURIComponent: it throws for each
- * wrong escape, and a client may send thousands.
+ * Whether part[0, end) decodes to the name, which has unreserved characters alone (schema/callers.ts). Not by
+ * decodeURIComponent: it throws for each wrong escape, and a client may send thousands.
  */
 function spells(part: string, end: number, name: string): boolean {
   let at = 0

@@ -1,5 +1,5 @@
-// Hosts, paths and values as the config writes them and as requests spell them, brought to one form so that the two can be compared.
-// canonicalPath runs per request. What is signed and logged stays as it was sent.
+// Hosts, paths and values as the config writes them and as requests spell them, brought to one form so that the two can
+// be compared. canonicalPath runs per request. What is signed and logged stays as it was sent.
 import { domainToASCII } from 'node:url'
 
 /** Lower case, and IDNs as they travel (RFC 5891); a `*.` in front stays. */
@@ -38,13 +38,16 @@ const SPELLED = /[%\\]|\/[/.]/
 /** Not a percent sign and two digits; a NUL; a backslash, which some take for a slash. */
 const NEVER = /%(?![0-9a-fA-F]{2})|%00|\\/
 const ESCAPED_SLASH = /%2F|%5C/
-/** `..` next to an escaped slash climbs for whoever decodes it, and `..;x` for whoever cuts path parameters off, as Java servers do. */
+/**
+ * `..` next to an escaped slash climbs for whoever decodes it, and `..;x` for whoever cuts path parameters off, as Java
+ * servers do.
+ */
 const HIDDEN_DOTS = /(?:\/|%2F|%5C)\.\.?(?:;|%3B|%2F|%5C)|(?:%2F|%5C)\.\.?(?:\/|$)/
 
 /**
- * The one spelling of a path that decides route and policies and is forwarded (RFC 3986, 6.2.2): unreserved characters decoded, other
- * escapes in upper case, dot segments resolved, repeated slashes merged. Null for what the service might read in another way than we do.
- * Canonical paths stay as they are.
+ * The one spelling of a path that decides route and policies and is forwarded (RFC 3986, 6.2.2): unreserved characters
+ * decoded, other escapes in upper case, dot segments resolved, repeated slashes merged. Null for what the service might
+ * read in another way than we do. Canonical paths stay as they are.
  */
 export function canonicalPath(path: string, rules: PathRules): string | null {
   if (!SPELLED.test(path)) return path

@@ -1,5 +1,5 @@
-// What the checks of the configuration hand each other: the problems they find, and the entries they look at. Data only; load.ts turns
-// a problem into a message with file, line and column.
+// What the checks of the configuration hand each other: the problems they find, and the entries they look at. Data
+// only; load.ts turns a problem into a message with file, line and column.
 import type { Config, RouteConfig } from './schema.js'
 
 /** What is wrong with one key. */

@@ -1,7 +1,9 @@
-// Checks the references between entries of the configuration: services, consumers and limits that routes name, routes that cannot be told
-// apart, and options without effect. Pure; each problem carries the path of its key.
+// Checks the references between entries of the configuration: services, consumers and limits that routes name, routes
+// that cannot be told apart, and options without effect. Pure; each problem carries the path of its key.
 import { consumerProblems, credentialProblems, groupProblems } from './caller-references.js'
 import { CREDENTIAL_KINDS, CREDENTIALS, GROUP } from './credentials.js'
+import { endpointAddress } from './endpoint.js'
+import { servicesNamedIn } from './handlers.js'
 import { limitProblems } from './limit-references.js'
 import { hint } from './nearest.js'
 import { canonicalHost, isParameter, type PathPattern, parsePattern } from './patterns.js'
@@ -17,14 +19,11 @@ export function danglingNames(routes: readonly unknown[], names: DefinedNames): 
     problems.push({ path, message: `no ${kind} is named "${name}"${hint(name, known)}` })
   }
   routes.forEach((route, index) => {
-    const { service, allow, limits, fallback } = Object(route) as Record<string, unknown>
-    check(['routes', index, 'service'], service, 'service', names.services)
-    check(
-      ['routes', index, 'fallback', 'service'],
-      (Object(fallback) as { service?: unknown }).service,
-      'service',
-      names.services,
-    )
+    const { allow, limits, fallback } = Object(route) as Record<string, unknown>
+    for (const { path, service } of servicesNamedIn(route))
+      check(['routes', index, ...path], service, 'service', names.services)
+    for (const { path, service } of servicesNamedIn(fallback))
+      check(['routes', index, 'fallback', ...path], service, 'service', names.services)
     for (const [at, name] of Array.isArray(allow) ? allow.entries() : []) {
       if (!String(name).startsWith(GROUP)) check(['routes', index, 'allow', at], name, 'consumer', names.consumers)
     }
@@ -43,7 +42,7 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
   for (const [name, service] of Object.entries(config.services)) {
     const seen = new Set<string>()
     service.endpoints.forEach((endpoint, index) => {
-      const { origin } = new URL(endpoint)
+      const { origin } = endpointAddress(endpoint)
       if (seen.has(origin))
         problems.push({ path: ['services', name, 'endpoints', index], message: `"${origin}" is listed twice` })
       seen.add(origin)
@@ -132,7 +131,8 @@ function routeProblems(
       add([key], `has no effect without ${kinds.join(' or ')} in auth`)
     }
   }
-  if (route.fallback?.service === route.service) add(['fallback', 'service'], 'is the service it is to stand in for')
+  if (route.service !== undefined && route.fallback?.service === route.service)
+    add(['fallback', 'service'], 'is the service it is to stand in for')
   const signed = route.auth.some((kind) => SIGNING.includes(kind)) && route.signBody !== false
   if (signed && route.maxBody !== undefined && route.maxBody > MAX_SIGNED_BODY_BYTES) {
     const given = route.maxBody === UNLIMITED_BYTES ? 'unlimited' : 'over 1GiB'

@@ -1,12 +1,11 @@
-// What a request meets: routes, services, consumers and limits in the form in which the phases read them, with all worked out that depends on
-// the route alone. Types, and nothing else; compile.ts makes them of a configuration.
+// What a request meets: routes, services, consumers and limits in the form in which the phases read them, with all
+// worked out that depends on the route alone. Types, and nothing else; compile.ts makes them of a configuration.
 import type { JsonWebKey } from 'node:crypto'
 import type ipaddr from 'ipaddr.js'
 import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
 import type { PathPattern, PathRules } from './patterns.js'
-import type { Config } from './schema.js'
 
 export interface Consumer {
   readonly name: string
@@ -49,15 +48,23 @@ export interface Issuer {
 }
 
 export interface Endpoint {
-  /** `http://127.0.0.1:9000`: scheme, host and port, never a path or a trailing slash. */
+  /**
+   * `http://127.0.0.1:9000`: scheme, host and port, never a path or a trailing slash. Of a Unix socket `unix:` and
+   * its path.
+   */
   readonly origin: string
-  /** host[:port] as it goes into the Host header. */
+  /** host[:port] as it goes into the Host header; `localhost` over a Unix socket. */
   readonly authority: string
-  /** Its host, or what `tls.serverName` says in its place: the name a TLS connection is opened for, whatever Host a request has. */
+  /**
+   * Its host, or what `tls.serverName` says in its place: the name a TLS connection is opened for, whatever Host a
+   * request has.
+   */
   readonly serverName: string
-  /** Position among the endpoints of all services. */
-  readonly index: number
-  /** In the health table. The same as long as service and origin keep their names, from one configuration to the next. */
+  /** The absolute path of the Unix socket that it is reached by; null: over TCP. */
+  readonly socketPath: string | null
+  /**
+   * In the health table. The same as long as service and origin keep their names, from one configuration to the next.
+   */
   readonly slot: number
 }
 
@@ -127,11 +134,17 @@ export type LimitMeasure =
   | { readonly kind: 'quota'; readonly quantity: number; readonly period: Period; readonly timezone: string }
 
 export interface LimitPolicy {
-  /** Namespace of its keys in the rate table: the named limit, or `<route>#<position>`. What keeps its name keeps its state. */
+  /**
+   * Namespace of its keys in the rate table: the named limit, or `<route>#<position>`. What keeps its name keeps its
+   * state.
+   */
   readonly name: string
   readonly by: readonly LimitKey[]
   readonly measure: LimitMeasure
-  /** The same limit for consumers who have another measure: the one for their name, else the first for a group of theirs. */
+  /**
+   * The same limit for consumers who have another measure: the one for their name, else the first for a group of
+   * theirs.
+   */
   readonly tiers: readonly LimitTier[]
   /** What one request takes; by upper-case method where it differs. */
   readonly cost: number
@@ -166,10 +179,21 @@ export interface RouteMatch {
   readonly priority: number
 }
 
-/** What is answered in place of a service that fails: by the gateway itself, or by another service. */
-export type Fallback = { readonly service: Service } | StaticAnswer
+/** Which handler answers, and how. Each kind of handler (handlers.ts) adds fields of its own. */
+export interface HandlerRules {
+  /** Name of the kind. */
+  readonly kind: string
+  /** The one service that the handler forwards to; null where it answers in another way. */
+  readonly service: Service | null
+}
 
-export interface StaticAnswer {
+export interface ProxyRules extends HandlerRules {
+  readonly kind: 'proxy'
+  readonly service: Service
+}
+
+export interface StaticRules extends HandlerRules {
+  readonly kind: 'static'
   readonly service: null
   readonly status: number
   /** name, value, name, value … */
@@ -184,7 +208,7 @@ export interface Route {
   /** In the counters. The same as long as the route keeps its name, from one configuration to the next. */
   readonly slot: number
   readonly match: RouteMatch
-  readonly service: Service
+  readonly handler: HandlerRules
   /** What callers may be known by, in the order of the file; none at all: they are not. */
   readonly auth: readonly CredentialKind[]
   /** The fields of a 401 that ask for these, each behind a CRLF. */
@@ -221,9 +245,13 @@ export interface Route {
    * Null leaves the path alone.
    */
   readonly stripPrefix: string | null
-  /** Goes where stripPrefix was; without a trailing slash after a prefix, so '' for `/`. Null where nothing does. Only together with stripPrefix. */
+  /**
+   * Goes where stripPrefix was; without a trailing slash after a prefix, so '' for `/`. Null where nothing does. Only
+   * together with stripPrefix.
+   */
   readonly rewrite: string | null
-  readonly fallback: Fallback | null
+  /** Answers where the handler fails; null where nothing does. */
+  readonly fallback: HandlerRules | null
   /** Number.MAX_SAFE_INTEGER where it is unlimited. */
   readonly maxBodyBytes: number
   /** The access line shows the query as well. */
@@ -250,7 +278,7 @@ export interface RouteTable {
   readonly consumersByName: ReadonlyMap<string, Consumer>
   readonly trustedProxies: readonly AddressRange[]
   /** What becomes of a header field with a `_` in its name. */
-  readonly underscoresInHeaders: Config['underscoresInHeaders']
+  readonly underscoresInHeaders: 'drop' | 'refuse' | 'allow'
   readonly paths: PathRules
   /** Where API keys are looked for: a header in lower case, and a parameter of the query or null. */
   readonly apiKeyHeader: string
@@ -258,7 +286,10 @@ export interface RouteTable {
   readonly issuers: readonly Issuer[]
 }
 
-/** Where routes and endpoints have their places in shared tables, by Route.index and Endpoint.index. Given out by the primary. */
+/**
+ * Where routes and endpoints have their places in shared tables, in the order of RouteTable. Given out by the
+ * primary.
+ */
 export interface TableSlots {
   readonly routes: readonly number[]
   readonly endpoints: readonly number[]

@@ -1,6 +1,6 @@
-// The schema of the configuration file: every option with its type, default, unit, limit and meaning, in the files of schema/ by topic.
-// The types, the JSON Schema that editors use (`tidegate schema`) and the documentation come from here. Environment settings are in
-// settings.ts; references.ts checks what one entry says of another.
+// The schema of the configuration file: every option with its type, default, unit, limit and meaning, in the files of
+// schema/ by topic. The types, the JSON Schema that editors use (`tidegate schema`) and the documentation come from
+// here. Environment settings are in settings.ts; references.ts checks what one entry says of another.
 import { z } from 'zod'
 import { apiKeysSchema, consumerSchema, httpSignatureSchema, issuerSchema, replaySchema } from './schema/callers.js'
 import { limitSchema } from './schema/limits.js'

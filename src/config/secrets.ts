@@ -1,5 +1,5 @@
-// Fetches the secrets that the configuration points to (env:NAME, file:PATH) and keeps them as kept.ts says. Runs at start only.
-// No message shows a value.
+// Fetches the secrets that the configuration points to (env:NAME, file:PATH) and keeps them as kept.ts says. Runs at
+// start only. No message shows a value.
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
 import { keepSignatureKey, keepSignatureSecret } from './http-signature.js'

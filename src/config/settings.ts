@@ -1,5 +1,6 @@
-// The environment: what differs from one deployment to the next. Each variable with its type, limits, default and meaning; README's
-// table is held equal to this one by a test. The values are read in load.ts.
+// The environment: what differs from one deployment to the next. Each variable with its type, limits, default and
+// meaning. The table in docs/configuration.md is made from this one by scripts/reference.mjs, and a test holds them
+// equal. load.ts reads the values.
 import { isIPv6 } from 'node:net'
 import os from 'node:os'
 import { z } from 'zod'
@@ -92,7 +93,7 @@ export const SETTINGS = {
     key: 'state',
     type: text,
     default: defaultStatePath,
-    shown: '`tidegate-UID-PORT.state` in [a directory of its own](#the-state)',
+    shown: '`tidegate-UID-PORT.state` in [a directory of its own](operations.md#the-state-file)',
     about: 'file that keeps limits and breakers over a restart; `none` keeps nothing',
   },
   TIDEGATE_LOG: {
@@ -251,7 +252,7 @@ export type Settings = { readonly [Name in SettingName as Table[Name]['key']]: z
 /** Variables that tests and the isolation machinery set. They are not settings, and not typing mistakes. */
 export const IGNORED_VARIABLES = /^TIDEGATE_(TEST_|NATIVE)/
 
-/** The rows of README's table: `| variable | default | meaning |`. */
+/** The rows of the table in docs/configuration.md: `| variable | default | meaning |`. */
 export function settingsRows(): string[] {
   return Object.entries<Setting>(SETTINGS).map(
     ([name, setting]) => `| \`${name}\` | ${setting.shown ?? `\`${setting.default}\``} | ${setting.about} |`,

@@ -1,5 +1,5 @@
-// Chooses the state file unless TIDEGATE_STATE names one: in a directory that only the gateway's user can write to. In a directory
-// that all users can write to, any of them could create the file first and keep the gateway from starting.
+// Chooses the state file unless TIDEGATE_STATE names one: in a directory that only the gateway's user can write to. In
+// a directory that all users can write to, any of them could create the file first and keep the gateway from starting.
 import { accessSync, constants, lstatSync, mkdirSync, type Stats, statSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
@@ -19,8 +19,8 @@ export interface StatePlaces {
 }
 
 /**
- * Returns the first safe place: a directory that belongs to this user, or that makeStateDirectory can create. Changes nothing. If none is safe, it returns one that
- * makeStateDirectory refuses.
+ * Returns the first safe place: a directory that belongs to this user, or that makeStateDirectory can create. Changes
+ * nothing. If none is safe, it returns one that makeStateDirectory refuses.
  */
 export function defaultStatePath(places: StatePlaces): string {
   const { uid, port, own = ownDirectories(places) } = places
@@ -47,7 +47,8 @@ function ownDirectories({ uid, stateHome }: StatePlaces): string[] {
 }
 
 /**
- * Creates the directory that defaultStatePath chose, for this user alone, if it is missing. A directory that an operator names must exist.
+ * Creates the directory that defaultStatePath chose, for this user alone, if it is missing. A directory that an
+ * operator names must exist.
  * @throws Error if it cannot, or if others could write to the directory
  */
 export function makeStateDirectory(file: string): void {

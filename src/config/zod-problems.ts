@@ -1,5 +1,5 @@
-// Turns zod's issues into this project's messages: they say what is expected, never the value found (it may be a secret), and for an
-// unknown key the nearest known one. Pure; runs at start only.
+// Turns zod's issues into this project's messages: they say what is expected, never the value found (it may be a
+// secret), and for an unknown key the nearest known one. Pure; runs at start only.
 import { z } from 'zod'
 import { hint } from './nearest.js'
 import type { Problem } from './problems.js'
@@ -102,6 +102,7 @@ function unwrap(schema: z.core.$ZodType): z.core.$ZodType[] {
   if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault || schema instanceof z.ZodPrefault) {
     return unwrap(schema.def.innerType)
   }
+  if (schema instanceof z.ZodLazy) return unwrap(schema.unwrap())
   if (schema instanceof z.ZodPipe) return unwrap(schema.def.in)
   if (schema instanceof z.ZodUnion) return schema.options.flatMap(unwrap)
   return [schema]

@@ -1,12 +1,11 @@
-// The last step of a request's way: the response that a phase or handler has decided on, given to the client's side of the exchange. Knows
-// no protocol. Runs per request.
-import { type IncomingHttpHeaders, STATUS_CODES } from 'node:http'
-import type { StaticAnswer } from '../config/compile.js'
+// The last step of a request's way: the response that a phase or handler has decided on, given to the client's side of
+// the exchange. Knows no protocol. Runs per request.
+import type { IncomingHttpHeaders } from 'node:http'
 import type { DrainListener } from '../exchange/downstream.js'
 import type { Exchange } from '../exchange/exchange.js'
 import type { Rejection } from '../exchange/outcome.js'
-import { HeadLines, statusLine } from '../exchange/response-head.js'
-import { linesOf, ownLines, staticLinesOf } from './response-lines.js'
+import { HeadLines, type StatusLine, statusLine } from '../exchange/response-head.js'
+import { linesOf, ownLines } from './response-lines.js'
 
 /** A body up to this length is worth gathering, to leave together with its head. */
 export const MOST_WHOLE_BYTES = 10_000
@@ -28,20 +27,21 @@ export function refuse(exchange: Exchange, rejection: Rejection, retryAfterSecon
   downstream.respond(rejection.line, problemLines, challenge + retry + ownLines(exchange), body, body.length)
 }
 
-/** A route's own response in place of a service that fails. */
-export function answerFallback(exchange: Exchange, answer: StaticAnswer, rejection: Rejection): void {
-  const { status, body } = answer
+/** Sends a response that a handler has ready. It leaves without the body where the method or the status allows none. */
+export function answerWith(exchange: Exchange, line: StatusLine, lines: HeadLines, body: Buffer): void {
+  const { status } = line
   exchange.status = status
-  exchange.reason = rejection.reason
   if (!exchange.downstream.open) return
   const bodiless = exchange.method === 'HEAD' || status === 204 || status === 304
   exchange.bytesOut = bodiless ? 0 : body.length
-  const line = statusLine(status, STATUS_CODES[status] ?? '')
   const length = status === 204 ? -1 : body.length
-  exchange.downstream.respond(line, staticLinesOf(answer), ownLines(exchange), bodiless ? null : body, length)
+  exchange.downstream.respond(line, lines, ownLines(exchange), bodiless ? null : body, length)
 }
 
-/** Head and the whole body, of MOST_WHOLE_BYTES or less, in one write. `declaredLength` is what a HEAD or 304 response reports, -1 for nothing. */
+/**
+ * Head and the whole body, of MOST_WHOLE_BYTES or less, in one write. `declaredLength` is what a HEAD or 304 response
+ * reports, -1 for nothing.
+ */
 export function answerWhole(
   exchange: Exchange,
   phrase: string,

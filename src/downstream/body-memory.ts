@@ -1,18 +1,18 @@
-// Bounds what the request bodies that this worker holds may take together: bodies read whole for a signature, and what is read of an
-// upload before the service takes it. Runs per request with a body. A caller proves nothing before its body is here, so the bound counts
-// what has arrived, never what a head announces, and one client address gets a share of it alone.
+// Bounds the memory that request bodies take in this worker: bodies read whole for a signature, and what is read ahead
+// of an upload. Runs per request with a body. Nothing is known of a client before its body is here. So the bound counts
+// bytes that have arrived, never what a head announces, and one client address gets only a share of it.
 
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
 
-/** The bodies of one client address may hold this share. */
+/** The share that the bodies of one client address may take. */
 const ADDRESS_SHARE = 0.25
 
 /** The rest of the body is not read, so the connection ends. */
 export const memoryFull = new Rejection('overloaded', 'request bodies hold all the memory they may', true)
 
 export class BodyMemory {
-  /** Held now, by all exchanges. */
+  /** What all exchanges hold now. */
   bytes = 0
   /** The most that one client address may hold: a larger body can never be read whole. */
   readonly mostPerAddress: number
@@ -27,7 +27,10 @@ export class BodyMemory {
     this.keyOf = keyOf
   }
 
-  /** The exchange holds so many bytes from now on; false, and nothing changes, where that would be too many. 0 gives all of them back. */
+  /**
+   * The exchange holds this many bytes from now on; 0 gives all of them back. False, and nothing changes, where that
+   * would be too many.
+   */
   hold(exchange: Exchange, bytes: number): boolean {
     const more = bytes - exchange.heldBytes
     if (more === 0) return true

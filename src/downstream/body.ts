@@ -1,5 +1,5 @@
-// What the readers of request bodies share: how long a body may be, and how slowly it may come. The readers are whole-body.ts and upload.ts.
-// Runs per request with a body.
+// What the readers of request bodies share: how long a body may be, and how slowly it may come. The readers are
+// whole-body.ts and upload.ts. Runs per request with a body.
 import type { Deadlines } from '../exchange/deadlines.js'
 import type { Downstream } from '../exchange/downstream.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -16,8 +16,8 @@ export function checkLength(exchange: Exchange): Rejection | null {
 }
 
 /**
- * A client that sends nothing of its body for this long is refused. uWS cuts a connection 8 to 12 s after it last set its clock (its timeout of
- * 10 s, in ticks of 4): the client must be told why before that.
+ * A client that sends nothing of its body for this long is refused. uWS cuts a connection 8 to 12 s after it last set
+ * its clock (its timeout of 10 s, in ticks of 4): the client must be told why before that.
  */
 export const CLIENT_SILENCE_MS = 7_000
 
@@ -25,7 +25,9 @@ export const CLIENT_SILENCE_MS = 7_000
 export interface BodyRules {
   readonly deadlines: Deadlines
   readonly nowUs: () => number
-  /** Over the time since the head, but for the first seconds and what the client was held back; 0: any. */
+  /**
+   * On average since the head, not counting the first seconds and the time the client was held back; 0 for no limit.
+   */
   readonly minBytesPerSecond: number
   readonly memory: BodyMemory
 }
@@ -33,7 +35,10 @@ export interface BodyRules {
 const PACE_US = 1e6
 const GRACE_US = 5e6
 
-/** Whether a body comes fast enough. Once a second it renews the limit that the downstream has on silence, so that silence is noticed here first. */
+/**
+ * Whether a body comes fast enough. Renews the downstream's own timeout once a second, so that a silent client is
+ * noticed here first.
+ */
 export class Pace {
   private readonly rules: BodyRules
   private readonly startUs: number
@@ -47,7 +52,7 @@ export class Pace {
     this.setUs = startUs
   }
 
-  /** With each chunk, while the client is not held back. False: `bytes` so far are too few. */
+  /** Call it with each chunk, while the client is not held back. False: `bytes` so far are too few. */
   holds(downstream: Downstream, bytes: number): boolean {
     const nowUs = this.rules.nowUs()
     if (nowUs - this.setUs < PACE_US) return true

@@ -1,11 +1,12 @@
-// Who is on the other end: the peer of the socket or, when that is a trusted proxy, the address it vouches for. Pure; runs per request.
+// The client's address: the peer of its connection or, where that is a trusted proxy, the address that the proxy
+// vouches for. Pure; runs per request.
 
 import ipaddr from 'ipaddr.js'
 import type { Exchange } from '../exchange/exchange.js'
 
 export type AddressRange = readonly [ipaddr.IPv4 | ipaddr.IPv6, number]
 
-/** `peerAddress`: the other end of the socket. */
+/** @param peerAddress the address at the other end of the connection */
 export function setAddresses(
   exchange: Exchange,
   peerAddress: string,
@@ -35,12 +36,13 @@ function isWithin(parsed: ipaddr.IPv4 | ipaddr.IPv6, ranges: readonly AddressRan
   return false
 }
 
-/** Each costs some microseconds, and no request passes so many proxies. */
+/** Each costs some microseconds, and no request passes this many proxies. */
 const MOST_HOPS = 100
 
 /**
- * The right-most address of X-Forwarded-For, all its lines as one list, that is not itself a trusted proxy: what is left of it was written by whoever wanted to
- * (as nginx's real_ip_recursive does). The peer itself where the list is empty or its last entry is no address.
+ * The right-most address in X-Forwarded-For that is not a trusted proxy, all lines of the field taken as one list. Any
+ * client can write what stands to the left of it (nginx's real_ip_recursive does the same). The peer itself where the
+ * list is empty or its last entry is no address.
  */
 export function forwardedAddress(peer: string, forwardedFor: string, ranges: readonly AddressRange[]): string {
   let address = peer

@@ -1,5 +1,5 @@
-// What the client calls itself by its certificate, which TLS has verified by then. Runs per request on listeners that ask for one: the server keeps
-// nothing per connection, so what a certificate says is remembered by its text.
+// The client's names in its certificate, which TLS has verified by then. Runs per request on listeners that ask for a
+// certificate. The server keeps nothing per connection, so the names are remembered by the certificate's text.
 import { X509Certificate } from 'node:crypto'
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
@@ -21,13 +21,13 @@ export class ClientCertificates {
     this.required = required
   }
 
-  /** Sets exchange.certificateNames. `pem`: '' where the client has shown none. */
+  /** Sets exchange.certificateNames. `pem`: '' where the client has presented none. */
   read(exchange: Exchange, pem: string): Rejection | null {
     if (pem === '') return this.required ? missing : null
     let names = this.known.get(pem)
     if (names === undefined) {
       names = subjectNames(pem, this.kind)
-      // Certificates are renewed: the old ones must not stay for ever.
+      // Clients renew their certificates: the old ones must not stay for ever.
       if (this.known.size >= MAX_REMEMBERED) this.known.clear()
       this.known.set(pem, names)
     }
@@ -36,7 +36,10 @@ export class ClientCertificates {
   }
 }
 
-/** In the order of the certificate. A subject with several common names has none: which one counts would be anybody's guess. */
+/**
+ * In the order of the certificate. Of a subject with several common names none counts: it would be a guess which of
+ * them is meant.
+ */
 export function subjectNames(pem: string, kind: SubjectName): readonly string[] {
   const certificate = new X509Certificate(pem)
   if (kind === 'cn') {
@@ -49,9 +52,9 @@ export function subjectNames(pem: string, kind: SubjectName): readonly string[] 
   )
 }
 
-/** `DNS:a.test, URI:"…, …"`: Node quotes a name, as JSON, that holds what could be taken for the next entry. */
+/** `DNS:a.test, URI:"…, …"`: Node quotes a name as JSON where part of it could be taken for the next entry. */
 function alternativeNames(text: string): string[] {
-  // A match begins only where an entry does: from each letter of a long word the expression would read the word again.
+  // A match begins only where an entry does: else the expression would read a long word again from each of its letters.
   const entries = text.match(/(?<=^|, )[A-Za-z ]+:(?:"(?:[^"\\]|\\.)*"|[^,"]*)(?=, |$)/g) ?? []
   return entries.map((entry) => {
     const colon = entry.indexOf(':') + 1

@@ -1,5 +1,6 @@
-// Bytes gathered from chunks, in one piece of memory that grows with what arrives, always by a share of itself: so each byte is copied a few
-// times at most, and many small chunks take no more memory than their bytes do, doubled. Runs per chunk of a body that is held.
+// Gathers chunks in one piece of memory that grows with what arrives, always by a share of itself. So each byte is
+// copied a few times at most, and many small chunks take at most twice the memory of their bytes. Runs per chunk of a
+// body that is held.
 
 const nothing = Buffer.alloc(0)
 
@@ -7,12 +8,12 @@ export class GatheredBytes {
   length = 0
   private memory: Buffer = nothing
 
-  /** What it takes in memory. */
+  /** The memory it takes, in bytes. */
   get capacity(): number {
     return this.memory.length
   }
 
-  /** @param expected how many there may be in the end: doubling stops there */
+  /** @param expected how many bytes there may be in the end: doubling stops there */
   append(chunk: ArrayBuffer, expected: number): void {
     const bytes = new Uint8Array(chunk)
     const length = this.length + bytes.length
@@ -33,7 +34,7 @@ export class GatheredBytes {
     this.memory = grown
   }
 
-  /** All so far; it is gathered on behind it. */
+  /** All so far. More is gathered behind it. */
   get bytes(): Buffer {
     return this.length === this.memory.length ? this.memory : this.memory.subarray(0, this.length)
   }

@@ -1,6 +1,6 @@
-// A client's side of an exchange without a client: what is written to it is kept to be looked at, and what a client does is called. For tests
-// of handlers and policies; no server makes one. It can do all that the interface knows of, and its client takes all it is given until it
-// is told to stall.
+// A client's side of an exchange without a client: what is written to it is kept to be looked at, and what a client
+// does is called. For tests of handlers and policies; no server makes one. It can do all that the interface knows of,
+// and its client takes all it is given until it is told to stall.
 import type {
   BodyListener,
   Downstream,
@@ -10,6 +10,7 @@ import type {
   TunnelListener,
 } from '../exchange/downstream.js'
 import type { HeadLines, StatusLine } from '../exchange/response-head.js'
+import { MemoryTunnel } from './memory-tunnel.js'
 
 /** A head as the client reads it. */
 export interface MemoryHead {
@@ -258,65 +259,6 @@ export class MemoryDownstream implements Downstream {
     } catch (error) {
       this.owner.crash(error)
     }
-  }
-}
-
-/** Both ends of a tunnel: the exchange has it as a Tunnel, a test as its client. */
-export class MemoryTunnel implements Tunnel {
-  readonly chunks: Buffer[] = []
-  paused = false
-  ended = false
-  private readonly downstream: MemoryDownstream
-  private readonly listener: TunnelListener
-  private stalled = false
-
-  constructor(downstream: MemoryDownstream, listener: TunnelListener) {
-    this.downstream = downstream
-    this.listener = listener
-  }
-
-  // What the client does.
-
-  send(chunk: string | Buffer): void {
-    this.listener.onData(new Uint8Array(Buffer.from(chunk)).buffer)
-  }
-
-  /** It sends no more. */
-  sendEnd(): void {
-    this.listener.onEnd()
-  }
-
-  stall(): void {
-    this.stalled = true
-  }
-
-  drain(): void {
-    if (!this.stalled) return
-    this.stalled = false
-    this.listener.onDrain()
-  }
-
-  // What the exchange does.
-
-  write(chunk: Buffer): boolean {
-    this.chunks.push(Buffer.from(chunk))
-    return !this.stalled
-  }
-
-  end(): void {
-    this.ended = true
-  }
-
-  cut(): void {
-    this.downstream.cut()
-  }
-
-  pause(): void {
-    this.paused = true
-  }
-
-  resume(): void {
-    this.paused = false
   }
 }
 

@@ -1,9 +1,12 @@
-// The RateLimit fields of a response (draft-ietf-httpapi-ratelimit-headers-10): a policy, and what is left of it. What they say was decided by
-// policy/rate-limit.ts, and lies in the exchange. Runs per response with such fields.
+// The RateLimit fields of a response (draft-ietf-httpapi-ratelimit-headers-10): a policy, and what is left of it. What
+// they say was decided by policy/rate-limit.ts, and lies in the exchange. Runs per response with such fields.
 import type { LimitPolicy } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
 
-/** `RateLimit-Policy` depends only on the policy, so it is made once. A quota has no `w`: days and months differ in length. */
+/**
+ * `RateLimit-Policy` depends only on the policy, so it is made once. A quota has no `w`: days and months differ in
+ * length.
+ */
 export function rateLimitPolicyHeader(limit: LimitPolicy): string {
   let text = policyHeaders.get(limit)
   if (text === undefined) {
@@ -15,7 +18,10 @@ export function rateLimitPolicyHeader(limit: LimitPolicy): string {
   return text
 }
 
-/** `RateLimit`: what is left of exchange.limit and the seconds until it is full again. Only for an exchange with a limit. */
+/**
+ * `RateLimit`: what is left of exchange.limit and the seconds until it is full again. Only for an exchange with a
+ * limit.
+ */
 export function rateLimitHeader(exchange: Exchange): string {
   const limit = exchange.limit as LimitPolicy
   let name = names.get(limit)

@@ -1,4 +1,5 @@
-// What a server of any protocol needs of the phases: to whom it gives a request whose head is here, and what the configuration says about heads.
+// What a server of any protocol needs of the phases: to whom it gives a request whose head is here, and what the
+// configuration says about heads.
 import type { RouteTable } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
 import type { Rejection } from '../exchange/outcome.js'

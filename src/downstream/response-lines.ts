@@ -1,8 +1,6 @@
-// The lines of a response's head: the gateway's own, and those of an upstream or of a static response that go on to the client. Runs per
+// The lines of a response's head: the gateway's own, and those of an upstream that go on to the client. Runs per
 // response; what many responses share is prepared once.
 import type { IncomingHttpHeaders } from 'node:http'
-import type { StaticAnswer } from '../config/compile.js'
-import { bytesOf } from '../config/patterns.js'
 import { connectionOptions, isHopByHop } from '../exchange/connection-options.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { HeadLines } from '../exchange/response-head.js'
@@ -18,7 +16,10 @@ export function ownLines(exchange: Exchange): string {
   return lines
 }
 
-/** Where the lines of an upstream's head are kept: the lean client gives equal heads as one object (upstream/http1/response-head.ts). */
+/**
+ * Where the lines of an upstream's head are kept: the lean client gives equal heads as one object
+ * (upstream/http1/response-head.ts).
+ */
 const LINES = Symbol('lines')
 type Headers = IncomingHttpHeaders & { [LINES]?: HeadLines }
 
@@ -39,19 +40,5 @@ export function linesOf(headers: Headers): HeadLines {
   }
   const lines = new HeadLines(text)
   headers[LINES] = lines
-  return lines
-}
-
-const staticLines = new WeakMap<StaticAnswer, HeadLines>()
-
-export function staticLinesOf(response: StaticAnswer): HeadLines {
-  let lines = staticLines.get(response)
-  if (lines === undefined) {
-    const { headers } = response
-    let text = ''
-    for (let i = 0; i < headers.length; i += 2) text += `\r\n${headers[i]}: ${bytesOf(headers[i + 1]!)}`
-    lines = new HeadLines(text)
-    staticLines.set(response, lines)
-  }
   return lines
 }

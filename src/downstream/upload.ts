@@ -1,5 +1,5 @@
-// A request body that streams to whoever answers, with what is read ahead of it. Runs per request with such a body. A chunk is the downstream's
-// again when its listener returns, so each is copied once.
+// A request body that streams to the handler, with what is read ahead of it. Runs per request with such a body. The
+// downstream takes each chunk back when its listener returns, so a chunk is copied once.
 import { Readable } from 'node:stream'
 import type { BodyListener } from '../exchange/downstream.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -9,19 +9,23 @@ import { type BodyRules, malformed, Pace, tooLarge, uploadTooSlow } from './body
 import { type BodyMemory, memoryFull } from './body-memory.js'
 import { GatheredBytes } from './gathered-bytes.js'
 
-/** What is read ahead of a body that its service does not take yet. Then the client is stopped. */
+/** This much of a body is read while its service does not take it. Then the client is held back. */
 const READ_AHEAD_BYTES = 65_536
 
 /**
- * A body on its way through: what the upstream does not take stops the client. It is listened to from the request's head on: what nobody listens to
- * is dropped. An attempt gets all of it, if that is here by then, else a stream that dies with the attempt's connection.
+ * A streamed body. It holds the client back while the upstream takes nothing. It listens from the request's head on,
+ * because the downstream drops a body without a listener. An attempt gets the whole body if all of it has arrived, else
+ * a stream that dies with the attempt's connection.
  */
 export class ClientUpload implements Upload, BodyListener {
-  /** All of it is here. */
+  /** All of it has arrived. */
   complete = false
-  /** The client is held back: its silence is ours. Never once the upload is complete or dropped: uWS then reads the next request. */
+  /**
+   * The client is held back, so its silence is the gateway's doing. Never once the upload is complete or dropped: the
+   * next request must be read then.
+   */
   paused = false
-  /** Some was handed to an upstream: another one could not have the whole any more. */
+  /** An upstream was given some of it, so another one can no longer have all of it. */
   taken = false
   private readonly exchange: Exchange
   private readonly memory: BodyMemory
@@ -43,12 +47,12 @@ export class ClientUpload implements Upload, BodyListener {
     return !this.complete && !this.dropped
   }
 
-  /** There is no more of it to wait for before its service is asked. */
+  /** Nothing is left to wait for before the service is asked. */
   get isReadAhead(): boolean {
     return this.complete || this.paused
   }
 
-  /** A refusal from before is told at once. */
+  /** An earlier refusal is told at once. */
   listen(events: UploadEvents | null): void {
     this.events = events
     if (this.refusal !== null) events?.onRefused(this.refusal)
@@ -62,7 +66,7 @@ export class ClientUpload implements Upload, BodyListener {
     return this.stream
   }
 
-  /** Nobody wants the rest (the service failed, answered early, or was never asked): it is let through to nowhere. */
+  /** The rest is not needed (the service failed, responded early, or was never asked): it is read and thrown away. */
   drop(): void {
     this.dropped = true
     this.held.clear()
@@ -82,7 +86,7 @@ export class ClientUpload implements Upload, BodyListener {
     this.drop()
   }
 
-  /** What is held, to the stream, if that has room. */
+  /** Gives the stream what is held, if it has room. */
   deliver(stream: UploadStream): void {
     if (stream !== this.stream || stream.destroyed || !stream.hasRoom) return
     if (this.held.length > 0) {
@@ -121,7 +125,7 @@ export class ClientUpload implements Upload, BodyListener {
     this.events?.onProgress()
   }
 
-  /** Until somebody takes it. False: no memory is left for it. */
+  /** Holds a chunk until an attempt takes it. False: no memory is left for it. */
   private keep(chunk: ArrayBuffer): boolean {
     const { held, exchange } = this
     held.append(
@@ -130,7 +134,8 @@ export class ClientUpload implements Upload, BodyListener {
     )
     const fits = this.memory.hold(exchange, held.capacity)
     if ((held.length >= READ_AHEAD_BYTES || !fits) && !this.complete) this.pause()
-    // What is on its way is not refused for lack of memory: its client is stopped, and the service takes what is held.
+    // An upload that an attempt has begun to read is not refused for lack of memory: its client is held back, and the
+    // service takes what is held.
     return fits || this.stream !== null
   }
 
@@ -150,7 +155,7 @@ export class ClientUpload implements Upload, BodyListener {
   }
 }
 
-/** Whoever destroys a stream tells the forwarding as well. */
+/** Code that destroys a stream also tells the attempt. */
 const ignore = (): void => {}
 
 class UploadStream extends Readable {
@@ -161,7 +166,7 @@ class UploadStream extends Readable {
     // One chunk at a time: what waits is gathered in the upload, where it is bounded.
     super({ highWaterMark: 1 })
     this.upload = upload
-    // A stream may be destroyed before a connection reads it, and an error nobody listens to would end the worker.
+    // A stream may be destroyed before a connection reads it, and an error without a listener would end the worker.
     this.on('error', ignore)
   }
 

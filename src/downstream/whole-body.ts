@@ -1,5 +1,5 @@
-// A request body that is read whole, because a signature covers it. Runs per such request. A chunk is the downstream's again when its
-// listener returns, so each is copied once.
+// A request body that is read whole, because a signature covers it. Runs per such request. The downstream takes each
+// chunk back when its listener returns, so a chunk is copied once.
 import type { Deadline } from '../exchange/deadlines.js'
 import type { BodyListener } from '../exchange/downstream.js'
 import type { Exchange, Holder } from '../exchange/exchange.js'
@@ -14,10 +14,13 @@ const tooLargeToHold = new Rejection(
   true,
 )
 
-/** All of it must have arrived so long after its head. */
+/** All of it must have arrived this long after the request's head. */
 const WHOLE_BODY_US = 60e6
 
-/** Reads the body into exchange.body, then calls done, with a rejection when it is too long or too slow. Never called when the client leaves. */
+/**
+ * Reads the body into exchange.body, then calls done, with a rejection where the body is too long or too slow. Does not
+ * call it when the client leaves.
+ */
 export class WholeBody implements Holder, Deadline, BodyListener {
   deadlineUs: number
   slot = -1

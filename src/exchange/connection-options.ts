@@ -1,5 +1,5 @@
-// Which header fields belong to one connection, of requests and responses: by their names, or because Connection lists them. Pure; runs
-// per request.
+// Which header fields belong to one connection, of requests and responses: by their names, or because Connection lists
+// them. Pure; runs per request.
 import type { NumberedName } from './fields.js'
 
 /** RFC 9110, 7.6.1, and the older Keep-Alive and Proxy-Connection that are still sent. */
@@ -23,8 +23,8 @@ const NO_OPTIONS: ConnectionOptions = new Set()
 const usualOptions = new Map(['', 'keep-alive', 'close'].map((value) => [value, optionsOf(value)]))
 
 /**
- * The options that a message's Connection fields list (RFC 9110, 7.6.1): one value or several. Read it once for each message: the list may be as
- * long as the head, and every field is looked up in it.
+ * The options that a message's Connection fields list (RFC 9110, 7.6.1): one value or several. Read it once for each
+ * message: the list may be as long as the head, and every field is looked up in it.
  */
 export function connectionOptions(value: string | readonly string[] | undefined): ConnectionOptions {
   if (value === undefined) return NO_OPTIONS

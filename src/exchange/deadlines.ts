@@ -1,5 +1,5 @@
-// One coarse timer for all deadlines of a worker. A timer per request would cost more than the request's own bookkeeping; in-flight
-// requests are few enough to be looked at one by one every tick.
+// One coarse timer for all deadlines of a worker. A timer per request would cost more than the request's own
+// bookkeeping; the requests in flight are few enough to look at each of them with every tick.
 import type { Exchange } from './exchange.js'
 
 export interface Deadline {
@@ -7,7 +7,7 @@ export interface Deadline {
   deadlineUs: number
   /** Position in the list, owned by Deadlines; -1 while it is not in it. */
   slot: number
-  /** Whose deadline it is; ended by an exception in expire(). */
+  /** The exchange that has the deadline. An exception in expire() ends it. */
   readonly exchange: Exchange
   expire(): void
 }

@@ -1,6 +1,7 @@
-// The client's side of one exchange: what the phases and handlers ask of the client's protocol, and what they are told by it. The
-// implementations are in downstream/: uws/ speaks HTTP/1.1, memory.ts stands in for a client in tests. It knows no exchange: an owner hears
-// of its events. An implementation leaves out what its protocol cannot do, and says so here by a null or by doing nothing.
+// The client's side of one exchange: what the phases and handlers ask of the client's protocol, and what they are told
+// by it. The implementations are in downstream/: uws/ speaks HTTP/1.1, memory.ts stands in for a client in tests. It
+// knows no exchange: an owner hears of its events. An implementation leaves out what its protocol cannot do, and says
+// so here by a null or by doing nothing.
 import type { HeadLines, StatusLine } from './response-head.js'
 
 /** Whom a downstream's events are for: the exchange. */
@@ -15,7 +16,10 @@ export interface DownstreamOwner {
 export interface BodyListener {
   /** The chunk belongs to the downstream, which takes it back when this returns. */
   onBody(chunk: ArrayBuffer, isLast: boolean): void
-  /** The framing of the body is malformed: no more of it comes. */
+  /**
+   * The framing of the body is malformed: no more of it comes. Respond within this call, if at all: the connection ends
+   * with it.
+   */
   onMalformed(): void
 }
 
@@ -33,9 +37,14 @@ export interface Downstream {
   readonly begun: boolean
   /** The client sends its body once it is told to continue, and has not been told yet. */
   readonly awaitsContinue: boolean
-  /** The connection ends with this response. Takes effect until the response begins; without meaning where requests do not share a connection. */
+  /**
+   * The connection ends with this response. Takes effect until the response begins; without meaning where requests do
+   * not share a connection.
+   */
   closes: boolean
-  /** The client's connection, as the watch over connections numbers it (uws/gate.ts); 0 or less where nobody watches. */
+  /**
+   * The client's connection, as the watch over connections numbers it (uws/gate.ts); 0 or less where nobody watches.
+   */
   readonly connection: number
 
   /** The owner is told from now on when the client leaves. Call it before anything is waited for. */
@@ -66,7 +75,10 @@ export interface Downstream {
   readonly drained: boolean
   /** The body is complete. Trailers are dropped where the protocol cannot send any. */
   end(trailers: HeadLines | null): void
-  /** The response cannot be completed: the client sees it end early. The owner may be told within that the client is gone. */
+  /**
+   * The response cannot be completed: the client sees it end early. The owner may be told within that the client is
+   * gone.
+   */
   cut(): void
   /** An interim response (RFC 9110, 15.2), before the response begins; dropped where the protocol cannot send any. */
   interim(line: StatusLine, lines: HeadLines): void
@@ -78,19 +90,25 @@ export interface Downstream {
   /** The client is held back as far as the protocol can: what is on its way still comes. */
   pauseBody(): void
   resumeBody(): void
-  /** The body is wanted now: a client that waits to hear so is told by 100 Continue (RFC 9110, 10.1.1). Else nothing happens. */
+  /**
+   * The body is wanted now: a client that waits to hear so is told by 100 Continue (RFC 9110, 10.1.1). Else nothing
+   * happens.
+   */
   continueBody(): void
   /** The client is not idle: a limit that the protocol's implementation has on silence begins anew. */
   renewTimeout(): void
 
   /**
-   * The response is 101, or what stands for it in the protocol, and bytes follow both ways. Null: this protocol or connection
-   * cannot, and the client waits for a response.
+   * The response is 101, or what stands for it in the protocol, and bytes follow both ways. Null: this protocol or
+   * connection cannot, and the client waits for a response.
    */
   upgrade(lines: HeadLines, own: string, listener: TunnelListener): Tunnel | null
 }
 
-/** Bytes from and to the client, once its connection or stream carries another protocol. When it is gone its downstream's owner is told. */
+/**
+ * Bytes from and to the client, once its connection or stream carries another protocol. When it is gone its
+ * downstream's owner is told.
+ */
 export interface Tunnel {
   /** False: wait for onDrain(). The chunk is the caller's again. */
   write(chunk: Buffer): boolean

@@ -1,26 +1,27 @@
-// The per-request record that every phase reads and writes, from the request's head to the access log. Beside data it has the three
-// objects that act for it: the client's side, the body on its way, and whoever holds the exchange between two events. It knows them by their
-// interfaces alone. All fields are set in the constructor, so that every exchange has one hidden class. Runs per request.
+// The per-request record that every phase reads and writes, from the request's head to the access log. Beside data it
+// refers to the three objects that act for the exchange: the client's side, the streamed body, and the holder between
+// two events. It knows them by their interfaces alone. The constructor sets all fields, so that every exchange has one
+// hidden class. Runs per request.
 import type { Consumer, Endpoint, LimitPolicy, Route, Service } from '../config/compile.js'
 import type { Downstream, DownstreamOwner } from './downstream.js'
 import type { Fields } from './fields.js'
 import type { OutcomeCode } from './outcome.js'
 import type { Upload } from './upload.js'
 
-/** Whoever holds the exchange between two events: the body reader, the digest pool, the forwarding. */
+/** Holds the exchange between two events: the body reader, the digest pool, the handler. */
 export interface Holder {
-  /** The exchange ends without it: the client left, or an exception was thrown. Gives back all that it holds. */
+  /** The exchange ends early: the client left, or an exception was thrown. Gives back all that it holds. */
   abandon(): void
 }
 
-/** Where an exchange goes that ends out of turn: the phases of its generation. */
+/** Ends an exchange early: the phases of its generation do. */
 export interface ExchangeEnds {
-  /** By an exception. Throws nothing. */
+  /** An exception was thrown on its way. Throws nothing. */
   crash(exchange: Exchange, error: unknown): void
   clientLeft(exchange: Exchange): void
 }
 
-/** Before its phases have it. */
+/** Until the phases have taken the exchange. */
 const NO_PHASES: ExchangeEnds = {
   crash: (_, error) => {
     throw error
@@ -39,62 +40,69 @@ export class Exchange implements DownstreamOwner {
   readonly method: string
   /** Origin-form path without the query, as it was sent: for the signature and the log. */
   readonly path: string
-  /** What the path means (config/patterns.ts): for everything else. */
+  /** The path in canonical form (config/patterns.ts): for everything else. */
   canonicalPath: string
-  /** Without the question mark; '' where there is none, and where it is empty. */
+  /** Without the question mark; '' where the target has no query or an empty one. */
   readonly query: string
-  /** There was a question mark. */
+  /** The target has a question mark. */
   readonly hasQuery: boolean
-  /** Of a target in absolute-form, as it was sent; '' in origin-form. */
+  /** The authority of a target in absolute-form, as it was sent; '' in origin-form. */
   authority = ''
-  /** Lower case, without the port; '' where there is none. */
+  /** The host that the request is for, in lower case, without the port; '' where it names none. */
   host = ''
   /** The client speaks HTTP/1.0: the acceptor's relay has put it into HTTP/1.1. */
   isHttp10 = false
   readonly fields: Fields
-  /** Address of the socket's other end. */
+  /** The address at the other end of the client's connection. */
   peerAddress = ''
   /** The peer is one of the configured trusted proxies. */
   peerTrusted = false
-  /** The caller's address: the peer's, or the one that trusted proxies vouch for. */
+  /** The client's address: the peer's, or the one that trusted proxies vouch for. */
   clientAddress = ''
   /** The client's connection is TLS. */
   secure = false
-  /** What the client's certificate calls it, of the kind that tls.clientName says; null where it has shown none. */
+  /** The client's names in its certificate, of the kind that tls.clientName selects; null without a certificate. */
   certificateNames: readonly string[] | null = null
-  /** Declared length; -1 when the body is chunked, 0 when there is none. */
+  /** The declared length of the body; -1 where it is chunked, 0 where the request has none. */
   contentLength = 0
-  /** There was a Content-Length, if only of 0. */
+  /** The request has a Content-Length, if only of 0. */
   declaresLength = false
-  /** The options that the Connection fields list, in lower case; null where there is none. */
+  /** The options that the Connection fields list, in lower case; null without such a field. */
   connection: ReadonlySet<string> | null = null
-  /** The whole body where the signature covers it. */
+  /** The whole body, where the signature covers it. */
   body: Buffer | null = null
-  /** The body on its way through, where it is not read whole. */
+  /** The streamed body, where it is not read whole. */
   upload: Upload | null = null
-  /** Memory that its body takes in this worker, as body-memory.ts counts it. */
+  /** Bytes of this worker's memory that its body takes, as body-memory.ts counts them. */
   heldBytes = 0
 
   // What the phases decided.
   rid = ''
   route: Route | null = null
-  /** The route's, or the one its fallback names. */
+  /** How many of the route's phases it has begun. */
+  phase = 0
+  /** The one that was asked last: the route's, until its fallback asks another one. Null where none is asked. */
   service: Service | null = null
   /** Position among the route's `auth` of the kind of credentials that decides. */
   authAt = 0
   consumer: Consumer | null = null
-  /** Whom the credentials claim to be of, unproven; only where limits count guesses by that. */
+  /** The name that the credentials claim, unproven; only where limits count guesses by it. */
   claimed = ''
-  /** The same for the log, where they proved wrong or were not asked about. */
+  /** The same for the log, where the credentials proved wrong or were not checked. */
   tried = ''
-  /** What tells the caller's signature from all others of the same consumer; '' where credentials are of another kind. */
+  /**
+   * Tells the request's signature from all others of the same consumer; '' where the credentials are of another kind.
+   */
   signature = ''
-  /** Unix time from which that signature is not accepted any more; 0 where there is none. */
+  /** Unix time from which that signature is not accepted any more; 0 without a signature. */
   signatureUntilSeconds = 0
-  /** An RFC 9421 signature covers Content-Digest, so the body must be what that says. */
+  /** An RFC 9421 signature covers Content-Digest, so the body must match that digest. */
   digestCovered = false
   endpoint: Endpoint | null = null
-  /** The policy that RateLimit headers speak of: the one that refused, else of those with `headers` the one with least left; or null. */
+  /**
+   * The policy that the RateLimit fields describe: the one that refused the request, else the one with the least left
+   * among those with `headers`; or null.
+   */
   limit: LimitPolicy | null = null
   limitRemaining = 0
   /** Whole seconds until the bucket of `limit` is full, and until one more request is admitted. */
@@ -104,16 +112,16 @@ export class Exchange implements DownstreamOwner {
   retryAfterSeconds = 0
   /** A policy in report mode would have refused. */
   limitReported = false
-  /** Why the fallback answers instead of the route's service. */
+  /** Why the route's fallback answers, and not its handler. */
   fallback: OutcomeCode | '' = ''
 
-  /** Told when the exchange ends without it. */
+  /** Told when the exchange ends early. */
   holder: Holder | null = null
   /** Logged and counted; nothing may happen to it any more. */
   concluded = false
 
   // How it ended, for the log and the counters.
-  /** Status sent to the client, 499 where it left first, 0 while undecided. */
+  /** The status sent to the client, 499 where it left first, 0 while undecided. */
   status = 0
   code: OutcomeCode | '' = ''
   reason = ''
@@ -121,12 +129,12 @@ export class Exchange implements DownstreamOwner {
   bytesOut = 0
   attempts = 0
   upstreamStartUs = 0
-  /** Segment clock, when the upstream's part was over; 0 where it had none. */
+  /** When the upstream's part was over, on the segment's clock; 0 where it had none. */
   endUs = 0
-  /** The service's own time from the first attempt to its last byte: without what was waited for the client. */
+  /** The service's own time from the first attempt to its last byte, without the time spent waiting for the client. */
   upstreamUs = 0
 
-  /** Of the phases that it passes. */
+  /** The phases that it passes. */
   ends: ExchangeEnds = NO_PHASES
 
   constructor(
@@ -148,7 +156,8 @@ export class Exchange implements DownstreamOwner {
   }
 
   /**
-   * The one exit for exceptions: called by whatever calls into JavaScript for this exchange and catches one. Throws nothing.
+   * The one exit for exceptions. Code that is called by an event (of uWS, an upstream, a timer, a promise) catches what
+   * the exchange's code throws, and calls this. Throws nothing.
    */
   crash(error: unknown): void {
     this.ends.crash(this, error)

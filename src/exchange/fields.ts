@@ -1,8 +1,12 @@
-// The fields of a request, left in the text of the head they came in and cut out of it when somebody asks. Made in accept.ts. Runs per
-// request: what goes on to the service unchanged is never taken apart at all (handlers/proxy/headers.ts).
+// The fields of a request, left in the text of its head and cut out of it only when a phase asks for one. Made in
+// accept.ts. Runs per request: a field that goes on to the service unchanged is never cut out at all
+// (handlers/proxy/headers.ts).
 import { NOT_ASCII } from '../config/patterns.js'
 
-/** Names with a number of their own: those that some phase looks at in most requests, or that do not simply go on to the service. No underscores. */
+/**
+ * Names with a number of their own: some phase looks at them in most requests, or they do not go on to the service
+ * unchanged. No underscores.
+ */
 export const NUMBERED = [
   'host',
   'content-length',
@@ -29,7 +33,7 @@ export const NUMBERED = [
   'te',
   'trailer',
   'upgrade',
-  // Most requests have these, and nobody looks at them.
+  // Most requests have these, and no phase looks at them.
   'user-agent',
   'accept',
   'accept-encoding',
@@ -50,30 +54,38 @@ export function numberOf(name: NumberedName): number {
   return numbers.get(name)!
 }
 
-/** A mark for each field: the number of its name, and where its line, its value and that value's end are in the text. */
+/**
+ * A mark for each field: the number of its name, and where its line, its value and that value's end are in the text.
+ */
 export const MARKS = 4
 export const LINE = 1
 const VALUE = 2
 export const END = 3
 
-/** What is said of a whole head before its fields' marks (native/src/uws/head_marks.h). */
+/** What the gate says of a whole head, before its fields' marks (native/src/uws/head_marks.h). */
 export const HEAD = { fields: 0, looks: 1, methodEnd: 2, pathEnd: 3, targetEnd: 4, authority: 5, marks: 6 } as const
 
 /**
- * In `looks`: some field has fewer or more blanks than `name: value`, something else than letters, digits and `-` in its name, not only ASCII or
- * a DEL in its value.
+ * In `looks`: some field has fewer or more blanks than `name: value`, something else than letters, digits and `-` in
+ * its name, not only ASCII or a DEL in its value.
  */
 export const LOOKS = { blanks: 1, oddName: 2, wide: 4, del: 8 } as const
 
 const ODD_NAME = /[^a-z0-9-]/
 
-/** V8 keeps a joined string as a tree, to be walked whenever it is written, and a cut one as a view that holds all of the other. Latin1. */
+/**
+ * The same text as a string of its own. V8 keeps a joined string as a tree, which it walks whenever it is written, and
+ * a substring as a view that keeps the whole other string alive. Latin1.
+ */
 export function inOnePiece(text: string): string {
   return Buffer.from(text, 'latin1').latin1Slice()
 }
 
 export class Fields {
-  /** Holds a line `name: value CRLF` for each field, names in lower case, a character a byte. May hold more than what is marked. */
+  /**
+   * Holds a line `name: value CRLF` for each field, with its name in lower case, a character a byte. May hold more than
+   * the marked fields.
+   */
   text: string
   /** In order of arrival, MARKS numbers each. */
   readonly marks: number[]
@@ -87,7 +99,7 @@ export class Fields {
     this.looks = looks
   }
 
-  /** Of a head as the gate has read it. */
+  /** From a head as the gate has read it. */
   static ofHead(text: string, head: Int32Array): Fields {
     const end = HEAD.marks + head[HEAD.fields]! * MARKS
     const marks: number[] = []
@@ -164,7 +176,7 @@ export class Fields {
     return this.listed
   }
 
-  /** It is as if it had not been sent. */
+  /** As if the client had not sent the field. */
   drop(i: number): void {
     this.marks.splice(i, MARKS)
   }

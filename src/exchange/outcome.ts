@@ -1,5 +1,5 @@
-// Every way an exchange can end other than with the upstream's own answer: the closed list of codes, and the one table from code to
-// status. Read by every phase. ARCHITECTURE.md and README.md repeat the table and a test holds them equal to it.
+// Every way an exchange can end other than with the response of its handler: the closed list of codes, and the one
+// table from code to status. Every phase reads it. docs/errors.md repeats the table, and a test holds the two equal.
 
 import { StatusLine } from './response-head.js'
 
@@ -29,23 +29,26 @@ export const OUTCOMES = {
 
 export type OutcomeCode = keyof typeof OUTCOMES
 
-/** A position in this list is what the shared counters are indexed by. */
+/** The shared counters are indexed by the position in this list. */
 export const OUTCOME_CODES = Object.keys(OUTCOMES) as OutcomeCode[]
 
 /**
- * A refusal decided on the request's way. Prepared once where it can be and returned, never thrown.
- * `reason` goes into the access log only: what exactly was wrong with a credential is not for the caller.
+ * A refusal decided on the request's way. Prepared once where possible; returned, never thrown. `reason` goes into the
+ * access log only: the client is not told what exactly was wrong with a credential.
  */
 export class Rejection {
   readonly code: OutcomeCode
   readonly status: number
   readonly reason: string
   readonly line: StatusLine
-  /** The problem body up to the request id, and after it. */
+  /** The problem body up to the request id. */
   readonly bodyHead: string
   /** The connection cannot carry another request: its framing is in doubt or its body was left unread. */
   readonly closesConnection: boolean
-  /** Credentials were tried, and proved wrong: what limits `on: failedAuth` count. Not where they were missing, unreadable or out of date. */
+  /**
+   * The credentials were checked and proved wrong, which limits `on: failedAuth` count. Missing, unreadable or expired
+   * ones are no guess.
+   */
   readonly isGuess: boolean
 
   constructor(code: OutcomeCode, reason: string, closesConnection = false, isGuess = false) {
@@ -60,7 +63,7 @@ export class Rejection {
   }
 }
 
-/** For credentials that were tried and proved wrong. */
+/** For credentials that were checked and proved wrong. */
 export function wrongCredentials(reason: string): Rejection {
   return new Rejection('unauthorized', reason, false, true)
 }

@@ -1,8 +1,7 @@
-// The head of a response as a downstream takes it: a status and header fields, prepared once and used for every response that has the
-// same ones. An implementation may keep what it makes of them by their identity. Runs per request.
-
-// biome-ignore lint/suspicious/noControlCharactersInRegex: the whole of ASCII is meant
-const NOT_ASCII = /[^\x00-\x7f]/
+// The head of a response as a downstream takes it: a status and header fields, prepared once and used for every
+// response that has the same ones. An implementation may keep what it makes of them by their identity. Runs per
+// request.
+import { NOT_ASCII } from '../config/patterns.js'
 
 /** A status, and its line where a protocol has one. */
 export class StatusLine {
@@ -21,7 +20,9 @@ export class StatusLine {
 
 /** Header fields, or trailers. Whoever makes them vouches for them: no line ends but where it should. */
 export class HeadLines {
-  /** `CRLF name: value` for each field, a character a byte. Without those of the connection, and without Content-Length. */
+  /**
+   * `CRLF name: value` for each field, a character a byte. Without those of the connection, and without Content-Length.
+   */
   readonly text: string
   /** The text has bytes over 127. */
   readonly isWide: boolean

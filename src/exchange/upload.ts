@@ -1,4 +1,4 @@
-// A request's body on its way to whoever answers, as handlers see it. Implemented in downstream/upload.ts.
+// A request's streamed body, as handlers see it. downstream/upload.ts implements it.
 import type { Readable } from 'node:stream'
 import type { Rejection } from './outcome.js'
 
@@ -6,24 +6,24 @@ import type { Rejection } from './outcome.js'
 export interface UploadEvents {
   /** More than the route or the worker's memory allows, too slow, or malformed: it has been dropped. */
   onRefused(rejection: Rejection): void
-  /** Some of it came from the client, or the last of it did, or the client is waited for again. */
+  /** A part of it has arrived, or the last part, or the client is no longer held back. */
   onProgress(): void
 }
 
 export interface Upload {
-  /** The client is held back: its silence is the gateway's doing. Never once the upload is complete or dropped. */
+  /** The client is held back, so its silence is the gateway's doing. Never once the upload is complete or dropped. */
   readonly paused: boolean
-  /** An upstream was given some of it: another one could not have the whole any more. */
+  /** An upstream was given some of it, so another one can no longer have all of it. */
   readonly taken: boolean
   /** More of it is to come from the client. */
   readonly isComing: boolean
-  /** Nothing is left to wait for before its service is asked: all of it is here, or as much as is read ahead. */
+  /** All of it has arrived, or as much as is read ahead: nothing is left to wait for before the service is asked. */
   readonly isReadAhead: boolean
-  /** An earlier refusal is told at once. Null: nobody listens any more. */
+  /** An earlier refusal is told at once. Null ends listening. */
   listen(events: UploadEvents | null): void
-  /** For one attempt. Only while nothing was taken. */
+  /** For one attempt, while none of it was taken. */
   open(): Buffer | Readable
-  /** Nobody wants the rest (the service failed, responded early, or was never asked): it is read and thrown away. */
+  /** The rest is not needed (the service failed, responded early, or was never asked): it is read and thrown away. */
   drop(): void
   /** Drops it, and tells its listener why. */
   refuse(rejection: Rejection): void

@@ -1,13 +1,17 @@
-// Who answers a request: what a handler is, and what it may ask of the phases. A handler is made once per route and generation; the
-// registry of kinds is kinds.ts.
+// What answers a request: the interface of handlers, and what the phases offer them. A handler is made once per route
+// and generation. The registry of kinds is kinds.ts.
 import type { Deadlines } from '../exchange/deadlines.js'
 import type { Exchange } from '../exchange/exchange.js'
 import type { Rejection } from '../exchange/outcome.js'
 
 export interface Handler {
+  /** The handler reads the request's body: as a fallback it cannot answer if the first handler has taken some of it. */
+  readonly needsBody: boolean
   /**
    * Called once, when every policy has let the exchange pass. Ends, now or later, in exactly one response followed by
-   * context.conclude, or in context.fail. Whatever takes longer than this call sets exchange.holder, and puts a deadline on the exchange.
+   * context.conclude, or in context.fail. A handler that takes longer than this call first calls
+   * exchange.downstream.watch(), sets exchange.holder, which is told when the client leaves, and puts a deadline on
+   * the exchange.
    */
   handle(exchange: Exchange): void
 }
@@ -17,8 +21,6 @@ export interface HandlerContext {
   readonly deadlines: Deadlines
   /** Microseconds on the segment's clock. */
   nowUs(): number
-  /** Call it before anything is waited for: from then on exchange.holder is told when the client leaves. */
-  watch(exchange: Exchange): void
   /** Nothing was sent yet: the route's fallback answers, or the client gets a problem. */
   fail(exchange: Exchange, rejection: Rejection): void
   /** The response is complete or cut, or the client is gone: the exchange is logged and counted. */

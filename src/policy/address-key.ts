@@ -1,5 +1,5 @@
-// Turns a client address into a limit's key: the 32 bits of IPv4, the first 64 of IPv6, since one subscriber has those (RFC 6177). Runs per
-// request: it reads the text in any abbreviation and allocates nothing.
+// Turns a client address into a limit's key: the 32 bits of IPv4, the first 64 of IPv6, since one subscriber has those
+// (RFC 6177). Runs per request: it reads the text in any abbreviation and allocates nothing.
 import type { KeyHash } from '../state/key-hash.js'
 
 const KIND_V4 = 4

@@ -1,21 +1,20 @@
-// Does the route let this address in? Asked first, because it is cheap: no credentials are checked for a refused address. Runs per request on
-// routes with address lists. Entries are found by prefix, so long lists cost no more than short ones.
+// Does the route let this address in? Asked first, because it is cheap: no credentials are checked for a refused
+// address. Runs per request on routes with address lists. Entries are found by prefix, so long lists cost no more than
+// short ones.
 import ipaddr from 'ipaddr.js'
-import type { AddressRange, Route, RouteTable } from '../config/compile.js'
-import type { Exchange } from '../exchange/exchange.js'
+import type { AddressRange, Route } from '../config/compile.js'
 import { Rejection } from '../exchange/outcome.js'
+import type { Check } from '../exchange/phase.js'
 
 const refused = new Rejection('forbidden', 'address not allowed on this route')
 
 /** Verdicts remembered per route, because most addresses come again. */
 const MOST_REMEMBERED = 10_000
 
-export function createAddressCheck(table: Pick<RouteTable, 'routes'>): (exchange: Exchange) => Rejection | null {
-  const routes = table.routes.map(({ addresses }) => (addresses === null ? null : new AddressLists(addresses)))
-  return (exchange) => {
-    const lists = routes[(exchange.route as Route).index] as AddressLists | null
-    return lists === null || lists.admit(exchange.clientAddress) ? null : refused
-  }
+export function addressCheck({ addresses }: Route): Check | null {
+  if (addresses === null) return null
+  const lists = new AddressLists(addresses)
+  return (exchange) => (lists.admit(exchange.clientAddress) ? null : refused)
 }
 
 export class AddressLists {

@@ -1,5 +1,5 @@
-// Identifies consumers by an API key, in a header or in the query. Runs per request. A key is looked up by its SHA-256: the time this takes tells
-// nothing about the stored keys, since an attacker cannot choose how a hash begins.
+// Identifies consumers by an API key, in a header or in the query. Runs per request. A key is looked up by its SHA-256:
+// the time this takes tells nothing about the stored keys, since an attacker cannot choose how a hash begins.
 import { hash } from 'node:crypto'
 import type { Consumer, RouteTable } from '../config/compile.js'
 import { soleValue } from '../config/parameter.js'

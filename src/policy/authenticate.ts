@@ -1,10 +1,11 @@
-// Who is calling? Among the credential kinds that the route accepts, picks the one that decides, and asks its strategy. Asks the limits on
-// guesses first; wrong credentials are charged to them. Runs per request.
+// Who is calling? Among the credential kinds that the route accepts, picks the one that decides, and asks its
+// strategy. Asks the limits on guesses first; wrong credentials are charged to them. Runs per request.
 import type { Route, RouteTable } from '../config/compile.js'
 import type { CredentialKind } from '../config/credentials.js'
 import type { Deadline, Deadlines } from '../exchange/deadlines.js'
 import type { Exchange, Holder } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
+import { type Check, LATER, type Phase, type Resume } from '../exchange/phase.js'
 import { KnownByApiKey } from './api-key.js'
 import { KnownByPassword } from './basic.js'
 import { createTriedName } from './claimed-name.js'
@@ -19,14 +20,12 @@ import { SignedByXm } from './x-m.js'
 
 const noCredentials = new Rejection('unauthorized', 'no credentials')
 
-type Done = (exchange: Exchange, rejection: Rejection | null) => void
-
 /** Longer than any check takes, even one that fetches an issuer's keys. */
 const CHECK_US = 30e6
 const tooLate = new Rejection('overloaded', 'credentials not checked in time')
 
 /** Holds an exchange while its credentials are checked, so that the client gets a response whatever happens. */
-class Check implements Deadline, Holder {
+class CredentialsCheck implements Deadline, Holder {
   readonly deadlineUs: number
   slot = -1
 
@@ -34,7 +33,7 @@ class Check implements Deadline, Holder {
     readonly exchange: Exchange,
     private readonly deadlines: Deadlines,
     nowUs: number,
-    private readonly done: Done,
+    private readonly done: Resume,
   ) {
     this.deadlineUs = nowUs + CHECK_US
     deadlines.add(this)
@@ -56,6 +55,13 @@ class Check implements Deadline, Holder {
   }
 }
 
+/** What the phases offer to a check that takes time. */
+export interface AuthenticatorContext {
+  readonly deadlines: Deadlines
+  nowUs(): number
+  resume: Resume
+}
+
 export class Authenticator {
   /** By Route.index, in the order of the route's `auth`. */
   private readonly routes: readonly (readonly Strategy[])[]
@@ -66,7 +72,7 @@ export class Authenticator {
     table: RouteTable,
     pool: DigestPool,
     offloadBytes: number,
-    private readonly deadlines: Deadlines,
+    private readonly context: AuthenticatorContext,
     private readonly guesses: GuessLimit,
     onKeys: KeysListener,
   ) {
@@ -82,14 +88,39 @@ export class Authenticator {
     this.routes = table.routes.map(({ auth }) => auth.map((kind) => strategies[kind]))
   }
 
+  /** Checks everything in the head. Null for a route that is open to anyone. */
+  identify({ index, guessLimits }: Route): Check | null {
+    const strategies = this.routes[index] as readonly Strategy[]
+    const [strategy] = strategies
+    if (strategy === undefined) return null
+    if (strategies.length > 1 || guessLimits.length > 0) return (exchange) => this.choose(exchange, strategies)
+    return (exchange) => this.judge(exchange, strategy.identify(exchange))
+  }
+
+  /** Whether the check of a request with a body needs the whole of it. Null: never. Called after identify. */
+  needsBody({ index }: Route): ((exchange: Exchange) => boolean) | null {
+    const strategies = this.routes[index] as readonly Strategy[]
+    if (!strategies.some((strategy) => strategy.needsBody !== undefined)) return null
+    return (exchange) => strategies[exchange.authAt]!.needsBody?.(exchange) ?? false
+  }
+
+  /** Checks what the head alone does not prove. Null for a route where the head proves everything. */
+  verify({ index, guessLimits }: Route): Phase | null {
+    const strategies = this.routes[index] as readonly Strategy[]
+    const proves = strategies.some(({ verify, verifyLater }) => verify !== undefined || verifyLater !== undefined)
+    if (!proves && (strategies.length === 0 || guessLimits.length === 0)) return null
+    return (exchange) => {
+      const strategy = strategies[exchange.authAt] as Strategy
+      if (strategy.takesTime?.(exchange)) return this.verifyLater(exchange, strategy)
+      return this.judge(exchange, strategy.verify?.(exchange) ?? null) ?? this.askAgain(exchange)
+    }
+  }
+
   /**
-   * Checks everything in the head. If the route accepts several kinds, the first in its list for which the request has credentials
-   * decides: wrong credentials are refused even if others would pass, so that one request cannot try two secrets.
+   * If the route accepts several kinds, the first in its list for which the request has credentials decides: wrong
+   * credentials are refused even if others would pass, so that one request cannot try two secrets.
    */
-  identify(exchange: Exchange): Rejection | null {
-    const route = exchange.route as Route
-    const strategies = this.routes[route.index] as readonly Strategy[]
-    if (strategies.length === 0) return null
+  private choose(exchange: Exchange, strategies: readonly Strategy[]): Rejection | null {
     if (strategies.length > 1) {
       let at = 0
       while (at < strategies.length && !(strategies[at] as Strategy).presents(exchange)) at++
@@ -97,27 +128,16 @@ export class Authenticator {
       exchange.authAt = at
     }
     const strategy = strategies[exchange.authAt] as Strategy
-    const limited = route.guessLimits.length === 0 ? null : this.askFirst(exchange, strategy)
+    const limited = exchange.route!.guessLimits.length === 0 ? null : this.askFirst(exchange, strategy)
     return limited ?? this.judge(exchange, strategy.identify(exchange))
   }
 
-  /** Whether the check needs the whole body. */
-  needsBody(exchange: Exchange): boolean {
-    return this.chosen(exchange)?.needsBody?.(exchange) ?? false
-  }
-
-  /** Whether the check takes longer than this turn of the event loop: then call verifyLater(), not verify(). */
-  takesTime(exchange: Exchange): boolean {
-    return this.chosen(exchange)?.takesTime?.(exchange) ?? false
-  }
-
-  verify(exchange: Exchange): Rejection | null {
-    return this.judge(exchange, this.chosen(exchange)?.verify?.(exchange) ?? null) ?? this.askAgain(exchange)
-  }
-
-  verifyLater(exchange: Exchange, nowUs: number, done: Done): void {
-    const check = new Check(exchange, this.deadlines, nowUs, done)
-    this.chosen(exchange)!.verifyLater!(exchange, (_, rejection) => {
+  /** Waits for a thread or the network. */
+  private verifyLater(exchange: Exchange, strategy: Strategy): typeof LATER {
+    const { deadlines, nowUs, resume } = this.context
+    exchange.downstream.watch()
+    const check = new CredentialsCheck(exchange, deadlines, nowUs(), resume)
+    strategy.verifyLater!(exchange, (_, rejection) => {
       // A promise or a thread calls this, maybe for several exchanges in turn, and would not catch an exception.
       try {
         check.finish(this.judge(exchange, rejection) ?? this.askAgain(exchange))
@@ -125,6 +145,7 @@ export class Authenticator {
         exchange.crash(error)
       }
     })
+    return LATER
   }
 
   /** Asked before any lookup: credentials count as a guess until they have been compared. */

@@ -1,15 +1,16 @@
-// Does the route let this consumer in? Runs per request.
-import type { Exchange } from '../exchange/exchange.js'
+// Does the route let this consumer in? Runs per request on routes with a list of consumers or groups.
+import type { Route } from '../config/compile.js'
 import { Rejection } from '../exchange/outcome.js'
+import type { Check } from '../exchange/phase.js'
 
 const notAllowed = new Rejection('forbidden', 'consumer not allowed on this route')
 
-export function authorize(exchange: Exchange): Rejection | null {
-  const { allow, allowGroups } = exchange.route!
+export function consumerCheck({ allow, allowGroups }: Route): Check | null {
   if (allow === null) return null
-  const consumer = exchange.consumer
-  if (consumer === null) return notAllowed
-  if (allow.has(consumer.name)) return null
-  for (let i = 0; i < allowGroups.length; i++) if (consumer.groups.includes(allowGroups[i] as string)) return null
-  return notAllowed
+  return ({ consumer }) => {
+    if (consumer === null) return notAllowed
+    if (allow.has(consumer.name)) return null
+    for (let i = 0; i < allowGroups.length; i++) if (consumer.groups.includes(allowGroups[i] as string)) return null
+    return notAllowed
+  }
 }

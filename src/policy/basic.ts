@@ -1,5 +1,6 @@
-// Identifies consumers by user name and password (RFC 7617). Runs per request. scrypt is slow on purpose, so it runs on libuv's threads, once for
-// valid credentials: those are remembered by an HMAC under a key that exists only in this process, so that memory holds no password.
+// Identifies consumers by user name and password (RFC 7617). Runs per request. scrypt is slow on purpose, so it runs on
+// libuv's threads, once for valid credentials: those are remembered by an HMAC under a key that exists only in this
+// process, so that memory holds no password.
 import { createHmac, hash, randomBytes, scrypt, timingSafeEqual } from 'node:crypto'
 import type { Consumer, RouteTable } from '../config/compile.js'
 import { parseScrypt, type ScryptForm, scryptBytes } from '../config/kept.js'
@@ -124,7 +125,10 @@ export class KnownByPassword implements Strategy {
     })
   }
 
-  /** Refuses exchanges that a limit stops and drops those whose client left. Returns false if no exchange waits any more. */
+  /**
+   * Refuses exchanges that a limit stops and drops those whose client left. Returns false if no exchange waits any
+   * more.
+   */
   private isWanted(key: string): boolean {
     const waiting = (this.pending.get(key) ?? []).filter(({ exchange, done }) => {
       if (exchange.concluded) return false

@@ -1,5 +1,5 @@
-// Tells the log which name wrong credentials claimed, so that an operator sees whose secret is being guessed. Never shows a text that may be a
-// secret sent in the wrong field. Runs per refused credential.
+// Tells the log which name wrong credentials claimed, so that an operator sees whose secret is being guessed. Never
+// shows a text that may be a secret sent in the wrong field. Runs per refused credential.
 import { hash } from 'node:crypto'
 import type { RouteTable } from '../config/compile.js'
 

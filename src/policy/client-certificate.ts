@@ -1,5 +1,5 @@
-// Identifies consumers by the certificate of their connection, which the handshake has verified (downstream/uws/client-certificate.ts reads its
-// names). Runs per request.
+// Identifies consumers by the certificate of their connection, which the handshake has verified
+// (downstream/client-certificate.ts reads its names). Runs per request.
 import type { Consumer, RouteTable } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'

@@ -1,4 +1,5 @@
-// Checks the signatures of long bodies in threads. The only user of piscina, with digest-worker.ts. Bodies are transferred, not copied.
+// Checks the signatures of long bodies in threads. The only user of piscina, with digest-worker.ts. Bodies are
+// transferred, not copied.
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import type { Piscina } from 'piscina'
@@ -13,7 +14,10 @@ type BodyTask = (Omit<XmTask, 'body'> | Omit<ContentDigestTask, 'body'>) & { rea
 
 const poolFull = new Rejection('overloaded', 'signature queue full')
 
-/** Checks that may wait per thread before the gateway responds 503: about 4 ms of hashing 64 KiB bodies, 64 MiB of 1 MiB ones. */
+/**
+ * Checks that may wait per thread before the gateway responds 503: about 4 ms of hashing 64 KiB bodies, 64 MiB of 1 MiB
+ * ones.
+ */
 const QUEUE_PER_THREAD = 64
 
 export class DigestPool {
@@ -28,7 +32,10 @@ export class DigestPool {
     this.threads = threads
   }
 
-  /** Calls `done` with `unfit` if the check fails; does not call it if the client left. Meanwhile nothing may touch exchange.body. */
+  /**
+   * Calls `done` with `unfit` if the check fails; does not call it if the client left. Meanwhile nothing may touch
+   * exchange.body.
+   */
   check(
     exchange: Exchange,
     task: BodyTask,

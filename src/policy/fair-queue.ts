@@ -1,10 +1,10 @@
-// Orders password checks, each of which takes a thread for a fifth of a second. The check whose address and name had least of that work lately
-// goes first, so that guesses, over however many connections, do not delay a client with another address or
-// another name. Checks with equal shares run in the order of their arrival.
+// Orders password checks, each of which takes a thread for a fifth of a second. The check whose address and name had
+// least of that work lately goes first, so that guesses, over however many connections, do not delay a client with
+// another address or another name. Checks with equal shares run in the order of their arrival.
 //
-// The share of an address or name is counted when a check begins, up to a bound, and halves every ten seconds. Waiting lowers it, so that
-// no check is passed over for long. If the queue is full, the check that would go last is dropped, whether it is new or waiting; so is
-// a check that has waited as long as a client waits.
+// The share of an address or name is counted when a check begins, up to a bound, and halves every ten seconds. Waiting
+// lowers it, so that no check is passed over for long. If the queue is full, the check that would go last is dropped,
+// whether it is new or waiting; so is a check that has waited as long as a client waits.
 
 export interface Check {
   readonly address: string

@@ -1,5 +1,5 @@
-// One RFC 9421 key: verifies signatures made with it. Made at start, from keys that config/ has checked. Runs per request
-// with such a signature.
+// One RFC 9421 key: verifies signatures made with it. Made at start, from keys that config/ has checked. Runs per
+// request with such a signature.
 import {
   constants,
   createHmac,

@@ -1,7 +1,9 @@
-// Identifies consumers by an RFC 9421 signature. Everything but the body is checked with the head, before the body is read: a signature covers a
-// body only through Content-Digest (RFC 9530), which verify() compares. Runs per request. Only the log says what exactly was wrong.
+// Identifies consumers by an RFC 9421 signature. Everything but the body is checked with the head, before the body is
+// read: a signature covers a body only through Content-Digest (RFC 9530), which verify() compares. Runs per request.
+// Only the log says what exactly was wrong.
 //
-// Of several signatures, the first with a known key counts, among those with the route's label and tag if it requires any.
+// Of several signatures, the first with a known key counts, among those with the route's label and tag if it requires
+// any.
 import { type Dictionary, type InnerList, parseDictionary, serializeItem } from 'structured-headers'
 import type { Route, RouteTable } from '../config/compile.js'
 import type { HttpSignatureRules } from '../config/http-signature.js'

@@ -1,5 +1,5 @@
-// Is a token valid? Finds its issuer, asks that issuer's keys, and turns jose's errors into our words. Loaded only if the configuration has
-// issuers. Knows neither requests nor consumers.
+// Is a token valid? Finds its issuer, asks that issuer's keys, and turns jose's errors into our words. Loaded only if
+// the configuration has issuers. Knows neither requests nor consumers.
 import { decodeJwt, errors, type JWTPayload } from 'jose'
 import type { Issuer } from '../config/compile.js'
 import { Rejection, wrongCredentials } from '../exchange/outcome.js'

@@ -1,6 +1,6 @@
-// The keys of one token issuer, and jwtVerify with them: a secret, public keys from the configuration, or keys that the issuer publishes, which
-// are fetched when first needed, cached, and fetched again when a token names an unknown key. Of the users of jose
-// (jwt-check.ts, key-set.ts) the one that verifies.
+// The keys of one token issuer, and jwtVerify with them: a secret, public keys from the configuration, or keys that the
+// issuer publishes, which are fetched when first needed, cached, and fetched again when a token names an unknown key.
+// Of the users of jose (jwt-check.ts, key-set.ts) the one that verifies.
 import { createSecretKey, type KeyObject } from 'node:crypto'
 import {
   type CryptoKey,

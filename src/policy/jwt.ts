@@ -1,5 +1,6 @@
-// Identifies consumers by a JSON Web Token (RFC 7519, RFC 6750). Runs per request. A token is verified once, in a later turn of the event loop; until it
-// expires it is then known by its SHA-256, so that a repeated token costs no signature check. A token's claims count only after that.
+// Identifies consumers by a JSON Web Token (RFC 7519, RFC 6750). Runs per request. A token is verified once, in a later
+// turn of the event loop; until it expires it is then known by its SHA-256, so that a repeated token costs no signature
+// check. A token's claims count only after that.
 import { hash } from 'node:crypto'
 import type { Consumer, Issuer, RouteTable } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -149,7 +150,10 @@ function claimedGroups({ groupsClaim }: Issuer, claims: Claims): string[] {
   return Array.isArray(claim) ? claim.filter((group) => typeof group === 'string') : []
 }
 
-/** Finds a claim by its name, which may be a URL with dots in it; else by a path into nested claims (`realm_access.roles`). */
+/**
+ * Finds a claim by its name, which may be a URL with dots in it; else by a path into nested claims
+ * (`realm_access.roles`).
+ */
 function claimOf(claims: Claims, name: string): unknown {
   if (Object.hasOwn(claims, name)) return claims[name]
   let value: unknown = claims

@@ -1,9 +1,13 @@
-// Fetches the key set that a token issuer publishes (RFC 7517): only from its URL, and no more bytes than a key set can have. An issuer is
-// trusted to identify callers, but not with a worker's memory and time. The errors are for the log and name the exceeded bound.
+// Fetches the key set that a token issuer publishes (RFC 7517): only from its URL, and no more bytes than a key set can
+// have. An issuer is trusted to identify callers, but not with a worker's memory and time. The errors are for the log
+// and name the exceeded bound.
 import type { FetchImplementation, JWK } from 'jose'
 
 export const FETCH_TIMEOUT_MS = 5_000
-/** Most bytes of the body, which is parsed in one turn of the event loop. Real sets have some kilobytes; a hundred long RSA keys take 90. */
+/**
+ * Most bytes of the body, which is parsed in one turn of the event loop. Real sets have some kilobytes; a hundred long
+ * RSA keys take 90.
+ */
 const MOST_BYTES = 131_072
 /** Most keys, because a token without a key id is checked with each. */
 const MOST_KEYS = 100

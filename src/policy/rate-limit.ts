@@ -1,10 +1,11 @@
-// Do the route's limits admit this request? Asked after authorize and before the handler. Runs per request. Turns the route's policies into
-// charges on shared counts (state/rate-table.ts), all of which must admit; leaves the numbers for the response headers in the
-// exchange. Knows no client and no upstream.
+// Do the route's limits admit this request? Asked after authorize and before the handler. Runs per request. Turns the
+// route's policies into charges on shared counts (state/rate-table.ts), all of which must admit; leaves the numbers
+// for the response headers in the exchange. Knows no client and no upstream.
 import { nextPeriodStartMs } from '../config/calendar.js'
 import type { Consumer, LimitMeasure, LimitPolicy, Route } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
+import type { Check } from '../exchange/phase.js'
 import { Bucket } from '../state/bucket.js'
 import { Charge, type Cost, type Meter, VERDICT } from '../state/charge.js'
 import { KeyHash } from '../state/key-hash.js'
@@ -89,11 +90,7 @@ class PreparedRoute {
   /** Some policy sends its headers on admitted responses too. */
   readonly tells: boolean
 
-  constructor(
-    readonly route: Route,
-    named: readonly LimitPolicy[],
-    prepare: (policy: LimitPolicy) => PreparedPolicy,
-  ) {
+  constructor(route: Route, named: readonly LimitPolicy[], prepare: (policy: LimitPolicy) => PreparedPolicy) {
     // A limit named twice is charged once.
     const limits = named.filter((limit, at) => named.findIndex(({ name }) => name === limit.name) === at)
     if (limits.length > MAX_CHARGES) throw new RangeError(`route ${route.name} has more than ${MAX_CHARGES} limits`)
@@ -109,81 +106,87 @@ class PreparedRoute {
   }
 }
 
-/** The limits of a route that count the same event. */
-interface Limiter {
-  /** Whether charge() would refuse. Charges nothing. */
-  ask(exchange: Exchange): Rejection | null
-  charge(exchange: Exchange): Rejection | null
-}
+/**
+ * Decides over the limits of a route that count the same event. Charges them if `writes` is set; else it tells what
+ * charging would decide.
+ */
+type Decide = (exchange: Exchange, writes: boolean) => Rejection | null
 
 /** @param routes all routes, because each of their limits has its share of the table */
 export function createRateLimit(
   table: RateTable,
   segment: Segment,
   routes: readonly Route[],
-): (exchange: Exchange) => Rejection | null {
-  return createLimiter(table, segment, routes, (route) => route.limits).charge
+): (route: Route) => Check | null {
+  const limiter = createLimiter(table, segment, routes)
+  return (route) => {
+    const decide = limiter(route, route.limits)
+    return decide === null ? null : (exchange) => decide(exchange, true)
+  }
 }
 
 /**
- * Limits `on: failedAuth`. Asked before credentials are checked, and again if the check had to wait: however many checks run at once, no
- * more failures are reported than the limit admits, because a failure that finds the limit used up gets 429. Nothing is reserved
- * meanwhile, so clients with valid credentials do not slow each other down.
+ * Limits `on: failedAuth`. Asked before credentials are checked, and again if the check had to wait: however many
+ * checks run at once, no more failures are reported than the limit admits, because a failure that finds the limit
+ * used up gets 429. Nothing is reserved meanwhile, so clients with valid credentials do not slow each other down.
  */
-export type GuessLimit = Limiter
+export interface GuessLimit {
+  /** Whether charge() would refuse. Charges nothing. */
+  ask(exchange: Exchange): Rejection | null
+  charge(exchange: Exchange): Rejection | null
+}
 
 export function createGuessLimit(table: RateTable, segment: Segment, routes: readonly Route[]): GuessLimit {
-  return createLimiter(table, segment, routes, (route) => route.guessLimits)
+  const limiter = createLimiter(table, segment, routes)
+  const byRoute = routes.map((route) => limiter(route, route.guessLimits))
+  const decide = (exchange: Exchange, writes: boolean): Rejection | null => {
+    const decide = byRoute[exchange.route!.index] as Decide | null
+    return decide === null ? null : decide(exchange, writes)
+  }
+  return { ask: (exchange) => decide(exchange, false), charge: (exchange) => decide(exchange, true) }
 }
 
 function createLimiter(
   table: RateTable,
   segment: Segment,
   routes: readonly Route[],
-  limitsOf: (route: Route) => readonly LimitPolicy[],
-): Limiter {
-  const known: PreparedRoute[] = []
+): (route: Route, limits: readonly LimitPolicy[]) => Decide | null {
   const hash = new KeyHash()
-  const limits = Math.max(
+  const sharers = Math.max(
     1,
     new Set(routes.flatMap((route) => [...route.limits, ...route.guessLimits].map(({ name }) => name))).size,
   )
 
-  function prepared(route: Route): PreparedRoute {
+  function prepare(route: Route, limits: readonly LimitPolicy[]): PreparedRoute {
     const { rows } = table.narrow
-    const made = new PreparedRoute(
-      route,
-      limitsOf(route),
-      (policy) => new PreparedPolicy(policy, segment.seed, limits, rows),
-    )
-    known[route.index] = made
-    return made
+    return new PreparedRoute(route, limits, (policy) => new PreparedPolicy(policy, segment.seed, sharers, rows))
   }
 
-  function decide(exchange: Exchange, writes: boolean): Rejection | null {
-    const route = exchange.route as Route
-    if (limitsOf(route).length === 0) return null
-    let ready = known[route.index]
-    if (ready === undefined || ready.route !== route) ready = prepared(route)
-    const { policies, charging, charges } = ready
-    const count = policies.length
-    for (let i = 0; i < count; i++) {
-      const policy = (policies[i] as PreparedPolicy).for(exchange.consumer)
-      charging[i] = policy
-      hash.from(policy.start)
-      hashKey(hash, policy.policy, exchange)
-      ;(charges[i] as Charge).set(policy.meter, policy.costOf(exchange.method), policy.share, hash.finish())
+  return (route, limits) => {
+    if (limits.length === 0) return null
+    // Prepared with the first request: in a large configuration most routes get none in most workers.
+    let prepared: PreparedRoute | null = null
+    return (exchange, writes) => {
+      prepared ??= prepare(route, limits)
+      const { policies, charging, charges } = prepared
+      const count = policies.length
+      for (let i = 0; i < count; i++) {
+        const policy = (policies[i] as PreparedPolicy).for(exchange.consumer)
+        charging[i] = policy
+        hash.from(policy.start)
+        hashKey(hash, policy.policy, exchange)
+        ;(charges[i] as Charge).set(policy.meter, policy.costOf(exchange.method), policy.share, hash.finish())
+      }
+      // A request that waited for its body or a thread is `watched`; any other is decided in the turn of the loop in
+      // which it arrived.
+      const nowUs = exchange.downstream.watched ? segment.nowUs() : exchange.startUs
+      let refusing: number
+      if (!writes) refusing = table.peekAll(charges, count, nowUs)
+      else if (count === 1) refusing = decidesAlone(charges[0] as Charge, table.admit(charges[0] as Charge, nowUs))
+      else refusing = table.admitAll(charges, count, nowUs)
+      return settle(exchange, prepared, refusing, nowUs, writes)
     }
-    // A request that waited for its body or a thread is `watched`; any other is decided in the turn of the loop in which it arrived.
-    const nowUs = exchange.downstream.watched ? segment.nowUs() : exchange.startUs
-    let refusing: number
-    if (!writes) refusing = table.peekAll(charges, count, nowUs)
-    else if (count === 1) refusing = decidesAlone(charges[0] as Charge, table.admit(charges[0] as Charge, nowUs))
-    else refusing = table.admitAll(charges, count, nowUs)
-    return settle(exchange, ready, refusing, nowUs, writes)
   }
-
-  return { ask: (exchange) => decide(exchange, false), charge: (exchange) => decide(exchange, true) }
 }
 
 /** Handles one verdict of admitAll. */

@@ -1,12 +1,14 @@
-// Was this signature accepted before? Runs per request on routes with `replay: once`. The memory is state/replay-table.ts; if
-// it cannot tell, the request is refused.
+// Was this signature accepted before? Runs per request on routes with `replay: once`. The memory is
+// state/replay-table.ts; if it cannot tell, the request is refused.
 //
-// In two steps. First, after the signature proved valid, a remembered one is refused: so a copy is not charged to the limits of the caller it was taken
-// from. Second, after the limits admitted it, it is remembered: so a caller over its limits fills no memory. If copies pass the first step at once,
-// in several workers, the second step lets one through; the others, fewer than there are workers, are charged.
+// In two steps. First, after the signature proved valid, a remembered one is refused: so a copy is not charged to the
+// limits of the caller it was taken from. Second, after the limits admitted it, it is remembered: so a caller over
+// its limits fills no memory. If copies pass the first step at once, in several workers, the second step lets one
+// through; the others, fewer than there are workers, are charged.
 import type { Route } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
+import type { Check } from '../exchange/phase.js'
 import { KeyHash } from '../state/key-hash.js'
 import { REPLAY, type ReplayTable } from '../state/replay-table.js'
 import type { Segment } from '../state/segment.js'
@@ -17,11 +19,12 @@ const noShare = new Rejection('overloaded', 'consumer has its share of the memor
 const noRoom = new Rejection('overloaded', 'no room to remember another signature')
 const held = new Rejection('overloaded', 'memory of signatures held by a worker that does not run')
 
+/** Both checks are null for a route that accepts a signature several times. */
 export interface ReplayGuard {
   /** Refuses a signature that is remembered or has expired. */
-  refuse(exchange: Exchange): Rejection | null
+  refuse(route: Route): Check | null
   /** Remembers the signature; refuses it if another worker has remembered it since, or the table is full. */
-  remember(exchange: Exchange): Rejection | null
+  remember(route: Route): Check | null
 }
 
 export function createReplayGuard(
@@ -35,8 +38,6 @@ export function createReplayGuard(
   const hash = new KeyHash()
   const whose = new KeyHash()
   const longest = Math.max(0, ...routes.filter((route) => route.replayOnce).flatMap(windowsSeconds))
-  /** By Route.index: a signature may be valid longer on another route, if nothing that is signed distinguishes the two. */
-  const longerElsewhere = routes.map((route) => longest - Math.min(longest, ...windowsSeconds(route)))
 
   function keyOf({ consumer, signature }: Exchange): KeyHash {
     whose.from(start).text(consumer!.name)
@@ -45,22 +46,26 @@ export function createReplayGuard(
     return hash
   }
 
-  function concerns(exchange: Exchange): boolean {
-    return exchange.route!.replayOnce && exchange.signatureUntilSeconds !== 0
-  }
-
   return {
-    refuse(exchange) {
-      if (!concerns(exchange)) return null
-      // A signature that the table may forget from now on must be refused, however long its body took.
-      if (wallSeconds() >= exchange.signatureUntilSeconds) return ranOut
-      return table.has(keyOf(exchange)) ? replayed : null
+    refuse({ replayOnce }) {
+      if (!replayOnce) return null
+      return (exchange) => {
+        if (exchange.signatureUntilSeconds === 0) return null
+        // A signature that the table may forget from now on must be refused, however long its body took.
+        if (wallSeconds() >= exchange.signatureUntilSeconds) return ranOut
+        return table.has(keyOf(exchange)) ? replayed : null
+      }
     },
-    remember(exchange) {
-      if (!concerns(exchange)) return null
-      const keptSeconds = exchange.signatureUntilSeconds + (longerElsewhere[exchange.route!.index] as number)
-      const verdict = table.insert(keyOf(exchange), keptSeconds, wallSeconds())
-      return verdict === REPLAY.fresh ? null : (REFUSALS[verdict] as Rejection)
+    remember(route) {
+      if (!route.replayOnce) return null
+      // A signature may be valid longer on another route, if nothing that is signed distinguishes the two.
+      const longerElsewhere = longest - Math.min(longest, ...windowsSeconds(route))
+      return (exchange) => {
+        if (exchange.signatureUntilSeconds === 0) return null
+        const keptSeconds = exchange.signatureUntilSeconds + longerElsewhere
+        const verdict = table.insert(keyOf(exchange), keptSeconds, wallSeconds())
+        return verdict === REPLAY.fresh ? null : (REFUSALS[verdict] as Rejection)
+      }
     },
   }
 }

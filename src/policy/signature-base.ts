@@ -1,8 +1,8 @@
-// Builds the signature base of RFC 9421: one line per covered component. Pure; runs per request with such a signature. Tests hold it
-// to the RFC's own examples. Knows no keys and no policy.
+// Builds the signature base of RFC 9421: one line per covered component. Pure; runs per request with such a signature.
+// Tests hold it to the RFC's own examples. Knows no keys and no policy.
 //
-// Refused rather than guessed: components that a request does not have (@status, `req`) or that uWebSockets.js does not pass on (`tr`, trailers), `sf`
-// on a field of unknown structure, and undefined parameters.
+// Refused rather than guessed: components that a request does not have (@status, `req`) or that uWebSockets.js does not
+// pass on (`tr`, trailers), `sf` on a field of unknown structure, and undefined parameters.
 import {
   type Dictionary,
   type InnerList,
@@ -36,7 +36,10 @@ const STRUCTURES: Readonly<Record<string, 'dictionary' | 'list' | 'item'>> = {
   'idempotency-key': 'item',
 }
 
-/** Most components. Each is searched in the whole head, and anyone who knows a keyid can ask for it. Real signatures cover far fewer. */
+/**
+ * Most components. Each is searched in the whole head, and anyone who knows a keyid can ask for it. Real signatures
+ * cover far fewer.
+ */
 const MAX_COMPONENTS = 64
 const tooMany = new Rejection('unauthorized', `signature covers more than ${MAX_COMPONENTS} components`)
 

@@ -1,5 +1,6 @@
-// The string that a client signs with x-m, and its HMAC. Pure; used by x-m.ts and by the offline `tidegate sign`. Runs per request, so HMAC-SHA256
-// is one call into the addon, with the key's part computed before (RFC 2104, section 4): 0.3 µs, where createHmac takes 2.
+// The string that a client signs with x-m, and its HMAC. Pure; used by x-m.ts and by the offline `tidegate sign`. Runs
+// per request, so HMAC-SHA256 is one call into the addon, with the key's part computed before (RFC 2104, section 4):
+// 0.3 µs, where createHmac takes 2.
 import { createHmac, hash } from 'node:crypto'
 import { type HmacKey as NativeHmacKey, native } from '../../native/index.js'
 import type { Consumer } from '../config/compile.js'
@@ -30,7 +31,10 @@ export function stringToSign(source: string, time: string, method: string, targe
   return `${source}\n${time}\n${method}\n${target}\n${bodyHash}`
 }
 
-/** The string for `signs: legacy`. It does not cover the request, so anyone who sees the signature can use it for another request until it expires. */
+/**
+ * The string for `signs: legacy`. It does not cover the request, so anyone who sees the signature can use it for
+ * another request until it expires.
+ */
 export function legacyStringToSign(source: string, time: string): string {
   return `${source}\n${time}`
 }
@@ -100,7 +104,10 @@ export class Verifier {
     this.keys = consumer.secrets.map((secret) => new HmacKey(consumer.algorithm, secret))
   }
 
-  /** `mac` must be lower-case hex of the algorithm's exact length. All secrets are tried: the time does not tell which one fits. */
+  /**
+   * `mac` must be lower-case hex of the algorithm's exact length. All secrets are tried: the time does not tell which
+   * one fits.
+   */
   verify(time: string, method: string, target: string, bodyHash: string, mac: string): boolean {
     if (mac.length !== this.digestChars) return false
     const message = this.legacy
@@ -115,8 +122,9 @@ export class Verifier {
 }
 
 /**
- * Constant time for equal lengths: it compares every digit and looks only at the sum of the differences. timingSafeEqual would
- * need two Buffers made of the strings first, which costs more than the comparison and is not more constant.
+ * Constant time for equal lengths: it compares every digit and looks only at the sum of the differences.
+ * timingSafeEqual would need two Buffers made of the strings first, which costs more than the comparison and is not
+ * more constant.
  */
 function equalDigits(a: string, b: string): boolean {
   let difference = a.length ^ b.length

@@ -1,10 +1,13 @@
 // The interface of a credential kind: authenticate.ts picks one for a request and calls its methods in the order below.
-// The optional methods are for credentials that the head alone does not prove. One object per worker, made at start; each kind has a file here.
+// The optional methods are for credentials that the head alone does not prove. One object per worker, made at start;
+// each kind has a file here.
 import type { Exchange } from '../exchange/exchange.js'
 import type { Rejection } from '../exchange/outcome.js'
 
 export interface Strategy {
-  /** Whether the request carries credentials of this kind, valid or not. Called only if a route accepts several kinds. */
+  /**
+   * Whether the request carries credentials of this kind, valid or not. Called only if a route accepts several kinds.
+   */
   presents(exchange: Exchange): boolean
 
   /** The name that the credentials claim, unproven; '' if they claim none. Absent if they never do. Never throws. */
@@ -16,13 +19,19 @@ export interface Strategy {
    */
   identify(exchange: Exchange): Rejection | null
 
-  /** Whether the check needs exchange.body. Called after identify, like the rest. Absent: never. */
+  /**
+   * Whether the check needs exchange.body. Called after identify, like the rest, for requests with a body. Absent:
+   * never.
+   */
   needsBody?(exchange: Exchange): boolean
 
   /** Whether verifyLater must do the check, because it waits for a thread or the network. Absent: never. */
   takesTime?(exchange: Exchange): boolean
 
-  /** Checks in this turn of the event loop. Null: exchange.consumer is the caller. Absent: identify has checked everything. */
+  /**
+   * Checks in this turn of the event loop. Null: exchange.consumer is the caller. Absent: identify has checked
+   * everything.
+   */
   verify?(exchange: Exchange): Rejection | null
 
   /**

@@ -1,5 +1,5 @@
-// Identifies consumers by x-source, x-time and x-m: identify() checks the head before a body is read; verify() checks the
-// signature over the request. Runs per request. Only the log says what exactly was wrong, never the response.
+// Identifies consumers by x-source, x-time and x-m: identify() checks the head before a body is read; verify() checks
+// the signature over the request. Runs per request. Only the log says what exactly was wrong, never the response.
 import type { RouteTable } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { Rejection, wrongCredentials } from '../exchange/outcome.js'

@@ -1,5 +1,5 @@
-// Decides whether the admin listener accepts a request: it has no password, so web pages in a browser on this machine must be kept out. Looks at the request
-// head only.
+// Decides whether the admin listener accepts a request: it has no password, so web pages in a browser on this machine
+// must be kept out. Looks at the request head only.
 import type { IncomingMessage } from 'node:http'
 
 export interface Refusal {
@@ -25,8 +25,8 @@ export function refusalOf(req: IncomingMessage, names: ReadonlySet<string>): Ref
 }
 
 /**
- * A page can point its own host name at 127.0.0.1 after it was loaded (DNS rebinding), and then read this listener's responses. The browser sends
- * that name in Host. A request without Host is HTTP/1.0 and not from a browser.
+ * A page can point its own host name at 127.0.0.1 after it was loaded (DNS rebinding), and then read this listener's
+ * responses. The browser sends that name in Host. A request without Host is HTTP/1.0 and not from a browser.
  */
 function isOurs(host: string, { socket }: IncomingMessage, names: ReadonlySet<string>): boolean {
   const name = hostName(host)
@@ -40,7 +40,10 @@ export function hostName(host: string): string {
   return (address ?? name ?? host).toLowerCase().replace(/\.$/, '')
 }
 
-/** Fetch (WHATWG): browsers send Origin (maybe `null`) with every request but GET and HEAD, and pages cannot prevent it. curl sends none. */
+/**
+ * Fetch (WHATWG): browsers send Origin (maybe `null`) with every request but GET and HEAD, and pages cannot prevent it.
+ * curl sends none.
+ */
 function isFromBrowser({ headers }: IncomingMessage): boolean {
   return headers.origin !== undefined || headers['sec-fetch-site'] !== undefined
 }

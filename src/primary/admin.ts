@@ -21,7 +21,9 @@ export interface AdminOptions {
   readonly holdBreaker: (service: string, as: 'open' | 'closed' | null) => boolean
   /** Reads the configuration again. */
   readonly reload: () => Promise<ReloadResult>
-  /** Reopens the log files; resolves when nothing writes to the former ones, with a reason for each that stays in use. */
+  /**
+   * Reopens the log files; resolves when nothing writes to the former ones, with a reason for each that stays in use.
+   */
   readonly reopenLogs: () => Promise<readonly string[]>
   /** Begins to restart the workers one by one. Returns '', or why it does not. */
   readonly restart: () => string
@@ -56,8 +58,8 @@ function problem(status: number, title: string, detail: string): Answer {
 }
 
 /**
- * `POST /breakers?service=NAME&hold=open|closed|none`. Held open, the breaker refuses every call; held closed, none, until it is released. The
- * workers see the hold at once, and it survives a restart.
+ * `POST /breakers?service=NAME&hold=open|closed|none`. Held open, the breaker refuses every call; held closed, none,
+ * until it is released. The workers see the hold at once, and it survives a restart.
  */
 function holdBreaker(req: IncomingMessage, { holdBreaker }: AdminOptions): Answer {
   const query = new URL(req.url ?? '/', 'http://admin').searchParams
@@ -72,7 +74,10 @@ function holdBreaker(req: IncomingMessage, { holdBreaker }: AdminOptions): Answe
   return { status: 200, type: JSON_TYPE, body: `${JSON.stringify({ service, hold })}\n` }
 }
 
-/** `POST /reload`: responds when every worker serves the new configuration; with 422 and all errors if it is invalid, and then nothing has changed. */
+/**
+ * `POST /reload`: responds when every worker serves the new configuration; with 422 and all errors if it is invalid,
+ * and then nothing has changed.
+ */
 async function reload({ reload }: AdminOptions): Promise<Answer> {
   const result = await reload()
   return { status: result.ok ? 200 : 422, type: JSON_TYPE, body: `${JSON.stringify(result, null, 2)}\n` }

@@ -1,5 +1,5 @@
-// Watches the listener's certificate files. Only the primary reads them and tells the workers, so a worker can start even while
-// the files are broken. It polls, because inotify misses files that are replaced through symbolic links.
+// Watches the listener's certificate files. Only the primary reads them and tells the workers, so a worker can start
+// even while the files are broken. It polls, because inotify misses files that are replaced through symbolic links.
 import { statSync } from 'node:fs'
 import { type ListenerTls, readListenerTls, type TlsMaterial } from '../config/certificates.js'
 import type { Problem } from '../config/problems.js'
@@ -43,7 +43,10 @@ export class CertificateWatch {
     clearInterval(this.timer)
   }
 
-  /** Reads the files once they are unchanged between two polls: a certificate and its key are written one after the other. */
+  /**
+   * Reads the files once they are unchanged between two polls: a certificate and its key are written one after the
+   * other.
+   */
   private look(): void {
     const now = this.identity()
     const stays = now === this.seen

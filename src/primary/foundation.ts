@@ -1,5 +1,5 @@
-// Opens what the gateway stands on: processes or threads, the gateway to take over, the listening socket, the segment. In an order
-// in which a failing start says why and has changed nothing.
+// Opens what the gateway stands on: processes or threads, the gateway to take over, the listening socket, the segment.
+// In an order in which a failing start says why and has changed nothing.
 import { compile } from '../config/compile.js'
 import { type Loaded, serviceEnvironment } from '../config/load.js'
 import type { Settings } from '../config/settings.js'

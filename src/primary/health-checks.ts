@@ -1,12 +1,14 @@
-// Active health checks: the primary asks each endpoint of a service with `health` how it is and writes the answer where every worker's
-// selection reads it (state/health-table.ts). Sees no request; no worker waits for it.
+// Active health checks: the primary asks each endpoint of a service with `health` how it is and writes the answer where
+// every worker's selection reads it (state/health-table.ts). Sees no request; no worker waits for it.
 //
-// A check is a GET of the path on a connection of its own, so that accepting is checked too and a kept-alive connection the endpoint
-// closed meanwhile is no fault. 2xx within the timeout is well, all else is not: a redirect is not followed, for its target is not the
-// endpoint. From `up`, `unhealthyAfter` failures in a row lead down; from `down`, `healthyAfter` successes lead up.
+// A check is a GET of the path on a connection of its own, so that accepting is checked too and a kept-alive connection
+// the endpoint closed meanwhile is no fault. 2xx within the timeout is well, all else is not: a redirect is not
+// followed, for its target is not the endpoint. From `up`, `unhealthyAfter` failures in a row lead down; from `down`,
+// `healthyAfter` successes lead up.
 //
-// An endpoint not checked yet counts as up, as with HAProxy, nginx and Traefik: a gateway that starts again must not refuse everybody
-// until the first round is over. (Envoy and Consul hold it to be down.) Its first success alone settles that.
+// An endpoint not checked yet counts as up, as with HAProxy, nginx and Traefik: a gateway that starts again must not
+// refuse everybody until the first round is over. (Envoy and Consul hold it to be down.) Its first success alone
+// settles that.
 import { type ClientRequest, get as getHttp, type IncomingMessage } from 'node:http'
 import { get as getHttps } from 'node:https'
 import type { ConnectionOptions as TlsOptions } from 'node:tls'
@@ -29,6 +31,8 @@ export interface HealthChecks {
 
 /** A tenth either way, so that the checks of many endpoints, or of many gateways, do not stay in step. */
 const JITTER = 0.1
+/** Until the next try at a Unix socket whose backlog is full. */
+const BACKLOG_PAUSE_MS = 25
 /** More of an answer's body than this is not read. */
 const MAX_BODY_BYTES = 65_536
 
@@ -93,35 +97,42 @@ class Check {
 
   /** What is wrong with the endpoint; '' if nothing. */
   private ask(): Promise<string> {
-    const { path, timeoutMs } = this.rules
-    const url = this.endpoint.origin + path
-    const headers = { 'user-agent': 'tidegate-health', accept: '*/*' }
-    const options = { agent: false as const, headers }
+    const { timeoutMs } = this.rules
     return new Promise((resolve) => {
-      const take = (response: IncomingMessage): void => {
-        const { statusCode = 0 } = response
-        const fault = statusCode >= 200 && statusCode < 300 ? '' : `status ${statusCode}`
-        let bytes = 0
-        response.on('data', (chunk: Buffer) => {
-          bytes += chunk.length
-          if (bytes > MAX_BODY_BYTES) settle(fault)
-        })
-        response.on('end', () => settle(fault))
-        response.on('error', (error) => settle(error.message))
-      }
-      const request = url.startsWith('https:')
-        ? getHttps(url, { ...options, ...tlsOptions(this.service.tls) }, take)
-        : getHttp(url, options, take)
-      request.on('error', (error: NodeJS.ErrnoException) => settle(error.message || (error.code ?? error.name)))
-      this.request = request
+      let retry: NodeJS.Timeout | undefined
       // One deadline over everything, name look-up and connecting too; destroying the request ends it wherever it is.
       const deadline = setTimeout(() => settle(`no answer within ${timeoutMs} ms`), timeoutMs)
-      function settle(fault: string): void {
+      const settle = (fault: string): void => {
         clearTimeout(deadline)
-        request.destroy()
+        clearTimeout(retry)
+        this.request?.destroy()
         resolve(fault)
       }
+      const attempt = (): void => {
+        if (this.stopped) return settle('stopped')
+        const request = this.send((response) => judgeResponse(response, settle))
+        this.request = request
+        request.on('error', (error: NodeJS.ErrnoException) => {
+          if (this.request !== request) return
+          if (error.code !== 'EAGAIN' || this.stopped) return settle(error.message || (error.code ?? error.name))
+          // The backlog of a Unix socket is full: over TCP the kernel would wait for room there.
+          retry = setTimeout(attempt, BACKLOG_PAUSE_MS)
+        })
+      }
+      attempt()
     })
+  }
+
+  private send(take: (response: IncomingMessage) => void): ClientRequest {
+    const { endpoint, service, rules } = this
+    const headers = { 'user-agent': 'tidegate-health', accept: '*/*' }
+    const options = { agent: false as const, headers }
+    const { socketPath, authority } = endpoint
+    if (socketPath !== null) return getHttp(`http://${authority}${rules.path}`, { ...options, socketPath }, take)
+    const url = endpoint.origin + rules.path
+    return url.startsWith('https:')
+      ? getHttps(url, { ...options, ...tlsOptions(service.tls) }, take)
+      : getHttp(url, options, take)
   }
 
   private judge(fault: string): void {
@@ -141,6 +152,18 @@ class Check {
     this.table.set(slot, 'down')
     this.log.warn({ service: this.service.name, endpoint: origin, from: state, reason: fault }, 'endpoint is down')
   }
+}
+
+function judgeResponse(response: IncomingMessage, settle: (fault: string) => void): void {
+  const { statusCode = 0 } = response
+  const fault = statusCode >= 200 && statusCode < 300 ? '' : `status ${statusCode}`
+  let bytes = 0
+  response.on('data', (chunk: Buffer) => {
+    bytes += chunk.length
+    if (bytes > MAX_BODY_BYTES) settle(fault)
+  })
+  response.on('end', () => settle(fault))
+  response.on('error', (error) => settle(error.message))
 }
 
 function tlsOptions({ ca, cert, key, serverName, verify }: UpstreamTls): TlsOptions {

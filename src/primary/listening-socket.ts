@@ -1,5 +1,5 @@
-// The listening socket that every worker inherits: from the gateway that is taken over, from a service manager, or opened
-// here. Threads have none, because each listens by itself. In the primary, which never accepts from it.
+// The listening socket that every worker inherits: from the gateway that is taken over, from a service manager, or
+// opened here. Threads have none, because each listens by itself. In the primary, which never accepts from it.
 import { type AddressInfo, createServer } from 'node:net'
 import { native } from '../../native/index.js'
 import type { Settings } from '../config/settings.js'
@@ -26,8 +26,8 @@ export interface ListeningSocket {
 }
 
 /**
- * Resolves with an error if the port is in use, by another program or by workers of a killed gateway. The state tells which, and
- * then listenOnceOrphansLeave() can wait for them.
+ * Resolves with an error if the port is in use, by another program or by workers of a killed gateway. The state tells
+ * which, and then listenOnceOrphansLeave() can wait for them.
  * @throws StartError if waiting cannot help
  */
 export async function openSocket(
@@ -98,7 +98,10 @@ function inherit(count: number, isolation: Isolation): ListeningSocket {
   }
 }
 
-/** Threads listen with SO_REUSEPORT, which would let a second gateway share the port unnoticed: so the port is checked before. */
+/**
+ * Threads listen with SO_REUSEPORT, which would let a second gateway share the port unnoticed: so the port is checked
+ * before.
+ */
 function probePort(host: string, port: number): Promise<number> {
   return new Promise((resolve, reject) => {
     const probe = createServer()

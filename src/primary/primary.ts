@@ -1,5 +1,6 @@
-// The primary: over a foundation (socket, segment) it starts the workers, checks the endpoints' health and answers the admin listener. A table
-// of contents, from the start to the end: what each thing does is in control/. It sees no request.
+// The primary: over a foundation (socket, segment) it starts the workers, checks the endpoints' health and answers
+// the admin listener. A table of contents, from the start to the end: what each thing does is in the file that is
+// named after it. It sees no request.
 import type { Loaded } from '../config/load.js'
 import type { Settings } from '../config/settings.js'
 import { checkDescriptors } from '../worker/descriptors.js'
@@ -8,6 +9,7 @@ import { CertificateWatch } from './certificate-watch.js'
 import { type Foundation, layFoundation } from './foundation.js'
 import { type HealthChecks, startHealthChecks } from './health-checks.js'
 import { closeSocket, openDoorAgain } from './listening-socket.js'
+import { Places } from './places.js'
 import { Reloader, type ReloadResult } from './reload.js'
 import { workerKind } from './spawn.js'
 import { StartError } from './start-error.js'
@@ -49,6 +51,8 @@ export class Primary {
   private touch: NodeJS.Timeout | undefined
   private unwatch: () => void = () => {}
   private leaving = false
+  /** How many endpoints there were when descriptors were last looked at. */
+  private checkedEndpoints = 0
   private end: (code: number) => void = () => {}
 
   /** @throws StartError before anything runs */
@@ -83,6 +87,11 @@ export class Primary {
     return this.reloader.reload(by)
   }
 
+  /** Gives a service other endpoints at run time, without another generation: see Reloader.setEndpoints. */
+  setEndpoints(service: string, endpoints: readonly string[]): Promise<void> {
+    return this.reloader.setEndpoints(service, endpoints)
+  }
+
   /** SIGUSR2: begins to replace the workers one by one. '', or why it does not. */
   restart(): string {
     if (this.isolation === 'thread') return 'workers are threads, and those cannot be replaced one by one'
@@ -92,8 +101,8 @@ export class Primary {
   }
 
   /**
-   * SIGUSR1: whoever has given the log files other names wants them opened anew. Resolves when nothing is written to the former ones any more, with
-   * what keeps some of them in use.
+   * SIGUSR1: whoever has given the log files other names wants them opened anew. Resolves when nothing is written to
+   * the former ones any more, with what keeps some of them in use.
    */
   async reopenLogs(): Promise<readonly string[]> {
     const { log, reopenLog } = this.foundation
@@ -125,16 +134,25 @@ export class Primary {
       return new Reloader({
         loaded,
         load,
-        state,
-        isChangingHands: () => this.offer?.isTaken === true,
+        places: new Places({
+          state,
+          oldestGeneration: () => this.supervisor.oldestGeneration,
+          oldestChange: () => this.supervisor.oldestChange,
+          isChangingHands: () => this.offer?.isTaken === true,
+        }),
         log,
-        oldest: () => this.supervisor.oldestGeneration,
         onBegin: () => service.reloading(),
         onEnd: () => service.ready(),
-        publish: async (generation, table) => {
+        publish: async (generation) => {
           await this.supervisor.reload(generation)
-          this.checks?.update(table.services)
+          // Endpoints may have changed meanwhile.
+          this.checks?.update(this.reloader.table.services)
           this.checkDescriptors()
+        },
+        publishEndpoints: (message) => {
+          this.checks?.update(this.reloader.table.services)
+          if (message.total > this.checkedEndpoints) this.checkDescriptors()
+          return this.supervisor.changeEndpoints(message)
         },
       })
     } catch (error) {
@@ -263,12 +281,8 @@ export class Primary {
   }
 
   private checkDescriptors(): void {
-    checkDescriptors(
-      this.foundation.log,
-      this.settings,
-      this.reloader.table.endpoints.length,
-      this.isolation === 'thread',
-    )
+    this.checkedEndpoints = this.reloader.table.endpoints.length
+    checkDescriptors(this.foundation.log, this.settings, this.checkedEndpoints, this.isolation === 'thread')
   }
 
   /** Orphans whose socket is ours now shut its door when they leave. */

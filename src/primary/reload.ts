@@ -1,13 +1,15 @@
-// The configuration from one generation to the next: read anew, checked and compiled here, given its places in the shared tables, and then
-// served by every worker. What cannot be served changes nothing. In the primary; sees no request.
-import { compile, type RouteTable } from '../config/compile.js'
+// The configuration from one generation to the next: read anew, checked and compiled here, given its places in the
+// shared tables, and then served by every worker. What cannot be served changes nothing. Between reloads, the
+// endpoints of a service may change by themselves. In the primary; sees no request.
+import { compile, type RouteTable, type Service } from '../config/compile.js'
 import { diffConfigs } from '../config/diff.js'
+import { endpointAddress, endpointProblem } from '../config/endpoint.js'
 import { ConfigError, type Loaded } from '../config/load.js'
+import type { Config } from '../config/schema.js'
 import type { Settings } from '../config/settings.js'
 import type { Logger } from '../telemetry/log.js'
-import type { Generation } from '../worker/messages.js'
-import type { SharedState } from './shared-state.js'
-import { Slots } from './slots.js'
+import type { EndpointsMessage, Generation } from '../worker/messages.js'
+import type { Places } from './places.js'
 
 export interface ReloadResult {
   /** ISO 8601. */
@@ -26,47 +28,38 @@ export interface ReloaderOptions {
   readonly loaded: Loaded
   /** Reads the same source again. */
   readonly load: () => Loaded
-  readonly state: SharedState
-  /** Another gateway is about to take over. */
-  readonly isChangingHands: () => boolean
+  readonly places: Places
   readonly log: Logger
-  /** The oldest generation that some worker may still have requests of. */
-  readonly oldest: () => number
   readonly onBegin: () => void
   readonly onEnd: () => void
   /** Resolves when all workers serve it. */
-  readonly publish: (generation: Generation, table: RouteTable) => Promise<void>
-}
-
-/** The names that one generation uses in each shared table. */
-interface Names {
-  readonly generation: number
-  readonly routes: readonly string[]
-  readonly endpoints: readonly string[]
-  readonly breakers: readonly string[]
+  readonly publish: (generation: Generation) => Promise<void>
+  /** Resolves when no worker gives a request to an endpoint that is gone. */
+  readonly publishEndpoints: (message: EndpointsMessage) => Promise<void>
 }
 
 export class Reloader {
+  /** The newest one, with the endpoints that services have now: what a worker that starts is told. */
   generation: Generation
   table: RouteTable
   last: ReloadResult | null = null
   readonly counts = { ok: 0, failed: 0 }
   private readonly options: ReloaderOptions
   private readonly settings: Settings
-  private readonly routes: Slots
-  private readonly endpoints: Slots
-  private inUse: Names[] = []
+  /** As it was read. `generation.config` has the endpoints that were set at run time in it. */
+  private fileConfig: Config
+  /** Those that were set at run time, by service. */
+  private endpointSets: ReadonlyMap<string, readonly string[]> = new Map()
   private running: Promise<ReloadResult> | null = null
   private next: Promise<ReloadResult> | null = null
 
   /** @throws Error where the first configuration does not fit */
   constructor(options: ReloaderOptions) {
-    const { loaded, state } = options
+    const { loaded } = options
     this.options = options
     this.settings = loaded.settings
-    this.routes = new Slots(state.spec.routes)
-    this.endpoints = new Slots(state.spec.endpoints)
-    const first = this.prepare(loaded, 1)
+    this.fileConfig = loaded.config
+    const first = this.prepare(loaded.config, loaded.origin, 1, 0)
     this.generation = first.generation
     this.table = first.table
   }
@@ -86,20 +79,63 @@ export class Reloader {
     return this.running
   }
 
+  /**
+   * Gives a service other endpoints, without another generation. Those that stay keep their connections; those that
+   * are gone finish what they have in flight. Reloads keep them, until the file has another list for the service than
+   * before.
+   *
+   * Resolves when no worker gives a request to an endpoint that is gone. Rejects, and nothing has changed, where one
+   * is not an endpoint, or shared memory has no room for all of them.
+   * @param endpoints as the configuration spells them; none at all: requests get 503
+   */
+  async setEndpoints(service: string, endpoints: readonly string[]): Promise<void> {
+    const { generation, options } = this
+    const before = Object.hasOwn(generation.config.services, service) ? generation.config.services[service] : undefined
+    if (before === undefined) throw new Error(`no service is named "${service}"`)
+    checkEndpoints(service, endpoints)
+    const sets = new Map(this.endpointSets).set(service, [...endpoints])
+    const config = withEndpoints(generation.config, sets)
+    const change = generation.change + 1
+    // Routes stay where they are; endpoints get their places.
+    const draft = compile(config, this.settings, { routes: generation.slots.routes, endpoints: [] })
+    const slots = named(`service "${service}"`, () => options.places.forEndpoints(draft, service, change))
+    const table = compile(config, this.settings, slots)
+    this.endpointSets = sets
+    this.generation = { ...generation, change, config, slots }
+    this.table = table
+    const own = table.services.find(({ name }) => name === service) as Service
+    const message: EndpointsMessage = {
+      type: 'endpoints',
+      change,
+      service,
+      endpoints,
+      slots: own.endpoints.map(({ slot }) => slot),
+      total: table.endpoints.length,
+    }
+    options.log.info(
+      { service, endpoints: own.endpoints.map(({ origin }) => origin) },
+      'endpoints of a service changed',
+    )
+    await options.publishEndpoints(message)
+  }
+
   private async attempt(by: ReloadResult['by']): Promise<ReloadResult> {
     const { log, load, publish, onBegin, onEnd } = this.options
     onBegin()
-    const before = this.generation
     let changes: readonly string[] = []
     let errors: readonly string[] = []
     try {
       const loaded = load()
-      changes = diffConfigs(before.config, loaded.config)
+      changes = diffConfigs(this.fileConfig, loaded.config)
       if (changes.length > 0) {
-        const { generation, table } = this.prepare(loaded, before.number + 1)
-        this.generation = generation
-        this.table = table
-        await publish(generation, table)
+        const sets = this.keptSets(loaded.config)
+        const { number, change } = this.generation
+        const next = this.prepare(withEndpoints(loaded.config, sets), loaded.origin, number + 1, change)
+        this.fileConfig = loaded.config
+        this.endpointSets = sets
+        this.generation = next.generation
+        this.table = next.table
+        await publish(next.generation)
       }
     } catch (error) {
       errors = error instanceof ConfigError ? error.problems : [(error as Error).message]
@@ -116,45 +152,57 @@ export class Reloader {
   }
 
   /** @throws Error where it needs more room in the shared tables than there is; workers know nothing of it then. */
-  private prepare({ config, origin }: Loaded, number: number): { generation: Generation; table: RouteTable } {
-    const { state, isChangingHands, oldest } = this.options
-    const { health, counters, breakers, spec } = state
-    // Its sockets are open, and workers know from their start how to speak on them. Certificates are another matter (certificate-watch.ts).
+  private prepare(
+    config: Config,
+    origin: string,
+    number: number,
+    change: number,
+  ): { generation: Generation; table: RouteTable } {
+    // Its sockets are open, and workers know from their start how to speak on them. Certificates are another matter
+    // (certificate-watch.ts).
     if (JSON.stringify(config.tls) !== JSON.stringify(this.options.loaded.config.tls))
       throw new Error(`${origin}: tls: what the listener speaks changes with a restart, or a takeover, alone`)
     const draft = compile(config, this.settings)
-    const names: Names = {
-      generation: number,
-      routes: draft.routes.map(({ name }) => name),
-      endpoints: endpointNames(draft),
-      breakers: draft.services.filter(({ breaker }) => breaker !== null).map(({ name }) => name),
-    }
-    this.inUse = this.inUse.filter(({ generation }) => generation >= Math.min(oldest(), number - 1))
-    const used = (key: 'routes' | 'endpoints' | 'breakers') => new Set(this.inUse.flatMap((one) => one[key]))
-    const fits = <T>(given: T | null, what: string, room: number): T => {
-      if (given !== null) return given
-      throw new Error(`${origin}: the ${what} need more room in shared memory than this start made (${room}): restart`)
-    }
-    const routes = this.routes.assign(names.routes, used('routes'), (slot) => counters.clear(slot))
-    const endpoints = this.endpoints.assign(names.endpoints, used('endpoints'), (slot) => health.set(slot, 'unknown'))
-    const slots = {
-      routes: fits(routes, 'routes', spec.routes),
-      endpoints: fits(endpoints, 'endpoints', spec.endpoints),
-    }
-    // Which breakers workers of another primary use is not known.
-    const hasStrangers = state.hasOrphans() || isChangingHands()
-    const provided = breakers.provide(names.breakers, hasStrangers ? null : used('breakers'))
-    fits(provided ? true : null, 'breakers', breakers.capacity)
-    this.inUse.push(names)
-    return { generation: { number, config, slots }, table: compile(config, this.settings, slots) }
+    const slots = named(origin, () => this.options.places.forGeneration(draft, number))
+    return { generation: { number, change, config, slots }, table: compile(config, this.settings, slots) }
+  }
+
+  /** The sets of services for which the file has the same list as before. */
+  private keptSets(config: Config): ReadonlyMap<string, readonly string[]> {
+    return new Map(
+      [...this.endpointSets].filter(([name]) => {
+        const [before, after] = [this.fileConfig.services[name], config.services[name]]
+        return after !== undefined && JSON.stringify(before?.endpoints) === JSON.stringify(after.endpoints)
+      }),
+    )
   }
 }
 
-/** An endpoint is known by its service and origin; one that is listed twice, by which of them it is. */
-function endpointNames({ services }: RouteTable): string[] {
-  return services.flatMap(({ name, endpoints }) =>
-    endpoints.map(
-      ({ origin }, at) => `${name} ${origin} ${endpoints.slice(0, at).filter((one) => one.origin === origin).length}`,
-    ),
-  )
+function withEndpoints(config: Config, sets: ReadonlyMap<string, readonly string[]>): Config {
+  const services = Object.entries(config.services).map(([name, service]) => {
+    const endpoints = sets.get(name)
+    return [name, endpoints === undefined ? service : { ...service, endpoints: [...endpoints] }] as const
+  })
+  return { ...config, services: Object.fromEntries(services) }
+}
+
+/** Says in an error what it is about. */
+function named<T>(what: string, give: () => T): T {
+  try {
+    return give()
+  } catch (error) {
+    throw new Error(`${what}: ${(error as Error).message}`)
+  }
+}
+
+/** @throws Error */
+function checkEndpoints(service: string, endpoints: readonly string[]): void {
+  const seen = new Set<string>()
+  for (const text of endpoints) {
+    const problem = endpointProblem(text)
+    if (problem !== null) throw new Error(`service "${service}": endpoint "${text}" ${problem}`)
+    const { origin } = endpointAddress(text)
+    if (seen.has(origin)) throw new Error(`service "${service}": endpoint "${origin}" is listed twice`)
+    seen.add(origin)
+  }
 }

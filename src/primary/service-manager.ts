@@ -1,5 +1,5 @@
-// Notifies a service manager (systemd) about this gateway: sd_notify(3), lines in a datagram. Does nothing without one. In the
-// primary. What it passes to the gateway is read with the rest of the environment.
+// Notifies a service manager (systemd) about this gateway: sd_notify(3), lines in a datagram. Does nothing without one.
+// In the primary. What it passes to the gateway is read with the rest of the environment.
 import { native } from '../../native/index.js'
 import type { ServiceEnvironment } from '../config/load.js'
 import type { Logger } from '../telemetry/log.js'

@@ -1,5 +1,5 @@
-// The segment as the primary has it: its tables, and which worker owns which index in them. When a worker is gone, also one of an earlier
-// primary (an orphan), it lets each table give back what that worker held. Sees no request.
+// The segment as the primary has it: its tables, and which worker owns which index in them. When a worker is gone, also
+// one of an earlier primary (an orphan), it lets each table give back what that worker held. Sees no request.
 import type { RouteTable } from '../config/compile.js'
 import type { Settings } from '../config/settings.js'
 import { makeStateDirectory } from '../config/state-path.js'
@@ -49,7 +49,10 @@ export class SharedState {
     this.orphans = this.owners.taken()
   }
 
-  /** Every second or so. False: somebody has cut the state file short or written to it, and what it held is lost at least in part. */
+  /**
+   * Every second or so. False: somebody has cut the state file short or written to it, and what it held is lost at
+   * least in part.
+   */
   touch(): boolean {
     if (this.segment.touch()) return true
     this.owners.mend()

@@ -1,5 +1,5 @@
-// Places in a shared table whose size was settled at start, given out by name: a name that stays keeps its place over every reload, and a
-// place is given to another name only when no worker can still be using it for the one before.
+// Places in a shared table whose size was settled at start, given out by name: a name that stays keeps its place over
+// every reload, and a place is given to another name only when no worker can still be using it for the one before.
 
 export class Slots {
   private readonly byName = new Map<string, number>()

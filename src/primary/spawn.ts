@@ -1,5 +1,5 @@
-// The two kinds of worker behind one interface: a forked process that inherits segment and listening socket, and a thread that
-// shares memory with the primary.
+// The two kinds of worker behind one interface: a forked process that inherits segment and listening socket, and a
+// thread that shares memory with the primary.
 import { type ChildProcess, fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { Worker } from 'node:worker_threads'
@@ -15,25 +15,29 @@ const WORKER_SEGMENT_FD = 4
 const WORKER_LISTEN_FD = 5
 const WORKER_LIVE_FD = 6
 /**
- * A worker's stdout goes nowhere, and the primary's stdout is inherited here, for access lines only: uWS prints to stdout when it gets server names.
+ * A worker's stdout goes nowhere, and the primary's stdout is inherited here, for access lines only: uWS prints to
+ * stdout when it gets server names.
  */
 const WORKER_STDOUT_FD = 7
 
-/** uWS reads this once, when it is loaded. Its default is 4096. The gate before it refuses heads longer than maxHeaderBytes. */
+/**
+ * uWS reads this once, when it is loaded. Its default is 4096. The gate before it refuses heads longer than
+ * maxHeaderBytes.
+ */
 const HEADERS_VARIABLE = 'UWS_HTTP_MAX_HEADERS_SIZE'
 /** For uWS, the PROXY header that the relay writes before a head (native/src/proxy_protocol.h) is part of the head. */
 const MOST_PROXY_HEADER_BYTES = 52
 
 /**
- * There is one worker per core: V8's four garbage collection threads in each would only compete with the other workers. One
- * stays for the compiler. The young generation is limited to three quarters of its default. Together this saves 8 MiB per worker; CPU per request
- * is the same.
+ * There is one worker per core: V8's four garbage collection threads in each would only compete with the other workers.
+ * One stays for the compiler. The young generation is limited to three quarters of its default. Together this saves 8
+ * MiB per worker; CPU per request is the same.
  */
 const WORKER_FLAGS = ['--v8-pool-size=1', '--max-semi-space-size=12']
 
 /**
- * If Node has this flag, SIGUSR1 does not reach a worker. The primary runs without it: with the flag, Node does not call the primary's listener either
- * (measured with 22.23 and 24.21).
+ * If Node has this flag, SIGUSR1 does not reach a worker. The primary runs without it: with the flag, Node does not
+ * call the primary's listener either (measured with 22.23 and 24.21).
  */
 const NO_DEBUGGER = '--disable-sigusr1'
 if (process.allowedNodeEnvironmentFlags.has(NO_DEBUGGER)) WORKER_FLAGS.push(NO_DEBUGGER)
@@ -112,7 +116,8 @@ function neverStarted(why: () => string): WorkerHandle {
 
 function spawnThread(maxHeaderBytes: number): WorkerHandle {
   process.env[HEADERS_VARIABLE] = String(maxHeaderBytes)
-  // The addon closes descriptors that the thread opened: with tracking, Node would close whatever has those numbers when the thread ends.
+  // The addon closes descriptors that the thread opened: with tracking, Node would close whatever has those numbers
+  // when the thread ends.
   let thread: Worker
   try {
     thread = new Worker(threadEntry, { trackUnmanagedFds: false })

@@ -1,9 +1,9 @@
-// Starts the workers, watches them, replaces the ones that die or hang, and takes each in turn out of service for a rolling restart. It
-// knows processes and threads only as WorkerHandles and nothing of requests.
+// Starts the workers, watches them, replaces the ones that die or hang, and takes each in turn out of service for a
+// rolling restart. It knows processes and threads only as WorkerHandles and nothing of requests.
 
 import type { WorkerTable } from '../state/worker-table.js'
 import type { Logger } from '../telemetry/log.js'
-import type { FromWorker, Generation, ToWorker } from '../worker/messages.js'
+import type { EndpointsMessage, FromWorker, Generation, ToWorker } from '../worker/messages.js'
 
 /** A forked process or a thread. */
 export interface WorkerHandle {
@@ -63,6 +63,8 @@ interface Instance {
   /** The generation it serves, and the oldest that it has requests of. */
   serves: number
   oldest: number
+  /** The last change of endpoints that it has applied. */
+  change: number
   /** Which request to open its log files anew it has carried out, and what was wrong then. */
   reopened: number
   problems: readonly string[]
@@ -138,7 +140,9 @@ export class Supervisor {
     return Math.min(...this.instances.map((instance) => instance?.oldest ?? Number.POSITIVE_INFINITY))
   }
 
-  /** Resolves when every worker that takes connections serves the generation. Those that start meanwhile start with it. */
+  /**
+   * Resolves when every worker that takes connections serves the generation. Those that start meanwhile start with it.
+   */
   async reload(generation: Generation): Promise<void> {
     const asked = this.instances.filter((instance) => instance !== null && !instance.leaving) as Instance[]
     for (const { worker } of asked) worker.send({ type: 'reload', generation })
@@ -147,7 +151,25 @@ export class Supervisor {
     )
   }
 
-  /** Resolves when no worker writes to its former log files any more, with what was wrong; one that ends meanwhile closes its files. */
+  /** The last change of endpoints that every worker has applied. */
+  get oldestChange(): number {
+    return Math.min(...this.instances.map((instance) => instance?.change ?? Number.POSITIVE_INFINITY))
+  }
+
+  /**
+   * Resolves when every worker has applied it: those that leave too, because their requests may still ask for an
+   * endpoint.
+   */
+  async changeEndpoints(message: EndpointsMessage): Promise<void> {
+    const asked = this.instances.filter((instance) => instance !== null)
+    for (const { worker } of asked) worker.send(message)
+    await Promise.all(asked.map((one) => this.until(one, () => one.change >= message.change || this.isGone(one))))
+  }
+
+  /**
+   * Resolves when no worker writes to its former log files any more, with what was wrong; one that ends meanwhile
+   * closes its files.
+   */
   async reopenLogs(): Promise<string[]> {
     const number = ++this.reopens
     const asked = this.instances.filter((instance) => instance !== null)
@@ -160,8 +182,8 @@ export class Supervisor {
   }
 
   /**
-   * Starts another worker for each in turn, and lets the one it replaces finish once the new one listens. False: one could not be
-   * replaced, and the rest was left alone. Called again while one is under way it is that one.
+   * Starts another worker for each in turn, and lets the one it replaces finish once the new one listens. False: one
+   * could not be replaced, and the rest was left alone. Called again while one is under way it is that one.
    */
   restart(): Promise<boolean> {
     this.rolling ??= (this.recycling ?? Promise.resolve())
@@ -220,6 +242,7 @@ export class Supervisor {
       ending: false,
       serves: message?.generation.number ?? Number.POSITIVE_INFINITY,
       oldest: message?.generation.number ?? Number.POSITIVE_INFINITY,
+      change: message?.generation.change ?? Number.POSITIVE_INFINITY,
       reopened: this.reopens,
       problems: [],
       onEvent: new Set(),
@@ -237,6 +260,7 @@ export class Supervisor {
       instance.serves = message.generation
       instance.oldest = message.oldest
     }
+    if (message.type === 'endpointsChanged') instance.change = message.change
     if (message.type === 'reopened') {
       instance.reopened = message.number
       instance.problems = message.problems
@@ -322,7 +346,8 @@ export class Supervisor {
   private sendAway(instance: Instance, last: boolean): void {
     instance.leaving = true
     instance.listening = false
-    // uWS closes a connection on which nothing happens for 10 s by itself; connections may as well come back here until then.
+    // uWS closes a connection on which nothing happens for 10 s by itself; connections may as well come back here until
+    // then.
     const idleMs = last ? LAST_IDLE_MS : this.options.drainTimeoutMs
     instance.worker.send({ type: 'drain', last, idleMs })
     this.wake(instance)

@@ -1,5 +1,5 @@
-// Takeover, from one gateway to the next without a pause: both ends of the conversation in which `tidegate start --takeover` gets the listening socket and the
-// segment from the running gateway. In the primaries; sees no request.
+// Takeover, from one gateway to the next without a pause: both ends of the conversation in which `tidegate start
+// --takeover` gets the listening socket and the segment from the running gateway. In the primaries; sees no request.
 //
 //   new                                    old, on STATE.sock, which only its own user can reach
 //    │ ◄── hello, with both descriptors ────│
@@ -10,7 +10,8 @@
 //    │ ─── ready ─────────────────────────► │  drains: what it still has it finishes, and ends with 0
 //    │ ◄── leaving ─────────────────────────│
 //
-// If the connection ends before `ready`, the old gateway goes on as before. If the old gateway dies before `ready`, the new one goes on alone.
+// If the connection ends before `ready`, the old gateway goes on as before. If the old gateway dies before `ready`, the
+// new one goes on alone.
 import { lstatSync, unlinkSync } from 'node:fs'
 import { createServer, Socket } from 'node:net'
 import { createInterface } from 'node:readline'
@@ -21,7 +22,9 @@ import type { Isolation } from './isolation.js'
 import { StartError } from './start-error.js'
 
 const PROTOCOL = 1
-/** Silence after which the other side counts as dead. Generous, because the new gateway starts its workers meanwhile. */
+/**
+ * Silence after which the other side counts as dead. Generous, because the new gateway starts its workers meanwhile.
+ */
 const PATIENCE_MS = 60_000
 
 interface Hello {
@@ -57,7 +60,9 @@ export interface OfferOptions {
 export interface Offer {
   /** Whether a successor is about to take over. */
   readonly isTaken: boolean
-  /** Sends away a successor that is not ready: it would share a socket that is about to be shut down for every holder. */
+  /**
+   * Sends away a successor that is not ready: it would share a socket that is about to be shut down for every holder.
+   */
   close(): void
 }
 
@@ -113,7 +118,8 @@ export function offerTakeover(options: OfferOptions): Offer {
   })
   server.on('error', (error) => log.warn({ err: error }, 'this gateway cannot be taken over'))
   try {
-    // Since this gateway holds the state's lock, a socket here is left over from a killed gateway. Anything else is a foreign file.
+    // Since this gateway holds the state's lock, a socket here is left over from a killed gateway. Anything else is a
+    // foreign file.
     if (lstatSync(path).isSocket()) unlinkSync(path)
   } catch {
     // Usually none exists. listen() reports one that belongs to another user.

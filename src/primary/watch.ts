@@ -5,8 +5,8 @@ import { stat } from 'node:fs/promises'
 const LOOK_MS = 500
 
 /**
- * Calls `onChange` when a changed file is equal in two polls: a half-written one may well be valid. The first call covers what
- * happened between the read at start and now. Returns a function that ends the polling.
+ * Calls `onChange` when a changed file is equal in two polls: a half-written one may well be valid. The first call
+ * covers what happened between the read at start and now. Returns a function that ends the polling.
  */
 export function watchFile(file: string, onChange: () => void): () => void {
   let told = ''

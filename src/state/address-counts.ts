@@ -1,8 +1,12 @@
-// How many connections each client address has, over all workers, for TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS. The acceptor counts up and looks it up
-// (native/src/address_counts.h says how it lies); who ends a connection counts down. Nothing here runs per request.
+// How many connections each client address has, over all workers, for TIDEGATE_MAX_CONNECTIONS_PER_ADDRESS. A worker's
+// acceptor counts a connection up, and the worker counts it down when it ends (native/src/address_counts.h says how the
+// table lies). Nothing here runs per request.
+//
+//   section `addresses`   empty where the setting is 0; else 128 KiB a worker: a hash table of its connections'
+//                         addresses
 import type { LiveSection, Segment } from './segment.js'
 
-/** A worker's block: kAddressBlockInts of the addon. */
+/** Int32 in a worker's block: kAddressBlockInts of the addon. */
 const ADDRESS_PLACES = 32_768
 
 export const addressesSection: LiveSection<{ readonly workers: number; readonly countsAddresses?: boolean }> = {
@@ -13,9 +17,9 @@ export const addressesSection: LiveSection<{ readonly workers: number; readonly 
 }
 
 export class AddressCounts {
-  /** Of all workers; empty where no address is counted. */
+  /** The blocks of all workers; empty where no address is counted. */
   readonly places: Int32Array
-  /** Of the hashes, the same in every process. */
+  /** For the hashes of addresses: the same in every process. */
   readonly seed: number
 
   constructor(segment: Segment) {

@@ -1,27 +1,31 @@
-// What all workers know together about one service's breaker: the record, and the steps on it that must be atomic. When to take them is decided
-// in upstream/breaker.ts; where a record lies, in breaker-table.ts. Runs per request.
+// The record of one service's breaker, which all workers share, and the steps on it that must be atomic.
+// upstream/breaker.ts decides when to take them; breaker-table.ts finds the record. Runs per request.
 //
 //   section `breakers`   records of 1024 bytes
 //
 //     line 0     0 state        Int64    the whole state, replaced by one compareExchange. Lower half:
 //                                          bits 0–2 state, 3–4 hold, 5–9 streak, 10–31 generation
 //                                        upper half: deadline in ms, modulo 2^32
-//                8 key          Int64    hash of the name; 0: no record; -1: taken out, those put behind it are still found
-//               16 sinceUs      Float64  of the last change, to be shown
-//               24 reason       Int32    of the last change, to be shown
-//     line 1    64 ok, failed, slow  Int32 each, of the states that count; they wrap and are never reset
-//               76 bucket       Int32    number of the bucket that is being filled
-//               80 bucketMs     Int32    its length; another one begins the window anew
+//                8 key          Int64    hash of the name; 0: no record; -1: taken out, so that those put behind it are
+//                                        still found
+//               16 sinceUs      Float64  when the state last changed, for showing only
+//               24 reason       Int32    why it last changed, for showing only
+//     line 1    64 ok, failed, slow  Int32 each, totals of calls in the states that count; they wrap and are never
+//                                    reset
+//               76 bucket       Int32    number of the current bucket
+//               80 bucketMs     Int32    its length; a new length begins the window anew
 //     lines 2–5 128 ring         16 × (ok, failed, slow, free), the totals as each of the last buckets began
-//     line 6–7  384 probes       32 × Int32  bits 0–1 state of the permit (0 free, 1 out, 2 ok, 3 slow), 2–9 worker, 10–31 generation
-//     line 8–9  512 probesAt     32 × Int32  when it was handed out, ms modulo 2^32
+//     line 6–7  384 probes       32 × Int32  bits 0–1 state of the permit (0 free, 1 out, 2 ok, 3 slow), 2–9 worker,
+//                                            10–31 generation
+//     line 8–9  512 probesAt     32 × Int32  when the permit was handed out, ms modulo 2^32
 //     line 10   640 changes      4 × Int32   entries into each state, by state
 //               656 refused      Int32, wraps
 //               660 ramped       Int32, wraps: the ramp's running sum
-//     line 11   704 name         up to 319 bytes of UTF-8, then 0: to be shown
+//     line 11   704 name         up to 319 bytes of UTF-8, then 0
 //
-// The window needs no locks and loses nothing: totals only grow, a bucket is what they grew by since it began. Who first comes into
-// a new bucket notes the totals, then moves `bucket` on; two who do so at once note the same but for calls that ended in between.
+// The window needs no locks and loses nothing: totals only grow, and a bucket is what they grew by since it began. The
+// first worker in a new bucket notes the totals, then moves `bucket` on; if two do so at once, they note the same but
+// for calls that ended in between.
 
 import { LATEST_US } from './clock.js'
 
@@ -77,7 +81,10 @@ const RAMPED = 165
 const NAME_AT = 704
 const NAME_BYTES = RECORD_BYTES - NAME_AT
 
-/** No state has its deadline further ahead: what is open for longer was damaged, or lies so far back that 32 bits take it for the future. */
+/**
+ * No deadline is further ahead. One that seems to be was damaged, or lies so far back that 32 bits take it for the
+ * future.
+ */
 const MOST_AHEAD_MS = 25 * 3_600_000
 
 const PERMIT = { free: 0, out: 1, ok: 2, slow: 3 } as const
@@ -157,7 +164,8 @@ export class BreakerRecord {
   }
 
   /**
-   * By an operator: every call refused, every call let through, or the rules' way again. Outlives restarts. Null: it was held so already.
+   * By an operator: every call refused, every call let through, or the rules' way again. Outlives restarts. Null: it
+   * was held so already.
    */
   hold(as: 'open' | 'closed' | null, nowUs: number): BreakerChange | null {
     const hold = as === null ? HOLD.none : HOLD[as]
@@ -210,7 +218,8 @@ export class BreakerRecord {
     const bucket = Math.floor(nowMs / bucketMs) | 0
     const current = this.ints[this.at + BUCKET] as number
     const ahead = (bucket - current) | 0
-    // Behind is who read the clock and was not run for a while: it must not throw away what the others have counted since.
+    // Behind is who read the clock and was not run for a while: it must not throw away what the others have counted
+    // since.
     if (ahead <= 0 && ahead > -RING && this.ints[this.at + BUCKET_MS] === bucketMs) return
     if (ahead < 0 || ahead > RING || this.ints[this.at + BUCKET_MS] !== bucketMs) {
       this.restart(nowMs, bucketMs)
@@ -244,7 +253,10 @@ export class BreakerRecord {
 
   // Probes: permits of the half-open state.
 
-  /** A permit of the generation for the worker, or −1: all are out or used up. One that is out for longer than the lease is free. */
+  /**
+   * A permit of the generation for the worker, or −1: all are out or used up. One that is out for longer than the lease
+   * is free.
+   */
   takeProbe(generation: number, probes: number, worker: number, nowMs: number, leaseMs: number): number {
     const { ints } = this
     for (let slot = 0; slot < probes; slot++) {

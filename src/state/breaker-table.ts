@@ -1,7 +1,8 @@
-// The breakers of all services, kept from start to start: where each one's record lies, by its name, and which are made, forgotten or taken over
-// from an earlier run. What is in a record is in breaker-record.ts. Off the request's way: whoever calls a service keeps its record.
+// The breakers of all services, kept from start to start: finds each service's record by its name, makes records and
+// drops them, and takes over those of an earlier run. What lies in a record is in breaker-record.ts. Off the request's
+// way: each service's breaker keeps its record.
 //
-//   section `breakers`   records of 1024 bytes, found by the name's hash (open addressing; records are never moved)
+//   section `breakers`   records of 1024 bytes, found by the hash of the name (open addressing; records never move)
 import { type BreakerMemory, BreakerRecord, KEY_64, RECORD_64, RECORD_BYTES, storedName } from './breaker-record.js'
 import { damagedRows } from './damage.js'
 import { KeyHash } from './key-hash.js'
@@ -18,7 +19,7 @@ function capacityFor(services: number): number {
   return capacity
 }
 
-/** Twice what is there: services come and go by name, and what was taken out keeps its record until the room is needed. */
+/** Twice as many as services: they come and go by name, and a record is only taken out when its room is needed. */
 function breakerTableBytes(services: number): number {
   return capacityFor(services) * RECORD_BYTES
 }
@@ -30,7 +31,7 @@ export class BreakerTable implements BreakerMemory {
   readonly floats: Float64Array
   readonly bytes: Uint8Array
   private readonly seed: Int32Array
-  /** Where the records lie that were asked for here: the memory may be lost (segment.ts). */
+  /** Where the records lie that this object was asked for: damage may take them from the memory (segment.ts). */
   private readonly places = new Map<string, number>()
 
   constructor(segment: Segment) {
@@ -43,7 +44,7 @@ export class BreakerTable implements BreakerMemory {
     this.seed = segment.seed
   }
 
-  /** The name's record, made where there is none; any process may be first. Throws when all records are taken. */
+  /** The record of this name, made where none exists; any process may be first. Throws when all records are taken. */
   record(name: string): BreakerRecord {
     const key = this.keyOf(name)
     for (;;) {
@@ -56,14 +57,14 @@ export class BreakerTable implements BreakerMemory {
         if (Atomics.compareExchange(this.words, at, seen, key) !== seen) continue
       }
       const record = new BreakerRecord(this, index)
-      // Its maker may not have come to the name yet, or never will; both write the same.
+      // Its maker may not have written the name yet, or may have died before; both write the same.
       if (seen !== key || record.name === '') record.writeName(name)
       this.places.set(name, index)
       return record
     }
   }
 
-  /** Where the key's record is, or would be put: -1 where there is no room. */
+  /** Where the key's record is, or would be put; -1 where the table is full. */
   private placeOf(key: bigint): number {
     let free = -1
     for (let probe = 0; probe < this.capacity; probe++) {
@@ -77,7 +78,7 @@ export class BreakerTable implements BreakerMemory {
     return free
   }
 
-  /** All there are, by their names; services no longer configured among them. */
+  /** All records by name, also those of services that are no longer configured. */
   records(): Map<string, BreakerRecord> {
     const records = new Map<string, BreakerRecord>()
     for (let index = 0; index < this.capacity; index++) {
@@ -89,16 +90,16 @@ export class BreakerTable implements BreakerMemory {
     return records
   }
 
-  /** Primary, when a worker is gone and before another gets its index: the permits it died with are free again. */
+  /** Primary, when a worker is gone and before another gets its index: frees the permits that it held. */
   releaseWorker(worker: number): void {
     for (const record of this.records().values()) record.releaseProbes((one) => one !== worker)
   }
 
   /**
-   * Primary, at start and on a reload, before workers know the config: a record for each of the names. Where that takes more room than there
-   * is, services in neither list are forgotten. False: there is not enough even so, and nothing was changed. No record is ever moved:
-   * workers know theirs by its place.
-   * @param inUse services that some worker may still have requests for; null: it is not known which
+   * Primary, at start and on a reload, before workers know the configuration: makes a record for each of the names. If
+   * the room is too small, it drops services in neither list. False: even that is not enough, and nothing has changed.
+   * A record never moves, since workers know theirs by its place.
+   * @param inUse services for which a worker may still have requests; null: any may
    */
   provide(names: readonly string[], inUse: ReadonlySet<string> | null): boolean {
     const records = this.records()
@@ -115,7 +116,10 @@ export class BreakerTable implements BreakerMemory {
     return true
   }
 
-  /** Primary, where the memory was lost: workers know their records by place, so each gets its name again where it was. */
+  /**
+   * Primary, where the memory was damaged: workers know their records by place, so each gets its name again where it
+   * was.
+   */
   mend(): void {
     for (const [name, index] of this.places) {
       if (Atomics.compareExchange(this.words, index * RECORD_64 + KEY_64, NO_RECORD, this.keyOf(name)) !== NO_RECORD)
@@ -132,8 +136,9 @@ export class BreakerTable implements BreakerMemory {
   }
 
   /**
-   * At start: takes over the records of an earlier run, from the same memory or from another. For the log.
-   * @param isAlive whether a worker of an earlier run still is: it keeps its permits
+   * At start: takes over the records of an earlier run, from the same memory or from another. Returns what the log says
+   * of it.
+   * @param isAlive whether a worker of that run still lives: it keeps its permits
    */
   adopt(before: BreakerTable, isAlive: (worker: number) => boolean, nowUs: number): string {
     let whole = 0
@@ -156,13 +161,16 @@ export class BreakerTable implements BreakerMemory {
     return `${whole} breakers${damagedRows(damaged)}`
   }
 
-  /** Whoever takes a free record finds it empty. */
+  /** Free records must be empty. */
   private isEmpty(index: number): boolean {
     const words = this.words.subarray(index * RECORD_64, (index + 1) * RECORD_64)
     return words.every((word, at) => at === KEY_64 || word === 0n)
   }
 
-  /** Where damage made a gap in front of a record, it is found no more: the gap is closed. False: another one is found in its place. */
+  /**
+   * Damage may leave a gap in front of a record, which then is not found: this closes the gap. False: another record is
+   * found instead.
+   */
   private leadTo(index: number, key: bigint): boolean {
     if (this.placeOf(key) === index) return true
     const home = Number(BigInt.asUintN(32, key)) % this.capacity
@@ -171,7 +179,7 @@ export class BreakerTable implements BreakerMemory {
     return this.placeOf(key) === index
   }
 
-  /** Of what is stored of the name, so that a record can be checked against it. Never NO_RECORD or TAKEN_OUT. */
+  /** The hash of the name as it is stored, so that a record can be checked against it. Never NO_RECORD or TAKEN_OUT. */
   private keyOf(name: string): bigint {
     const [a, b, c, d] = this.seed as unknown as [number, number, number, number]
     const hash = new KeyHash().seed(a, b, c, d).text(storedName(name).toString()).finish()
@@ -197,7 +205,7 @@ export const breakersSection: KeptSection<{ readonly services: number }> = {
   bytes: ({ services }) => breakerTableBytes(services),
   adopt(before, after) {
     const table = new BreakerTable(after)
-    // A worker of an earlier run ends its permits in the memory that it has mapped. Of copies nobody would.
+    // A worker of the earlier run ends its permits in the memory that it has mapped; nobody would end the copies.
     if (before !== after) return table.adopt(new BreakerTable(before), () => false, after.nowUs())
     const owners = new Owners(after)
     return table.adopt(table, (worker) => owners.isAlive(worker), after.nowUs())

@@ -1,15 +1,17 @@
-// A limit with `burst`: a token bucket, as GCRA's interval and burst in whole ticks. Runs per request. Its state is its slot's first word:
+// A limit with `burst`: a token bucket, as GCRA's interval and burst in whole ticks. Runs per request. Its state is the
+// first word of its slot:
 //
-//   word   tat   Int64   when the bucket will be full again, in ticks; where that has passed, it is full
+//   word   tat   Int64   when the bucket will be full again, in ticks; a time that has passed means a full bucket
 //
-// A request is admitted if its cost, put on top of tat (of now, where tat has passed), ends no further than the burst from now; that end
-// is the new tat. Rates whose interval is no whole number of ticks (11/s, 999/s) are rounded up: never more is admitted than the rate
-// allows, and less by at most one request in 5040 × the interval in µs, so one in 458 million at 11/s and one in five million at 999/s.
+// The cost of a request is put on top of tat, or of now where tat has passed. The request is admitted if the result is
+// no further than the burst from now; the result is then the new tat. An interval that is no whole number of ticks
+// (11/s, 999/s) is rounded up: the limit never admits more than the rate, and less by at most one request in 5040 × the
+// interval in µs, so one in 458 million at 11/s and one in five million at 999/s.
 import type { Charge, Cost, Meter } from './charge.js'
 import type { RateSlots } from './rate-slots.js'
 import { TICKS_PER_SECOND, TICKS_PER_US, ticksAt } from './ticks.js'
 
-/** A bucket that takes longer to fill is cut down to this: the sum of a time and a span must fit 63 bits. */
+/** Buckets that take longer to fill are made smaller: the sum of a time and a span must fit 63 bits. */
 const LONGEST_FILL_TICKS = 20n * 365n * 86_400n * TICKS_PER_SECOND
 
 export class Bucket implements Meter {
@@ -20,7 +22,10 @@ export class Bucket implements Meter {
   /** What a full bucket is worth: after a request of cost c from idle, burst − c are left. */
   private readonly burstTicks: bigint
 
-  /** @param quantity per windowSeconds, whole numbers, at most 10^6 per second. @param burst size of the bucket, at least 1 */
+  /**
+   * @param quantity per windowSeconds, whole numbers, at most 10^6 per second. @param burst size of the bucket, at
+   * least 1
+   */
   constructor(quantity: number, windowSeconds: number, burst: number) {
     const window = BigInt(windowSeconds) * TICKS_PER_SECOND
     const count = BigInt(quantity)
@@ -32,7 +37,7 @@ export class Bucket implements Meter {
 
   cost(units: number): Cost {
     const ticks = this.intervalTicks * BigInt(units)
-    // More than the bucket holds is never admitted, however much more it is.
+    // Any cost above the burst is refused alike.
     return { units, ticks: ticks > this.burstTicks ? this.burstTicks + 1n : ticks }
   }
 
@@ -61,7 +66,7 @@ export class Bucket implements Meter {
     charge.left = Number((this.burstTicks - fill) / this.intervalTicks)
     charge.wholeInUs = Number(fill) / Number(TICKS_PER_US)
     const missing = fill + charge.cost.ticks - this.burstTicks
-    // What costs more than the bucket holds never gets in: told to come back when it is full, for less.
+    // A cost above the burst is never admitted: the client may try again with less once the bucket is full.
     charge.againInUs = Math.min(Number(missing), Number(fill)) / Number(TICKS_PER_US)
   }
 }

@@ -1,13 +1,15 @@
-// Who holds a word of a shared table while it changes more than one of them, and what becomes of that when the holder dies. Used by
-// the rate table on the request's way. Allocates nothing.
+// How a worker holds a word of a shared table while it changes several, and what happens if it dies meanwhile. Runs per
+// request, for the rate table and the replay table. Allocates nothing.
 //
-// A claim is a negative number in a 64-bit word: −1 − owner. It is put there by compareExchange and taken away by whoever put it,
-// about 100 ns later. Nobody takes it from a process that lives: a lease that ran out while its holder was only stopped would let two
-// write at once. The dead are known for certain (the primary waits for its children), so release() gives back what one held, from
-// the journal it left: written before each claim, so that no claim is without an entry; an entry whose word is not claimed by its owner
-// means nothing. Who meets a claim waits; who waits in vain (its holder is stopped, or dead and not yet released) is told so.
+// A claim is a negative number in a 64-bit word: −1 − owner. A worker puts it there by compareExchange and takes it
+// away itself, about 100 ns later. No other takes it from a worker that lives: with a lease, a worker that was only
+// stopped could go on writing beside the next holder. The primary knows for certain which workers are dead, since it
+// waits for its children. release() then gives back what such a worker held, from the journal it left. The journal is
+// written before each claim, so no claim is without an entry; an entry whose word its owner has not claimed means
+// nothing. A worker that meets a claim waits for it to go. If it stays, because its holder is stopped or dead and not
+// yet released, the caller is told so.
 //
-//   journal   one per owner, ENTRIES of 16 bytes
+//   journal   one a worker, ENTRIES of 16 bytes
 //               0 kind    Int32   what release() has to undo, 0 for nothing
 //               4 word    Int32   index of the word
 //               8 saved   Int64   what the word held before
@@ -16,20 +18,26 @@ export const OWNERS = 256
 export const ENTRIES = 16
 export const JOURNAL_BYTES = ENTRIES * 16
 
-/** A claim is held for some hundred instructions: who does not see it go soon shares a core with its holder and has to let it run. */
+/**
+ * A claim lasts some hundred instructions. If it does not go soon, its holder waits for the core that we run on, and
+ * has to be let run.
+ */
 const SPINS = 256
 const NAP_MS = 0.05
 /**
- * 50 ms and more: on a machine with three runnable processes a core, a holder that lost its core is back after some 20 ms (seen in tests
- * beside other load). Longer would only hold up the other requests of this worker: of a death the primary learns within milliseconds.
+ * 50 ms and more: on a machine with three runnable processes a core, a holder that lost its core is back after some 20
+ * ms (seen in tests beside other load). Longer would only hold up the other requests of this worker: the primary learns
+ * of a death within milliseconds.
  */
 const NAPS = 1000
+
+/** Nobody ever wakes a nap: it ends when its time is over. */
+const nap = new Int32Array(new SharedArrayBuffer(4))
 
 export class Claims {
   readonly claim: bigint
   private readonly kinds: Int32Array
   private readonly saved: BigInt64Array
-  private readonly nap = new Int32Array(new SharedArrayBuffer(4))
   private stuckWord = -1
   private stuckClaim = 0n
 
@@ -54,21 +62,21 @@ export class Claims {
   }
 
   /**
-   * Ends a claim, with what the word shall hold. Said by the caller and not read from the journal: workers that outlive their primary finish
-   * what is in flight, and their successors use the same journals meanwhile.
+   * Ends a claim, with what the word is to hold. The caller says it, and it is not read from the journal: workers that
+   * outlive their primary finish what is in flight, and their successors use the same journals meanwhile.
    */
   end(entry: number, word: number, value: bigint): void {
     Atomics.store(this.words, word, value)
     this.kinds[entry * 4] = 0
   }
 
-  /** Waits until somebody else's claim is gone. False: it stays. */
+  /** Waits until another worker's claim is gone. False: it stays. */
   outwait(word: number, claim: bigint): boolean {
     for (let i = 0; i < SPINS; i++) if (Atomics.load(this.words, word) !== claim) return true
-    // Known to stay: not again for each request.
+    // It stayed before: do not wait again for each request.
     if (word === this.stuckWord && claim === this.stuckClaim) return false
     for (let i = 0; i < NAPS; i++) {
-      Atomics.wait(this.nap, 0, 0, NAP_MS)
+      Atomics.wait(nap, 0, 0, NAP_MS)
       if (Atomics.load(this.words, word) !== claim) return true
     }
     this.stuckWord = word
@@ -76,7 +84,7 @@ export class Claims {
     return false
   }
 
-  /** Another process, once this owner is dead: its claims by kind, for the caller to undo. */
+  /** Primary, once this owner is dead: its claims by kind, for the caller to undo. */
   left(undo: (kind: number, word: number, saved: bigint) => void): void {
     for (let entry = 0; entry < ENTRIES; entry++) {
       const kind = Atomics.load(this.kinds, entry * 4)

@@ -1,19 +1,23 @@
-// The segment's clock: one for all processes, alive over restarts, never backwards. For measuring spans, not for telling the time.
+// The segment's clock: one for all processes, kept over restarts, never backwards. It measures spans and does not tell
+// the time.
 //
-// It is CLOCK_MONOTONIC, which every process of a machine shares, plus an offset kept in the segment with the boot it belongs to:
-//   same boot      the offset stays. Neither a step of the wall clock nor a restart moves it; after a month of slewing it differs from
-//                  the wall clock by what that was slewed, which nothing here minds.
-//   another boot   offset = max(wall clock, last time seen) − monotonic. A wall clock that lost an hour over the reboot (no battery, no
-//                  NTP yet) costs the time the machine was off, never time already counted.
-//   suspend        CLOCK_MONOTONIC stands still, the uptime does not. touch() moves the offset on by the difference, as far as the
-//                  wall clock bears it out (an uptime that a container made up must not move anything).
-// A wall clock far ahead when a segment is made stays ahead in it; one far ahead at a later boot lets every bucket fill up and every
-// breaker try again: the state cannot tell it from a machine that was off that long.
+// It is CLOCK_MONOTONIC, which all processes of a machine share, plus an offset that the segment keeps with the boot it
+// belongs to:
+//   same boot      the offset stays. A step of the wall clock does not move it, nor does a restart. After a month of
+//                  slewing it differs from the wall clock by what that was slewed, which matters to nothing here.
+//   another boot   offset = max(wall clock, time last seen) − monotonic. If the wall clock lost an hour over the reboot
+//                  (no battery, no NTP yet), the time that the machine was off is lost, but never time that was counted
+//                  already.
+//   suspend        CLOCK_MONOTONIC stands still, the uptime does not. touch() moves the offset on by the difference,
+//                  but no further than the wall clock: a container may make up its uptime.
+// If the wall clock is far ahead when a segment is made, the segment's clock stays ahead. If it is far ahead at a later
+// boot, every bucket fills up and every breaker tries again: the state cannot tell this from a machine that was off for
+// so long.
 import { readFileSync } from 'node:fs'
 import { uptime } from 'node:os'
 import { performance } from 'node:perf_hooks'
 
-/** Where time comes from. Tests bring their own. */
+/** Where the clock reads times. Tests have their own. */
 export interface ClockSource {
   /** Since the epoch. */
   wallUs(): number
@@ -21,13 +25,13 @@ export interface ClockSource {
   monotonicUs(): number
   /** Since boot, with the time spent suspended. */
   uptimeUs(): number
-  /** Up to 36 characters; another one after each boot. */
+  /** Up to 36 characters, others after each boot. */
   bootId(): string
 }
 
 /**
- * performance.now() counts from the start of the process; the difference to CLOCK_MONOTONIC is measured once, between two readings
- * that lie closest together, so two processes agree to well below a microsecond.
+ * performance.now() counts from the start of the process. Its difference to CLOCK_MONOTONIC is measured once, between
+ * the two of several readings that lie closest together, so that two processes agree to well below a microsecond.
  */
 function monotonicBaseUs(): number {
   let base = 0
@@ -54,33 +58,34 @@ export function systemClock(): ClockSource {
       try {
         return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()
       } catch {
-        // No such file: the wall clock at boot, in steps of a minute, names a boot well enough.
+        // Without that file, the wall clock at boot names the boot, in steps of a minute.
         return `boot ${Math.round((Date.now() / 1000 - uptime()) / 60)}`
       }
     },
   }
 }
 
-//   clock record    0 offsetUs     Float64  clock − monotonic; processes read it elsewhere (segment.ts)
+//   clock record    0 offsetUs     Float64  clock − monotonic; processes read a copy of it (segment.ts)
 //                   8 uptimeGapUs  Float64  uptime − monotonic
 //                  16 bootId       36 bytes
-//                  52 checksum     Int32    over the 52 bytes before: a start that died half-way counts as another boot
+//                  52 checksum     Int32    of the 52 bytes before: if a start died half-way, the next one takes it for
+//                                           another boot
 //                  64 lastSeenUs   Float64  on a line of its own
-//                  72 lastSeenUs   again: where the two are further apart than two writes, neither counts
+//                  72 lastSeenUs   again: if the two are too far apart, neither counts
 export const CLOCK_BYTES = 128
 const CHECKED_BYTES = 52
 
-/** Between these the tables' arithmetic holds; a machine without a clock battery starts in 1970. */
+/** The tables' arithmetic holds between these; a machine without a clock battery starts in 1970. */
 export const EARLIEST_US = Date.UTC(2025, 0, 1) * 1000
 export const LATEST_US = Date.UTC(2060, 0, 1) * 1000
 
-/** Less than this is the resolution of the uptime and scheduling, not a suspend. */
+/** A shorter gap is no suspend, but scheduling and the resolution of the uptime. */
 const SHORTEST_SUSPEND_US = 1e6
 
-/** Two writes of lastSeenUs, if the primary died between them. */
+/** How far apart the two lastSeenUs may be, if the primary died between writing them. */
 const LONGEST_UNSEEN_US = 3600e6
 
-/** The record of a primary, which alone writes it. What it knows is written again with each touch: damage does not last. */
+/** The record, which only the primary writes: all of it with each touch, so that damage does not last. */
 export class SegmentClock {
   /** Clock − CLOCK_MONOTONIC. */
   offsetUs = 0
@@ -123,7 +128,7 @@ export class SegmentClock {
     return this
   }
 
-  /** Every second or so: what a reboot must not fall behind, and time that was slept through. */
+  /** Every second or so: notes the time, which a reboot must not fall behind, and catches up with a suspend. */
   touch(): void {
     const { source } = this
     const gapUs = source.uptimeUs() - source.monotonicUs()
@@ -150,7 +155,7 @@ export class SegmentClock {
   }
 }
 
-/** FNV-1a: notices a torn write. Nobody who could forge it is kept out by it. Never 0, which is what an empty page holds. */
+/** FNV-1a: notices a torn write, and does not protect from forgery. Never 0, which is what an empty page holds. */
 export function checksum(bytes: Uint8Array): number {
   let hash = 0x811c9dc5
   for (const byte of bytes) hash = Math.imul(hash ^ byte, 0x01000193)

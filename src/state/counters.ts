@@ -1,26 +1,21 @@
-// What the workers count: requests, statuses, bytes and durations, by route. A worker counts per request, in blocks that only it writes; the
-// primary adds them up when somebody asks. The blocks outlive the worker, and begin at zero with each start of the primary.
+// What the workers count: requests, statuses, bytes and durations, by route. A worker counts per request, in blocks
+// that only it writes; the primary adds them up when somebody asks. The blocks outlive the worker, and begin at zero
+// with each start of the primary.
 //
 //   section `counters`
-//     block         one a slot and route, slot-major, by Route.slot; the last of each stands for `no route`. Float64 each:
-//                    0 bytesIn  1 bytesOut  2 durationUs  3 upstreamUs  4 forwarded  5 attempts  6 limitReports  7 fallbacks
+//     block         one for each worker slot and route, by Route.slot; the last of each worker is for requests without
+//                   a route. Float64 each:
+//                    0 bytesIn  1 bytesOut  2 durationUs  3 upstreamUs
+//                    4 forwarded  5 attempts  6 limitReports  7 fallbacks
 //                    8 … by outcome code, in the order of OUTCOME_CODES
 //                      … by status, in the order of STATUS_LABELS
 //                      … durations, by bucket (durations.ts)
-//                   Each kind begins on a cache line. One writer a block, so a plain add is exact, to 2^53.
+//                   Each group begins on a cache line. A block has one writer, so a plain add is exact, to 2^53.
 import type { Exchange } from '../exchange/exchange.js'
 import { OUTCOME_CODES, type OutcomeCode } from '../exchange/outcome.js'
 import { bucketOf, DURATION_BUCKETS, MAX_DURATION_US } from './durations.js'
 import type { LiveSection, Segment } from './segment.js'
-import {
-  BODY_BYTES,
-  HEARTBEAT_US,
-  IN_FLIGHT,
-  LOG_DROPPED,
-  LOOP_DELAY_US,
-  MEMORY_BYTES,
-  type WorkerTable,
-} from './worker-table.js'
+import { BODY_BYTES, HEARTBEAT_US, LOG_DROPPED, LOOP_DELAY_US, MEMORY_BYTES, type WorkerTable } from './worker-table.js'
 
 const BYTES_IN = 0
 const BYTES_OUT = 1
@@ -31,7 +26,7 @@ const ATTEMPTS = 5
 const LIMIT_REPORTS = 6
 const FALLBACKS = 7
 
-/** Statuses counted each by itself; any other falls to its class. */
+/** Statuses that have a count of their own; the others are counted by class. */
 const STATUSES = [
   101, 200, 201, 202, 203, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409, 410, 411,
   412, 413, 414, 415, 416, 417, 422, 429, 431, 499, 500, 501, 502, 503, 504,
@@ -69,7 +64,7 @@ export const countersSection: LiveSection<{ readonly workers: number; readonly r
 /** The worker's end, on the request's way: over its own blocks, and its line of the worker table. */
 export class WorkerCounters {
   private readonly blocks: Float64Array
-  private readonly ints: Int32Array
+  private readonly inFlight: Int32Array
   private readonly floats: Float64Array
   private readonly connections: Int32Array
   /** What the gate counts, in the order of HEADS_REFUSED, EXPIRED and STUCK. */
@@ -87,7 +82,7 @@ export class WorkerCounters {
     const { buffer, offset } = segment.section(countersSection.name)
     this.blocks = new Float64Array(buffer, offset + slot * bytes, bytes / 8)
     const line = table.line(slot)
-    this.ints = line.ints
+    this.inFlight = line.inFlight
     this.floats = line.floats
     this.gate = table.gate(slot)
     this.connections = table.connections
@@ -105,12 +100,12 @@ export class WorkerCounters {
 
   /** An exchange began; `count` ends it. */
   begin(): void {
-    this.ints[IN_FLIGHT]!++
+    this.inFlight[0]!++
   }
 
-  /** Once per exchange, when all about it is known. */
+  /** Once per exchange, when it has ended. */
   count(exchange: Exchange, durationUs: number): void {
-    this.ints[IN_FLIGHT]!--
+    this.inFlight[0]!--
     const blocks = this.blocks
     const route = exchange.route
     const at = route === null ? this.noRoute : route.slot * BLOCK
@@ -131,11 +126,11 @@ export class WorkerCounters {
   }
 
   /**
-   * The worker's sign of life, from a timer.
+   * The worker's heartbeat, from a timer.
    * @param loopDelayUs longest event-loop delay since the last one
    * @param logDropped access lines this worker has lost so far
-   * @param memoryBytes what is resident of it
-   * @param bodyBytes what request bodies hold of that
+   * @param memoryBytes resident memory
+   * @param bodyBytes how much of that request bodies hold
    */
   beat(nowUs: number, loopDelayUs: number, logDropped: number, memoryBytes: number, bodyBytes: number): void {
     this.floats[LOOP_DELAY_US] = loopDelayUs
@@ -149,23 +144,23 @@ export class WorkerCounters {
 /** One route's numbers, summed over the workers. */
 export interface RouteTotals {
   readonly requests: number
-  /** Status, or `4xx` and the like for those not counted by themselves; only those that occurred. */
+  /** By status, or by class (`4xx`) for those without a count of their own; only those that occurred. */
   readonly statuses: readonly (readonly [status: string, count: number])[]
   readonly codes: ReadonlyMap<OutcomeCode, number>
   readonly bytesIn: number
   readonly bytesOut: number
   readonly durationUs: number
   readonly upstreamUs: number
-  /** Exchanges that reached an upstream, and the attempts they took. */
+  /** Exchanges that had an attempt, and their attempts. */
   readonly forwarded: number
   readonly attempts: number
   readonly limitReports: number
   readonly fallbacks: number
-  /** Exchanges per bucket of durations.ts. */
+  /** Exchanges by duration, in the buckets of durations.ts. */
   readonly durations: Float64Array
 }
 
-/** The primary's end. A sum is not a snapshot: workers count on while it is taken. */
+/** The primary's end. A sum is no snapshot: workers count on meanwhile. */
 export class CountersReader {
   private readonly blocks: Float64Array
   private readonly perWorker: number
@@ -173,7 +168,7 @@ export class CountersReader {
   constructor(
     segment: Segment,
     private readonly workers: number,
-    /** `totals(routes)` are those of requests that matched none. */
+    /** `totals(routes)` are those of requests without a route. */
     readonly routes: number,
   ) {
     const { buffer, offset, bytes } = segment.section(countersSection.name)
@@ -183,7 +178,7 @@ export class CountersReader {
     this.perWorker = countersBytesPerWorker(routes) / 8
   }
 
-  /** A route takes over a slot: what one of another name has counted there is not its own. Only while no worker counts there. */
+  /** A new route takes over the slot of a former one, and begins at zero. Only while no worker counts there. */
   clear(route: number): void {
     for (let worker = 0; worker < this.workers; worker++) {
       const at = worker * this.perWorker + route * BLOCK

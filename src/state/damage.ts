@@ -1,5 +1,5 @@
-// What tables say and check when they take over what an earlier run has left: whatever no run can have written was damaged, and is dropped.
-// In the primary, at start.
+// What tables say and check when they take over what an earlier run has left: whatever no run can have written was
+// damaged, and is dropped. In the primary, at start.
 
 /** For the log. */
 export function damagedRows(count: number): string {

@@ -1,25 +1,25 @@
-// The pages of the segment's file that say what lies where. A primary writes them when it makes the file, and again where something has
-// damaged them; the next primary reads them. Workers never do. Knows no table.
+// The pages of the segment's file that say what lies where. A primary writes them when it makes the file, and again
+// where something has damaged them; the next primary reads them. Workers never do. Knows no table.
 //
 //   ┌─ header, 4096 bytes ─────────────────────────────────────────────────────────────────────────┐
 //   │   0 magic       8 bytes    'TIDEGATE'                                                        │
 //   │   8 layout      Int32                                                                        │
-//   │  12 complete    Int32      1, written last: without it the primary died while it made the file│
-//   │  16 host        16 bytes   hash of the machine's id: the clock and the pids are that machine's│
+//   │  12 complete    Int32      1, written last. 0: the primary died while it made the file       │
+//   │  16 host        16 bytes   hash of the machine's id: clock and pids are that machine's       │
 //   │  32 seed        4 × Int32  random, for the hashes of keys                                    │
 //   │  48 free                                                                                     │
 //   │  72 checksum    Int32      of bytes 0 to 71, `complete` taken as 0, and of the directory     │
 //   │  76 free                                                                                     │
 //   │ 128 clock       128 bytes  clock.ts                                                          │
-//   │ 256 directory   64 × 32 bytes, one a section: name 24 bytes, padded with zeros; bytes Float64│
-//   │                 an empty name ends it                                                        │
+//   │ 256 directory   64 × 32 bytes, one a section: name 24 bytes, padded with zeros;              │
+//   │                 bytes Float64. In the order of the names; an empty name ends it              │
 //   ├─ copy, 4096 bytes: the header again without the clock. If one is damaged, the other is used ─┤
 //   ├─ the sections, in the order of the directory, each on pages of its own ──────────────────────┤
-//   ├─ end, 4096 bytes: begins with the magic. Zeros there mean that the file was cut short ───────┤
+//   ├─ end, 4096 bytes: begins with the magic. Zeros mean that the file was cut short ─────────────┤
 //   └──────────────────────────────────────────────────────────────────────────────────────────────┘
 //
-// In layout 4 the directory was three sizes at 48, of the sections `breakers`, `rates` and `replays`, and the checksum was that of bytes 0
-// to 71. The tables have not changed since, so a file of layout 4 is still taken over.
+// In layout 4 the directory was three sizes at 48, of the sections `breakers`, `rates` and `replays`, and the checksum
+// was that of bytes 0 to 71. The tables have not changed since, so a file of layout 4 is still taken over.
 import { CLOCK_BYTES, checksum } from './clock.js'
 
 export const PAGE = 4096
@@ -177,7 +177,10 @@ export function markEnd(buffer: Memory): void {
   new Uint8Array(buffer, buffer.byteLength - PAGE).set(MAGIC)
 }
 
-/** Primary, while it runs: header, copy and end as they were when it opened the file, to write them again where they are no more. */
+/**
+ * Primary, while it runs: header, copy and end as they were when it opened the file, to write them again where they are
+ * no more.
+ */
 export class HeaderGuard {
   private readonly pages: readonly Uint8Array[][]
   private readonly whole: readonly Buffer[]

@@ -1,5 +1,5 @@
-// Whether each endpoint is well, by Endpoint.slot. The primary's health checks write it, selection in every worker reads it per request;
-// it knows nothing of either. It begins empty with each start of the primary, and unknown counts as up (primary/health-checks.ts).
+// The health of each endpoint, by Endpoint.slot. The primary's health checks write it, and every worker reads it per
+// request. It begins empty with each start of the primary; an unknown endpoint counts as up (primary/health-checks.ts).
 //
 //   section `health`:  endpoint 0 [Int32]  endpoint 1 [Int32] …  padded to 64 bytes
 //                      0 unknown, 1 up, 2 down
@@ -9,7 +9,7 @@ const STATES = ['unknown', 'up', 'down'] as const
 export type HealthState = (typeof STATES)[number]
 const DOWN = STATES.indexOf('down')
 
-/** Size of the section; at least one line, so that it never is empty. */
+/** Whole cache lines, and at least one. */
 export function healthBytes(endpoints: number): number {
   return Math.max(64, Math.ceil((endpoints * 4) / 64) * 64)
 }
@@ -23,7 +23,7 @@ export const healthSection: LiveSection<{ readonly endpoints: number }> = {
 export class HealthTable {
   private readonly states: Int32Array
 
-  /** @param endpoints slots there are */
+  /** @param endpoints how many slots */
   constructor(segment: Segment, endpoints: number) {
     const { buffer, offset, bytes } = segment.section(healthSection.name)
     if (bytes < endpoints * 4)
@@ -31,7 +31,7 @@ export class HealthTable {
     this.states = new Int32Array(buffer, offset, endpoints)
   }
 
-  /** A plain read is enough: an aligned Int32 does not tear, and a request may as well see the state of a moment ago. */
+  /** A plain read is enough: an aligned Int32 does not tear, and the state of a moment ago will do. */
   isUp(index: number): boolean {
     return this.states[index] !== DOWN
   }

@@ -1,9 +1,11 @@
-// A seeded 128-bit hash of the things a bucket is kept for. Pure; runs per request, so it keeps its state in fields and allocates
-// nothing. The rate table takes a slot's place, tag and fingerprint from it; nothing else may rely on its values.
+// A seeded 128-bit hash of the things a bucket is kept for. Pure; runs per request, so it keeps its state in fields and
+// allocates nothing. The rate table takes a slot's place, tag and fingerprint from it; nothing else may rely on its
+// values.
 //
-// The round is HalfSipHash's: four 32-bit words, made for hash tables whose keys strangers choose. One round a word, three to finish,
-// and all four words kept: the permutation loses nothing, so two keys share a result about once in 2^128 pairs. Among 10^6 keys that
-// are live at once the odds that any two do are below 10^-26, and without the seed (random per segment, never shown) none can be made to.
+// The round is HalfSipHash's: four 32-bit words, made for hash tables whose keys strangers choose. One round a word,
+// three to finish, and all four words kept: the permutation loses nothing, so two keys share a result about once in
+// 2^128 pairs. Among 10^6 keys that are live at once the odds that any two do are below 10^-26, and without the seed
+// (random per segment, never shown) none can be made to.
 //
 // Every part ends with a word that holds its kind and length: read from the end, parts come apart in one way only, so
 // ('ab', 'c') and ('a', 'bc') differ, and so do the text '1' and the number 1.

@@ -1,5 +1,9 @@
-// How the primary gets its segment: a new one, or that of an earlier run, whose tables it lets take over what they find there. At start alone.
-// Knows no table but by what it has registered.
+// How the primary gets its segment: a new one, or that of an earlier run, whose tables it lets take over what they find
+// there. Runs at start alone. Knows no table but by what it has registered.
+//
+// The file is made with mode 0600 and never followed through a link. One that does not fit (another layout, another
+// host, header and copy damaged) is replaced by a new one. A file that is neither empty nor begins with the magic
+// belongs to somebody else: the start ends with an error that names it (native/src/segment.cc).
 import { createHash, randomFillSync } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
@@ -22,8 +26,8 @@ export interface OpenOptions {
 }
 
 /**
- * Primary. Throws what the native addon throws (ELOCKED where another gateway has the file), and an Error where worker processes are
- * asked for without the addon or the path holds something that cannot be a segment.
+ * Primary. Throws what the native addon throws (ELOCKED where another gateway has the file), and an Error where worker
+ * processes are asked for without the addon or the path holds something that cannot be a segment.
  */
 export function openSegment<Defined extends SectionDefinition>(
   definitions: readonly Defined[],
@@ -33,7 +37,9 @@ export function openSegment<Defined extends SectionDefinition>(
   const sized = definitions.map((one) => ({ name: one.name, kept: one.kept, bytes: one.bytes(spec as never) }))
   const twice = sized.find(({ name }, index) => sized.findIndex((other) => other.name === name) !== index)
   if (twice !== undefined) throw new Error(`two tables have registered a section ${twice.name}`)
-  const { places: kept, bytes } = layOutFile(sized.filter((one) => one.kept))
+  // By name, so that the order of the list means nothing to the file.
+  const inFile = sized.filter((one) => one.kept).sort((a, b) => (a.name < b.name ? -1 : 1))
+  const { places: kept, bytes } = layOutFile(inFile)
   const { places: live, end: liveBytes } = layOut(
     sized.filter((one) => !one.kept),
     PAGE,

@@ -1,10 +1,10 @@
-// Who has which index in the kept tables: the journal of its claims (claims.ts), the permits of a breaker's probes. Workers that outlive
-// their primary go on using theirs until they leave, so the next primary gives out others. Written by primaries alone, off the request's
-// way.
+// Which worker has which owner index in the kept tables: for the journal of its claims (claims.ts) and for a breaker's
+// permits. Workers that outlive their primary keep theirs until they leave, so the next primary gives out others. Only
+// primaries write it, off the request's way.
 //
 //   in each owner's record of the section `rates` (rate-slots.ts), at 320
-//     0 pid         Int32    0: nobody's; -1: being taken this moment
-//     8 startTicks  Float64  when that process started, in ticks since the boot: a pid alone is given out again
+//     0 pid         Int32    0: free; -1: a primary is giving it out this moment
+//     8 startTicks  Float64  when that process started, in ticks since the boot: the system gives a pid out again
 import { readFileSync } from 'node:fs'
 import { OWNERS } from './claims.js'
 import { OWNER_BYTES } from './rate-slots.js'
@@ -13,15 +13,15 @@ import type { Segment } from './segment.js'
 const IDENTITY_AT = 320
 const NOBODY = 0
 const BEING_TAKEN = -1
-/** In place of a start: no descriptor was left to read it by. */
+/** In place of startTicks: no descriptor was left to read them. */
 const UNKNOWN = -2
-/** A primary reads one file meanwhile. */
+/** As long as giving out one index may take: the primary reads one file meanwhile. */
 const TAKING_MS = 20
 
 export class Owners {
   private readonly pids: Int32Array
   private readonly startTicks: Float64Array
-  /** What this object has given out or found, by index: the memory may be lost (segment.ts). */
+  /** What this object has given out or found, by index: damage may take it from the memory (segment.ts). */
   private readonly known = new Map<number, { readonly pid: number; readonly startTicks: number }>()
 
   constructor(segment: Segment) {
@@ -31,11 +31,11 @@ export class Owners {
     for (const owner of this.taken()) this.note(owner)
   }
 
-  /** For a process that was just started. -1: all are taken. */
+  /** Gives an index to a process that was just started. -1: all are taken. */
   take(pid: number): number {
     for (let owner = 0; owner < OWNERS; owner++) {
       if (this.known.has(owner)) continue
-      // While one gateway takes over from another there are two who give them out.
+      // While one gateway takes over from another, two primaries give them out.
       if (Atomics.compareExchange(this.pids, this.at(owner) / 4, NOBODY, BEING_TAKEN) !== NOBODY) continue
       this.startTicks[this.at(owner) / 8 + 1] = startTicksOf(pid)
       Atomics.store(this.pids, this.at(owner) / 4, pid)
@@ -45,13 +45,13 @@ export class Owners {
     return -1
   }
 
-  /** Once the process is gone and what it held was given back. */
+  /** Once the process is gone and the tables have given back what it held. */
   free(owner: number): void {
     Atomics.store(this.pids, this.at(owner) / 4, NOBODY)
     this.known.delete(owner)
   }
 
-  /** Primary, where the memory was lost: those who live have the indexes that they had. */
+  /** Where the memory was damaged: living workers have the indexes that they had. */
   mend(): void {
     for (const [owner, { pid, startTicks }] of this.known) {
       if (this.pidOf(owner) !== NOBODY) continue
@@ -60,25 +60,27 @@ export class Owners {
     }
   }
 
-  /** Those who hold an index: at start, workers of an earlier run that have not left yet, or whose index nobody has freed. */
+  /**
+   * All indexes given out. At start: those of workers of an earlier run that have not left, or that nobody has freed.
+   */
   taken(): number[] {
     return Array.from({ length: OWNERS }, (_, owner) => owner).filter((owner) => this.pidOf(owner) !== NOBODY)
   }
 
-  /** @param owner any number: what stands in a damaged place may be no index */
+  /** @param owner any number: a damaged place may hold no index */
   isAlive(owner: number): boolean {
     if (!(Number.isInteger(owner) && owner >= 0 && owner < OWNERS)) return false
     const pid = this.pidOf(owner)
     if (pid === BEING_TAKEN || pid === NOBODY) return pid === BEING_TAKEN
     const now = pid > 0 ? startTicksOf(pid) : -1
     const then = this.startTicks[this.at(owner) / 8 + 1]
-    // What it holds must not be given back while it may use it.
+    // In doubt it lives: what it holds must not be given back while it may use it.
     return now === UNKNOWN || (now >= 0 && (then === UNKNOWN || now === then))
   }
 
   /**
-   * At start: frees what nobody who lives has; before that `release` ends its claims. An index that is being taken for longer than an instant is
-   * one of a primary that died, or damage.
+   * At start: frees the indexes of dead workers, after `release` has ended their claims. If an index is being given out
+   * for longer than an instant, the primary that did so has died, or it is damage.
    */
   freeDead(release: (owner: number) => void): void {
     const isBeingTaken = (owner: number): boolean => this.pidOf(owner) === BEING_TAKEN
@@ -103,12 +105,12 @@ export class Owners {
   }
 }
 
-/** proc(5): field 22 of stat, the 20th behind the name, which may hold anything. -1 where there is no such process, or none that runs. */
+/** proc(5): field 22 of stat, the 20th behind the name, which may hold any character. -1 where no such process runs. */
 function startTicksOf(pid: number): number {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1')
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
-    // One that has ended and waits for its parent to hear of it touches nothing any more.
+    // A process that has ended and waits for its parent touches nothing any more.
     return fields[0] === 'Z' || fields[0] === 'X' ? -1 : Number(fields[19])
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException

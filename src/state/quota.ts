@@ -1,20 +1,28 @@
-// A limit with `quota`: so many in each calendar hour, day, week or month of a time zone. Runs per request, but for the calendar, which is
-// asked once a period. Its state is its slot's first word:
+// A limit with `quota`: so many in each calendar hour, day, week or month of a time zone. Runs per request; only the
+// calendar is asked once a period. Its state is the first word of its slot:
 //
 //   word   low half    count   Uint32   units in the period
-//          high half   period  Int32    when it ends, and KEPT_US more, rounded up (ticks.ts): no two periods have the same
+//          high half   period  Int32    when the period ends, plus KEPT_US, rounded up (ticks.ts): no two periods have
+//                                       the same
 //
-// Periods are the wall clock's, which is looked at once a second, and decisions the segment's. Where the word is of a later period than
-// ours (another worker is ahead, or the wall clock was set back), that one counts: nothing is admitted twice.
+// Periods are the wall clock's, which is read once a second; decisions are timed by the segment's clock. If the word is
+// of a later period than ours (another worker is ahead, or the wall clock was set back), that period counts, so nothing
+// is admitted twice.
 import type { Charge, Cost, Meter } from './charge.js'
 import type { RateSlots } from './rate-slots.js'
 import { highAfter, wordOf } from './ticks.js'
 
-/** So far may the segment's clock, by which slots are emptied, be ahead of the wall clock; beyond that slots are kept for whole hours longer. */
+/**
+ * How far the segment's clock, by which slots become free, may be ahead of the wall clock; beyond it slots are kept for
+ * whole hours longer.
+ */
 const KEPT_US = 600e6
 const LOOK_EVERY_US = 1e6
 const HOUR_US = 3600e6
-/** Below KEPT_US, and far from any multiple of 15 minutes: all workers round the same way where a clock was wrong by a time zone. */
+/**
+ * Below KEPT_US and far from any multiple of 15 minutes, so that all workers round alike if a clock was wrong by a time
+ * zone.
+ */
 const ROUNDING_US = 480e6
 
 export class Quota implements Meter {
@@ -23,14 +31,14 @@ export class Quota implements Meter {
   private endMs = 0
   private high = 0
   private wallMs = 0
-  /** The segment's time until which the two above hold, and the period's end by it. */
+  /** By the segment's clock: when to read the wall clock again, and when the period ends. */
   private lookAtUs = 0
   private endUs = 0
 
   /**
    * @param quantity at most 10^9
    * @param calendar the periods' name: `day Europe/Berlin`
-   * @param endMsOf of a period, by a moment in it, in Unix time
+   * @param endMsOf when a period ends, by a moment in it: both in Unix time
    */
   constructor(
     private readonly quantity: number,
@@ -80,7 +88,7 @@ export class Quota implements Meter {
 
   private look(nowUs: number): void {
     const wallMs = this.wallClockMs()
-    // The second: somebody has set the clock back.
+    // Earlier than before: somebody has set the clock back.
     if (wallMs >= this.endMs || wallMs < this.wallMs) {
       const endMs = this.endMsOf(wallMs)
       // A period keeps its name, and with it what was counted, when the clock is set back within it.

@@ -1,25 +1,29 @@
-// Where the state of limits lies, and how a key finds its own. Reads alone, but for empty(): who may write what, and when, is
-// rate-table.ts. Runs per request.
+// Where the rate table keeps what limits have counted, and how a key finds its slot. Runs per request. Reads alone, but
+// for empty() and what its callers tell it to write: who may write what, and when, is in rate-table.ts.
 //
 //   section `rates`
-//     owners   256 × 512   one a worker: its journal (claims.ts), at 256 its counts, Float64 each, at 320 who it is (owners.ts)
-//     narrow   rows of 1024 bytes: a line that says what is where, and 15 slots of one line, for buckets and quotas
-//     wide     as many rows of 4864 bytes: the same with 15 slots of five lines, for windows
+//     owners   256 × 512 bytes, one a worker: its journal (claims.ts), at 256 its counts, Float64 each, at 320 its
+//              identity (owners.ts)
+//     narrow   rows of 1024 bytes with 15 slots of one 64-byte line each, for buckets and quotas
+//     wide     as many rows of 4864 bytes with 15 slots of five lines each, for windows
 //
-//     row      0 lock   Int64        0, or the claim of who gives a slot to a key whose first row this is
-//             32 tags   16 × Uint16  of the slots, 0 for one never used; the last stays 0
-//     slot     0 word   Int64        the meter's (bucket.ts, window.ts, quota.ts); negative: claimed. Its upper half is a time in units of
-//                                    2^32 ticks: once that has passed, the slot is as good as empty
+//            ┌──────────── line 0 ────────────┐ ┌───────────────── slots 0 to 14 ─────────────────┐
+//     row    │ lock Int64 · tags 16 × Uint16  │ │ word Int64 · key 4 × Int32 · mark Int32 · 4 free │ narrow
+//            └────────────────────────────────┘ │ … and the window's ring, 36 × Float64            │ wide
+//                                               └──────────────────────────────────────────────────┘
+//     row      0 lock   Int64        0, or the claim of the worker that is giving a slot to a key whose first row this
+//                                    is
+//             32 tags   16 × Uint16  16 bits of the key in each slot, 0 for a slot never used; the last stays 0
+//     slot     0 word   Int64        the meter's state (bucket.ts, window.ts, quota.ts); negative: claimed. Its upper
+//                                    half is a time in units of 2^32 ticks: once it has passed, the slot is as good as
+//                                    empty
 //              8 key    4 × Int32    all 128 bits of the key's hash (key-hash.ts)
-//             24 mark   Int32        of the limit, whatever the key: even; odd in a slot that keys share
-//             28 free
-//             32 …                   in wide ones: the window's ring
+//             24 mark   Int32        the limit, whatever the key: even; odd in a slot that keys share (share.ts)
+//             32 …                   in wide rows: the window's ring (window.ts)
 //
-// A key has two rows, by its hash's first and second word, and is put into the emptier one: rows nine tenths full still have room for all
-// but one key in a thousand, and a look-up reads two lines, at worst three. What a slot whose time has passed says is what a key without a
-// slot is taken to have: so it is free, for its own key as for any other.
-//
-// Who may have which of a row's slots: share.ts.
+// A key has two rows, by the first and the second word of its hash, and is put into the emptier one. Rows that are nine
+// tenths full still have room for all but one key in a thousand, and a look-up reads two cache lines, at worst three. A
+// slot whose time has passed says the same as no slot at all: so it is free, for its own key as for any other.
 import { JOURNAL_BYTES, OWNERS } from './claims.js'
 import { mendCounts } from './damage.js'
 import type { Segment } from './segment.js'
@@ -37,32 +41,32 @@ const rowWords = (slot: number): number => LINE + SLOTS_PER_ROW * slot
 const ROW_BYTES = (rowWords(NARROW) + rowWords(WIDE)) * 8
 const TAGS_32 = 8
 
-/** A slot whose time is later than this was not written by us. */
+/** No gateway has written a slot whose time is later than this. */
 export const HORIZON_TICKS = 21n * 365n * 86_400n * TICKS_PER_SECOND
 
-/** Positions in an owner's counts. */
+/** Positions in a worker's counts. */
 export const COUNT = {
   /** Charges decided. */
   decisions: 0,
-  /** Slots looked at for them that another key had. */
+  /** Slots looked at for them that turned out to be another key's. */
   probes: 1,
   /** Keys that got a slot. */
   inserts: 2,
-  /** … of which another key had it before. */
+  /** … of which another key had used it before. */
   evictions: 3,
   /** Keys that got none. */
   full: 4,
-  /** Decisions that met a claim whose holder did not end it. */
+  /** Decisions that met a claim that stayed. */
   stuck: 5,
-  /** Of several charges at once, because one changed meanwhile. */
+  /** Several charges that were decided anew, because one slot changed meanwhile. */
   retries: 6,
-  /** Charges on a slot that keys without one share. */
+  /** Charges on a slot that several keys share. */
   shared: 7,
 } as const
 export type RateCounts = Record<keyof typeof COUNT, number>
 const COUNTS = Object.keys(COUNT) as (keyof typeof COUNT)[]
 
-/** So many keys fill nine tenths of the slots that are for keys, of either kind. */
+/** In a table of this size so many keys fill nine tenths of the slots that are for keys, of either kind. */
 export function rateTableBytes(keys: number): number {
   return ROWS_OFFSET + rowsFor(keys) * ROW_BYTES
 }
@@ -78,13 +82,16 @@ export class RateSlots {
   readonly ints: Int32Array
   readonly floats: Float64Array
   readonly tags: Uint16Array
-  /** The owner's own. */
+  /** This worker's own. */
   readonly counts: Float64Array
-  /** Set by freeIn next to its result: slots of the row that are not free, how many of them keys of this limit have, and how many are shared. */
+  /**
+   * freeIn sets these beside its result: the slots of the row that are not free, those of this limit among them, and
+   * those that are shared.
+   */
   live = 0
   liveOfLimit = 0
   liveShared = 0
-  /** Set by find: what the first word was before the key was seen in its slot. */
+  /** find sets this: what the slot's word was before it compared the key. */
   seen = 0n
   private readonly first: number
   private readonly slotWords: number
@@ -117,23 +124,23 @@ export class RateSlots {
     return Math.floor(((word >>> 0) * this.rows) / 4294967296)
   }
 
-  /** Of a row: its first word, which is its lock. */
+  /** Where the row's lock is, which is its first word. */
   lockOf(row: number): number {
     return this.first + row * this.rowWords
   }
 
-  /** The slot, 0 to 14, of a row. */
+  /** Where a slot of the row is, 0 to 14. */
   slotAt(row: number, slot: number): number {
     return this.first + row * this.rowWords + LINE + slot * this.slotWords
   }
 
-  /** Of the slot at a position, in 16-bit words. */
+  /** Where the tag of the slot at this position is, in 16-bit words. */
   tagAt(at: number): number {
     const row = Math.floor((at - this.first) / this.rowWords)
     return this.lockOf(row) * 4 + TAGS_32 * 2 + (at - this.slotAt(row, 0)) / this.slotWords
   }
 
-  /** The key's slot, with this.seen; -1 where it has none. */
+  /** Where the key's slot is, and this.seen; -1 where it has none. */
   find(key: SlotKey): number {
     const at = this.findIn(this.rowOf(key.a), key)
     return at >= 0 ? at : this.findIn(this.rowOf(key.b), key)
@@ -157,7 +164,7 @@ export class RateSlots {
 
   private holds(at: number, key: SlotKey): boolean {
     const { ints } = this
-    // First the word, then the key: see the protocol.
+    // First the word, then the key: rate-table.ts says why.
     const seen = Atomics.load(this.words, at)
     const bits = at * 2 + 2
     if (ints[bits] !== key.a || ints[bits + 1] !== key.b || ints[bits + 2] !== key.c || ints[bits + 3] !== key.d) {
@@ -168,7 +175,7 @@ export class RateSlots {
     return true
   }
 
-  /** A slot whose time has passed, one never used rather than another; -1 where there is none. */
+  /** A slot whose time has passed, if possible one that was never used; -1 where the row has none. */
   freeIn(row: number, limit: bigint, mark: number): number {
     const { ints } = this
     // The upper halves decide but for slots that fall due within the same 0.85 s.
@@ -225,14 +232,17 @@ export class RateSlots {
     return this.ints[at * 2 + 6] as number
   }
 
-  /** Into a slot that nobody else uses: all but the key. */
+  /** Copies all but the key, into a slot that no other process uses yet. */
   copyState(at: number, from: RateSlots, fromAt: number): void {
     for (let word = this.slotWords - 1; word > 3; word--)
       Atomics.store(this.words, at + word, Atomics.load(from.words, fromAt + word))
     Atomics.store(this.words, at, Atomics.load(from.words, fromAt))
   }
 
-  /** Whatever the slot holds. Its new time is above all that it had, as the protocol wants it. */
+  /**
+   * Empties the slot, whatever it holds. Its new time is above every one it had: no word may come twice in a slot
+   * (rate-table.ts).
+   */
   empty(at: number): void {
     this.forget(at)
     const now = ticksAt(this.segment.nowUs())
@@ -240,7 +250,7 @@ export class RateSlots {
     Atomics.store(this.words, at, (word > now && word < now + HORIZON_TICKS ? word : now) + 1n)
   }
 
-  /** The slot's key, in one that the caller has claimed. */
+  /** Drops the key of a slot that the caller has claimed. */
   forget(at: number): void {
     Atomics.store(this.tags, this.tagAt(at), 0)
     this.ints.fill(0, at * 2 + 2, at * 2 + 7)
@@ -256,7 +266,7 @@ export class RateSlots {
     return totals
   }
 
-  /** Slots that say something, and all there are. Reads them all: for whoever asks, not per request. */
+  /** Slots whose time has not passed, and all slots. Reads the whole table: not for a request. */
   occupancy(nowUs: number): { live: number; slots: number } {
     const now = ticksAt(nowUs)
     let live = 0
@@ -267,7 +277,7 @@ export class RateSlots {
     return { live, slots: this.rows * SLOTS_PER_ROW }
   }
 
-  /** Counts that nobody can have counted begin anew. */
+  /** At start: damaged counts begin anew. */
   soundCounts(): void {
     for (let owner = 0; owner < OWNERS; owner++) mendCounts(this.countsOf(owner))
   }
@@ -278,7 +288,7 @@ export class RateSlots {
   }
 }
 
-/** Never 0. From a word of the hash that does not choose a row. */
+/** Never 0. Made of a word of the hash that does not choose a row. */
 export function tagOf(word: number): number {
   return word & 0xffff || 1
 }

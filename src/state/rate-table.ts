@@ -1,29 +1,32 @@
-// What all limits have counted, by key: exact over all workers and kept from start to start. Runs per request; knows nothing of routes
-// or HTTP (policy/rate-limit.ts does). What a slot says and when it admits: bucket.ts, window.ts, quota.ts. Where the slots lie:
-// rate-slots.ts. How one worker holds several at once: claims.ts.
+// What all limits have counted, by key: exact over all workers and kept from start to start. Runs per request; knows
+// nothing of routes or HTTP (policy/rate-limit.ts does). What a slot says and when it admits: bucket.ts, window.ts,
+// quota.ts. Where slots lie: rate-slots.ts. How a worker holds several at once: claims.ts.
 //
-// A decision reads a slot's first word, works out the next one, and replaces it by one compareExchange: it takes no lock. A slot whose time
-// has passed is as good as none, and free for another key.
+// A decision reads a slot's first word, works out the next one, and replaces it by one compareExchange: it takes no
+// lock. A slot whose time has passed says the same as no slot, and is free for another key.
 //
-// The rule that makes this safe: no word comes twice in a slot, also from key to key, and while a slot's key changes a claim (a negative
-// number) stands in its place. So who loads the word, then finds its key in the slot, then replaces that very word knows that the key was
-// there all along, with nothing counted in between. (A claim that ends with the word it began with left all as it was.)
-//   decide   word and key as above. Refused: the word is read again, for the same reason. Nothing is written.
-//   insert   claims the first row's lock, which whoever inserts the same key needs as well; looks again; claims a free slot's word,
-//            writes key and tag and what belongs to the meter, publishes a word that has counted nothing. Whoever charges the slot's former
-//            key has the claim to fail on. A worker that dies in between is undone by release(): slot emptied, lock opened.
-//   several  all policies are looked at first: where one refuses nothing was written. Then all words but the last are claimed in
-//            order of place, the last is replaced, the others are published. If any changed meanwhile, all go back to what they were and
-//            the request is decided anew. So at no time does anybody see one charged and not the others, and a refusal charges none. (A
-//            worker that dies in this instant leaves the last one charged, for a request that died with it.)
-// Nobody waits for a claim while it holds one, so no two wait for each other.
+// One rule makes this safe: no word comes twice in a slot, whatever its key, and while the key changes, a claim (a
+// negative number) stands in place of the word. So a worker that loads the word, then finds its key in the slot, and
+// then replaces that very word knows that the key was there all along and nothing was counted in between. (A claim that
+// ends with the word it began with has changed nothing.)
+//   decide   word and key as above. To refuse, it reads the word again, for the same reason, and writes nothing.
+//   insert   claims the lock of the key's first row, which any worker that inserts the same key needs as well; looks
+//            again; claims the word of a free slot; writes key, tag and what belongs to the meter; publishes a word
+//            that has counted nothing. A worker that charges the slot's former key fails on the claim. If the inserting
+//            worker dies in between, release() empties the slot and opens the lock.
+//   several  looks at all limits first: if one refuses, nothing was written. Then it claims all words but the last, in
+//            order of place, replaces the last, and publishes the others. If any word changed meanwhile, it puts all
+//            back and decides anew. So no worker ever sees one charged and not the others, and a refusal charges none.
+//            (A worker that dies in this instant leaves the last one charged, for a request that died with it.)
+// No worker waits for a claim while it holds one, so no two wait for each other.
 //
-// A key for which no slot is free is counted in one that it shares with others of its limit: one of Share.common, by its hash. They are
-// keys like any other, and slots are kept for them (RateSlots.hasRoom). What such a slot has counted is at least what any of its keys was
-// admitted, so none of them gets more than its limit. When a slot becomes free for one of them, it begins there with what the shared
-// one has counted. One worker may charge the shared slot while another moves the key: the first charges and then looks for the key, the
-// other writes the key and then copies the count. So one of them sees what the other did: the copy has the charge, or the first charges the
-// key's own slot as well.
+// If no slot is free for a key, the key is counted in one that it shares with others of its limit: one of Share.common,
+// by its hash. Shared slots have keys like any other, and room is kept for them (share.ts). Such a slot has counted at
+// least what was admitted of any of its keys, so none of them gets more than its limit. When a slot becomes free for
+// one of them, the key begins there with the count of the shared one. One worker may charge the shared slot while
+// another moves the key: the first charges and then looks for the key, the other writes the key and then copies the
+// count. So one of them sees what the other did: either the copy has the charge, or the first worker charges the key's
+// own slot as well.
 import { type Charge, VERDICT } from './charge.js'
 import { Claims, ENTRIES } from './claims.js'
 import { KeyHash } from './key-hash.js'
@@ -34,23 +37,26 @@ import { ticksAt } from './ticks.js'
 
 /** Beyond this many live slots the first row is compared with the second. */
 const CROWDED = 7
-/** How long a slot's time has passed before another key gets it: a request's own time may be that much older when it is decided. */
+/**
+ * How long ago a slot's time must have passed before another key gets it: a request may be decided so long after its
+ * own time.
+ */
 const GRACE_TICKS = ticksAt(100_000) - ticksAt(0)
 // Kinds of claims, for release().
 const LOCK = 1
 const TAKEOVER = 2
 const HOLD = 3
-// Journal entries; what is below is for holds.
+// Journal entries; those below are for holds.
 const LOCK_ENTRY = ENTRIES - 1
 const TAKEOVER_ENTRY = ENTRIES - 2
-/** Policies that one request can have. */
+/** Most limits that one request can have. */
 export const MAX_CHARGES = TAKEOVER_ENTRY + 1
 
-/** What came of looking for a slot, or making one. */
+// What came of looking for a slot, or making one.
 const DONE = 0
 const NONE_FREE = 1
 const STUCK = 2
-/** Of the three steps for several charges: go on, or start over. Below every position, and not the -1 of admitted. */
+/** Start over. Below every position of a charge, and not the -1 that means admitted. */
 const AGAIN = -2
 
 export class RateTable {
@@ -62,7 +68,7 @@ export class RateTable {
   private readonly order = new Int32Array(MAX_CHARGES)
   private readonly common = new KeyHash()
 
-  /** @param owner the worker's index: no two that live at once may have the same. One that only reads may have any. */
+  /** @param owner the worker's owner index, which no two living workers share. Any will do for reading. */
   constructor(
     private readonly segment: Segment,
     readonly owner: number,
@@ -99,8 +105,9 @@ export class RateTable {
   }
 
   /**
-   * The first `count` charges, all or none of them; their keys must differ. Returns the position of the one that refused, or -1: of
-   * several that refuse it is the one that will for longest. A charge that only reports has its verdict and changes nothing.
+   * Takes the first `count` charges, all or none of them; their keys must differ. Returns the position of the charge
+   * that refused, or -1. If several refuse, it is the one that will for longest. A charge that only reports gets its
+   * verdict and refuses nothing.
    */
   admitAll(charges: readonly Charge[], count: number, nowUs: number): number {
     this.counts[COUNT.decisions]! += count
@@ -120,7 +127,7 @@ export class RateTable {
     let longestUs = 0
     for (let i = 0; i < count; i++) {
       const charge = charges[i] as Charge
-      // Left so by an earlier round.
+      // An earlier round has left it so.
       if (charge.verdict === VERDICT.undecided) continue
       const verdict = this.lookAt(charge, nowUs)
       if (charge.reports || verdict === VERDICT.admitted) continue
@@ -136,7 +143,7 @@ export class RateTable {
     return refusing
   }
 
-  /** The slots a key of the meter is in. */
+  /** The kind of slots that the charge's meter uses. */
   slotsOf(charge: Charge): RateSlots {
     return charge.meter!.wide ? this.wide : this.narrow
   }
@@ -161,7 +168,7 @@ export class RateTable {
     }
   }
 
-  /** The slot that keys like this one share, where they do. */
+  /** The slot that the key would share with others; -1 where it may not, or none exists. */
   private findCommon(charge: Charge, slots: RateSlots): number {
     if (!charge.admitsUndecided) return -1
     return slots.find(this.commonKey(charge))
@@ -175,7 +182,7 @@ export class RateTable {
       .finish()
   }
 
-  /** Counts an admitted charge. False: the slot has changed, nothing was counted. */
+  /** Counts an admitted charge. False: the slot has changed, and nothing was counted. */
   private charged(charge: Charge): boolean {
     const { at, seen } = charge
     if (!charge.meter!.prepare(charge, this.slotsOf(charge), at, seen)) return false
@@ -184,7 +191,10 @@ export class RateTable {
     return true
   }
 
-  /** A slot for a charge that was admitted without one. DONE: charge.at is the slot it shares. AGAIN: it has one now. */
+  /**
+   * Finds a slot for a charge that was admitted without one. DONE: charge.at is the slot it shares. AGAIN: it has its
+   * own now.
+   */
   private place(charge: Charge, nowUs: number): number {
     const slots = this.slotsOf(charge)
     const own = this.insert(charge, charge.key, slots, nowUs, false)
@@ -194,7 +204,7 @@ export class RateTable {
     return charge.admitsUndecided ? this.insert(charge, this.commonKey(charge), slots, nowUs, true) : NONE_FREE
   }
 
-  /** Position of a charge that must be refused for want of room, AGAIN or -1. */
+  /** The position of a charge that must be refused for want of room, AGAIN or -1. */
   private placeAll(charges: readonly Charge[], count: number, nowUs: number): number {
     let outcome = -1
     for (let i = 0; i < count; i++) {
@@ -211,7 +221,10 @@ export class RateTable {
     return outcome
   }
 
-  /** Charges all that were admitted, at once to anybody who looks. False: one changed meanwhile, and none was charged. */
+  /**
+   * Charges all that were admitted, so that no worker sees only some charged. False: a slot changed meanwhile, and none
+   * was charged.
+   */
   private take(charges: readonly Charge[], count: number): boolean {
     const { order, claims } = this
     let taking = 0
@@ -248,7 +261,10 @@ export class RateTable {
     return false
   }
 
-  /** Those charged on a shared slot whose key has moved to its own meanwhile. Returns as admitAll: of one that refuses, the others stay charged. */
+  /**
+   * Charges the own slots of keys that moved there while their shared slot was charged. Returns as admitAll does; if
+   * one refuses, the others stay charged.
+   */
   private chargeMoved(charges: readonly Charge[], count: number, nowUs: number): number {
     for (let i = 0; i < count; i++) {
       const charge = charges[i] as Charge
@@ -263,7 +279,7 @@ export class RateTable {
 
   /** After a charge on a shared slot. */
   private hasOwn(charge: Charge): boolean {
-    // Tags are read without order: the charge is seen by all before they are.
+    // Tags are plain reads: this makes the charge visible before them.
     Atomics.load(this.words, charge.at)
     return this.slotsOf(charge).find(charge.key) >= 0
   }
@@ -273,7 +289,9 @@ export class RateTable {
     return VERDICT.undecided
   }
 
-  /** Gives the key a slot that has counted nothing, or what the shared one has. AGAIN: it has one, or lost a race for it. */
+  /**
+   * Gives the key a slot, which begins empty or with the shared slot's count. AGAIN: it has one, or lost a race for it.
+   */
   private insert(charge: Charge, key: SlotKey, slots: RateSlots, nowUs: number, common: boolean): number {
     const { claims, words } = this
     const share = charge.share as Share
@@ -297,15 +315,15 @@ export class RateTable {
       const former = Atomics.load(words, at)
       if (former < 0n || former > limit || !claims.take(TAKEOVER_ENTRY, TAKEOVER, at, former)) continue
       this.fill(slots, at, key, common ? sharedMark(share.mark) : share.mark)
-      // As in hasOwn: the key is seen by all before the shared slot is looked for.
+      // As in hasOwn: this makes the key visible before we look for the shared slot.
       Atomics.load(words, at)
       const shared = common ? -1 : this.findCommon(charge, slots)
       const seen = shared >= 0 ? slots.seen : 0n
-      // Its time has passed: it says nothing.
+      // If its time has passed, it says nothing.
       const from = seen > limit ? shared : -1
       charge.seen = seen
       const word = charge.meter!.begin(charge, slots, at, from, nowUs)
-      // Claimed, or charged meanwhile: what was copied may be neither what it was nor what it is.
+      // If it was claimed or charged meanwhile, the copy may be of no single moment.
       const isTorn = shared >= 0 && (seen < 0n || Atomics.load(words, shared) !== seen)
       if (isTorn) slots.forget(at)
       claims.end(TAKEOVER_ENTRY, at, isTorn ? ticksAt(nowUs) : word)
@@ -315,7 +333,7 @@ export class RateTable {
     return outcome
   }
 
-  /** -1 where none of the two rows has one for this limit. */
+  /** A free slot in one of the two rows; -1 where neither has one for this limit. */
   private freeSlot(
     slots: RateSlots,
     home: number,
@@ -339,7 +357,10 @@ export class RateTable {
     if (Atomics.exchange(slots.tags, slots.tagAt(at), tagOf(key.c)) !== 0) this.counts[COUNT.evictions]!++
   }
 
-  /** At start, before there are workers: a slot of an earlier run, which may be of another table. False: there is no room for it. */
+  /**
+   * At start, before workers: takes over a slot of an earlier run, from a table of any size. False: no slot is free for
+   * it.
+   */
   restore(from: RateSlots, fromAt: number): boolean {
     const slots = from.wide ? this.wide : this.narrow
     const key = from.keyAt(fromAt)
@@ -354,7 +375,7 @@ export class RateTable {
     return false
   }
 
-  /** Primary, when a worker is gone and before another gets its index: ends the claims it died with. */
+  /** Primary, when a worker is gone and before another gets its index: ends the claims that it held. */
   release(owner: number): void {
     new Claims(this.words, this.narrow.journal(owner), owner).left((kind, at, saved) => {
       if (kind === TAKEOVER) (at < this.wide.lockOf(0) ? this.narrow : this.wide).empty(at)
@@ -367,7 +388,7 @@ export class RateTable {
     return this.narrow.totals()
   }
 
-  /** Slots that say something, and all there are, of either kind. Reads the whole table: for whoever asks, not per request. */
+  /** Slots whose time has not passed, and all slots, of either kind. Reads the whole table: not for a request. */
   occupancy(): { live: number; slots: number; liveWindows: number; windowSlots: number } {
     const nowUs = this.segment.nowUs()
     const { live: liveWindows, slots: windowSlots } = this.wide.occupancy(nowUs)

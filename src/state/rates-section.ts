@@ -1,5 +1,6 @@
-// The rate table's section, and what becomes of what an earlier run has counted when the gateway starts: claims of dead workers end, slots
-// that no run can have written are emptied, and where the table has another size its slots move. In the primary, off the request's way.
+// The rate table's section, and what becomes of what an earlier run has counted when the gateway starts: claims of dead
+// workers end, slots that no run can have written are emptied, and where the table has another size its slots move. In
+// the primary, off the request's way.
 import { damagedRows } from './damage.js'
 import { Owners } from './owners.js'
 import { HORIZON_TICKS, type RateSlots, rateTableBytes, tagOf } from './rate-slots.js'
@@ -9,7 +10,7 @@ import { SLOTS_PER_ROW } from './share.js'
 import { ticksAt } from './ticks.js'
 import { timesAreSound } from './window.js'
 
-/** A worker that outlived its primary holds a claim for no longer than an instant while it runs. */
+/** A worker that outlived its primary holds a claim for an instant only, unless it has to wait for a core. */
 const CLAIM_MS = 20
 
 export const ratesSection: KeptSection<{ readonly rateLimitKeys: number }> = {
@@ -46,7 +47,7 @@ function adopt(
   const stale = new Map<number, bigint>()
   for (let row = 0; row < slots.rows; row++) {
     endClaim(slots, slots.lockOf(row), 0n, owners, stale)
-    // The tag after the last: of no slot.
+    // The last tag belongs to no slot.
     slots.tags[slots.tagAt(slots.slotAt(row, SLOTS_PER_ROW - 1)) + 1] = 0
     for (let slot = 0; slot < SLOTS_PER_ROW; slot++) {
       const at = slots.slotAt(row, slot)
@@ -55,7 +56,7 @@ function adopt(
       do {
         word = settled(slots, at, owners, stale)
         key = slots.keyAt(at)
-        // An orphan may give the slot to another key this moment.
+        // A worker that outlived its primary may give the slot to another key this moment.
       } while (word >= 0n && Atomics.load(slots.words, at) !== word)
       const tag = slots.tags[slots.tagAt(at)] as number
       if (tag === 0 && word >= 0n && word <= now + 1n) continue
@@ -72,7 +73,7 @@ function adopt(
   }
 }
 
-/** What the word holds once a claim of somebody who lives has ended; a claim that stays is for the caller to end. */
+/** What the word holds once a living worker has ended its claim. A claim that stays is the caller's to end. */
 function settled(slots: RateSlots, word: number, owners: Owners, stale: Map<number, bigint>): bigint {
   const { words } = slots
   let seen = Atomics.load(words, word)
@@ -87,7 +88,7 @@ function settled(slots: RateSlots, word: number, owners: Owners, stale: Map<numb
   return seen
 }
 
-/** A claim that stays is damage, which seldom hits one word alone: all others are waited for together, and not one after the other. */
+/** A claim that stays is damage, which seldom hits one word alone. So this waits for all other claims together. */
 function noteStale(slots: RateSlots, stale: Map<number, bigint>): void {
   const { words } = slots
   const claims = new Map<number, bigint>()
@@ -99,8 +100,11 @@ function noteStale(slots: RateSlots, stale: Map<number, bigint>): void {
     note(slots.lockOf(row))
     for (let slot = 0; slot < SLOTS_PER_ROW; slot++) note(slots.slotAt(row, slot))
   }
-  pause(CLAIM_MS)
-  for (const [word, claim] of claims) if (Atomics.load(words, word) === claim) stale.set(word, claim)
+  for (let waitedMs = 0; waitedMs < CLAIM_MS; waitedMs++) {
+    pause(1)
+    for (const [word, claim] of claims) if (Atomics.load(words, word) !== claim) claims.delete(word)
+  }
+  for (const [word, claim] of claims) stale.set(word, claim)
 }
 
 function pause(ms: number): void {

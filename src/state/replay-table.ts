@@ -1,26 +1,34 @@
-// Signatures that have been accepted, each once over all workers and from start to start. Runs per request on routes with `replay: once`;
-// knows nothing of signatures (policy/replay.ts does): a key is 128 bits of a hash, and is kept until the time it is put in with.
+// The signatures that were accepted, each once over all workers and from start to start. Runs per request on routes
+// with `replay: once`. Knows nothing of signatures (policy/replay.ts does): a key is 128 bits of a hash, and the table
+// keeps it until the time it was put in with.
 //
 //   section `replays`   empty where no route asks for it
-//     owners   256 × 512   one a worker: its journal (claims.ts), then at 256 its counts, Float64 each
+//     owners   256 × 512 bytes, one a worker: its journal (claims.ts), at 256 its counts, Float64 each
 //     rows     1024 bytes each, 48 slots
 //
-//     row      0 lock    Int64        0, or the claim of who looks through the row
-//              8 free
-//             64 until   48 × Uint32  Unix seconds from which the slot's key is of no use to anybody; 0: never used
-//            256 keys    48 × 4 × Int32: 96 bits that tell the key from others, 32 that say whose it is
+//            ┌─ line 0 ──┐ ┌─────── lines 1 to 3 ───────┐ ┌─── lines 4 to 15 ────┐
+//     row    │ lock Int64│ │ until 48 × Uint32, Unix s  │ │ key 48 × (4 × Int32) │
+//            └───────────┘ └────────────────────────────┘ └──────────────────────┘
+//              0 lock    Int64        0, or the claim of the worker that is looking through the row
+//             64 until   48 × Uint32  Unix seconds from which on the slot's key is of no use; 0: never used
+//            256 keys    48 × 4 × Int32: 96 bits that tell the key from others, 32 that say which consumer it belongs
+//                        to
 //
-// A key has one row, and whoever asks for it holds that row's lock: of any number who bring the same key at once, one puts it in and the
-// others find it. `until` is written last, so a worker that dies in between leaves a slot as free as it was, and release() has nothing to
-// do but open the lock. Slots are taken from the first on and never go back to 0: behind one that was never used there is none that was.
+// A key has one row, and a worker that asks for the key holds the row's lock: if several bring the same key at once,
+// one puts it in and the others find it. `until` is written last, so a worker that dies in between leaves the slot as
+// free as it was, and release() only has to open the lock. Slots are taken from the first on and never go back to 0:
+// behind a slot that was never used, none was.
 //
-// One row, not two as in the rate table: then one lock is enough. Rows are a third full with the keys they are made for. A key without a
-// slot is not let in: whether it was here before, nobody could tell later.
+// Rows are a third full with the keys that the table is made for. It has one row a key, not two as in the rate table:
+// one lock is then enough. A key that finds no slot is refused, because nobody could tell later whether it was here
+// before.
 //
-// Nobody fills the table for the others: of each row an owner of keys has at most twice as many slots as are free. Alone it gets two thirds
-// of them, more than the keys that the table is made for; beside one that takes all it can, another one still finds room.
+// No consumer can fill the table for the others: in each row one has at most twice as many slots as are free. Alone, it
+// gets two thirds of them, more than the table is made for; beside one that takes all it can, another one still finds
+// room.
 //
-// Time is the wall clock's, as that is what callers sign. Set back, it lets nothing in twice but what had run out and lost its slot.
+// Time is the wall clock's, since clients sign by that. If it is set back, a key gets in twice only if it had run out
+// and lost its slot.
 import { Claims, JOURNAL_BYTES, OWNERS } from './claims.js'
 import { damagedRows, mendCounts } from './damage.js'
 import type { KeyHash } from './key-hash.js'
@@ -39,19 +47,24 @@ const KEYS_32 = 64
 const LOCK = 1
 const LOCK_ENTRY = 0
 
-/** A slot due later than this was not written by us: a signature is good for a day at most, and may be dated ahead by as much. */
+/** No gateway writes a later time: a signature is good for a day at most, and may be dated ahead by as much. */
 const HORIZON_SECONDS = 50 * 3600
 
 const LOCK_MS = 20
 
-/** Of a slot whose key is of no use: used, and free. */
+/** `until` of a slot that is free, but was used. */
 const NEVER_MORE = 1
 
-/** A worker reads the time, may not run for a while, and only then takes the lock; one that hangs for longer than 2 s is killed. */
+/**
+ * A worker may lose its core between reading the time and taking the lock. The primary kills a worker that hangs for
+ * longer than 2 s.
+ */
 const GRACE_SECONDS = 5
 
 export const REPLAY = { fresh: 0, repeated: 1, full: 2, stuck: 3, share: 4 } as const
-/** Positions in a worker's counts are those of REPLAY. `stuck` met a lock whose holder did not open it; `share` has its share of the row. */
+/**
+ * By verdict, as in a worker's counts. `stuck`: the row's lock stayed; `share`: the consumer has its share of the row.
+ */
 export type ReplayCounts = Record<keyof typeof REPLAY, number>
 const COUNTS = Object.keys(REPLAY) as (keyof typeof REPLAY)[]
 
@@ -60,7 +73,7 @@ export function replayTableBytes(keys: number): number {
   return keys === 0 ? 0 : ROWS_OFFSET + Math.ceil(keys / (SLOTS_PER_ROW / 3)) * ROW_BYTES
 }
 
-/** `d` says whose key it is, `a` to `c` tell it from all others. */
+/** `d` says which consumer the key belongs to, `a` to `c` tell it from all others. */
 type ReplayKey = Pick<KeyHash, 'a' | 'b' | 'c' | 'd'>
 
 export class ReplayTable {
@@ -70,7 +83,7 @@ export class ReplayTable {
   private readonly counts: Float64Array
   private readonly claims: Claims
 
-  /** @param owner the worker's index: no two that live at once may have the same. One that only reads may have any. */
+  /** @param owner the worker's owner index, which no two living workers share. Any will do for reading. */
   constructor(
     private readonly segment: Segment,
     owner: number,
@@ -84,7 +97,9 @@ export class ReplayTable {
     this.claims = new Claims(this.words, this.journal(owner), owner)
   }
 
-  /** Whether the key is there. Takes no lock: while others put in the same one, the answer may be no; insert() knows. */
+  /**
+   * Whether the key is there. Takes no lock: while another worker puts it in, this may still say no; insert() knows.
+   */
   has(key: ReplayKey): boolean {
     if (this.rows === 0) return false
     const row = this.rowOf(key.a)
@@ -99,7 +114,8 @@ export class ReplayTable {
   }
 
   /**
-   * Puts the key in, to be kept until `untilSeconds`: fresh, where it was not there. What was there is not changed.
+   * Puts the key in, to be kept until `untilSeconds`. `fresh` where it was not there; a key that was there stays as it
+   * was.
    * @param nowSeconds the wall clock's, whole seconds
    */
   insert(key: ReplayKey, untilSeconds: number, nowSeconds: number): number {
@@ -159,14 +175,15 @@ export class ReplayTable {
     return ints[at] === key.a && ints[at + 1] === key.b && ints[at + 2] === key.c && ints[at + 3] === key.d
   }
 
-  /** Primary, when a worker is gone and before another gets its index: opens the lock it died with. */
+  /** Primary, when a worker is gone and before another gets its index: opens the lock that it held. */
   release(owner: number): void {
     new Claims(this.words, this.journal(owner), owner).left((_, word) => Atomics.store(this.words, word, 0n))
   }
 
   /**
-   * At start: takes over the keys of an earlier run, from the same memory or from another. For the log.
-   * @param isAlive workers that outlived their primary, or one we take over from: their locks are theirs to open
+   * Primary, at start: takes over the keys of an earlier run, from the same memory or from another. Returns what the
+   * log says of it.
+   * @param isAlive whether a worker of that run still lives: it opens its lock itself
    */
   adopt(before: ReplayTable, nowSeconds: number, isAlive: (owner: number) => boolean): string {
     before.openLocks(isAlive)
@@ -181,7 +198,7 @@ export class ReplayTable {
         const until = (before.ints[untilAt] as number) >>> 0
         const at = keyAt(row, slot)
         const [a, b, c, d] = before.ints.subarray(at, at + 4) as unknown as [number, number, number, number]
-        // Before one that was used there is none that never was.
+        // In front of a slot that was used, every one was.
         const impossible = until === 0 ? used : before.rowOf(a) !== row && until !== NEVER_MORE
         used ||= until !== 0
         if (impossible || until > nowSeconds + HORIZON_SECONDS) {
@@ -206,7 +223,7 @@ export class ReplayTable {
     return totals
   }
 
-  /** Keys that are still kept, and slots there are. Reads the whole table: for whoever asks, not per request. */
+  /** Keys that are still kept, and all slots. Reads the whole table: not for a request. */
   occupancy(nowSeconds: number): { live: number; slots: number } {
     let live = 0
     for (let row = 0; row < this.rows; row++) {
@@ -230,14 +247,14 @@ export class ReplayTable {
       else if (held !== 0n) open(row, held)
     }
     if (waits.length === 0) return
-    // Whoever lives holds a lock for no longer than an instant; what stays is damage.
+    // A living worker holds a lock for no longer than an instant: a lock that stays is damage.
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOCK_MS)
     for (const [row, held] of waits) open(row, held)
   }
 
   private journal(owner: number): { buffer: ArrayBuffer | SharedArrayBuffer; offset: number } {
     const { buffer } = this.segment
-    // A table without rows has no owners either; what nobody takes a claim on needs no journal in the segment.
+    // A table without rows has no owners either, and nobody takes a claim on it: this journal stays empty.
     if (this.rows === 0) return { buffer: new ArrayBuffer(OWNER_BYTES), offset: 0 }
     return { buffer, offset: this.segment.section(replaysSection.name).offset + owner * OWNER_BYTES }
   }

@@ -1,6 +1,6 @@
-// Every table of the segment. A new one adds its section to this list, and is done: nothing else has to know of it. In this order the sections
-// lie in memory, and are taken over from an earlier run. `rates` is first: it also holds who owns what (owners.ts), and the others ask
-// which workers of the earlier run still live.
+// Every table of the segment. A new table adds its section to this list; no other file has to know of it. The tables
+// take over the state of an earlier run in this order. `rates` is first: it frees the owner indexes of dead workers
+// (owners.ts), and the others ask which workers still live.
 import { addressesSection } from './address-counts.js'
 import { breakersSection } from './breaker-table.js'
 import { countersSection } from './counters.js'

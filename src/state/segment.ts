@@ -1,27 +1,30 @@
-// The segment: memory that the primary and all workers share. The primary opens it (open-segment.ts), workers attach to it, and each table
-// gets the section that it has registered (sections.ts). Knows no table. Only nowUs runs per request.
+// The segment: memory that the primary and all workers share. The primary opens it (open-segment.ts), workers attach to
+// it, and each table gets the section that it has registered (sections.ts). Knows no table. Only nowUs runs per
+// request.
 //
-//   file, mapped by all              kept from start to start      memory without a file             new with each start
-//   ┌──────────────────────────┐                                   ┌──────────────────────────┐
-//   │ header      header.ts    │                                   │ 0 clock offset, Float64  │
-//   │ copy of the header       │                                   ├──────────────────────────┤
-//   ├──────────────────────────┤                                   │ a section of each table  │
-//   │ a section of each table  │                                   │ that is not kept         │
-//   │ that is kept             │                                   └──────────────────────────┘
+//   a file, kept from start to start     memory without a file, new with each start
+//   ┌──────────────────────────┐         ┌──────────────────────────┐
+//   │ header      header.ts    │         │ 0 clock offset, Float64  │
+//   │ copy of the header       │         ├──────────────────────────┤
+//   ├──────────────────────────┤         │ a section of each table  │
+//   │ a section of each table  │         │ that is not kept         │
+//   │ that is kept             │         └──────────────────────────┘
 //   ├──────────────────────────┤
 //   │ end                      │
 //   └──────────────────────────┘
 //
-// The primary holds a lock on the file, so that two gateways cannot have it at once. A file whose sections have other names or sizes is
-// replaced by a new one, and each table takes over what is alive in the old one. A file is never cut short, since some process may still
-// have it mapped.
+// The primary holds a lock on the file, so that two gateways cannot have it at once. A file whose sections have other
+// names or sizes is replaced by a new one, and each table takes over what is alive in the old one. A file is never cut
+// short, since some process may still have it mapped.
 //
-// Damage costs the rows that it hit. Processes that run read neither header nor copy: the primary tells each worker where the sections are,
-// and the clock's offset lies in the memory without a file. If somebody cuts the file short while it is mapped, the addon gives it its
-// length back (native/src/mappings.cc); the mappings then hold zeros, which are empty rows. touch() notices within a second.
+// Damage costs the rows that it hit. Processes that run read neither header nor copy: the primary tells each worker
+// where the sections are, and the clock's offset lies in the memory without a file. If somebody cuts the file short
+// while it is mapped, the addon gives it its length back (native/src/mappings.cc); the mappings then hold zeros, which
+// are empty rows. touch() notices within a second.
 //
-// The second memory begins empty with each start, and no other start ever sees it: workers that outlive their primary go on counting in
-// theirs, and a change in the number of workers, routes or endpoints costs no limit what it has counted.
+// The second memory begins empty with each start, and no other start ever sees it: workers that outlive their primary
+// go on counting in theirs, and a change in the number of workers, routes or endpoints costs no limit what it has
+// counted.
 import { openSync } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
 import { native, nativeProblem } from '../../native/index.js'
@@ -35,8 +38,9 @@ interface Definition<Spec> {
   /** How large it is for these numbers. It begins as zeros, on a page of its own. */
   bytes(spec: Spec): number
   /**
-   * Primary, when a worker is gone and before another gets its index: gives back what the worker held. A kept section knows the worker by its
-   * owner index (owners.ts), which workers of an earlier primary have too; the others know it by its slot.
+   * Primary, when a worker is gone and before another gets its index: gives back what the worker held. A kept section
+   * knows the worker by its owner index (owners.ts), which workers of an earlier primary have too; the others know it
+   * by its slot.
    */
   release?(segment: Segment, index: number): void
 }
@@ -45,8 +49,9 @@ interface Definition<Spec> {
 export interface KeptSection<Spec> extends Definition<Spec> {
   readonly kept: true
   /**
-   * Primary, at start, where an earlier run has left a section of this name. `before` and `after` are one segment where the section stays where
-   * it is; otherwise the one in `after` is empty, and may have another size. Drops what no run can have written.
+   * Primary, at start, where an earlier run has left a section of this name. `before` and `after` are one segment where
+   * the section stays where it is; otherwise the one in `after` is empty, and may have another size. Drops what no run
+   * can have written.
    * @param wallSeconds the wall clock's
    * @returns what the log says of it, or ''
    */
@@ -99,11 +104,14 @@ export interface Segment {
   readonly places: Places
   /** Throws where no table has registered the name. */
   section(name: string): Section
-  /** Whole microseconds since the epoch on the segment's clock (clock.ts): the same in every process, never backwards. */
+  /**
+   * Whole microseconds since the epoch on the segment's clock (clock.ts): the same in every process, never backwards.
+   */
   nowUs(): number
   /**
-   * Primary, every second or so: notes the time, which a reboot must not fall behind. False: somebody has cut or overwritten the file. Its length
-   * is as it was, header and copy are whole again, and what was lost of the sections is zeros.
+   * Primary, every second or so: notes the time, which a reboot must not fall behind. False: somebody has cut or
+   * overwritten the file. Its length is as it was, header and copy are whole again, and what was lost of the sections
+   * is zeros.
    */
   touch(): boolean
 }

@@ -1,16 +1,16 @@
-// How the limits divide the slots of the rate table. Worked out when a configuration is compiled; rate-slots.ts asks it for each key that
-// needs a slot.
+// How the limits divide the slots of the rate table. Worked out when a configuration is compiled; rate-slots.ts asks it
+// for each key that needs a slot.
 //
 //   a row of 15      ┌── 13 for keys of requests ──┬─ 2 ─┐
 //                    │ up to 6 divided │ 7 for all │     │ for slots that keys share (rate-table.ts)
 //                    └─────────────────┴───────────┴─────┘
 //
-// Clients choose some keys. They can fill the slots that are for all, and the part of their own limit, but no other limit's part. So an
-// admitted key gets a slot unless both its rows already hold `own` slots of its limit. It then shares one, and is refused once that slot has
-// counted the limit's number, since this key may have caused all of it.
+// Clients choose some keys. They can fill the slots that are for all, and the part of their own limit, but no other
+// limit's part. So an admitted key gets a slot unless both its rows already hold `own` slots of its limit. It then
+// shares one, and is refused once that slot has counted the limit's number, since this key may have caused all of it.
 //
-// With more than six limits, the six go to whichever come first. A row may hold more than two shared slots, though few do: the third
-// takes one of the 13.
+// With more than six limits, the six go to whichever come first. A row may hold more than two shared slots, though few
+// do: the third takes one of the 13.
 import type { KeyHash } from './key-hash.js'
 
 export const SLOTS_PER_ROW = 15
@@ -47,8 +47,8 @@ export function shareOf(limits: number, start: KeyHash, rows: number, commonKeys
     mark: start.a & ~1,
     own,
     others: Math.min(DIVIDED, (limits - 1) * own),
-    // Two slots of each row are there for them: a quarter of that, so that each finds one in one of its two rows. A power of two, so that
-    // a few limits more or less move no key.
+    // Two slots of each row are there for them: a quarter of that, so that each finds one in one of its two rows. A
+    // power of two, so that a few limits more or less move no key.
     common: 2 ** Math.floor(Math.log2(Math.max(1, rows / 2 / limits))),
     commonKeys,
   }

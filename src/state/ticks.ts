@@ -1,13 +1,13 @@
 // The unit of time of the rate table. Pure; runs per request.
 //
-// A tick is 1/5040 µs: 5040 has every factor up to 10, so that the interval between two requests is a whole number of ticks for each
-// rate that anybody writes (1000/s, 3/s, 7/m, 1000000/s). Ticks since 2025 fit 63 bits until 2082.
+// A tick is 1/5040 µs. 5040 has every factor up to 10, so for the usual rates (1000/s, 3/s, 7/m, 1000000/s) the
+// interval between two requests is a whole number of ticks. Ticks since 2025 fit 63 bits until 2082.
 import { EARLIEST_US } from './clock.js'
 
 export const TICKS_PER_US = 5040n
 export const TICKS_PER_SECOND = TICKS_PER_US * 1_000_000n
 
-/** A day before the clock can be: no time that it shows is less than what the table takes off it. */
+/** A day before the earliest time of the clock, so that ticks stay positive when a span is taken off. */
 const EPOCH_US = EARLIEST_US - 86_400e6
 
 export function ticksAt(us: number): bigint {
@@ -16,7 +16,7 @@ export function ticksAt(us: number): bigint {
 
 const HIGH_PER_US = Number(TICKS_PER_US) / 2 ** 32
 
-/** The upper half of a number of ticks that is later than `us`, by less than 1.8 s. */
+/** The upper half of a time in ticks that is later than `us`, by less than 1.8 s. */
 export function highAfter(us: number): number {
   return Math.floor((us - EPOCH_US) * HIGH_PER_US) + 1
 }

@@ -1,9 +1,10 @@
-// How the workers are: a line each, which the primary and the worker write and the primary reads. Off the request's way; what a worker
-// counts per request is in counters.ts.
+// How the workers are: a line each, which the primary and the worker write and the primary reads. Off the request's
+// way; what a worker counts per request is in counters.ts.
 //
 //   section `workers`
-//     connections   Int32 × slots, contiguous: open client connections, -1 where there is no worker; less LEAVING where one accepts no
-//                   more. The native acceptor reads the whole array to even out the workers: who is below 0 gets none. Padded to 64 bytes.
+//     connections   Int32 × slots, contiguous: open client connections, -1 where there is no worker; less LEAVING where
+//                   one accepts no more. The native acceptor reads the whole array to even out the workers; one below 0
+//                   gets none. Padded to 64 bytes.
 //     line          256 bytes a slot, so that two workers never write to one cache line:
 //                    0 pid          Int32    written by the primary
 //                    4 state        Int32    0 empty, 1 starting, 2 listening, 3 draining
@@ -12,13 +13,15 @@
 //                   16 heartbeatUs  Float64  segment clock
 //                   24 startedUs    Float64  segment clock
 //                   32 loopDelayUs  Float64  longest event-loop delay between the last two heartbeats
-//                   40 logDropped   Float64  access lines lost, over all workers that had the slot
-//                   48 memoryBytes  Float64  resident, as the worker said with its last heartbeats
-//                   56 turnedAway   Float64 × 5, connections closed at the door, by reason (native/index.ts). Written by the acceptor
-//                   96 refused      Float64 × 8, heads refused before they were requests, by reason. Written by the gate, as is the next
+//                   40 logDropped   Float64  access lines lost, by all workers that had the slot
+//                   48 memoryBytes  Float64  resident memory, with some of the heartbeats
+//                   56 turnedAway   Float64 × 5, connections that the acceptor closed, by reason (native/index.ts)
+//                   96 refused      Float64 × 8, request heads that the gate refused, by reason. The gate writes the
+//                                   next two as well
 //                  160 expired      Float64 × 2, connections closed between requests, by reason
-//                  176 stuck        Float64 × 2, connections closed because nothing would have happened on them, by reason
-//                  192 bodyBytes    Float64  what request bodies hold, as body-memory.ts counts it
+//                  176 stuck        Float64 × 2, connections closed because the gateway had lost sight of them, by
+//                                   reason
+//                  192 bodyBytes    Float64  memory of request bodies (downstream/body-memory.ts)
 //                  200 free
 import type { LiveSection, Segment } from './segment.js'
 
@@ -32,7 +35,7 @@ export type WorkerState = (typeof WORKER_STATES)[number]
 // Positions in a worker's line, as Int32 and as Float64. What is exported the worker writes itself (counters.ts).
 const PID = 0
 const STATE = 1
-export const IN_FLIGHT = 2
+const IN_FLIGHT = 2
 const STARTS = 3
 export const HEARTBEAT_US = 2
 const STARTED_US = 3
@@ -44,13 +47,13 @@ const REFUSED_AT = 12
 const EXPIRED_AT = 20
 const STUCK_AT = 22
 export const BODY_BYTES = 24
-/** Far below 0, whatever connections it still has: kLeaving of the addon. */
+/** Taken off the count of a worker that leaves, so that it is far below 0: kLeaving of the addon. */
 const LEAVING = 2 ** 30
 
 /** Why the acceptor closed connections, in the order in which it counts them (native/index.ts). */
 export const TURNED_AWAY = ['slow_head', 'proxy_header', 'connections', 'address', 'descriptors'] as const
 
-/** Why the gate refused heads, and closed connections between two requests, in the same way. */
+/** Why the gate refused request heads, and why it closed connections between two requests. */
 export const HEADS_REFUSED = [
   'request_line',
   'line_end',
@@ -62,7 +65,7 @@ export const HEADS_REFUSED = [
   'parser',
 ] as const
 export const EXPIRED = ['idle', 'slow_head'] as const
-/** Why it ended connections that the gateway had lost sight of. */
+/** Why the gate ended connections that the gateway had lost sight of. */
 export const STUCK = ['unread', 'unanswered'] as const
 
 function connectionsBytes(workers: number): number {
@@ -92,15 +95,15 @@ export interface WorkerStatus {
   readonly loopDelayUs: number
   readonly logDropped: number
   readonly memoryBytes: number
-  /** What request bodies hold of that. */
+  /** How much of that request bodies hold. */
   readonly bodyBytes: number
   /** Connections closed before they had a request, by reason. */
   readonly turnedAway: Readonly<Record<(typeof TURNED_AWAY)[number], number>>
-  /** Heads refused before they were requests, by reason. */
+  /** Request heads refused, by reason. */
   readonly headsRefused: Readonly<Record<(typeof HEADS_REFUSED)[number], number>>
   /** Connections closed because their next request did not come in time, by reason. */
   readonly expired: Readonly<Record<(typeof EXPIRED)[number], number>>
-  /** Connections closed because nothing would have happened on them any more, by reason. Any is a fault of the gateway. */
+  /** Connections closed because the gateway had lost sight of them, by reason. Each is a fault of the gateway. */
   readonly stuck: Readonly<Record<(typeof STUCK)[number], number>>
 }
 
@@ -124,15 +127,15 @@ export class WorkerTable {
   }
 
   /**
-   * Primary, once: zeroed connections would read as workers with none.
-   * @param workers slots beyond these have replacements alone
+   * Primary, once: 0 connections would mean a worker that has none.
+   * @param workers slots beyond these are for replacements only
    */
   reset(workers = this.slots): void {
     this.connections.fill(-1)
     for (let slot = workers; slot < this.slots; slot++) Atomics.store(this.ints, slot * LINE_INTS + STARTS, 1)
   }
 
-  /** Primary, right after the fork. The first beat is due from here on, so that one that hangs while starting is noticed. */
+  /** Primary, right after the fork. The first heartbeat is due from here on: the worker may hang while it starts. */
   started(slot: number, pid: number, nowUs: number): void {
     const int = slot * LINE_INTS
     const float = slot * LINE_FLOATS
@@ -162,7 +165,7 @@ export class WorkerTable {
     Atomics.store(this.ints, slot * LINE_INTS + STATE, WORKER_STATES.indexOf('listening'))
   }
 
-  /** Worker: it finishes what it has. Its connections still count, so they are still shown; no new ones come. */
+  /** Worker: it finishes what it has. Its connections are still counted and shown; it gets no new ones. */
   draining(slot: number): void {
     Atomics.sub(this.connections, slot, LEAVING)
     Atomics.store(this.ints, slot * LINE_INTS + STATE, WORKER_STATES.indexOf('draining'))
@@ -224,12 +227,12 @@ export class WorkerTable {
     return this.floats.subarray(at + REFUSED_AT, at + STUCK_AT + STUCK.length)
   }
 
-  /** The views of one slot, for the worker that has it. */
-  line(slot: number): { ints: Int32Array; floats: Float64Array } {
-    const int = slot * LINE_INTS
+  /** For the worker that has the slot: its count of exchanges in flight, and the numbers of its line. */
+  line(slot: number): { inFlight: Int32Array; floats: Float64Array } {
+    const int = slot * LINE_INTS + IN_FLIGHT
     const float = slot * LINE_FLOATS
     return {
-      ints: this.ints.subarray(int, int + LINE_INTS),
+      inFlight: this.ints.subarray(int, int + 1),
       floats: this.floats.subarray(float, float + LINE_FLOATS),
     }
   }

@@ -1,9 +1,9 @@
-// Writes one line per finished exchange, the last step of its way. Runs per request: the line is built by hand, around two parts that most
-// lines share with the one before them, and written in batches. It reads the exchange and changes nothing; no header ever gets here, so
-// no signature or secret can.
+// Writes one line per finished exchange, the last step of its way. Runs per request: the line is built by hand, around
+// two parts that most lines share with the one before them, and written in batches. It reads the exchange and changes
+// nothing; no header ever gets here, so no signature or secret can.
 //
-// A line is JSON in pino's shape and ASCII alone: a character is a byte, so lengths need no counting and a write cut short cannot split
-// a character. What does not apply to an exchange (no consumer, no upstream, no code) is left out.
+// A line is JSON in pino's shape and ASCII alone: a character is a byte, so lengths need no counting and a write cut
+// short cannot split a character. What does not apply to an exchange (no consumer, no upstream, no code) is left out.
 import type { Consumer, Endpoint, Route, Service } from '../config/compile.js'
 import { hidden } from '../config/parameter.js'
 import type { Exchange } from '../exchange/exchange.js'
@@ -58,7 +58,9 @@ function escapeSlow(text: string, max: number): string {
   return out
 }
 
-/** Makes room for the ellipsis without halving an escape: no escape is longer than a surrogate pair's twelve characters. */
+/**
+ * Makes room for the ellipsis without halving an escape: no escape is longer than a surrogate pair's twelve characters.
+ */
 function cut(out: string, max: number): string {
   let end = max - CUT.length
   const escapes = /(?:\\u[dD][89abAB][0-9a-f]{2}\\u[0-9a-f]{4}|\\u[0-9a-f]{4}|\\["\\])/g
@@ -76,7 +78,10 @@ const MS_OF_SECOND = THREE_DIGITS.map((digits) => inOnePiece(`${digits},"rid":"`
 /** Cached texts of durations up to 16 ms: most requests take no longer. */
 const shortMs: string[] = new Array(16_000).fill('')
 
-/** Formats microseconds as milliseconds with three decimals, without float formatting, which costs more than the rest of the line. */
+/**
+ * Formats microseconds as milliseconds with three decimals, without float formatting, which costs more than the rest of
+ * the line.
+ */
 function ms(us: number): string {
   if (us <= 0) return '0'
   const wholeUs = Math.floor(us)
@@ -135,7 +140,8 @@ export class AccessLog {
       exchange.query !== '' && exchange.route?.logQuery ? `","query":"${jsonText(shownQuery(exchange), MAX_QUERY)}` : ''
     const upstream = exchange.attempts > 0 ? `,"upstreamMs":${ms(exchange.upstreamUs)}` : ''
     const attempts = exchange.attempts === 1 ? ',"attempts":1}\n' : `,"attempts":${exchange.attempts}}\n`
-    // One expression of few parts: each part is a branch of the tree that V8 keeps and walks. The rid is hex (trace.ts).
+    // One expression of few parts: each part is a branch of the tree that V8 keeps and walks. The rid is hex
+    // (trace.ts).
     return (
       this.secondText +
       MS_OF_SECOND[nowMs - second * 1000] +
@@ -200,12 +206,15 @@ export class AccessLog {
       last.limitReported !== limitReported ||
       last.code !== exchange.code
     ) {
+      const handler = fallback === '' ? route?.handler : route?.fallback
       const where = route === null ? '' : `,"route":"${jsonText(route.name, MAX_NAME)}"`
       const by = service === null ? '' : `,"service":"${jsonText(service.name, MAX_NAME)}"`
       const to = endpoint === null ? '' : `,"endpoint":"${jsonText(endpoint.origin, MAX_NAME)}"`
       const code = exchange.code === '' ? '' : `,"code":"${exchange.code}"`
       const why = reason === '' ? '' : `,"reason":"${jsonText(reason, MAX_REASON)}"`
       const instead = fallback === '' ? '' : `,"fallback":"${fallback}"`
+      // A handler that forwards to one service is named by that.
+      const answered = handler && handler.service === null ? `,"handler":"${jsonText(handler.kind, MAX_NAME)}"` : ''
       const reported = limitReported ? ',"limitReported":true' : ''
       last.route = route
       last.service = service
@@ -215,14 +224,14 @@ export class AccessLog {
       last.reason = reason
       last.fallback = fallback
       last.limitReported = limitReported
-      last.text = inOnePiece(`"${where}${by}${to},"status":${status}${code}${why}${instead}${reported}`)
+      last.text = inOnePiece(`"${where}${by}${to},"status":${status}${code}${why}${instead}${answered}${reported}`)
     }
     return last.text
   }
 
   /**
-   * From now on, lines go to the file that now has this path. Calls back when nothing is written to the former file any more, or with the reason why
-   * they still go there.
+   * From now on, lines go to the file that now has this path. Calls back when nothing is written to the former file any
+   * more, or with the reason why they still go there.
    */
   reopen(done: (problem: string) => void): void {
     if (this.path === null) return done('')

@@ -1,11 +1,14 @@
-// Gathers lines and hands them to sonic-boom in batches, off the request's way. If the destination lags, a line is dropped and counted; no request
-// waits for it. Errors of the destination leave this file only as one call of `onTrouble`. `write` runs per request.
+// Gathers lines and hands them to sonic-boom in batches, off the request's way. If the destination lags, a line is
+// dropped and counted; no request waits for it. Errors of the destination leave this file only as one call of
+// `onTrouble`. `write` runs per request.
 import { close } from 'node:fs'
 import sonic from 'sonic-boom'
 import type { Sink } from './sink.js'
 
 export interface LineWriterOptions {
-  /** Most bytes held for a lagging destination; beyond them lines are dropped. Default 8 MiB: about a second's lines. */
+  /**
+   * Most bytes held for a lagging destination; beyond them lines are dropped. Default 8 MiB: about a second's lines.
+   */
   readonly maxQueuedBytes?: number
   /** Called once when writes begin to fail, and with null when one succeeds again. A full pipe is not a failure. */
   readonly onTrouble?: (error: Error | null) => void
@@ -88,8 +91,8 @@ export class LineWriter {
   }
 
   /**
-   * From now on, lines go to another file, including those that the former one did not take; the former one is closed. Calls back when
-   * nothing is written to it any more.
+   * From now on, lines go to another file, including those that the former one did not take; the former one is closed.
+   * Calls back when nothing is written to it any more.
    * @param sink of the same kind as the former one; this object owns it from here on
    * @throws Error if the kinds differ
    */

@@ -12,7 +12,8 @@ export interface LogSettings {
   /** Slot of the worker that writes; absent in the primary. */
   readonly worker?: number
   /**
-   * `stderr`, or the path of a file to append to. Not stdout, so that a pipeline there sees only access lines, as with Envoy and nginx.
+   * `stderr`, or the path of a file to append to. Not stdout, so that a pipeline there sees only access lines, as with
+   * Envoy and nginx.
    */
   readonly target?: string
   /** The descriptor of `stderr`, for tests. Default 2. */
@@ -21,13 +22,17 @@ export interface LogSettings {
 
 export interface OwnLog {
   readonly log: Logger
-  /** From now on, lines go to the file that now has this name. Returns '', or the reason why they still go to the former one. */
+  /**
+   * From now on, lines go to the file that now has this name. Returns '', or the reason why they still go to the former
+   * one.
+   */
   reopen(): string
 }
 
 /**
- * Lines are rare and must be out before an exit, so each is written at once, synchronously. If the destination fails or is full, it gets
- * the lines together with the next one (beyond a mebibyte they are lost): a log must not stop or kill the process it reports on.
+ * Lines are rare and must be out before an exit, so each is written at once, synchronously. If the destination fails or
+ * is full, it gets the lines together with the next one (beyond a mebibyte they are lost): a log must not stop or kill
+ * the process it reports on.
  * @throws Error naming TIDEGATE_LOG if the file cannot be opened
  */
 export function createLog({ level, worker, target = 'stderr', fd = 2 }: LogSettings): OwnLog {
@@ -41,7 +46,8 @@ export function createLog({ level, worker, target = 'stderr', fd = 2 }: LogSetti
       // Nothing logs a consumer on purpose; this guards against a future mistake.
       redact: ['secret', 'secrets', 'password', 'apiKeys'].flatMap((key) => [key, `*.${key}`, `consumers[*].${key}`]),
     },
-    // A wrapper, because pino ends a fatal line with the destination's flushSync, which retries for ever on any error but EAGAIN.
+    // A wrapper, because pino ends a fatal line with the destination's flushSync, which retries for ever on any error
+    // but EAGAIN.
     { write: (line: string) => void destination.write(line) },
   )
   return {

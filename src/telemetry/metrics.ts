@@ -1,5 +1,5 @@
-// Writes the counts as Prometheus text (exposition format 0.0.4). Runs per scrape, in the primary, from the segment alone: no
-// worker is asked, so a worker that hangs or has died is still counted.
+// Writes the counts as Prometheus text (exposition format 0.0.4). Runs per scrape, in the primary, from the segment
+// alone: no worker is asked, so a worker that hangs or has died is still counted.
 import type { Route, Service } from '../config/compile.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
 import type { CountersReader, RouteTotals } from '../state/counters.js'
@@ -83,7 +83,10 @@ class Exposition {
     this.text += `# HELP ${name} ${help.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')}\n# TYPE ${name} ${type}\n`
   }
 
-  /** Skips a series that was already written: duplicates make the whole scrape invalid (an origin listed twice in a service). */
+  /**
+   * Skips a series that was already written: duplicates make the whole scrape invalid (an origin listed twice in a
+   * service).
+   */
   sample(value: number, labels: Labels = {}, suffix = ''): void {
     const pairs = Object.entries(labels).map(([name, of]) => `${name}="${labelValue(of)}"`)
     const series = this.name + suffix + (pairs.length > 0 ? `{${pairs.join(',')}}` : '')

@@ -1,4 +1,5 @@
-// Computes quantiles of counted durations, on demand. The only user of hdr-histogram-js, which takes 3 MiB and is never loaded by a worker.
+// Computes quantiles of counted durations, on demand. The only user of hdr-histogram-js, which takes 3 MiB and is never
+// loaded by a worker.
 import * as hdr from 'hdr-histogram-js'
 import { bucketStartUs, DURATION_BUCKETS, MAX_DURATION_US } from '../state/durations.js'
 
@@ -8,8 +9,8 @@ function newHdr(): hdr.Histogram {
 }
 
 /**
- * Turns the counts into an HDR histogram of microseconds. Each bucket enters at its middle, so that a quantile is within 4 % of
- * the true one. `into` is reset and returned; without it a new one is made.
+ * Turns the counts into an HDR histogram of microseconds. Each bucket enters at its middle, so that a quantile is
+ * within 4 % of the true one. `into` is reset and returned; without it a new one is made.
  */
 export function toHdr(durations: Float64Array, into: hdr.Histogram = newHdr()): hdr.Histogram {
   into.reset()

@@ -1,5 +1,5 @@
-// The destination of access lines: each worker opens it and learns how to write to it, so that several workers can share it without
-// mixing lines or blocking the event loop. Knows nothing about the lines.
+// The destination of access lines: each worker opens it and learns how to write to it, so that several workers can
+// share it without mixing lines or blocking the event loop. Knows nothing about the lines.
 import { constants, fstatSync, openSync } from 'node:fs'
 import { isatty } from 'node:tty'
 
@@ -9,8 +9,9 @@ export interface Sink {
   /** Longest single write: a longer one could be interleaved with another process's. */
   readonly maxWriteBytes: number
   /**
-   * Writes never block, so they are made on the spot. A write through libuv's threads costs five times the CPU (measured: 28 µs against
-   * 5 µs for 4 KiB into a pipe), but a disk or a terminal can stall and a stalled thread is not a stalled loop.
+   * Writes never block, so they are made on the spot. A write through libuv's threads costs five times the CPU
+   * (measured: 28 µs against 5 µs for 4 KiB into a pipe), but a disk or a terminal can stall and a stalled thread is
+   * not a stalled loop.
    */
   readonly nonBlocking: boolean
 }
@@ -33,8 +34,9 @@ export function openLogFile(path: string): number {
 }
 
 /**
- * A descriptor that others share. Blocking is a property of the open file, not of the descriptor, so it must not be changed for
- * them: a pipe is opened anew through /proc instead. If that is impossible, writes go through libuv's threads.
+ * A descriptor that others share. Blocking is a property of the open file, not of the descriptor, so it must not be
+ * changed for them: a pipe is opened anew through /proc instead. If that is impossible, writes go through libuv's
+ * threads.
  */
 function sinkOn(fd: number): Sink {
   const stats = fstatSync(fd)

@@ -1,5 +1,5 @@
-// Makes request ids and W3C trace context when an exchange begins. Runs per request: random digits are drawn thousands at a time and
-// sliced, and nothing is parsed twice.
+// Makes request ids and W3C trace context when an exchange begins. Runs per request: random digits are drawn thousands
+// at a time and sliced, and nothing is parsed twice.
 import { randomFillSync } from 'node:crypto'
 
 const POOL_BYTES = 8192
@@ -59,8 +59,9 @@ export function validTraceparent(value: string): boolean {
 /**
  * The value that goes upstream: the client's trace with a new parent id, or a new trace whose id is the rid.
  *
- * Flags: `sampled` (1) and level 2's `random` (2) are kept, undefined bits are cleared as §3.2.2.5 asks. A trace started here is
- * sampled: its access line is the record, and 00 would switch off the services' own parent-based samplers.
+ * Flags: `sampled` (1) and level 2's `random` (2) are kept, undefined bits are cleared as §3.2.2.5 asks. A trace
+ * started here is sampled: its access line is the record, and 00 would switch off the services' own parent-based
+ * samplers.
  */
 export function traceparent(incoming: string, rid: string): string {
   let parentId = randomHex(16)

@@ -1,6 +1,7 @@
-// One try at one endpoint: gives a request to the endpoint's client, and what comes back to a sink. Runs per request. It knows no exchange and does
-// not decide whether there is another try (retries.ts). It holds what the try takes – a place among those in flight at the endpoint, the
-// breaker's permit – and gives each back once, whichever of complete(), abort() and a failure comes first. After that the sink is told nothing.
+// One try at one endpoint: gives a request to the endpoint's client, and the response to a sink. Runs per request. It
+// knows no exchange, and retries.ts decides whether another try follows. An attempt holds the endpoint's count of
+// requests in flight and the breaker's permit. It gives each back once, with the first of complete(), abort() and a
+// failure; after that it calls its sink no more.
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
 import { type Breaker, OUTCOME } from './breaker.js'
@@ -9,18 +10,20 @@ import { DeadlineError, isMistake, type UpstreamFailure, upstreamFailure } from 
 import { errors } from './undici.js'
 import type { UpstreamRequest } from './upstream-request.js'
 
-/** Told in this order. A chunk is valid until onData returns; the fields are shared: read only. */
+/** Called in this order. A chunk is valid until onData returns. The fields are shared: read only. */
 export interface AttemptSink {
   /** The client sends the request once more by itself. */
   onSentAgain(): void
-  /** Of the final response; interim ones are dropped. */
+  /** Of the final response: interim responses are dropped. */
   onHead(status: number, headers: IncomingHttpHeaders, phrase: string): void
   onData(chunk: Buffer): void
-  /** The response is complete, and with complete() the attempt is. */
+  /** The response has ended. The sink calls complete(). */
   onEnd(): void
-  /** The attempt is over, and has given back all it held. */
-  onFailure(failure: UpstreamFailure): void
-  /** One of these has thrown, or the client that speaks to the endpoint has: whoever is told ends the attempt with abort(). */
+  /** Whether another attempt is to follow this one that failed (retries.ts). */
+  wantsRetry(failure: UpstreamFailure): boolean
+  /** The attempt is over. @param retry what wantsRetry has returned */
+  onFailure(failure: UpstreamFailure, retry: boolean): void
+  /** One of the calls above has thrown, or the endpoint's client has. The sink calls abort(). */
   onException(error: unknown): void
 }
 
@@ -32,20 +35,20 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** Null until the request is given to its client. */
   private endpoint: EndpointState | null = null
   private controller: Dispatcher.DispatchController | null = null
-  /** Why it was aborted: undici is told as soon as it hands out a controller. */
+  /** Why it was aborted. undici gives a controller only when it writes the request, and is told then. */
   private reason: Error | null = null
   /** Of the final response; 0 before it has come. */
   private status = 0
   private over = false
 
-  /** @param permit of the breaker, if there is one (Cluster.attempt) */
+  /** Made by Cluster.attempt. @param permit of the breaker, where there is one */
   constructor(breaker: Breaker | null, permit: number, nowUs: () => number) {
     this.breaker = breaker
     this.permit = permit
     this.nowUs = nowUs
   }
 
-  /** Its request is with a client that has not ended it. */
+  /** The endpoint's client has its request. */
   get isRunning(): boolean {
     return this.endpoint !== null && !this.over
   }
@@ -57,12 +60,13 @@ export class Attempt implements Dispatcher.DispatchHandler {
     endpoint.client.dispatch(request as Dispatcher.DispatchOptions, this)
   }
 
-  /** The response is good: nothing more of it is needed. @param spentUs the service's own part of the time that the attempt took */
-  complete(spentUs: number): void {
-    if (!this.over) this.giveBack(this.breaker === null ? OUTCOME.ok : this.breaker.outcomeOf(this.status, spentUs))
+  /** The response is complete. @param spentUs the service's own part of the time that the attempt took */
+  complete(spentUs: number, nowUs: number): void {
+    if (this.over) return
+    this.giveBack(this.breaker === null ? OUTCOME.ok : this.breaker.outcomeOf(this.status, spentUs), nowUs)
   }
 
-  /** Ends the client's work as well. A DeadlineError says that the service was too slow, any other reason nothing of it. */
+  /** The breaker counts a DeadlineError as a failure of the service, and no other reason. */
   abort(reason: Error): void {
     if (this.over) return
     this.reason = reason
@@ -78,15 +82,16 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.controller!.resume()
   }
 
-  private giveBack(outcome: number): void {
+  private giveBack(outcome: number, nowUs: number | null = null): void {
     this.over = true
     this.endpoint?.end()
-    this.breaker?.report(this.permit, outcome, this.nowUs())
+    this.breaker?.report(this.permit, outcome, nowUs ?? this.nowUs())
   }
 
-  // From the client. Whatever it calls with may come from the upstream: an exception here is not for the client to catch.
+  // From the endpoint's client. An exception of the sink must not reach it: it would take that for a failure of its
+  // own.
 
-  /** Called again each time that the client sends the request again. */
+  /** Called once more each time that the client sends the request again. */
   onRequestStart(controller: Dispatcher.DispatchController): void {
     try {
       const isFirst = this.controller === null
@@ -133,8 +138,12 @@ export class Attempt implements Dispatcher.DispatchHandler {
     try {
       if (isMistake(error)) throw error
       const failure = upstreamFailure(error)
-      this.giveBack(failure.upstreamAtFault ? OUTCOME.failed : OUTCOME.ignored)
-      this.sink!.onFailure(failure)
+      const retry = this.sink!.wantsRetry(failure)
+      // Where another endpoint is asked instead, one that cannot be reached says nothing of the service. Otherwise the
+      // loss of one endpoint in two would open the breaker for both.
+      const isService = failure.upstreamAtFault && !(retry && failure.sent?.written === false)
+      this.giveBack(isService ? OUTCOME.failed : OUTCOME.ignored)
+      this.sink!.onFailure(failure, retry)
     } catch (exception) {
       this.sink!.onException(exception)
     }

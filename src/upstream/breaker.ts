@@ -1,5 +1,6 @@
-// Whether a service is called at all: asked before the endpoint is, told how each call ended. Runs per request. Pure rules over the
-// shared record (state/breaker-table.ts); it knows neither endpoints nor requests, and all workers see the same state.
+// Whether a service is called at all: asked before each attempt, told how it ended. Runs per request. Pure rules over
+// the shared record (state/breaker-table.ts); it knows neither endpoints nor requests, and all workers see the same
+// state.
 //
 //              enough failed or slow                    open time over                 all probes passed
 //   closed ──────────────────────────▶ open ──────────────────────────▶ half_open ──────────────────────────▶ ramp
@@ -8,8 +9,8 @@
 //     │                                 └─ enough failed or slow ───────────────────────────────────────────────┘ │
 //     └────────────────────────────────────────────────────────────────────────────── ramp over ──────────────────┘
 //
-// Each change raises the generation, and a permit carries the one it was given in: a call that ends in another says nothing about it.
-// Open time doubles with each opening that no ramp's end came between.
+// Each change raises the generation, and a permit carries the one it was given in: a call that ends in another says
+// nothing about it. Open time doubles with each opening that no ramp's end came between.
 import type { BreakerRules, Service } from '../config/compile.js'
 import {
   type BreakerChange,
@@ -30,7 +31,10 @@ export const OUTCOME = { ok: 0, failed: 1, slow: 2, ignored: 3 } as const
 const WINDOW_BUCKETS = 10
 /** A ramp begins with this share of the traffic. */
 const RAMP_START = 0.1
-/** What a probe may take longer than the service's total timeout before another goes in its place; with no timeout, or a long one, … */
+/**
+ * What a probe may take longer than the service's total timeout before another goes in its place; with no timeout, or a
+ * long one, …
+ */
 const LEASE_GRACE_MS = 5000
 /** … no more than this: a stream that is open for hours must not keep the breaker half open. */
 const LONGEST_LEASE_MS = 60_000

@@ -1,14 +1,18 @@
-// Which client speaks to an endpoint. All of them are undici Dispatchers, so that forward.ts knows one interface.
+// Which client speaks to an endpoint. All of them are undici Dispatchers, so that attempt.ts knows one interface.
 import { isIP } from 'node:net'
 import type { buildConnector, Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../config/compile.js'
 import { LeanPool } from './http1/pool.js'
 import { createConnector, createPool } from './undici.js'
+import { retryWhileFull } from './unix-socket.js'
 
 /** Of a response's head, as undici's default. */
 const MAX_HEADER_BYTES = 16_384
 
-/** All that a client is made from: where it is equal, one may go on in the other's place. What is named here does not concern clients. */
+/**
+ * All that a client is made from: where it is equal, one may go on in the other's place. What is named here does not
+ * concern clients.
+ */
 export function clientKey(service: Service, endpoint: Endpoint): string {
   const { name, index, endpoints, breaker, health, firstByteTimeoutMs, idleTimeoutMs, totalTimeoutMs, ...rest } =
     service
@@ -18,15 +22,18 @@ export function clientKey(service: Service, endpoint: Endpoint): string {
 /** `connections` is the most there are to the endpoint at once. */
 export function createClient(service: Service, endpoint: Endpoint, connections: number): Dispatcher {
   const { pipelining, connectTimeoutMs } = service
-  if (service.client === 'lean' && endpoint.origin.startsWith('http:')) {
-    return new LeanPool(endpoint.origin, {
+  const { socketPath } = endpoint
+  const origin = socketPath === null ? endpoint.origin : `http://${endpoint.authority}`
+  if (service.client === 'lean' && origin.startsWith('http:')) {
+    return new LeanPool(origin, {
+      socketPath,
       connections,
       pipelining,
       connectTimeoutMs,
       maxHeaderBytes: MAX_HEADER_BYTES,
     })
   }
-  return createPool(endpoint.origin, {
+  return createPool(origin, {
     connections,
     pipelining,
     allowH2: false,
@@ -39,10 +46,13 @@ export function createClient(service: Service, endpoint: Endpoint, connections: 
 }
 
 /**
- * undici takes the name to ask for, and to find in the certificate, from a request's Host before all else: the caller's own where
- * preserveHost is set. Here it is the endpoint's.
+ * undici takes the name to ask for, and to find in the certificate, from a request's Host before all else: the caller's
+ * own where preserveHost is set. Here it is the endpoint's.
  */
-function connectorTo({ tls, connectTimeoutMs }: Service, { serverName }: Endpoint): buildConnector.connector {
+function connectorTo(service: Service, { serverName, socketPath }: Endpoint): buildConnector.connector {
+  const { tls, connectTimeoutMs } = service
+  if (socketPath !== null)
+    return retryWhileFull(createConnector({ timeout: connectTimeoutMs, socketPath }), connectTimeoutMs)
   const { ca, cert, key, verify } = tls
   const connect = createConnector({ timeout: connectTimeoutMs, ca, cert, key, rejectUnauthorized: verify })
   const host = serverName.replace(/^\[|\]$/g, '')

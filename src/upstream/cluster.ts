@@ -1,18 +1,21 @@
-// One service, as one generation of the configuration reaches it: its endpoints, taken in turn, and its breaker. Runs per request. The
-// endpoints are shared with other generations (upstreams.ts), and their set may change while requests are in flight.
+// One service in one generation of the configuration: its endpoints, taken in turn, and its breaker. Runs per request.
+// Generations share the states of endpoints (upstreams.ts). The set of endpoints may change while requests are in
+// flight.
 import type { Endpoint, Service } from '../config/compile.js'
 import { Attempt } from './attempt.js'
 import type { Breaker } from './breaker.js'
 import type { EndpointState } from './endpoint-state.js'
 
-/** Whoever has the endpoints of all services. */
+/** What keeps the endpoints of all services (upstreams.ts). */
 export interface EndpointSource {
-  /** Of this worker, from 0: its rounds begin elsewhere than those of the others. */
+  /** The worker's number, from 0: so that not all workers begin their rounds at the same endpoint. */
   readonly owner: number
   readonly nowUs: () => number
   /** The state of an endpoint that the cluster does not have yet. */
   hold(cluster: Cluster, endpoint: Endpoint): EndpointState
   release(cluster: Cluster, state: EndpointState): void
+  /** No request is left that could ask the cluster for an endpoint. */
+  forget(cluster: Cluster): void
 }
 
 export class Cluster {
@@ -47,22 +50,22 @@ export class Cluster {
     return last
   }
 
-  /** A try that the breaker lets through; null: it refuses. It ends with complete() or abort(), or fails. */
+  /** Null: the breaker refuses. */
   attempt(nowUs: number): Attempt | null {
     const { breaker } = this
     const permit = breaker === null ? -1 : breaker.admit(nowUs)
     return breaker === null || permit >= 0 ? new Attempt(breaker, permit, this.source.nowUs) : null
   }
 
-  /** Some endpoint has few uploads that are still coming. */
+  /** An upload may begin before its read-ahead is full, at one of the endpoints at least. */
   get mayBeginEarly(): boolean {
     for (const state of this.endpoints) if (state.mayBeginEarly) return true
     return false
   }
 
   /**
-   * From now on requests go to these. An endpoint that stays, by its origin, keeps its state and its connections; one that is gone finishes what
-   * it has.
+   * From now on requests go to these. An endpoint whose origin was in the set before keeps its state and its
+   * connections. One that is gone finishes its requests (EndpointState.retire).
    */
   setEndpoints(endpoints: readonly Endpoint[]): void {
     const before = this.endpoints
@@ -78,6 +81,7 @@ export class Cluster {
 
   /** No request is left that could ask for an endpoint. */
   close(): void {
+    this.source.forget(this)
     this.setEndpoints([])
   }
 }

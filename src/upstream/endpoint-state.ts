@@ -1,5 +1,6 @@
-// One endpoint of a service, as this worker reaches it: its configuration, its client, what is in flight there, whether it is up. The only place
-// where these are kept. Runs per request. It knows no request and no other endpoint; cluster.ts chooses among several.
+// One endpoint of a service in this worker: its configuration, its client, the requests in flight, whether it is up.
+// These are kept nowhere else. Runs per request. It knows no request and no other endpoint; cluster.ts chooses one of
+// several.
 import type { Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../config/compile.js'
 import type { HealthTable } from '../state/health-table.js'
@@ -9,16 +10,18 @@ import { type PlaceWaiter, UploadPlaces } from './upload-places.js'
 const MAX_PENDING = 1024
 
 export class EndpointState {
-  /** As the newest generation that has this endpoint configures it: a service that was renamed has another slot in the health table. */
+  /**
+   * As the newest generation configures it: the slot in the health table is another one once the service is renamed.
+   */
   endpoint: Endpoint
   readonly client: Dispatcher
   /** Requests that were given to the client and have not ended, of all generations. */
   inFlight = 0
-  /** Generations of the configuration whose services have this endpoint (upstreams.ts). */
+  /** The generations of the configuration that use it (upstreams.ts). */
   readonly generations = new Set<number>()
   private readonly uploads: UploadPlaces
   private readonly health: HealthTable
-  /** Requests that the connections carry at once. */
+  /** How many requests the connections carry at once. */
   private readonly capacity: number
   private readonly most: number
   /** No service has it any more, and its client is not closed yet. */
@@ -34,22 +37,22 @@ export class EndpointState {
     this.most = connections + MAX_PENDING
   }
 
-  /** The last health check passed, or there was none. */
+  /** False: its health checks have found it down. */
   get isUp(): boolean {
     return this.health.isUp(this.endpoint.slot)
   }
 
-  /** As many requests wait for a connection as may. */
+  /** No more requests may wait for a connection to it. */
   get isFull(): boolean {
     return this.inFlight >= this.most
   }
 
-  /** Requests wait for a connection that those in flight have. */
+  /** Requests wait until others give back their connections. */
   get isContended(): boolean {
     return this.uploads.anyWaits || this.inFlight > this.capacity
   }
 
-  /** A request is given to the client; it ends with one end(). */
+  /** Call it as a request is given to the client, and end() once when that request is over. */
   begin(): void {
     this.inFlight++
   }
@@ -61,12 +64,15 @@ export class EndpointState {
 
   // Uploads that are still coming.
 
-  /** Few hold connections: one may begin before its read-ahead is full. */
+  /** Few of them hold connections, so that another one may begin before its read-ahead is full. */
   get mayBeginEarly(): boolean {
     return this.uploads.mayBeginEarly
   }
 
-  /** False: the waiter is told when it has a place. Each place ends with leavePlace, as soon as the upload is complete. */
+  /**
+   * False: the waiter is called when it gets a place. Each place is given back by leavePlace, as soon as the upload is
+   * complete.
+   */
   takePlace(waiter: PlaceWaiter): boolean {
     return this.uploads.take(waiter)
   }
@@ -83,7 +89,10 @@ export class EndpointState {
 
   // Its end.
 
-  /** No service has it any more: what is in flight finishes, and uploads that wait for a place; then its client closes. */
+  /**
+   * No service has it any more. Requests in flight finish, and so do uploads that wait for a place. Then its client
+   * closes.
+   */
   retire(): void {
     this.retired = true
     this.closeUnused()

@@ -29,9 +29,24 @@ function prepare(code: OutcomeCode, reason: string, sent: SendFacts | null, upst
   return failure
 }
 
-const neverReached = new Set(['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND', 'EAI_AGAIN', 'EADDRNOTAVAIL'])
+const neverReached = new Set([
+  'ECONNREFUSED',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EADDRNOTAVAIL',
+  // Of a Unix socket: no file of that name, or none that the gateway's user may connect to.
+  'ENOENT',
+  'ENOTDIR',
+  'ELOOP',
+  'EACCES',
+  'EPROTOTYPE',
+])
 
-/** Of Node's tls, which has OpenSSL's X509_V_ERR_… without the prefix. A failed check of the name has a code of its own. */
+/**
+ * Of Node's tls, which has OpenSSL's X509_V_ERR_… without the prefix. A failed check of the name has a code of its own.
+ */
 const certificateRefused = new Set([
   'CERT_HAS_EXPIRED',
   'CERT_NOT_YET_VALID',
@@ -71,7 +86,8 @@ export function upstreamFailure(error: Error): UpstreamFailure {
   }
   // Before a byte of the request was written.
   if (certificateRefused.has(code)) return prepare('upstream_error', `certificate refused: ${code}`, UNSENT)
-  // The service's alert: it does not like what we are, or did not show. Where it is an answer to our certificate, TLS 1.3 tells late.
+  // The service's alert: it does not like what we are, or did not show. Where it is an answer to our certificate, TLS
+  // 1.3 tells late.
   if (code.startsWith('ERR_SSL_')) return prepare('upstream_error', `TLS: ${code.slice(8)}`, LOST)
   if (neverReached.has(code)) return prepare('upstream_error', code, UNSENT)
   if (error instanceof errors.SocketError || code === 'ECONNRESET' || code === 'EPIPE') {

@@ -1,6 +1,10 @@
-// The fields of an upstream request as text. The lean client writes it as it is; undici, which knows no such thing, is given the pairs.
+// The fields of an upstream request as text. The lean client writes it as it is; undici, which knows no such thing, is
+// given the pairs.
 
-/** A line `name: value CRLF` for each field, a character a byte. Whoever makes one vouches for it: no line ends but where it should. */
+/**
+ * A line `name: value CRLF` for each field, a character a byte. Whoever makes one vouches for it: no line ends but
+ * where it should.
+ */
 export class FieldLines implements Iterable<[string, string]> {
   readonly text: string
   /** The value of Content-Length, which is not in the text: -1 for none. */

@@ -77,8 +77,8 @@ function mend(prototype: Parser): void {
       this.socket.destroy(fault)
       return -1
     }
-    // RFC 9110, 15.2: any number of interim responses may come, asked for or not. undici passes on all but 100; whoever
-    // forwards drops them.
+    // RFC 9110, 15.2: any number of interim responses may come, asked for or not. undici passes on all but 100;
+    // attempt.ts drops them.
     return onHeadersComplete.call(this, status === 100 ? 102 : status, upgrade, shouldKeepAlive)
   }
 }
@@ -97,7 +97,8 @@ function faultOf({ llhttp, ptr, statusText, headers }: Parser, status: number): 
   let codings = 0
   for (let i = 0; i < headers.length; i += 2) {
     if (headers[i]!.length !== 17 || headers[i]!.latin1Slice().toLowerCase() !== 'transfer-encoding') continue
-    // RFC 9112, 6.1: another coding cannot be passed on as if it were none, and HTTP/1.0 has none at all. 7.1: chunked is applied once.
+    // RFC 9112, 6.1: another coding cannot be passed on as if it were none, and HTTP/1.0 has none at all. 7.1: chunked
+    // is applied once.
     if (minor === 0 || ++codings > 1 || headers[i + 1]!.latin1Slice().trim().toLowerCase() !== 'chunked')
       return parserError('unknown transfer coding', 'INVALID_TRANSFER_ENCODING')
   }

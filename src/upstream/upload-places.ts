@@ -1,5 +1,6 @@
-// How many of the connections to one endpoint uploads may hold while they are still coming. Uploads whose clients are slow would else hold
-// all of them, and every other request would wait. Runs per upload that its client has not sent whole when it begins. Knows no exchange.
+// How many of the connections to one endpoint uploads may hold while they are still coming. Uploads whose clients are
+// slow would else hold all of them, and every other request would wait. Runs per upload that its client has not sent
+// whole when it begins. Knows no exchange.
 
 /** An upload that waits for its turn. */
 export interface PlaceWaiter {
@@ -11,7 +12,10 @@ export interface PlaceWaiter {
 
 /** Of the connections to an endpoint: those that unfinished uploads may hold, … */
 const SHARE = 1 / 2
-/** … and up to which one may begin before its read-ahead is full, for clients that wait for the response in the middle of their body. */
+/**
+ * … and up to which one may begin before its read-ahead is full, for clients that wait for the response in the middle
+ * of their body.
+ */
 const EARLY_SHARE = 1 / 8
 
 export class UploadPlaces {

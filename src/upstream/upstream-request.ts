@@ -1,4 +1,5 @@
-// What one attempt asks of its endpoint. Plain data, and its names are those of undici's dispatchers, so that an attempt passes it on as it is.
+// What one attempt asks of its endpoint. Plain data, and its names are those of undici's dispatchers, so that an
+// attempt passes it on as it is.
 import type { Readable } from 'node:stream'
 import type { FieldLines } from './field-lines.js'
 

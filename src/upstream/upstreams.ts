@@ -1,6 +1,7 @@
-// What one worker reaches services with: the state of every endpoint, kept from one generation of the configuration to the next. An endpoint that
-// is still there, with the same settings, keeps its connections. Off the request's way: requests go to a Cluster (cluster.ts).
-import type { Endpoint, Service } from '../config/compile.js'
+// The endpoints of all services in one worker, kept from one generation of the configuration to the next: an endpoint
+// that is still there, with the same settings, keeps its connections. Off the request's way: a request only meets its
+// service's Cluster (cluster.ts).
+import { type Endpoint, endpointOf, type Service } from '../config/compile.js'
 import type { BreakerChange } from '../state/breaker-record.js'
 import type { BreakerTable } from '../state/breaker-table.js'
 import type { HealthTable } from '../state/health-table.js'
@@ -22,8 +23,10 @@ export interface UpstreamParts {
 }
 
 export class Upstreams implements EndpointSource {
-  /** By what their clients are made from. Services of one generation that name the same endpoint have a state each. */
+  /** By clientKey. Services of one generation that name the same endpoint have a state each. */
   private readonly states = new Map<string, EndpointState[]>()
+  /** Of all generations that still have requests. */
+  private readonly clusters = new Set<Cluster>()
   private readonly parts: UpstreamParts
   readonly nowUs: () => number
   readonly owner: number
@@ -35,10 +38,28 @@ export class Upstreams implements EndpointSource {
     this.owner = parts.owner
   }
 
-  /** Those of one generation, by Service.index. Each ends with close(). */
+  /** The clusters of one generation, by Service.index. Close each of them when the generation ends. */
   clustersOf(services: readonly Service[]): Cluster[] {
     const generation = this.generations++
-    return services.map((service) => new Cluster(service, this.breakerOf(service), generation, this))
+    return services.map((service) => {
+      const cluster = new Cluster(service, this.breakerOf(service), generation, this)
+      this.clusters.add(cluster)
+      return cluster
+    })
+  }
+
+  /**
+   * From now on the service has these endpoints, in every generation: a request of an older one must not get an
+   * endpoint that is gone either.
+   * @param endpoints as the configuration spells them
+   * @param slots their places in the health table
+   */
+  setEndpoints(name: string, endpoints: readonly string[], slots: readonly number[]): void {
+    for (const cluster of this.clusters) {
+      const { service } = cluster
+      if (service.name !== name) continue
+      cluster.setEndpoints(endpoints.map((text, at) => endpointOf(text, service.tls.serverName, slots[at] as number)))
+    }
   }
 
   private breakerOf(service: Service): Breaker | null {
@@ -71,6 +92,10 @@ export class Upstreams implements EndpointSource {
     if (left.length > 0) this.states.set(key, left)
     else this.states.delete(key)
     state.retire()
+  }
+
+  forget(cluster: Cluster): void {
+    this.clusters.delete(cluster)
   }
 
   /** The worker ends. */

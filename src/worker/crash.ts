@@ -9,21 +9,10 @@ import { Rejection } from '../exchange/outcome.js'
 import type { Logger } from '../telemetry/log.js'
 import { newRid } from '../telemetry/trace.js'
 
-export interface CrashContext {
-  readonly log: Logger
-  conclude(exchange: Exchange): void
-}
-
-export function createCrash({ log, conclude }: CrashContext): (exchange: Exchange, error: unknown) => void {
-  /** What threw once may throw again: no step of the end may keep the next one from being taken. */
-  function attempt(step: (exchange: Exchange) => void, exchange: Exchange): void {
-    try {
-      step(exchange)
-    } catch (error) {
-      report(exchange, error)
-    }
-  }
-
+export function createCrash(
+  log: Logger,
+  conclude: (exchange: Exchange) => void,
+): (exchange: Exchange, error: unknown) => void {
   function report({ rid, method, path, route }: Exchange, error: unknown): void {
     try {
       log.error({ err: error, rid, method, path, route: route?.name }, 'exception on the way of a request')
@@ -33,6 +22,14 @@ export function createCrash({ log, conclude }: CrashContext): (exchange: Exchang
   }
 
   return function crash(exchange: Exchange, error: unknown): void {
+    /** What threw once may throw again, and must not prevent the next step. */
+    const attempt = (step: () => void): void => {
+      try {
+        step()
+      } catch (another) {
+        report(exchange, another)
+      }
+    }
     if (exchange.rid === '') exchange.rid = newRid()
     report(exchange, error)
     const message = error instanceof Error ? error.message : String(error)
@@ -41,12 +38,12 @@ export function createCrash({ log, conclude }: CrashContext): (exchange: Exchang
       exchange.code = rejection.code
       exchange.reason = rejection.reason
     }
-    attempt(() => exchange.holder?.abandon(), exchange)
-    attempt(() => exchange.upload?.drop(), exchange)
+    attempt(() => exchange.holder?.abandon())
+    attempt(() => exchange.upload?.drop())
     // A second status line would be taken for a part of the first response.
-    if (exchange.downstream.open && !exchange.downstream.begun) attempt(() => refuse(exchange, rejection, 0), exchange)
+    if (exchange.downstream.open && !exchange.downstream.begun) attempt(() => refuse(exchange, rejection, 0))
     // Concluded first: cutting calls back at once, as if the client had left.
-    attempt(conclude, exchange)
-    if (exchange.downstream.open) attempt(cut, exchange)
+    attempt(() => conclude(exchange))
+    if (exchange.downstream.open) attempt(() => cut(exchange))
   }
 }

@@ -1,5 +1,5 @@
-// Plans a process's descriptors: how many a worker may need, and how many are left for client connections. Clients are refused before
-// upstream connections, log files or certificates lack descriptors. Off the request's way.
+// Plans a process's descriptors: how many a worker may need, and how many are left for client connections. Clients are
+// refused before upstream connections, log files or certificates lack descriptors. Off the request's way.
 import { readdirSync, readFileSync } from 'node:fs'
 import type { Settings } from '../config/settings.js'
 import type { Logger } from '../telemetry/log.js'
@@ -29,7 +29,8 @@ const THREAD = 8
 const TELL_AGAIN_MS = 10_000
 
 /**
- * The descriptor limit of this process. Node raises the soft limit to the hard one when it starts. Infinite without /proc.
+ * The descriptor limit of this process. Node raises the soft limit to the hard one when it starts. Infinite without
+ * /proc.
  */
 export function descriptorLimit(): number {
   try {
@@ -73,7 +74,10 @@ export function planDescriptors(
   return { limit, needed, room, upstreams, highestFd }
 }
 
-/** Warns if the settings may need more descriptors than the limit: connections are then refused before the settings' own limits. */
+/**
+ * Warns if the settings may need more descriptors than the limit: connections are then refused before the settings' own
+ * limits.
+ */
 export function checkDescriptors(log: Logger, settings: DescriptorSettings, endpoints: number, threads: boolean): void {
   const { workers, maxConnections, upstreamConnections } = settings
   const plan = planDescriptors(descriptorLimit(), settings, endpoints, threads ? workers : 1)

@@ -1,5 +1,5 @@
-// What a forked worker process or a worker thread runs: it waits for its start message, builds the worker, listens, beats, and leaves
-// when it is told to or when the primary is gone.
+// What a forked worker process or a worker thread runs: it waits for its start message, builds the worker, listens,
+// beats, and leaves when it is told to or when the primary is gone.
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { parentPort } from 'node:worker_threads'
 import type { TlsMaterial } from '../config/certificates.js'
@@ -15,7 +15,7 @@ import { createAccessLog } from '../telemetry/access-log.js'
 import { createLog } from '../telemetry/log.js'
 import { descriptorLimit, openDescriptors, planDescriptors, Refusals } from './descriptors.js'
 import { createWorker } from './generations.js'
-import type { DrainMessage, FromWorker, Generation, StartMessage, ToWorker } from './messages.js'
+import type { DrainMessage, EndpointsMessage, FromWorker, Generation, StartMessage, ToWorker } from './messages.js'
 
 /** A tenth of the time after which the primary takes a worker for hung. */
 const HEARTBEAT_MS = 200
@@ -56,6 +56,7 @@ function residentBytes(before: number): number {
 interface Started {
   readonly isSocketShared: boolean
   reload(generation: Generation): void
+  changeEndpoints(message: EndpointsMessage): void
   useCertificates(certificates: TlsMaterial): void
   reopenLogs(number: number): void
   drain(how: Pick<DrainMessage, 'last' | 'idleMs'>): void
@@ -112,12 +113,15 @@ async function start(message: StartMessage): Promise<Started> {
     },
     onRetired: tell,
   })
+  const makeRoom = (endpoints: number): void => {
+    room = plan(endpoints).room
+    listener?.makeRoom(room)
+  }
   const use = ({ number, config, slots }: Generation): void => {
     const table = compile(config, settings, slots)
     worker.use(number, table)
     serves = number
-    room = plan(table.endpoints.length).room
-    listener?.makeRoom(room)
+    makeRoom(table.endpoints.length)
   }
   let listener: Listener | null = null
   use(message.generation)
@@ -179,6 +183,11 @@ async function start(message: StartMessage): Promise<Started> {
       use(generation)
       tell()
     },
+    changeEndpoints({ change, service, endpoints, slots, total }) {
+      worker.setEndpoints(service, endpoints, slots)
+      makeRoom(total)
+      send({ type: 'endpointsChanged', change })
+    },
     reopenLogs(number) {
       const problem = reopenLog()
       const done = (other: string): void => {
@@ -222,6 +231,7 @@ function receive(message: ToWorker): void {
   } else if (started === null) leave(0)
   else if (message.type === 'drain') void started.then((worker) => worker?.drain(message))
   else if (message.type === 'reopenLogs') void started.then((worker) => worker?.reopenLogs(message.number))
+  else if (message.type === 'endpoints') void started.then((worker) => worker?.changeEndpoints(message))
   else if (message.type === 'certificates') void started.then((worker) => worker?.useCertificates(message.certificates))
   else void started.then((worker) => worker?.reload(message.generation))
 }

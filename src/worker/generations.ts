@@ -1,5 +1,6 @@
-// One worker's server, and which generation of the configuration a request gets: the newest when its head arrives. Those on
-// their way finish on theirs, which goes when the last of them has ended. What runs per request here is one indirection.
+// One worker's server, and which generation of the configuration a request gets: the newest when its head arrives.
+// Requests in flight finish on their generation, which goes when the last of them has ended. Per request only one
+// indirection runs here.
 import type { TlsMaterial } from '../config/certificates.js'
 import type { Consumer, RouteTable } from '../config/compile.js'
 import type { Settings } from '../config/settings.js'
@@ -35,9 +36,9 @@ export interface WorkerParts {
   readonly certificates: TlsMaterial | null
   /** '1.2' or '1.3'. */
   readonly minTlsVersion: string
-  /** Whether this worker takes one connection more, so many being open with it. */
+  /** Whether this worker takes one connection more; `connections` are open with it. */
   readonly accepts: (connections: number) => boolean
-  /** Some generation is gone: this is the oldest that still has requests. */
+  /** A generation is gone: `oldest` is the oldest that may still have requests. */
   readonly onRetired: (oldest: number) => void
 }
 
@@ -47,13 +48,15 @@ export interface Worker {
   useCertificates(certificates: TlsMaterial): void
   /** Requests whose head arrives from now on get this table. */
   use(generation: number, table: RouteTable): void
+  /** From now on the service has these endpoints, in every generation. `slots`: their places in the health table. */
+  setEndpoints(service: string, endpoints: readonly string[], slots: readonly number[]): void
   /** The oldest generation that requests may be on. */
   readonly oldest: number
   /** Bytes that request bodies hold. */
   readonly bodyBytes: number
   /**
-   * Answers from now on say that the connection ends with them. Resolves when nothing is in flight and no connection is open; `idleMs` after
-   * no more can come those that are idle are not waited for.
+   * Ends each connection with its next response. Resolves when no request is in flight and no connection is open. Waits
+   * for idle connections until `idleMs` after noMoreCome.
    */
   drain(idleMs: number, noMoreCome: Promise<void>): Promise<void>
   close(): void
@@ -138,7 +141,7 @@ export function createWorker(parts: WorkerParts): Worker {
       onQuiet = () => {
         if (looking || busy()) return
         if (server.connections === 0) return resolve()
-        // A request may lie in a socket that this turn of the loop has not come to: one more turn, and none does.
+        // A request may lie in a socket that this turn of the loop has not reached; after one more turn none does.
         looking = true
         setImmediate(() =>
           setImmediate(() => {
@@ -147,7 +150,7 @@ export function createWorker(parts: WorkerParts): Worker {
           }),
         )
       }
-      // Older ones tell when they retire.
+      // Older generations tell when they retire.
       generations.at(-1)!.phases.onIdle = onQuiet
       setTimeout(() => {
         patient = false
@@ -161,6 +164,7 @@ export function createWorker(parts: WorkerParts): Worker {
     peers: server.peers,
     useCertificates: (certificates) => server.useCertificates(certificates),
     use,
+    setEndpoints: (service, endpoints, slots) => shared.upstreams.setEndpoints(service, endpoints, slots),
     get oldest() {
       return generations[0]!.number
     },

@@ -1,9 +1,13 @@
-// The first module of the primary and of each worker process. SIGUSR1 makes Node open its debugger to any user of the machine, unless the process
-// listens for the signal; in Tidegate it means "reopen the log files" (primary.ts). Imports nothing, so that it runs before anything is loaded.
+// The first module of the primary and of each worker process. SIGUSR1 makes Node open its debugger to any user of the
+// machine, unless the process listens for the signal; in Tidegate it means "reopen the log files" (primary.ts). Imports
+// nothing, so that it runs before anything is loaded.
 
 process.on('SIGUSR1', () => {})
 
-/** A signal before this line has opened the debugger, or is about to: it is closed again. One requested at the start stays open. */
+/**
+ * A signal before this line has opened the debugger, or is about to: it is closed again. One requested at the start
+ * stays open.
+ */
 const wanted = [...process.execArgv, process.env.NODE_OPTIONS ?? ''].some((text) => text.includes('--inspect'))
 if (!wanted && process.features.inspector) {
   const inspector = process.getBuiltinModule('node:inspector')

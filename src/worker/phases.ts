@@ -1,24 +1,21 @@
-// The phases of a request, wired once for each generation of the configuration, in the order they are passed. Reads like a table of
-// contents; what a phase does is in the file named after it. Which generation a request gets is in generations.ts; starting, beating and
-// leaving are in worker/entry.ts.
-import type { RouteTable } from '../config/compile.js'
+// The table of contents of a request's way: the phases that it passes, in order, wired once for each generation of
+// the configuration. What a phase does is in the file that it comes from; how an exchange ends is in exits.ts. Which
+// generation a request gets is in generations.ts.
+import type { Route, RouteTable } from '../config/compile.js'
 import { createMatcher } from '../config/match.js'
 import type { Settings } from '../config/settings.js'
-import { answerFallback, refuse } from '../downstream/answer.js'
-import { checkLength } from '../downstream/body.js'
 import type { BodyMemory } from '../downstream/body-memory.js'
 import { ClientCertificates } from '../downstream/client-certificate.js'
 import type { Receiver } from '../downstream/receiver.js'
-import { ClientUpload } from '../downstream/upload.js'
-import { WholeBody } from '../downstream/whole-body.js'
 import type { Deadlines } from '../exchange/deadlines.js'
-import type { Exchange, ExchangeEnds } from '../exchange/exchange.js'
+import type { Exchange } from '../exchange/exchange.js'
 import { Rejection } from '../exchange/outcome.js'
+import { LATER, type Phase } from '../exchange/phase.js'
 import type { HandlerContext } from '../handlers/handler.js'
-import { Proxies } from '../handlers/proxy/proxy.js'
-import { createAddressCheck } from '../policy/addresses.js'
+import { Handlers } from '../handlers/kinds.js'
+import { addressCheck } from '../policy/addresses.js'
 import { Authenticator } from '../policy/authenticate.js'
-import { authorize } from '../policy/authorize.js'
+import { consumerCheck } from '../policy/authorize.js'
 import type { DigestPool } from '../policy/digest-pool.js'
 import { createGuessLimit, createRateLimit } from '../policy/rate-limit.js'
 import { createReplayGuard } from '../policy/replay.js'
@@ -30,7 +27,8 @@ import type { AccessLog } from '../telemetry/access-log.js'
 import type { Logger } from '../telemetry/log.js'
 import { newRid, validRid } from '../telemetry/trace.js'
 import type { Upstreams } from '../upstream/upstreams.js'
-import { createCrash } from './crash.js'
+import { Exits } from './exits.js'
+import { bodyPhase } from './request-body.js'
 
 const noRoute = new Rejection('no_route', 'no route')
 const noTrace = new Rejection('not_implemented', 'TRACE is served by routes that name it')
@@ -61,68 +59,64 @@ export interface Phases extends Receiver {
 }
 
 export function createPhases(shared: Shared, table: RouteTable, digestPool: DigestPool): Phases {
-  const { settings, segment, counters, accessLog, log, deadlines } = shared
+  const { settings, segment, log, deadlines } = shared
   const nowUs = (): number => segment.nowUs()
-  const guessLimit = createGuessLimit(shared.rates, segment, table.routes)
+  const exits = new Exits(shared, nowUs)
   const match = createMatcher(table)
-  const authenticator = new Authenticator(
+  const { clientAuth, clientName } = table.tls ?? CLEARTEXT
+  const certificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
+  const credentials = new Authenticator(
     table,
     digestPool,
     settings.hmacOffloadBytes,
-    deadlines,
-    guessLimit,
+    { deadlines, nowUs, resume },
+    createGuessLimit(shared.rates, segment, table.routes),
     (of, reason) => {
       if (reason === '') log.info(of, 'keys of an issuer can be fetched again')
       else log.warn({ ...of, reason }, 'keys of an issuer cannot be fetched')
     },
   )
-  const { clientAuth, clientName } = table.tls ?? CLEARTEXT
-  const certificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
-  const checkAddress = createAddressCheck(table)
+  const minBytesPerSecond = settings.minBodyBytesPerSecond
+  const bodyRules = { deadlines, nowUs, minBytesPerSecond, memory: shared.bodyMemory }
   const replays = createReplayGuard(shared.replays, segment, table.routes)
   const rateLimit = createRateLimit(shared.rates, segment, table.routes)
-  const context: HandlerContext = { deadlines, nowUs, watch, fail: reject, conclude }
-  const proxies = new Proxies(context, shared, table)
-  const handlers = table.services.map((service) => proxies.handlerOf(service))
-  const crash = createCrash({ log, conclude })
 
-  const ends: ExchangeEnds = { crash, clientLeft }
+  /** The phases of a route, in order. Null: the route has nothing there, and nothing is called. */
+  const phasesOf = (route: Route): readonly (Phase | null)[] => [
+    addressCheck(route), // may the client's address use the route: 403
+    credentials.identify(route), // who calls, as far as the head tells: 401
+    bodyPhase(bodyRules, resume, credentials.needsBody(route)), // waits for the body if the credentials cover it: 413
+    credentials.verify(route), // whether that is true; may wait for a thread or the network: 401
+    replays.refuse(route), // was this signature accepted before: 401
+    consumerCheck(route), // may the consumer use the route: 403
+    rateLimit(route), // are all limits met: 429
+    replays.remember(route), // from now on the signature was accepted
+  ]
+  const phases = table.routes.map((route) => phasesOf(route).filter((phase) => phase !== null))
 
-  const { bodyMemory } = shared
-  const bodyRules = { deadlines, nowUs, minBytesPerSecond: settings.minBodyBytesPerSecond, memory: bodyMemory }
-
-  let inFlight = 0
-  let onIdle: (() => void) | null = null
+  const context: HandlerContext = { deadlines, nowUs, fail: exits.fail, conclude: exits.conclude }
+  const handlers = new Handlers(context, shared, table)
+  exits.fallbacks = handlers.fallbacks
 
   // The request's way.
 
   function begin(exchange: Exchange): void {
-    exchange.ends = ends
-    inFlight++
-    counters.begin()
+    exchange.ends = exits
+    exits.begin()
   }
 
   function pass(exchange: Exchange, malformed: Rejection | null): void {
     const refused = malformed ?? findRoute(exchange)
     setRequestId(exchange)
-    if (refused !== null) return reject(exchange, refused)
-    const unwelcome = checkAddress(exchange) ?? authenticator.identify(exchange) ?? checkLength(exchange)
-    if (unwelcome !== null) return reject(exchange, unwelcome)
-    if (exchange.contentLength !== 0) watch(exchange)
-    if (authenticator.needsBody(exchange)) {
-      new WholeBody(exchange, bodyRules, authenticate)
-      exchange.downstream.continueBody()
-    } else {
-      if (exchange.contentLength !== 0) exchange.upload = new ClientUpload(exchange, bodyRules)
-      authenticate(exchange, null)
-    }
+    if (refused !== null) exits.reject(exchange, refused)
+    else proceed(exchange)
   }
 
   function findRoute(exchange: Exchange): Rejection | null {
     const found = match(exchange.host, exchange.canonicalPath, exchange.method, exchange)
     if (found === null) return noRoute
     exchange.route = found
-    exchange.service = found.service
+    exchange.service = found.handler.service
     // It shows a request's fields, credentials among them, to whoever can have it sent (RFC 9110, 9.3.8).
     return exchange.method === 'TRACE' && found.match.methods === null ? noTrace : null
   }
@@ -132,93 +126,23 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     exchange.rid = validRid(own) ? own : newRid()
   }
 
-  /** Once the body is here, where the credentials cover it. */
-  function authenticate(exchange: Exchange, unreadable: Rejection | null): void {
-    if (unreadable !== null) return reject(exchange, unreadable)
-    if (authenticator.takesTime(exchange)) {
-      watch(exchange)
-      authenticator.verifyLater(exchange, nowUs(), admit)
-    } else admit(exchange, authenticator.verify(exchange))
-  }
-
-  function admit(exchange: Exchange, forged: Rejection | null): void {
-    const refused =
-      forged ?? replays.refuse(exchange) ?? authorize(exchange) ?? rateLimit(exchange) ?? replays.remember(exchange)
-    if (refused !== null) reject(exchange, refused)
-    else handlers[exchange.route!.service.index]!.handle(exchange)
-  }
-
-  /** Before anything is waited for. A refusal on the spot is spared the call. */
-  function watch(exchange: Exchange): void {
-    exchange.downstream.watch()
-  }
-
-  // Every exit passes conclude, exactly once.
-
-  function reject(exchange: Exchange, rejection: Rejection): void {
-    if (mayFallBack(exchange, rejection)) return fallBack(exchange, rejection)
-    exchange.upload?.drop()
-    refuse(exchange, rejection, retryAfterSeconds(exchange, rejection))
-    conclude(exchange)
-  }
-
-  /** Once, and only for what the service is to blame for. */
-  function mayFallBack(exchange: Exchange, rejection: Rejection): boolean {
-    const fallback = exchange.route?.fallback ?? null
-    if (fallback === null || exchange.fallback !== '' || rejection.status < 502) return false
-    // Who was not let in is not let in elsewhere.
-    if (exchange.upstreamStartUs === 0) return false
-    // The body is not read any further: nobody else could have it.
-    if (rejection.closesConnection) return false
-    // What is gone of a streamed body, the other service could not have.
-    return exchange.downstream.open && (fallback.service === null || !exchange.upload?.taken)
-  }
-
-  function fallBack(exchange: Exchange, rejection: Rejection): void {
-    const fallback = exchange.route!.fallback!
-    exchange.fallback = rejection.code
-    if (fallback.service !== null) {
-      // Its body may be waited for, and then it has not ended yet.
-      exchange.endUs = 0
-      return handlers[fallback.service.index]!.handle(exchange)
+  /** Takes the exchange through the remaining phases of its route, and then to the handler. */
+  function proceed(exchange: Exchange): void {
+    const { index } = exchange.route!
+    const ahead = phases[index]!
+    while (exchange.phase < ahead.length) {
+      // Counted first, because a phase that waits may call resume before it returns.
+      const verdict = ahead[exchange.phase++]!(exchange)
+      if (verdict === LATER) return
+      if (verdict !== null) return exits.reject(exchange, verdict)
     }
-    exchange.upload?.drop()
-    answerFallback(exchange, fallback, rejection)
-    conclude(exchange)
+    handlers.ofRoutes[index]!.handle(exchange)
   }
 
-  function clientLeft(exchange: Exchange): void {
-    if (exchange.concluded) return
-    exchange.code = 'client_closed'
-    exchange.reason = 'client left'
-    if (exchange.bytesOut === 0) exchange.status = 499
-    try {
-      exchange.holder?.abandon()
-    } catch (error) {
-      return crash(exchange, error)
-    }
-    conclude(exchange)
-  }
-
-  function conclude(exchange: Exchange): void {
-    if (exchange.concluded) return
-    exchange.concluded = true
-    inFlight--
-    const endUs = exchange.endUs > 0 ? exchange.endUs : nowUs()
-    try {
-      bodyMemory.hold(exchange, 0)
-      counters.count(exchange, endUs - exchange.startUs)
-      accessLog?.write(exchange, endUs)
-    } catch (error) {
-      crash(exchange, error)
-    }
-    if (inFlight === 0 && onIdle !== null) onIdle()
-  }
-
-  function retryAfterSeconds(exchange: Exchange, rejection: Rejection): number {
-    if (rejection.code === 'rate_limited') return exchange.limitRetrySeconds
-    if (rejection.status !== 503) return 0
-    return rejection.code === 'breaker_open' ? exchange.retryAfterSeconds : 1
+  /** A phase that had to wait is over. */
+  function resume(exchange: Exchange, rejection: Rejection | null): void {
+    if (rejection === null) proceed(exchange)
+    else exits.reject(exchange, rejection)
   }
 
   return {
@@ -226,14 +150,14 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     begin,
     pass,
     get inFlight() {
-      return inFlight
+      return exits.inFlight
     },
     get onIdle() {
-      return onIdle
+      return exits.onIdle
     },
     set onIdle(listener) {
-      onIdle = listener
+      exits.onIdle = listener
     },
-    close: () => proxies.close(),
+    close: () => handlers.close(),
   }
 }

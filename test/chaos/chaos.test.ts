@@ -1,4 +1,5 @@
-// Everything that may happen to a gateway, under some 2,000 requests a second on kept and fresh connections, each accounted for.
+// Everything that may happen to a gateway, under some 2,000 requests a second on kept and fresh connections, each
+// accounted for.
 import { test } from 'vitest'
 import {
   killedPrimary,

@@ -1,11 +1,12 @@
-// HTTP clients that nobody here wrote, over connections that they keep: each request is served, whatever its body and its answer are framed as.
+// HTTP clients that nobody here wrote, over connections that they keep: each request is served, whatever its body and
+// its answer are framed as.
 //
 // A client is a program, run with the gateway's URL and a plan: a line for each request, one after the other.
 //
 //   id framing expect|- body-bytes answer-bytes target      framing: none, length or chunked
 //
-// It prints a line for each answer that is not 200, is another request's, tells of another body than was sent, or has another body than
-// was asked for; and at its end `done` and how many it has sent.
+// It prints a line for each answer that is not 200, is another request's, tells of another body than was sent, or has
+// another body than was asked for; and at its end `done` and how many it has sent.
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { writeFileSync } from 'node:fs'

@@ -1,4 +1,5 @@
-// What the clients in JavaScript have in common: they follow the plan, one request after the other, and say what was wrong.
+// What the clients in JavaScript have in common: they follow the plan, one request after the other, and say what was
+// wrong.
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 

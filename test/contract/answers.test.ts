@@ -1,5 +1,5 @@
-// What uWS makes of answers that its client is slow to read. 20.51 loses a write that does not fit the rest of its cork buffer where
-// flushing that meets a full socket.
+// What uWS makes of answers that its client is slow to read. 20.51 loses a write that does not fit the rest of its cork
+// buffer where flushing that meets a full socket.
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -46,7 +46,10 @@ function sizeOf(i: number): number {
   return 30_000 + ((i * 40_503) % 1000)
 }
 
-/** The length of a chunked body, read in large parts by someone who stops for a millisecond every few. Throws where a chunk is not whole. */
+/**
+ * The length of a chunked body, read in large parts by someone who stops for a millisecond every few. Throws where a
+ * chunk is not whole.
+ */
 async function bytesOfBody(): Promise<number> {
   let bytes = 0
   /** Of the chunk that is being read, with its CRLF. */

@@ -1,5 +1,5 @@
-// A request's head as the gate reads it for us, against what uWS makes of the same bytes: whatever uWS lets through, both must mean the
-// same by it, for uWS decides where the body is and we decide everything else.
+// A request's head as the gate reads it for us, against what uWS makes of the same bytes: whatever uWS lets through,
+// both must mean the same by it, for uWS decides where the body is and we decide everything else.
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import fc from 'fast-check'

@@ -1,5 +1,6 @@
-// One of several workers that fight over a segment in shared-state.test.ts: a forked process or a thread, which does what it is told by
-// messages and answers with what came of it. Runs the compiled sources, since neither loads TypeScript.
+// One of several workers that fight over a segment in shared-state.test.ts: a forked process or a thread, which does
+// what it is told by messages and answers with what came of it. Runs the compiled sources, since neither loads
+// TypeScript.
 import { isMainThread, parentPort, threadId } from 'node:worker_threads'
 import { BreakerTable } from '../../dist/src/state/breaker-table.js'
 import { Bucket } from '../../dist/src/state/bucket.js'
@@ -46,7 +47,10 @@ const tasks = {
     return { pid: process.pid, threadId }
   },
 
-  /** Time stands still: what is admitted is what the buckets held. Answers how often each key was asked for and admitted. */
+  /**
+   * Time stands still: what is admitted is what the buckets held. Answers how often each key was asked for and
+   * admitted.
+   */
   frozen({ decisions, keys, rate: [quantity, seconds, burst], nowUs, stride }) {
     const rate = meterOf(quantity, seconds, burst)
     const charges = Array.from({ length: keys }, (_, key) => charge(`key-${key}`, rate))
@@ -75,23 +79,27 @@ const tasks = {
     return { all, first }
   },
 
-  /** As fast as it goes until the segment's clock says so. */
+  /** As fast as it goes until the segment's clock says so. Tells between which decisions it had no core for 20 ms. */
   clocked({ untilUs, rate: [quantity, seconds, burst] }) {
     const one = charge('hot', meterOf(quantity, seconds, burst))
     let admitted = 0
     const firstUs = segment.nowUs()
     let nowUs = firstUs
     let decisions = 0
+    let before = firstUs
+    const pauses = []
     for (; nowUs < untilUs; nowUs = segment.nowUs()) {
+      if (nowUs - before > 20_000) pauses.push([before, nowUs])
+      before = nowUs
       decisions++
       if (table.admit(one, nowUs) === 0) admitted++
     }
-    return { admitted, decisions, firstUs, lastUs: nowUs }
+    return { admitted, decisions, firstUs, lastUs: nowUs, pauses: [...pauses, [before, nowUs]] }
   },
 
   /**
-   * As fast as it goes until the segment's clock says so. Answers when each was admitted that was, by its own time and by that at which it
-   * was counted, and when some were refused; of these only who was not stopped while it asked.
+   * As fast as it goes until the segment's clock says so. Answers when each was admitted that was, by its own time and
+   * by that at which it was counted, and when some were refused; of these only who was not stopped while it asked.
    */
   timed({ untilUs, key, rate: [quantity, seconds] }) {
     const one = charge(key, new Window(quantity, seconds))
@@ -118,9 +126,10 @@ const tasks = {
   },
 
   /**
-   * Eight groups of keys, one after the other: each group has to take over the slots of one before it, key by key and all workers at
-   * once. Answers who got in when. A worker that loses its core between reading the time and the decision, for longer than a slot's time must
-   * have passed before another key gets it, decides for a moment that the table has forgotten. When it decided nobody can say: left out.
+   * Eight groups of keys, one after the other: each group has to take over the slots of one before it, key by key and
+   * all workers at once. Answers who got in when. A worker that loses its core between reading the time and the
+   * decision, for longer than a slot's time must have passed before another key gets it, decides for a moment that the
+   * table has forgotten. When it decided nobody can say: left out.
    */
   takeovers({ startUs, untilUs, groupUs, keys }) {
     const rate = new Bucket(1000, 1, 1)
@@ -151,7 +160,9 @@ const tasks = {
     }
   },
 
-  /** Time stands still, but all begin at once. Answers which of the keys, brought in an order of its own, were let in. */
+  /**
+   * Time stands still, but all begin at once. Answers which of the keys, brought in an order of its own, were let in.
+   */
   once({ startUs, keys, stride, untilSeconds, nowSeconds }) {
     const passed = []
     while (segment.nowUs() < startUs);
@@ -162,8 +173,8 @@ const tasks = {
   },
 
   /**
-   * A second has `secondUs`, and keys of its own that everybody brings again and again while it lasts; they take over the slots of those
-   * before them. Answers which were let in, as often as they were.
+   * A second has `secondUs`, and keys of its own that everybody brings again and again while it lasts; they take over
+   * the slots of those before them. Answers which were let in, as often as they were.
    */
   onceEach({ startUs, untilUs, secondUs, keys, startSeconds, lives }) {
     const passed = []

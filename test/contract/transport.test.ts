@@ -1,9 +1,15 @@
-// One suite for both transports under the lean client: what is told of a connection, in which order, and what of what is written arrives.
+// One suite for both transports under the lean client, over TCP and over Unix sockets: what is told of a connection,
+// in which order, and what of what is written arrives.
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
+import { chmodSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as pause } from 'node:timers/promises'
 import { afterEach, describe, expect, test } from 'vitest'
 import type { Listener, Transport, Wire } from '../../src/upstream/http1/transport.js'
+import { fillBacklog } from '../support/full-backlog.js'
+import { temporaryFolder } from '../support/gateway.js'
 import { refusingPort } from '../support/origins.js'
 import { transports } from '../support/upstream-clients.js'
 import { eventually } from '../support/waiting.js'
@@ -13,21 +19,33 @@ afterEach(async () => {
   for (const close of cleanup.splice(0).reverse()) await close()
 })
 
+type Over = 'TCP' | 'a Unix socket'
+/** A port, or the path of a Unix socket. */
+type Place = number | string
+
+const socketPath = (): string => join(temporaryFolder(), 'socket')
+
 /** What each connection gets to see of the other end. */
-async function listen(onConnection: (socket: Socket) => void): Promise<number> {
+async function listenOver(over: Over, onConnection: (socket: Socket) => void): Promise<Place> {
   const sockets = new Set<Socket>()
   const server = createServer({ noDelay: true }, (socket) => {
     sockets.add(socket.on('error', () => {}))
     onConnection(socket)
   })
-  server.listen(0, '127.0.0.1')
+  const path = over === 'TCP' ? null : socketPath()
+  if (path === null) server.listen(0, '127.0.0.1')
+  else server.listen(path)
   await once(server, 'listening')
   cleanup.push(() => {
     for (const socket of sockets) socket.destroy()
     server.close()
   })
-  return (server.address() as AddressInfo).port
+  return path ?? (server.address() as AddressInfo).port
 }
+
+/** The other end sees an error or the end: a Unix socket has no reset of its own. */
+const reset = (socket: Socket): unknown =>
+  socket.remotePort === undefined ? socket.destroy() : socket.resetAndDestroy()
 
 /** Writes down what it is told; a test may add to each. */
 class Recorder implements Listener {
@@ -41,8 +59,8 @@ class Recorder implements Listener {
   react: (what: string) => void = () => {}
   private readonly waits: [RegExp, () => void][] = []
 
-  constructor(transport: Transport, port: number, host = '127.0.0.1') {
-    this.wire = transport.connect(host, port, this)
+  constructor(transport: Transport, place: Place, host = '127.0.0.1') {
+    this.wire = typeof place === 'string' ? transport.connectUnix(place, this) : transport.connect(host, place, this)
     cleanup.push(() => this.close())
   }
 
@@ -95,8 +113,11 @@ class Recorder implements Listener {
 const echo = (socket: Socket): unknown => socket.pipe(socket)
 const nothing = Buffer.alloc(0)
 
-describe.each(transports)('a connection over $name', ({ transport }) => {
-  const open = (port: number, host?: string): Recorder => new Recorder(transport, port, host)
+const suites = transports.flatMap((one) => (['TCP', 'a Unix socket'] as const).map((over) => ({ ...one, over })))
+
+describe.each(suites)('a connection over $name and $over', ({ transport, over }) => {
+  const open = (place: Place, host?: string): Recorder => new Recorder(transport, place, host)
+  const listen = (onConnection: (socket: Socket) => void): Promise<Place> => listenOver(over, onConnection)
 
   test('what is sent arrives, a byte a character', async () => {
     const one = open(await listen(echo))
@@ -190,7 +211,7 @@ describe.each(transports)('a connection over $name', ({ transport }) => {
       await one.heard(/connect/)
       // Bytes and the end of the connection are there together.
       socket.write('some')
-      if (end === 'reset') socket.resetAndDestroy()
+      if (end === 'reset') reset(socket)
       else socket.end()
       await one.heard(/bytes/)
       const other = open(port)
@@ -286,7 +307,7 @@ describe.each(transports)('a connection over $name', ({ transport }) => {
     expect(first === second).toBe(!looked)
   })
 
-  test('refused: an error as Node has it', async () => {
+  test.runIf(over === 'TCP')('refused: an error as Node has it', async () => {
     const one = open(await refusingPort())
     expect(one.told).toEqual([])
     await one.heard(/error/)
@@ -294,7 +315,7 @@ describe.each(transports)('a connection over $name', ({ transport }) => {
     expect(one.error!.errno).toBeLessThan(0)
   })
 
-  test('a name is looked up, and one that nobody has is an error', async () => {
+  test.runIf(over === 'TCP')('a name is looked up, and one that nobody has is an error', async () => {
     const named = open(await listen(echo), 'localhost')
     await named.heard(/connect/)
     const unknown = open(1, 'nobody.invalid')
@@ -305,7 +326,7 @@ describe.each(transports)('a connection over $name', ({ transport }) => {
     })
   })
 
-  test('one closed before it is connected, or looked up, is told of no more', async () => {
+  test.runIf(over === 'TCP')('one closed before it is connected, or looked up, is told of no more', async () => {
     const port = await listen(echo)
     for (const host of ['127.0.0.1', 'localhost', 'nobody.invalid']) open(port, host).close()
     const last = open(port)
@@ -313,12 +334,75 @@ describe.each(transports)('a connection over $name', ({ transport }) => {
   })
 
   test('written to after the other side has reset it: an error or the end, once', async () => {
-    const port = await listen((socket) => socket.once('data', () => socket.resetAndDestroy()))
+    const port = await listen((socket) => socket.once('data', () => reset(socket)))
     const one = open(port)
     await one.heard(/connect/)
     const ended = one.heard(/eof|error/)
     one.wire.write('x', Buffer.alloc(4_000_000), '')
     await ended
     if (one.error !== null) expect(one.error.code).toMatch(/^(ECONNRESET|EPIPE)$/)
+  })
+})
+
+describe.each(transports)('a Unix socket over $name', ({ transport }) => {
+  const open = (path: string): Recorder => new Recorder(transport, path)
+
+  test('that nobody listens on any more, that is not there, or in the way of which is a file: an error as Node has it', async () => {
+    const stale = socketPath()
+    // A process that ends without a word leaves the file.
+    const { close } = await fillBacklog(stale)
+    const opened = open(stale)
+    close()
+    await opened.heard(/error/)
+    const file = `${temporaryFolder()}/file`
+    writeFileSync(file, '')
+    for (const [path, code] of [
+      [stale, 'ECONNREFUSED'],
+      [file, 'ECONNREFUSED'],
+      [socketPath(), 'ENOENT'],
+      [`${file}/socket`, 'ENOTDIR'],
+    ] as const) {
+      const one = open(path)
+      expect(one.told).toEqual([])
+      await one.heard(/error/)
+      expect(one.error).toMatchObject({ code, syscall: 'connect' })
+      expect(one.error!.errno).toBeLessThan(0)
+    }
+  })
+
+  test.skipIf(process.getuid!() === 0)('that is not ours to connect to: EACCES', async () => {
+    const path = (await listenOver('a Unix socket', echo)) as string
+    chmodSync(path, 0)
+    const one = open(path)
+    await one.heard(/error/)
+    expect(one.error).toMatchObject({ code: 'EACCES', syscall: 'connect' })
+  })
+
+  test('whose backlog is full is waited for, until there is room or the connection is closed', async () => {
+    const path = socketPath()
+    const backlog = await fillBacklog(path)
+    cleanup.push(backlog.close)
+    const many = Array.from({ length: 30 }, () => open(path))
+    for (const one of many) one.react = (what) => what === 'connect' && one.send('x')
+    for (const one of many.slice(20)) one.close()
+    // Several tries of each.
+    await pause(50)
+    expect(many.flatMap((one) => one.told)).toEqual([])
+    for (const one of many.slice(10, 20)) one.close()
+    backlog.goOn()
+    await Promise.all(many.slice(0, 10).map((one) => one.heard(/connect.* eof/)))
+    expect(many.slice(10).flatMap((one) => one.told)).toEqual([])
+  })
+
+  test('of a path as long as they get', async () => {
+    const folder = temporaryFolder()
+    const path = `${folder}/${'s'.repeat(106 - folder.length)}`
+    const server = createServer(echo).listen(path)
+    await once(server, 'listening')
+    cleanup.push(() => server.close())
+    const one = open(path)
+    one.react = (what) => what === 'connect' && one.send('x')
+    await one.heard(/bytes/)
+    one.close()
   })
 })

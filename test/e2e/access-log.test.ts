@@ -5,9 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
 import { call } from '../support/raw-client.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
-
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
+import { signedHeaders, TEST } from '../support/signing.js'
 
 let echo: Origin
 let gateway: Gateway

@@ -1,4 +1,5 @@
-// The admin listener of a running gateway: probes, numbers that agree with the traffic there was, and the state of every part.
+// The admin listener of a running gateway: probes, numbers that agree with the traffic there was, and the state of
+// every part.
 import { spawnSync } from 'node:child_process'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'

@@ -1,4 +1,5 @@
-// Bodies both ways: framed as they were or as the next hop needs it, passed on as they come, absent where there must be none.
+// Bodies both ways: framed as they were or as the next hop needs it, passed on as they come, absent where there must be
+// none.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'

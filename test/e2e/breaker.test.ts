@@ -1,8 +1,8 @@
-// A service that fails is left alone by every worker at once, and asked again after a while. The rules of the breaker itself are in
-// test/unit/proxy.
+// A service that fails is left alone by every worker at once, and asked again after a while. The rules of the breaker
+// itself are in test/unit/proxy.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
-import { type Origin, startScripted } from '../support/origins.js'
+import { type Origin, refusingPort, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 
 let failing = true
@@ -13,6 +13,7 @@ beforeAll(async () => {
   origin = await startScripted({
     '/status': (exchange) => exchange.answer(failing ? 503 : 200, {}, 'from the service'),
     '/reset': (exchange) => exchange.reset(),
+    '/reset/once': (exchange) => exchange.reset(),
     '/missing': (exchange) => exchange.answer(404),
     '/silent': (exchange) => exchange.closed(),
   })
@@ -21,6 +22,7 @@ beforeAll(async () => {
     breaker: { window: '60s', minRequests: 4, failureRatio: 0.5, openFor, maxOpenFor: '60s', probes: 1, ramp: '0s' },
     ...more,
   })
+  const refusing = `http://127.0.0.1:${await refusingPort()}`
   const route = (path: string, name: string) => ({ match: { path }, service: name, auth: 'none' })
   gateway = await startGateway({
     config: {
@@ -29,12 +31,16 @@ beforeAll(async () => {
         reset: service('60s'),
         missing: service('60s'),
         silent: service('60s'),
+        half: service('60s', { endpoints: [refusing, origin.url] }),
+        fragile: service('60s', { client: 'undici', breaker: { minRequests: 1, openFor: '60s' } }),
       },
       routes: [
         route('/status', 'recovering'),
         route('/reset', 'reset'),
         route('/missing', 'missing'),
         route('/silent', 'silent'),
+        route('/half', 'half'),
+        route('/reset/once', 'fragile'),
       ],
     },
   })
@@ -86,6 +92,19 @@ test('opens on connections that are reset', async () => {
   for (let i = 0; i < 4; i++)
     expect((await call(gateway.port, { method: 'POST', target: '/reset', body: 'x' })).status).toBe(502)
   expect((await call(gateway.port, { target: '/reset' })).status).toBe(503)
+})
+
+test('is asked again by a retry: none follows the attempt that opened it', async () => {
+  const answer = await call(gateway.port, { target: '/reset/once' })
+  expect(answer.status).toBe(502)
+  expect(await gateway.logged(answer)).toMatchObject({ code: 'upstream_error', attempts: 1 })
+  expect(origin.requests.all.filter(({ url }) => url === '/reset/once')).toHaveLength(1)
+  expect((await call(gateway.port, { target: '/reset/once' })).status).toBe(503)
+})
+
+test('stays closed for an endpoint that refuses connections beside one that does not', async () => {
+  for (let i = 0; i < 12; i++) expect((await call(gateway.port, { target: '/half' })).status).toBe(200)
+  expect(await gateway.metric('tidegate_breaker_state{service="half",state="closed"}')).toBe(1)
 })
 
 test('stays closed for answers that are the caller’s fault', async () => {

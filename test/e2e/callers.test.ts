@@ -1,23 +1,20 @@
-// Callers known by API key, by password, by one of several ways; whose address is let in; what of a request ends at the gateway, and what
-// it tells the service about who is calling.
-import { createHash, scryptSync } from 'node:crypto'
+// Callers known by API key, by password, by one of several ways; whose address is let in; what of a request ends at the
+// gateway, and what it tells the service about who is calling.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { basic, keptAsScrypt, keptAsSha256 } from '../support/credentials.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { headerOf, type Origin, type Seen, startEcho } from '../support/origins.js'
 import { type Answer, call, type RequestParts } from '../support/raw-client.js'
 import { type Caller, signedHeaders, withWrongDigit } from '../support/signing.js'
 
-const sha256 = (text: string) => `sha256:${createHash('sha256').update(text).digest('hex')}`
 const KEY = 'key-of-shop-0123456789'
 const NEW_KEY = 'new-key-of-shop-0123456789'
 const ENV_KEY = 'key-of-depot-from-the-environment'
 const PASSWORD = 'correct horse: battery stapl\u00e9'
 /** A fifth of what the gateway itself would make of it, so that this suite does not take a minute. */
-const KEPT_PASSWORD = `$scrypt$ln=14,r=8,p=1$${Buffer.from('sixteen bytes so').toString('base64')}$${scryptSync(PASSWORD, 'sixteen bytes so', 32).toString('base64')}`
+const KEPT_PASSWORD = keptAsScrypt(PASSWORD)
 const LONG_PASSWORD = 'c1f3f6c2b9d94f0e8a6d'
 const SIGNER: Caller = { source: 'shop', secret: 'the-secret-of-shop' }
-const basic = (user: string, password: string, scheme = 'Basic') =>
-  `${scheme} ${Buffer.from(`${user}:${password}`).toString('base64')}`
 
 let echo: Origin
 let gateway: Gateway
@@ -36,9 +33,9 @@ beforeAll(async () => {
     config: {
       apiKeys: { query: 'api_key' },
       consumers: {
-        shop: { secret: SIGNER.secret, apiKeys: [sha256(KEY), sha256(NEW_KEY)], groups: 'partners' },
+        shop: { secret: SIGNER.secret, apiKeys: [keptAsSha256(KEY), keptAsSha256(NEW_KEY)], groups: 'partners' },
         depot: { apiKeys: 'env:DEPOT_KEY', password: 'env:DEPOT_PASSWORD' },
-        script: { password: sha256(LONG_PASSWORD), groups: ['partners', 'scripts'] },
+        script: { password: keptAsSha256(LONG_PASSWORD), groups: ['partners', 'scripts'] },
       },
       services: { echo: { endpoints: [echo.url] } },
       routes: [
@@ -59,7 +56,7 @@ beforeAll(async () => {
     env: { DEPOT_KEY: ENV_KEY, DEPOT_PASSWORD: KEPT_PASSWORD },
     secrets: [
       ...[KEY, NEW_KEY, ENV_KEY, PASSWORD, LONG_PASSWORD],
-      ...[KEY, NEW_KEY, LONG_PASSWORD].map((text) => sha256(text).slice(7)),
+      ...[KEY, NEW_KEY, LONG_PASSWORD].map((text) => keptAsSha256(text).slice(7)),
       ...[basic('depot', PASSWORD), basic('script', LONG_PASSWORD)].map((value) => value.slice(6)),
     ],
   })
@@ -123,8 +120,8 @@ describe('an API key', () => {
     ['missing', '/key', {}, 'API key missing'],
     ['empty', '/key', { 'x-api-key': '' }, 'API key missing'],
     ['unknown', '/key', { 'x-api-key': `${KEY}x` }, 'API key unknown'],
-    ['its own hash', '/key', { 'x-api-key': sha256(KEY) }, 'API key unknown'],
-    ['the digits of its hash', '/key', { 'x-api-key': sha256(KEY).slice(7) }, 'API key unknown'],
+    ['its own hash', '/key', { 'x-api-key': keptAsSha256(KEY) }, 'API key unknown'],
+    ['the digits of its hash', '/key', { 'x-api-key': keptAsSha256(KEY).slice(7) }, 'API key unknown'],
     ['sent twice', '/key', { 'x-api-key': [KEY, KEY] }, 'several API keys'],
     ['in header and query', `/key?api_key=${KEY}`, { 'x-api-key': KEY }, 'several API keys'],
     ['twice in the query', `/key?api_key=${KEY}&api_key=${KEY}`, {}, 'several API keys'],
@@ -167,7 +164,7 @@ describe('a password', () => {
     ['for nobody', basic('nobody', PASSWORD), 'user or password wrong'],
     ['for a consumer without one', basic('shop', ''), 'user or password wrong'],
     ['empty', basic('depot', ''), 'user or password wrong'],
-    ['its own hash', basic('script', sha256(LONG_PASSWORD)), 'user or password wrong'],
+    ['its own hash', basic('script', keptAsSha256(LONG_PASSWORD)), 'user or password wrong'],
     ['without a colon', `Basic ${Buffer.from('depot').toString('base64')}`, 'Authorization: Basic malformed'],
     ['with a control character', basic('depot', `${PASSWORD}\n`), 'Authorization: Basic malformed'],
     ['not in base64', 'Basic de*pot', 'Authorization: Basic malformed'],

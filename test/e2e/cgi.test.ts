@@ -1,5 +1,5 @@
-// Services that get fields as variables of an environment (RFC 3875, 4.1.18), where `X.Consumer!Username` and `X-Consumer-Username` are the same
-// one: what a client calls so must not take the place of what the gateway says.
+// Services that get fields as variables of an environment (RFC 3875, 4.1.18), where `X.Consumer!Username` and
+// `X-Consumer-Username` are the same one: what a client calls so must not take the place of what the gateway says.
 import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
@@ -7,11 +7,10 @@ import { headerOf, type Origin, type Seen, startEcho } from '../support/origins.
 import { startLighttpd, startWsgiref } from '../support/other-proxies.js'
 import { type Answer, call, type RequestParts } from '../support/raw-client.js'
 import { requireTool } from '../support/requirements.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
+import { signedHeaders, TEST } from '../support/signing.js'
 
 const KEY = 'key-of-the-consumer-test'
 const KEPT_KEY = `sha256:${createHash('sha256').update(KEY).digest('hex')}`
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 const FORGED = 'forged'
 /** All that RFC 9110, 5.6.2 lets into a name besides letters, digits and the hyphen. */
 const MARKS = [..."!#$%&'*+.^_`|~"]

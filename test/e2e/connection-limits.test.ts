@@ -1,4 +1,5 @@
-// How many connections there may be, in all and for one client address, over all workers; what is counted, and that what is gone is not.
+// How many connections there may be, in all and for one client address, over all workers; what is counted, and that
+// what is gone is not.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startScripted } from '../support/origins.js'

@@ -1,12 +1,11 @@
-// The client's connection: kept, closed when asked, and given up by whoever leaves, which must reach the service as well.
+// The client's connection: kept, closed when asked, and given up by whoever leaves, which must reach the service as
+// well.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, type RawExchange, startEcho, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
+import { signedHeaders, TEST } from '../support/signing.js'
 import { eventually } from '../support/waiting.js'
-
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 
 let echo: Origin
 let scripted: Origin

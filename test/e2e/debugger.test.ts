@@ -1,4 +1,5 @@
-// SIGUSR1 opens Node's debugger in a process that does nothing about it. Here it does not, in no process of the gateway and at no time.
+// SIGUSR1 opens Node's debugger in a process that does nothing about it. Here it does not, in no process of the gateway
+// and at no time.
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { Command, cleanEnvironment, startGateway, writeConfig } from '../support/gateway.js'

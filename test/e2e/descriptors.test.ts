@@ -1,5 +1,5 @@
-// A gateway with fewer descriptors than its clients would take: clients that it has are served on, through connections to the service, and others
-// are refused. No worker ends of it, nor does the primary.
+// A gateway with fewer descriptors than its clients would take: clients that it has are served on, through connections
+// to the service, and others are refused. No worker ends of it, nor does the primary.
 import { execFileSync } from 'node:child_process'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
@@ -85,7 +85,8 @@ test('a worker that has no descriptor left goes on beating and comes back', asyn
   const waiting = await Connection.open(gateway.port)
   await waiting.send({})
   await gateway.log.find(({ msg }) => msg === 'cannot accept connections for the moment', 'what it says of it')
-  // Several heartbeats, of which each fifth asks how much memory it has; the connection to the service is there already.
+  // Several heartbeats, of which each fifth asks how much memory it has; the connection to the service is there
+  // already.
   const uptime = async () => (await gateway.status<{ workers: { uptimeMs: number }[] }>()).workers[0]!.uptimeMs
   const since = await uptime()
   await eventually('several heartbeats', uptime, (ms) => ms > since + 2500)

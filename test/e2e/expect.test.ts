@@ -1,14 +1,13 @@
-// Clients that wait to hear whether their body is wanted (RFC 9110, 10.1.1): they are told to go on when it is, in whatever letters they
-// ask, and get the answer alone when it is not.
+// Clients that wait to hear whether their body is wanted (RFC 9110, 10.1.1): they are told to go on when it is, in
+// whatever letters they ask, and get the answer alone when it is not.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createAuthority, writePair } from '../support/certificates.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { headerOf, type Origin, type Seen, sha256, startEcho } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireAcceptor, requireGate } from '../support/requirements.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
+import { signedHeaders, TEST } from '../support/signing.js'
 
-const CALLER: Caller = { source: 'test', secret: 'the-secret-of-test' }
 const BODY = 'hello'
 /** Of a body that is read whole. */
 const HOLDABLE = 262_144
@@ -23,7 +22,7 @@ beforeAll(async () => {
   echo = await startEcho()
   const config = {
     services: { echo: { endpoints: [echo.url] }, nobody: { endpoints: ['http://127.0.0.1:1'] } },
-    consumers: { test: { secret: CALLER.secret } },
+    consumers: { test: { secret: TEST.secret } },
     limits: { once: { by: 'header:x-client', rate: '1/h' } },
     routes: [
       { match: { path: '/open' }, service: 'echo', auth: 'none' },
@@ -67,7 +66,7 @@ describe.each(['cleartext', 'TLS'])('told to continue over %s', (over) => {
 
   test.for([
     ['a body that streams', '/open', {}],
-    ['a body that is read whole', '/signed', signedHeaders(CALLER, { method: 'POST', target: '/signed', body: BODY })],
+    ['a body that is read whole', '/signed', signedHeaders(TEST, { method: 'POST', target: '/signed', body: BODY })],
   ] as const)('%s, once, in letters of any case', async ([, target, signature], context) => {
     requireGate(context, gateway)
     const connection = await open()
@@ -131,7 +130,7 @@ describe('not told to continue', () => {
 
   test('a body that is too large to be held: the answer alone', async (context) => {
     requireGate(context, gateway)
-    const signature = signedHeaders(CALLER, { method: 'POST', target: '/signed', body: BODY })
+    const signature = signedHeaders(TEST, { method: 'POST', target: '/signed', body: BODY })
     for (const form of FORMS) {
       const connection = await Connection.open(gateway.port)
       await connection.write(headOf('/signed', { ...signature, Expect: form, 'Content-Length': String(HOLDABLE + 1) }))

@@ -66,6 +66,8 @@ test('a static answer: status, headers and body of the route, marked with why, a
   expect(answer.one('x-rid')).toMatch(/^[0-9a-f]{32}$/)
   const line = await gateway.logged(answer)
   expect(line).toMatchObject({ status: 203, service: 'gone', fallback: 'upstream_error', reason: 'ECONNREFUSED' })
+  // Asked, and not who has answered.
+  expect(line.handler).toBe('static')
   expect(line.code).toBeUndefined()
   expect(await gateway.metric('tidegate_fallbacks_total{route="/body"}')).toBe(1)
 })
@@ -101,6 +103,7 @@ test('another service: its answer, marked with why', async () => {
   // The line pairs that service with its endpoint; the route tells whose place it took.
   const line = await gateway.logged(answer)
   expect(line).toMatchObject({ route: '/other', service: 'well', endpoint: origin.url, fallback: 'upstream_error' })
+  expect(line.handler).toBeUndefined()
 })
 
 test('another service that fails as well: a problem, and no third attempt', async () => {

@@ -1,5 +1,6 @@
-// What no request may look like: each form on connections of its own, whole, byte by byte, and cut in two at every place. It is refused,
-// the connection ends, and the service hears nothing of it; and what must be served is, however it is cut.
+// What no request may look like: each form on connections of its own, whole, byte by byte, and cut in two at every
+// place. It is refused, the connection ends, and the service hears nothing of it; and what must be served is, however
+// it is cut.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { CLASSES, SERVED } from '../support/framing-cases.mjs'
 import { answers, byteByByte, faults, inTwo, whole } from '../support/framing-run.js'
@@ -7,9 +8,8 @@ import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startEcho, startScripted } from '../support/origins.js'
 import { Connection, call, type RequestParts } from '../support/raw-client.js'
 import { requireGate } from '../support/requirements.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
+import { signedHeaders, TEST } from '../support/signing.js'
 
-const CALLER: Caller = { source: 'test', secret: 'the-secret-of-test' }
 /** Of each class; of all forms in test/long. */
 const CUT_IN_TWO = 2
 
@@ -29,7 +29,7 @@ beforeAll(async () => {
   gateway = await startGateway({
     config: {
       services: { origin: { endpoints: [origin.url] } },
-      consumers: { test: { secret: CALLER.secret } },
+      consumers: { test: { secret: TEST.secret } },
       routes: [
         { match: { path: '/' }, service: 'origin', auth: 'none' },
         { match: { path: '/signed' }, service: 'origin', auth: 'x-m' },
@@ -67,11 +67,7 @@ describe('found out while it streams', () => {
 describe('a bad chunk is in the log', () => {
   test.for([
     ['of a body that streams', '/', {}],
-    [
-      'of one that is read whole',
-      '/signed',
-      signedHeaders(CALLER, { method: 'POST', target: '/signed', body: 'hello' }),
-    ],
+    ['of one that is read whole', '/signed', signedHeaders(TEST, { method: 'POST', target: '/signed', body: 'hello' })],
   ] as const)('%s', async ([, target, headers], context) => {
     requireGate(context, gateway)
     const before = complete

@@ -1,7 +1,9 @@
-// Whoever guesses at credentials: limits on: failedAuth let through so many wrong ones and no more, however many come at once and whatever kind
-// they are of; right ones cost nothing; guessing keeps nobody out of the queue for passwords; the log says which name was tried.
-import { createHash, randomBytes, scryptSync } from 'node:crypto'
+// Whoever guesses at credentials: limits on: failedAuth let through so many wrong ones and no more, however many come
+// at once and whatever kind they are of; right ones cost nothing; guessing keeps nobody out of the queue for passwords;
+// the log says which name was tried.
+import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { basic, keptAsScrypt, keptAsSha256 } from '../support/credentials.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { httpSignatureKeys, signedMessage } from '../support/http-signing.js'
 import { type Origin, startEcho } from '../support/origins.js'
@@ -9,19 +11,12 @@ import { type Answer, Connection, call, type RequestParts } from '../support/raw
 import { type Caller, signedHeaders, withWrongDigit } from '../support/signing.js'
 import { hmacToken, inSeconds } from '../support/tokens.js'
 
-const sha256 = (text: string) => `sha256:${createHash('sha256').update(text).digest('hex')}`
 const SHOP: Caller = { source: 'shop', secret: 'the-secret-of-shop' }
 const KEY = 'key-of-shop-0123456789'
 const OTHER_KEY = 'sk_live_0123456789abcdef'
 const PASSWORD = 'correct horse'
 const ISSUER_SECRET = 'the-secret-of-an-issuer-that-uses-hmac'
-const kept = (password: string, logN = 12): string => {
-  const hash = scryptSync(password, 'sixteen bytes so', 32, { N: 2 ** logN, r: 8, p: 1 })
-  return `$scrypt$ln=${logN},r=8,p=1$${Buffer.from('sixteen bytes so').toString('base64')}$${hash.toString('base64')}`
-}
-const basic = (user: string, password: string) => ({
-  authorization: `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`,
-})
+const password = (user: string, text: string) => ({ authorization: basic(user, text) })
 const LIMIT = 5
 
 let echo: Origin
@@ -49,12 +44,12 @@ beforeAll(async () => {
       consumers: {
         shop: {
           secret: SHOP.secret,
-          apiKeys: [sha256(KEY), sha256(OTHER_KEY)],
+          apiKeys: [keptAsSha256(KEY), keptAsSha256(OTHER_KEY)],
           httpSignatureKeys: httpSignatureKeys('test-key-ed25519'),
         },
-        person: { password: kept(PASSWORD) },
-        other: { password: kept(PASSWORD) },
-        script: { password: sha256('c1f3f6c2b9d94f0e8a6d') },
+        person: { password: keptAsScrypt(PASSWORD, 12) },
+        other: { password: keptAsScrypt(PASSWORD, 12) },
+        script: { password: keptAsSha256('c1f3f6c2b9d94f0e8a6d') },
         token: { jwt: { i: 'alice' } },
       },
       jwt: { i: { issuer: 'i', audience: 'a', secrets: ISSUER_SECRET } },
@@ -108,7 +103,7 @@ const wrongMessage = (target: string) => ({
 
 describe('of wrong credentials that come at once, over both workers, as many are told so as the limit admits:', () => {
   test.each([
-    ['passwords', '/basic', (i: number) => basic('person', `guess ${i}`), () => basic('person', PASSWORD)],
+    ['passwords', '/basic', (i: number) => password('person', `guess ${i}`), () => password('person', PASSWORD)],
     ['API keys', '/key', (i: number) => ({ 'x-api-key': `guess-${i}` }), () => ({ 'x-api-key': KEY })],
     ['x-m', '/signed', () => wrongXm('/signed'), () => xm('/signed')],
     ['signatures of messages', '/message', () => wrongMessage('/message'), () => message('/message')],
@@ -116,7 +111,7 @@ describe('of wrong credentials that come at once, over both workers, as many are
     [
       'any kind',
       '/any',
-      (i: number) => (i % 2 === 0 ? basic('person', `${i}`) : { 'x-api-key': `${i}` }),
+      (i: number) => (i % 2 === 0 ? password('person', `${i}`) : { 'x-api-key': `${i}` }),
       () => xm('/any'),
     ],
   ])('%s', async (_, target, wrong, right) => {
@@ -140,11 +135,11 @@ describe('of wrong credentials that come at once, over both workers, as many are
 })
 
 test('by consumer: by the name that is claimed, whoever has it, from wherever it is tried', async () => {
-  const by = (user: string) => (i: number) => ask('/by-name', basic(user, `guess ${i}`), `198.51.100.${i}`)
+  const by = (user: string) => (i: number) => ask('/by-name', password(user, `guess ${i}`), `198.51.100.${i}`)
   for (const user of ['person', 'nobody'])
     expect(counted(await together(20, by(user)))).toEqual({ 401: LIMIT, 429: 15 })
-  expect((await ask('/by-name', basic('person', PASSWORD))).status).toBe(429)
-  expect((await ask('/by-name', basic('other', PASSWORD))).status).toBe(200)
+  expect((await ask('/by-name', password('person', PASSWORD))).status).toBe(429)
+  expect((await ask('/by-name', password('other', PASSWORD))).status).toBe(200)
 })
 
 test('what cannot be a guess is not counted: credentials out of date, unreadable, or proven and not let in', async () => {
@@ -183,12 +178,12 @@ describe('the log', () => {
   }
 
   test('says which name was tried', async () => {
-    expect(await line('/queue', basic('person', 'wrong'))).toEqual({ tried: 'person', status: 401 })
-    expect(await line('/queue', basic('gr\u00fcn "quoted"', 'wrong'))).toEqual({
+    expect(await line('/queue', password('person', 'wrong'))).toEqual({ tried: 'person', status: 401 })
+    expect(await line('/queue', password('gr\u00fcn "quoted"', 'wrong'))).toEqual({
       tried: 'gr\u00fcn "quoted"',
       status: 401,
     })
-    expect((await line('/queue', basic('x'.repeat(300), 'wrong'))).tried).toBe(`${'x'.repeat(58)}\u2026`)
+    expect((await line('/queue', password('x'.repeat(300), 'wrong'))).tried).toBe(`${'x'.repeat(58)}\u2026`)
     expect(await line('/signed', xm('/signed', 'shpo'))).toEqual({ tried: 'shpo', status: 401 })
     expect(
       await line('/message', { ...message('/message'), 'signature-input': 'sig1=();created=1;keyid="k"' }),
@@ -196,14 +191,14 @@ describe('the log', () => {
       tried: 'k',
       status: 401,
     })
-    expect((await line('/queue', basic('person', PASSWORD))).tried).toBeUndefined()
+    expect((await line('/queue', password('person', PASSWORD))).tried).toBeUndefined()
   })
 
   test('says none that may be a secret', async () => {
     for (const name of [SHOP.secret, KEY, OTHER_KEY]) {
-      expect(await line('/queue', basic(name, 'x'))).toEqual({ status: 401 })
+      expect(await line('/queue', password(name, 'x'))).toEqual({ status: 401 })
     }
-    expect(await line('/queue', basic('an-api-key-of-another-service', ''))).toEqual({ status: 401 })
+    expect(await line('/queue', password('an-api-key-of-another-service', ''))).toEqual({ status: 401 })
     expect(await line('/signed', xm('/signed', SHOP.secret))).toEqual({ status: 401 })
   })
 })
@@ -220,7 +215,7 @@ describe('while many connections guess at passwords without a pause', () => {
     const clients = Array.from({ length: connections }, async (_, i) => {
       const connection = await Connection.open(gateway.port)
       for (let n = 0; going; n++) {
-        const headers = { ...basic(user(i), `guess ${i} ${n}`), 'x-forwarded-for': from(i) }
+        const headers = { ...password(user(i), `guess ${i} ${n}`), 'x-forwarded-for': from(i) }
         statuses.add((await connection.exchange({ target: '/queue', headers })).status)
       }
       connection.destroy()
@@ -240,20 +235,21 @@ describe('while many connections guess at passwords without a pause', () => {
     const stop = guessing(60, from, user)
     // Each time another way to write it, which no worker remembers.
     for (let spaces = 1; spaces <= 4; spaces++) {
-      const { authorization } = basic('other', PASSWORD)
+      const { authorization } = password('other', PASSWORD)
       const answer = await ask('/queue', { authorization: authorization.replace(' ', ' '.repeat(spaces)) })
       expect(answer.status).toBe(200)
     }
     expect(await stop()).toEqual(new Set([401]))
   })
 
-  // The queue is full only where each guess waits for a scrypt: so does one for nobody, or for someone whose password is kept otherwise.
+  // The queue is full only where each guess waits for a scrypt: so does one for nobody, or for someone whose password
+  // is kept otherwise.
   test.each(['person', 'nobody', 'shop', 'script'])(
     'what does not fit into the queue is told to come back: for %s',
     async (user) => {
       const connections = await Promise.all(Array.from({ length: 600 }, () => Connection.open(gateway.port)))
       const answers = connections.map((connection, i) =>
-        connection.exchange({ target: '/queue', headers: basic(user, `guess ${i}`) }),
+        connection.exchange({ target: '/queue', headers: password(user, `guess ${i}`) }),
       )
       const statuses = answers.map(async (answer) => {
         const { status } = await answer
@@ -265,7 +261,7 @@ describe('while many connections guess at passwords without a pause', () => {
       // What nobody waits for any more is not computed: somebody else is next.
       for (const connection of connections) connection.destroy()
       await Promise.allSettled(statuses)
-      expect((await ask('/queue', basic('person', PASSWORD))).status).toBe(200)
+      expect((await ask('/queue', password('person', PASSWORD))).status).toBe(200)
     },
   )
 })

@@ -1,5 +1,5 @@
-// A client that was held back because its upload came faster than the service took it: its connection goes on, however the exchange ends.
-// One that stays held back is neither read nor timed, and its next request waits for ever.
+// A client that was held back because its upload came faster than the service took it: its connection goes on, however
+// the exchange ends. One that stays held back is neither read nor timed, and its next request waits for ever.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createAuthority, writePair } from '../support/certificates.js'
@@ -82,7 +82,8 @@ const head = (target: string, framing: string, version = '1.1') =>
   `POST ${target} HTTP/${version}\r\nHost: demo.test\r\nConnection: keep-alive\r\n${framing}\r\n\r\n`
 
 describe.each(['cleartext', 'TLS'])('over %s', (over) => {
-  // Whether the last chunk comes in the same read as those before it is the kernel's to say: twenty times it mostly does.
+  // Whether the last chunk comes in the same read as those before it is the kernel's to say: twenty times it mostly
+  // does.
   test.each(['long', 'short', 'chunked'])(
     'behind chunked uploads that came at once, and %s answers',
     async (answer) => {
@@ -116,7 +117,8 @@ describe.each(['cleartext', 'TLS'])('over %s', (over) => {
 })
 
 test('an upload that nobody reads is not gathered while its client does not read the answer either', async (context) => {
-  // By itself uSockets reads on from a paused connection for as long as each of its reads is full, and threads have no other way in.
+  // By itself uSockets reads on from a paused connection for as long as each of its reads is full, and threads have no
+  // other way in.
   requireAcceptor(context)
   const connection = await Connection.open(cleartext.port)
   const { socket } = connection

@@ -1,6 +1,6 @@
-// Callers known by RFC 9421 signatures: what is signed as the route wants it gets through, everything else ends at 401 with its reason in
-// the log alone. What is signed, byte by byte, is in test/unit/policy/signature-base.test.ts. The same suite runs with digests of bodies
-// computed on the event loop, and from 16 bytes on in the digest pool.
+// Callers known by RFC 9421 signatures: what is signed as the route wants it gets through, everything else ends at 401
+// with its reason in the log alone. What is signed, byte by byte, is in test/unit/policy/signature-base.test.ts. The
+// same suite runs with digests of bodies computed on the event loop, and from 16 bytes on in the digest pool.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { cleanEnvironment, type Gateway, runCommand, startGateway } from '../support/gateway.js'
@@ -14,7 +14,7 @@ import {
   signMessage,
 } from '../support/http-signing.js'
 import { headerOf, type Origin, type Seen, sha256, startEcho } from '../support/origins.js'
-import { type Answer, call, type RequestParts } from '../support/raw-client.js'
+import { type Answer, call, type RequestParts, unauthorized } from '../support/raw-client.js'
 import { KEYS, type KeyId } from '../support/rfc9421.js'
 import { signedHeaders } from '../support/signing.js'
 
@@ -80,13 +80,7 @@ describe.each([
     const answer = await call(gateway.port, request)
     expect(answer.status).toBe(401)
     expect(answer.one('www-authenticate')).toBe('Signature')
-    expect(answer.json()).toEqual({
-      type: 'about:blank',
-      title: 'Unauthorized',
-      status: 401,
-      code: 'unauthorized',
-      rid: answer.rid,
-    })
+    expect(answer.json()).toEqual(unauthorized(answer))
     expect(echo.requests.all.length).toBe(asked)
     return (await gateway.logged(answer)).reason
   }

@@ -1,5 +1,5 @@
-// HTTP/1.0 on the port of HTTP/1.1: the acceptor's relay puts it into HTTP/1.1 for uWebSockets.js and the answer back, and every phase is
-// passed as by any other request.
+// HTTP/1.0 on the port of HTTP/1.1: the acceptor's relay puts it into HTTP/1.1 for uWebSockets.js and the answer back,
+// and every phase is passed as by any other request.
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
@@ -16,10 +16,9 @@ import {
 import { startHaproxy, startNginx } from '../support/other-proxies.js'
 import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
 import { requireAcceptor, requireGate, requireTool } from '../support/requirements.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
+import { signedHeaders, TEST } from '../support/signing.js'
 import { ConnectionCut } from '../support/wire.js'
 
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 const LARGE = Buffer.alloc(6_000_000, 'tidegate ')
 
 let echo: Origin

@@ -1,10 +1,10 @@
-// Callers known by JSON Web Tokens: what an issuer's keys have signed gets through, every way known to get around that ends at 401; and
-// keys that come, go, or cannot be had.
+// Callers known by JSON Web Tokens: what an issuer's keys have signed gets through, every way known to get around that
+// ends at 401; and keys that come, go, or cannot be had.
 import { once } from 'node:events'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { headerOf, type Origin, type Seen, startEcho } from '../support/origins.js'
-import { type Answer, call } from '../support/raw-client.js'
+import { type Answer, call, unauthorized } from '../support/raw-client.js'
 import {
   assemble,
   encode,
@@ -258,13 +258,7 @@ describe('refused with 401, the reason in the log alone:', () => {
     const answer = await ask(token())
     expect(answer.status).toBe(401)
     expect(answer.one('www-authenticate')).toBe('Bearer realm="tidegate"')
-    expect(answer.json()).toEqual({
-      type: 'about:blank',
-      title: 'Unauthorized',
-      status: 401,
-      code: 'unauthorized',
-      rid: answer.rid,
-    })
+    expect(answer.json()).toEqual(unauthorized(answer))
     const line = await gateway.logged(answer)
     expect(line.reason).toContain(reason)
     expect(line.consumer).toBeUndefined()

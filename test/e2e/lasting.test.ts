@@ -1,5 +1,5 @@
-// What limits and breakers know outlives the gateway: the next start finds it as it was, less the time that passed, or says in one line why
-// it begins anew. The file's rules one by one are in test/unit/state.
+// What limits and breakers know outlives the gateway: the next start finds it as it was, less the time that passed, or
+// says in one line why it begins anew. The file's rules one by one are in test/unit/state.
 import { execFileSync } from 'node:child_process'
 import { randomFillSync } from 'node:crypto'
 import { closeSync, openSync, readFileSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs'

@@ -1,6 +1,6 @@
 // Workers that leave, all of them or one after the other, without a request being lost for it.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Gateway, type GatewayOptions, startGateway, temporaryFolder } from '../support/gateway.js'
+import { forwardAll, type Gateway, type GatewayOptions, startGateway, temporaryFolder } from '../support/gateway.js'
 import { type Origin, type RawExchange, startScripted } from '../support/origins.js'
 import { type Answer, Connection, call } from '../support/raw-client.js'
 import { requireProcesses } from '../support/requirements.js'
@@ -12,10 +12,7 @@ let held: RawExchange[] = []
 
 beforeAll(async () => {
   origin = await startScripted({ '/held': (exchange) => void held.push(exchange) })
-  config = {
-    services: { origin: { endpoints: [origin.url] } },
-    routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
-  }
+  config = forwardAll(origin)
 })
 
 afterAll(() => origin.close())

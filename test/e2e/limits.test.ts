@@ -1,5 +1,5 @@
-// Rate limits as callers see them: exact over all workers, with the headers that say when to come back. The rules of the bucket itself
-// are in test/unit/state and test/contract.
+// Rate limits as callers see them: exact over all workers, with the headers that say when to come back. The rules of
+// the bucket itself are in test/unit/state and test/contract.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'

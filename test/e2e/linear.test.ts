@@ -1,6 +1,6 @@
-// No input that a client or an upstream may send (test/support/worst-inputs.mjs, worst-responses.mjs) holds a worker's event loop for 5 ms. Measured
-// as CPU time of the loop's thread, which does not depend on what else the machine does. The cheapest of several batches counts: in the others V8 may
-// have compiled or collected.
+// No input that a client or an upstream may send (test/support/worst-inputs.mjs, worst-responses.mjs) holds a worker's
+// event loop for 5 ms. Measured as CPU time of the loop's thread, which does not depend on what else the machine does.
+// The cheapest of several batches counts: in the others V8 may have compiled or collected.
 import { readFileSync } from 'node:fs'
 import { connect } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -42,7 +42,10 @@ function loopMs(): number {
   return Number(readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1e6
 }
 
-/** One request on a connection of its own. Reads its response carelessly: the strict client of the other tests takes longer than the gateway. */
+/**
+ * One request on a connection of its own. Reads its response carelessly: the strict client of the other tests takes
+ * longer than the gateway.
+ */
 function ask(bytes: Buffer): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = connect({ port: gateway.port, host: '127.0.0.1', noDelay: true })
@@ -99,7 +102,8 @@ test.for([
     requireProcesses(context, gateway)
     const slow: string[] = []
     for (const [at, { name }] of worstResponses().entries()) {
-      // undici hands over each chunk, and each is a write to the client (2 us); the lean client joins those of one read.
+      // undici hands over each chunk, and each is a write to the client (2 us); the lean client joins those of one
+      // read.
       if (path === '/undici/' && name === 'chunks of one byte') continue
       slow.push(await tooMuch(name, Buffer.from(`GET ${path}r${at} HTTP/1.1\r\nHost: a\r\n\r\n`), mostMs))
     }
@@ -130,7 +134,8 @@ test.for(IN_PIECES)(
       const before = loopMs()
       for (let i = 0; i < pieces; i++) {
         for (const connection of connections) await connection.write(bytes)
-        // When this one is answered, the worker has read all that was written before. Else it would read several pieces as one.
+        // When this one is answered, the worker has read all that was written before. Else it would read several pieces
+        // as one.
         await barrier.exchange({ host: 'a' })
       }
       const spent = loopMs() - before

@@ -1,5 +1,6 @@
-// Values of fields in bytes beyond ASCII, wherever the gateway looks at them: they are compared as bytes, and what the configuration says in UTF-8
-// is its bytes (RFC 9110, 5.5). That they reach the service is in headers.test.ts, and what is signed in http-signature.test.ts.
+// Values of fields in bytes beyond ASCII, wherever the gateway looks at them: they are compared as bytes, and what the
+// configuration says in UTF-8 is its bytes (RFC 9110, 5.5). That they reach the service is in headers.test.ts, and what
+// is signed in http-signature.test.ts.
 import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'

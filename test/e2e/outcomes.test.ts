@@ -1,13 +1,12 @@
-// The closed list of outcomes, provoked one by one: status, problem body, request id, and exactly one access line for each.
+// The closed list of outcomes, provoked one by one: status, problem body, request id, and exactly one access line for
+// each.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { OUTCOMES, type OutcomeCode } from '../../src/exchange/outcome.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, refusingPort, startEcho, startScripted } from '../support/origins.js'
 import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
+import { signedHeaders, TEST } from '../support/signing.js'
 import { eventually } from '../support/waiting.js'
-
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 
 let echo: Origin
 let silent: Origin

@@ -1,5 +1,5 @@
-// Clients that ask again before they are answered (RFC 9112, 9.3.2): every request is answered, in order, however the bytes are cut. uWebSockets.js
-// would close the connection; native/src/uws/gate.cc holds the next request back.
+// Clients that ask again before they are answered (RFC 9112, 9.3.2): every request is answered, in order, however the
+// bytes are cut. uWebSockets.js would close the connection; native/src/uws/gate.cc holds the next request back.
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Authority, createAuthority, writePair } from '../support/certificates.js'
 import { type Gateway, startGateway } from '../support/gateway.js'
@@ -190,7 +190,8 @@ test('behind one that closes the connection nothing is answered or passed on', a
   expect(scripted.requests.all.slice(before).map(({ url }) => url)).toEqual(['/quick?last'])
 })
 
-// uWebSockets.js sees the wish in the first Connection field if it is all that this says, and can be told of it with a whole answer alone.
+// uWebSockets.js sees the wish in the first Connection field if it is all that this says, and can be told of it with a
+// whole answer alone.
 test.each([
   ['that has no body', 'HEAD', '/quick', 0],
   ['that streams', 'GET', '/streamed', 50_002],
@@ -315,7 +316,8 @@ test('who is held back is not read from either while it takes nothing of a long 
   const before = scripted.requests.all.length
   await connection.write(get('/late'))
   await scripted.requests.take(before + 1, () => true, 'the first request')
-  // 40 bytes each: 20 000 stop the reading; all of them are more than may be held, and less than that beyond the 16 KiB at which it goes on.
+  // 40 bytes each: 20 000 stop the reading; all of them are more than may be held, and less than that beyond the 16 KiB
+  // at which it goes on.
   for (const count of [200, 300, 2822]) {
     await connection.write(get('/quick').repeat(count))
     for (let i = 0; i < 5; i++) await other.exchange({ target: '/quick' })

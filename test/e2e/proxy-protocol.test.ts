@@ -1,4 +1,5 @@
-// The PROXY protocol: whom a trusted proxy says it speaks for is the client, and nobody else is believed, or even listened to.
+// The PROXY protocol: whom a trusted proxy says it speaks for is the client, and nobody else is believed, or even
+// listened to.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { headerOf, type Origin, type Seen, startEcho } from '../support/origins.js'

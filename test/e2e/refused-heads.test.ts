@@ -1,5 +1,5 @@
-// Heads that are refused before they are requests: nobody logs those, but they are counted, by what was wrong with them, and the gate answers
-// them all by itself: uWebSockets.js would in HTML, without a length and a Date.
+// Heads that are refused before they are requests: nobody logs those, but they are counted, by what was wrong with
+// them, and the gate answers them all by itself: uWebSockets.js would in HTML, without a length and a Date.
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { Connection } from '../support/raw-client.js'

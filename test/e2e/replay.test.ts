@@ -1,5 +1,6 @@
-// A signature is accepted once: exactly one of any number of copies, whichever worker they come to, and none after a restart. The table's
-// own rules are in test/unit/state/replay-table.test.ts, many processes at once in test/contract/shared-state.test.ts.
+// A signature is accepted once: exactly one of any number of copies, whichever worker they come to, and none after a
+// restart. The table's own rules are in test/unit/state/replay-table.test.ts, many processes at once in
+// test/contract/shared-state.test.ts.
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, type GatewayStatus, killAll, startGateway, temporaryFolder } from '../support/gateway.js'
@@ -7,9 +8,8 @@ import { httpSignatureKeys, now, signedMessage } from '../support/http-signing.j
 import { type Origin, startEcho } from '../support/origins.js'
 import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
 import { requireProcesses, requireStateFile } from '../support/requirements.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
+import { type Caller, signedHeaders, TEST } from '../support/signing.js'
 
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 const LEGACY: Caller = { source: 'by-legacy', secret: 'the-secret-of-legacy', legacy: true }
 /** Order of P-256's base point (SEC 2, 2.4.2). */
 const P256_ORDER = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n

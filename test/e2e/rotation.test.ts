@@ -1,5 +1,5 @@
-// The log files of a running gateway change hands: by logrotate with the file in examples/, by SIGUSR1, by POST /reopen. Every line is in exactly one
-// file, and none goes to a former one once the gateway has said so.
+// The log files of a running gateway change hands: by logrotate with the file in examples/, by SIGUSR1, by POST
+// /reopen. Every line is in exactly one file, and none goes to a former one once the gateway has said so.
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'

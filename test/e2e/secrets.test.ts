@@ -1,5 +1,5 @@
-// Nothing that is secret is to be found outside the process: not in what it writes, not in what it answers, not in its command line, not
-// in its files; and its files are nobody else's, whatever the umask.
+// Nothing that is secret is to be found outside the process: not in what it writes, not in what it answers, not in its
+// command line, not in its files; and its files are nobody else's, whatever the umask.
 import { createPrivateKey } from 'node:crypto'
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -84,7 +84,8 @@ beforeAll(async () => {
         ...env,
         TIDEGATE_LOG_LEVEL: 'trace',
         TIDEGATE_ACCESS_LOG: join(folder, 'access.log'),
-        // In a thread Node warns, on stderr, of the descriptor of the state: it was opened by Node and closed by the addon.
+        // In a thread Node warns, on stderr, of the descriptor of the state: it was opened by Node and closed by the
+        // addon.
         TIDEGATE_STATE: THREADS ? 'none' : join(folder, 'state'),
       },
     })

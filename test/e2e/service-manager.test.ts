@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { native } from '../../native/index.js'
-import { type Gateway, type GatewayOptions, startGateway, temporaryFolder } from '../support/gateway.js'
+import { forwardAll, type Gateway, type GatewayOptions, startGateway, temporaryFolder } from '../support/gateway.js'
 import { Lines } from '../support/lines.js'
 import { type Origin, startEcho } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
@@ -16,10 +16,7 @@ let config: object
 
 beforeAll(async () => {
   origin = await startEcho()
-  config = {
-    services: { origin: { endpoints: [origin.url] } },
-    routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
-  }
+  config = forwardAll(origin)
 })
 
 afterAll(() => origin.close())

@@ -1,14 +1,14 @@
-// Who is calling: signed requests get through, everything else ends at 401 with its reason in the log alone. The same suite runs with
-// signatures checked on the event loop, bodies from 16 bytes on in the digest pool, and every check there.
+// Who is calling: signed requests get through, everything else ends at 401 with its reason in the log alone. The same
+// suite runs with signatures checked on the event loop, bodies from 16 bytes on in the digest pool, and every check
+// there.
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type AccessLine, type Gateway, startGateway } from '../support/gateway.js'
 import { headerOf, type Origin, type Seen, sha256, startEcho, startScripted } from '../support/origins.js'
-import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
-import { type Caller, signedHeaders, withWrongDigit } from '../support/signing.js'
+import { type Answer, Connection, call, type RequestParts, unauthorized } from '../support/raw-client.js'
+import { type Caller, signedHeaders, TEST, withWrongDigit } from '../support/signing.js'
 import { chunkOf } from '../support/wire.js'
 
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 const OTHER: Caller = { source: 'other', secret: 'the-secret-of-other' }
 
 const config = (echo: string, streaming: string) => ({
@@ -183,13 +183,7 @@ describe.each([
       expect(answer.one('www-authenticate')).not.toBeNull()
       expect(answer.one('content-type')).toBe('application/problem+json')
       // What exactly was wrong is not for the caller.
-      expect(answer.json()).toEqual({
-        type: 'about:blank',
-        title: 'Unauthorized',
-        status: 401,
-        code: 'unauthorized',
-        rid: answer.rid,
-      })
+      expect(answer.json()).toEqual(unauthorized(answer))
       expected.push([answer, { status: 401, code: 'unauthorized', reason, attempts: 0 }])
       expect(echo.requests.all.length).toBe(before)
     }

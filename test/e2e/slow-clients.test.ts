@@ -1,5 +1,5 @@
-// Whose time it is: a client that sends its body slowly, or does not read its response, costs the service neither its deadlines nor its
-// breaker. And the other way round: what the service takes is its own, whatever the client does.
+// Whose time it is: a client that sends its body slowly, or does not read its response, costs the service neither its
+// deadlines nor its breaker. And the other way round: what the service takes is its own, whatever the client does.
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type AccessLine, type Gateway, startGateway } from '../support/gateway.js'

@@ -1,5 +1,5 @@
-// A gateway that is to take another one's place, and cannot: the other one serves on as if nothing had been. What happens where it can is in
-// support/chaos.ts.
+// A gateway that is to take another one's place, and cannot: the other one serves on as if nothing had been. What
+// happens where it can is in support/chaos.ts.
 import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, type TestContext, test } from 'vitest'
@@ -7,6 +7,7 @@ import { freePort } from '../support/free-port.mjs'
 import {
   Command,
   cleanEnvironment,
+  forwardAll,
   type Gateway,
   runCommand,
   startGateway,
@@ -23,10 +24,7 @@ let config: object
 
 beforeAll(async () => {
   origin = await startEcho()
-  config = {
-    services: { origin: { endpoints: [origin.url] } },
-    routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
-  }
+  config = forwardAll(origin)
 })
 
 afterAll(() => origin.close())

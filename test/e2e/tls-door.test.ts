@@ -1,4 +1,5 @@
-// What the acceptor does with connections before uWebSockets.js has them, where they speak TLS: limits, PROXY headers, and time for the first bytes.
+// What the acceptor does with connections before uWebSockets.js has them, where they speak TLS: limits, PROXY headers,
+// and time for the first bytes.
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'

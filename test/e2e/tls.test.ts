@@ -1,4 +1,5 @@
-// The listener over TLS: versions, names, renewal of certificates under connections, clients with certificates, bodies of any size.
+// The listener over TLS: versions, names, renewal of certificates under connections, clients with certificates, bodies
+// of any size.
 import { randomBytes } from 'node:crypto'
 import { renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

@@ -1,5 +1,6 @@
-// Who the caller is behind proxies that are trusted: HAProxy appends a line of its own to X-Forwarded-For, nginx goes on with the caller's, and a
-// caller who sends one as well is not believed. The proxies have loopback addresses of their own, of which the caller's is none.
+// Who the caller is behind proxies that are trusted: HAProxy appends a line of its own to X-Forwarded-For, nginx goes
+// on with the caller's, and a caller who sends one as well is not believed. The proxies have loopback addresses of
+// their own, of which the caller's is none.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { headerOf, type Origin, type Seen, startEcho } from '../support/origins.js'

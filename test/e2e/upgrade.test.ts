@@ -1,5 +1,5 @@
-// What the gateway does not speak: a WebSocket handshake and TRACE are refused, and in the log; other offers of a protocol are ignored, as
-// clients expect that make them by default (RFC 9110, 7.8).
+// What the gateway does not speak: a WebSocket handshake and TRACE are refused, and in the log; other offers of a
+// protocol are ignored, as clients expect that make them by default (RFC 9110, 7.8).
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'

@@ -1,15 +1,15 @@
-// When an upload gets a connection to its service, how long it may keep that while others wait, and what bodies may hold of a worker's memory.
+// When an upload gets a connection to its service, how long it may keep that while others wait, and what bodies may
+// hold of a worker's memory.
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, refusingPort, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 import { requireGate } from '../support/requirements.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
+import { type Caller, signedHeaders, TEST } from '../support/signing.js'
 import { eventually } from '../support/waiting.js'
 import { chunkOf } from '../support/wire.js'
 
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 const OLD: Caller = { source: 'old', secret: 'the-secret-of-old' }
 const MIB = 1 << 20
 /** A little more than what is read ahead. */

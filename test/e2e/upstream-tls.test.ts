@@ -132,7 +132,8 @@ describe('a service that wants a certificate', () => {
     expect(await seen('/mutual')).toMatchObject({ clientName: 'gateway' })
   })
 
-  // What refuses a certificate may reset the connection before its alert is read; with TLS 1.3 the gateway takes it for open by then.
+  // What refuses a certificate may reset the connection before its alert is read; with TLS 1.3 the gateway takes it for
+  // open by then.
   test.each([
     ['/mutual-without-1.2', /^TLS: SSL(V3|\/TLS)_ALERT_HANDSHAKE_FAILURE$/],
     ['/mutual-foreign-1.2', /^(TLS: TLSV1_ALERT_UNKNOWN_CA|connection lost)$/],

@@ -1,6 +1,7 @@
-// The primary and its workers: one that dies or hangs is replaced while the others serve, and SIGTERM lets everybody finish.
+// The primary and its workers: one that dies or hangs is replaced while the others serve, and SIGTERM lets everybody
+// finish.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { type Gateway, type GatewayOptions, startGateway } from '../support/gateway.js'
+import { forwardAll, type Gateway, type GatewayOptions, startGateway } from '../support/gateway.js'
 import { type Origin, type RawExchange, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 import { requireProcesses } from '../support/requirements.js'
@@ -15,10 +16,7 @@ beforeAll(async () => {
   origin = await startScripted({ '/held': (exchange) => void held.push(exchange) })
   options = {
     losesWorkers: true,
-    config: {
-      services: { origin: { endpoints: [origin.url] } },
-      routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
-    },
+    config: forwardAll(origin),
   }
 })
 

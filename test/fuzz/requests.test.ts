@@ -1,6 +1,7 @@
-// Whatever is sent, and by whichever door, the gateway lives, answers or closes, says nothing of 5xx by itself, answers what is beyond doubt and
-// nothing twice, and passes on nothing that it did not log or that a strict service would not take. Some seconds of it with npm test;
-// TIDEGATE_FUZZ_SECONDS or TIDEGATE_FUZZ_REQUESTS (numbers for each door) make it last, TIDEGATE_FUZZ_FROM says where to begin.
+// Whatever is sent, and by whichever door, the gateway lives, answers or closes, says nothing of 5xx by itself, answers
+// what is beyond doubt and nothing twice, and passes on nothing that it did not log or that a strict service would not
+// take. Some seconds of it with npm test; TIDEGATE_FUZZ_SECONDS or TIDEGATE_FUZZ_REQUESTS (numbers for each door) make
+// it last, TIDEGATE_FUZZ_FROM says where to begin.
 import { createReadStream } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'

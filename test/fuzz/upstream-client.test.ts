@@ -1,5 +1,6 @@
-// Any bytes in any split: the lean client and undici make the same of them, or differ as test/support/upstream-fuzz.ts says they may.
-// TIDEGATE_FUZZ_SECONDS makes it last, over each of the lean client's transports for its part of the time.
+// Any bytes in any split: the lean client and undici make the same of them, or differ as test/support/upstream-fuzz.ts
+// says they may. TIDEGATE_FUZZ_SECONDS makes it last, over each of the lean client's transports for its part of the
+// time.
 import fc from 'fast-check'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { lean, leans } from '../support/upstream-clients.js'
@@ -7,7 +8,8 @@ import { CaseServer, disagreement, upstreamCase } from '../support/upstream-fuzz
 
 const seconds = Number(process.env.TIDEGATE_FUZZ_SECONDS ?? 6) / leans.length
 
-// A server for each test: the last case of a fuzzed test may still be under way when its time is over, and would change what the next test hears.
+// A server for each test: the last case of a fuzzed test may still be under way when its time is over, and would change
+// what the next test hears.
 let server: CaseServer
 beforeEach(async () => {
   server = new CaseServer()

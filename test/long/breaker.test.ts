@@ -1,5 +1,5 @@
-// A service that fails under load, and four workers before it: all leave it alone at once, and while it recovers it is asked exactly as
-// often as the breaker has probes, whoever asks and whoever dies.
+// A service that fails under load, and four workers before it: all leave it alone at once, and while it recovers it is
+// asked exactly as often as the breaker has probes, whoever asks and whoever dies.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, type LogLine, startGateway } from '../support/gateway.js'
 import { Load } from '../support/load.js'

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { CLASSES } from '../support/framing-cases.mjs'
 import { faults, inTwo } from '../support/framing-run.js'
-import { type Gateway, startGateway } from '../support/gateway.js'
+import { forwardAll, type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startScripted } from '../support/origins.js'
 import { requireGate } from '../support/requirements.js'
 
@@ -19,10 +19,7 @@ beforeAll(async () => {
     },
   })
   gateway = await startGateway({
-    config: {
-      services: { origin: { endpoints: [origin.url] } },
-      routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
-    },
+    config: forwardAll(origin),
   })
 })
 

@@ -1,4 +1,5 @@
-// HTTP/1.0 over time: uWebSockets.js ends what is idle for 10 s, the relay's lines too, and a client that takes nothing is not waited for for ever.
+// HTTP/1.0 over time: uWebSockets.js ends what is idle for 10 s, the relay's lines too, and a client that takes nothing
+// is not waited for for ever.
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'

@@ -1,8 +1,8 @@
-// Connections between two requests: they stay as long as they are told to, which is longer than uWebSockets.js would keep them, and a head that
-// begins late has its own time.
+// Connections between two requests: they stay as long as they are told to, which is longer than uWebSockets.js would
+// keep them, and a head that begins late has its own time.
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import { type Gateway, startGateway } from '../support/gateway.js'
+import { forwardAll, type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireGate } from '../support/requirements.js'
@@ -17,10 +17,7 @@ beforeAll(async () => {
   gateway = await startGateway({
     workers: 1,
     env: { TIDEGATE_IDLE_TIMEOUT_MS: '20000', TIDEGATE_HEADER_TIMEOUT_MS: '2000' },
-    config: {
-      services: { origin: { endpoints: [origin.url] } },
-      routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
-    },
+    config: forwardAll(origin),
   })
 })
 afterAll(async () => {

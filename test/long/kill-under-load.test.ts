@@ -2,13 +2,15 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { expect, test } from 'vitest'
-import { startGateway } from '../support/gateway.js'
+import { forwardAll, startGateway } from '../support/gateway.js'
 import { startEcho } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireProcesses, requireTool } from '../support/requirements.js'
 import { eventually } from '../support/waiting.js'
 
-/** Connections of each of two wrk. The second comes when the first has settled: its connections go to whoever has fewer. */
+/**
+ * Connections of each of two wrk. The second comes when the first has settled: its connections go to whoever has fewer.
+ */
 const KEPT = 16
 const FRESH = 4
 const SECONDS = 6
@@ -58,10 +60,7 @@ test('costs only what the dead one had in flight, and it is back within a second
   const origin = await startEcho()
   const gateway = await startGateway({
     losesWorkers: true,
-    config: {
-      services: { origin: { endpoints: [origin.url] } },
-      routes: [{ match: { path: '/' }, service: 'origin', auth: 'none', accessLog: false }],
-    },
+    config: forwardAll(origin, { accessLog: false }),
   })
   try {
     requireProcesses(context, gateway)
@@ -76,7 +75,10 @@ test('costs only what the dead one had in flight, and it is back within a second
     const refused: string[] = []
     let cutFresh = 0
     let servedFresh = 0
-    /** One connection a request. Connecting must never fail; an answer may be missing where the worker died that had taken the request. */
+    /**
+     * One connection a request. Connecting must never fail; an answer may be missing where the worker died that had
+     * taken the request.
+     */
     const fresh = async () => {
       while (!over) {
         const connection = await Connection.open(gateway.port).catch((error: Error) => void refused.push(error.message))

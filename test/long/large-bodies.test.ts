@@ -129,7 +129,8 @@ describe.each(['cleartext', 'TLS'])('over %s,', (over) => {
     })
 
     test('up, of known length', async (context) => {
-      // uWS goes on reading a socket that was paused for as long as each read fills its 512 KiB. The native listener's sockets hold less.
+      // uWS goes on reading a socket that was paused for as long as each read fills its 512 KiB. The native listener's
+      // sockets hold less.
       if (gateway.isolation === 'thread')
         context.skip('uWS listens by itself here, and reads on past its pause on a fast link')
       const growth = await residentGrowth(gateway, async () => {
@@ -165,7 +166,8 @@ describe.each(['cleartext', 'TLS'])('over %s,', (over) => {
       })
       // What is in flight lies in the kernel's buffers and a few of ours.
       expect(slow.sent - received).toBeLessThan(MOST_GROWTH)
-      // Over TLS `written` is what Node's own TLS has taken of us, which is not always what has left: there memory alone is looked at.
+      // Over TLS `written` is what Node's own TLS has taken of us, which is not always what has left: there memory
+      // alone is looked at.
       if (over === 'cleartext') expect(written - slow.read).toBeLessThan(MOST_GROWTH)
       expect(received).toBeGreaterThanOrEqual(SLOW_SECONDS * MIB)
       download.destroy()

@@ -1,5 +1,5 @@
-// A limit under a load far above it, over several workers: what is admitted lies between rate × time and rate × time + burst, counted by
-// those who ask and by the service.
+// A limit under a load far above it, over several workers: what is admitted lies between rate × time and rate × time +
+// burst, counted by those who ask and by the service.
 import { describe, expect, test } from 'vitest'
 import { limitedRun } from '../support/limited-run.js'
 

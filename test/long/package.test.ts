@@ -1,4 +1,5 @@
-// The package as npm sees it: packed and installed elsewhere, and in a checkout that nobody has built yet. Needs the registry.
+// The package as npm sees it: packed and installed elsewhere, and in a checkout that nobody has built yet. Needs the
+// registry.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'

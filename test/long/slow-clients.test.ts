@@ -1,13 +1,12 @@
-// Clients that stop in the middle of a body: told so, whether it is gathered or passed on. Those that are held back are not to blame.
+// Clients that stop in the middle of a body: told so, whether it is gathered or passed on. Those that are held back are
+// not to blame.
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, type RawExchange, startEcho, startScripted } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 import { requireGate } from '../support/requirements.js'
-import { type Caller, signedHeaders } from '../support/signing.js'
-
-const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
+import { signedHeaders, TEST } from '../support/signing.js'
 
 const LARGE_BYTES = 64 << 20
 

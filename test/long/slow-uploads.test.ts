@@ -1,7 +1,7 @@
-// A thousand clients that upload at 300 bytes a second, and others that ask or upload as they should: these are served as if they were alone.
-// Alone and beset take turns, so that what else the machine does falls on both.
+// A thousand clients that upload at 300 bytes a second, and others that ask or upload as they should: these are served
+// as if they were alone. Alone and beset take turns, so that what else the machine does falls on both.
 import { expect, test } from 'vitest'
-import { startGateway } from '../support/gateway.js'
+import { forwardAll, startGateway } from '../support/gateway.js'
 import { askWell, quantile, told } from '../support/good-clients.js'
 import { startEcho } from '../support/origins.js'
 import { call } from '../support/raw-client.js'
@@ -14,7 +14,10 @@ const GOOD = 64
 const PACE_MS = 100
 const ROUNDS = 3
 const ROUND_MS = 5_000
-/** How much longer the median of the good ones may take beside the slow ones: what they take together costs some time of the cores. */
+/**
+ * How much longer the median of the good ones may take beside the slow ones: what they take together costs some time of
+ * the cores.
+ */
 const MOST_MORE_MS = 10
 
 test(`${SLOW} slow uploads leave ${GOOD} good clients served`, async (context) => {
@@ -23,10 +26,7 @@ test(`${SLOW} slow uploads leave ${GOOD} good clients served`, async (context) =
   const gateway = await startGateway({
     workers: 2,
     env: { TIDEGATE_ACCESS_LOG: 'off' },
-    config: {
-      services: { origin: { endpoints: [origin.url] } },
-      routes: [{ match: { path: '/' }, service: 'origin', auth: 'none', maxBody: 'unlimited' }],
-    },
+    config: forwardAll(origin, { maxBody: 'unlimited' }),
   })
   let slow: SlowClients | null = null
   try {

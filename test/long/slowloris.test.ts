@@ -1,7 +1,8 @@
-// Ten thousand clients that never finish their head, and a few that ask as they should: these are served as if they were alone. Alone and beset take
-// turns, so that what else the machine does falls on both. Their latency is told, not held: it says as much of the machine.
+// Ten thousand clients that never finish their head, and a few that ask as they should: these are served as if they
+// were alone. Alone and beset take turns, so that what else the machine does falls on both. Their latency is told, not
+// held: it says as much of the machine.
 import { expect, test } from 'vitest'
-import { startGateway } from '../support/gateway.js'
+import { forwardAll, startGateway } from '../support/gateway.js'
 import { askWell, told } from '../support/good-clients.js'
 import { residentGrowth } from '../support/memory.js'
 import { startEcho } from '../support/origins.js'
@@ -26,10 +27,7 @@ test(`${SLOW} slow heads leave ${GOOD} good clients served`, async (context) => 
   const gateway = await startGateway({
     workers: 2,
     env: { TIDEGATE_ACCESS_LOG: 'off' },
-    config: {
-      services: { origin: { endpoints: [origin.url] } },
-      routes: [{ match: { path: '/' }, service: 'origin', auth: 'none' }],
-    },
+    config: forwardAll(origin),
   })
   let slow: SlowClients | null = null
   let ended = 0

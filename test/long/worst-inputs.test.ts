@@ -1,11 +1,13 @@
-// A client that sends the worst input of every kind over 200 connections, 5 MB a second, beside 64 clients that ask as they should: no worker is
-// killed as hung, and all of the latter are served. A second client sends as many bytes that nobody reads. What a byte of either costs the workers in CPU
-// time is held. Latencies are only told: on a machine that runs the clients and the upstream as well, they say as much of the machine.
+// A client that sends the worst input of every kind over 200 connections, 5 MB a second, beside 64 clients that ask as
+// they should: no worker is killed as hung, and all of the latter are served. A second client sends as many bytes that
+// nobody reads. What a byte of either costs the workers in CPU time is held. Latencies are only told: on a machine that
+// runs the clients and the upstream as well, they say as much of the machine.
 import { fork } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { startGateway } from '../support/gateway.js'
+import { askWell, told } from '../support/good-clients.js'
 import { requireProcesses } from '../support/requirements.js'
 import { eventually } from '../support/waiting.js'
 import { configFor } from '../support/worst-inputs.mjs'
@@ -19,31 +21,14 @@ const ROUNDS = 2
 const WORST_MS = Number(process.env.TIDEGATE_TEST_WORST_MS ?? 16_000) / ROUNDS
 const OTHERS_MS = 5_000
 /**
- * A byte of the worst input may cost so many times what one costs that is only passed on. It is looked at, which costs some three times as much here;
- * work that grows with the square of 16 KiB costs hundreds of times as much.
+ * A byte of the worst input may cost so many times what one costs that is only passed on. It is looked at, which costs
+ * some three times as much here; work that grows with the square of 16 KiB costs hundreds of times as much.
  */
 const MOST_TIMES = 10
 
 const WORST_CLIENT = fileURLToPath(new URL('../support/worst-client.mjs', import.meta.url))
-const GOOD_CLIENTS = fileURLToPath(new URL('../support/good-clients.mjs', import.meta.url))
 
 type Kind = 'alone' | 'harmless' | 'worst'
-
-/** Every answer must be 200. Latencies in ms. */
-async function ask(port: number, forMs: number): Promise<number[]> {
-  const clients = fork(GOOD_CLIENTS, [port, GOOD, PACE_MS, forMs].map(String))
-  const { latencies, why } = await new Promise<{ latencies?: number[]; why?: string }>((resolve) =>
-    clients.once('message', resolve).once('disconnect', () => resolve({ why: 'the good clients have ended' })),
-  )
-  if (latencies === undefined) throw new Error(why)
-  return latencies
-}
-
-function told(kind: string, latencies: number[]): string {
-  const sorted = latencies.sort((a, b) => a - b)
-  const quantiles = [0.5, 0.99, 0.999].map((q) => `p${q * 100} ${sorted[Math.floor(q * sorted.length)]!.toFixed(1)} ms`)
-  return `${kind}: ${quantiles.join(', ')}`
-}
 
 test(`${BAD} connections of worst inputs leave ${GOOD} good clients served`, async (context) => {
   const origin = await startWorstOrigin()
@@ -66,7 +51,7 @@ test(`${BAD} connections of worst inputs leave ${GOOD} good clients served`, asy
     /** While the good clients ask. */
     const timed = async (kind: Kind, forMs: number): Promise<void> => {
       const before = loopsMs()
-      latencies[kind].push(...(await ask(gateway.port, forMs)))
+      latencies[kind].push(...(await askWell(gateway.port, GOOD, PACE_MS, forMs)))
       cpuMs[kind] += loopsMs() - before
     }
     const beside = async (kind: 'harmless' | 'worst', forMs: number): Promise<void> => {
@@ -95,7 +80,7 @@ test(`${BAD} connections of worst inputs leave ${GOOD} good clients served`, asy
       await beside('harmless', OTHERS_MS)
       await beside('worst', WORST_MS)
     }
-    for (const [kind, all] of Object.entries(latencies)) console.log(told(kind, all))
+    for (const [kind, all] of Object.entries(latencies)) console.log(`${kind}: ${told(all.sort((a, b) => a - b))}`)
     // Without what the good clients cost.
     const perMegabyte = (kind: 'harmless' | 'worst', forMs: number): number =>
       (cpuMs[kind] - (cpuMs.alone * forMs) / OTHERS_MS) / (sent[kind] / 1e6)

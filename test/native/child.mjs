@@ -1,5 +1,5 @@
-// The other processes of test/unit/native-*.test.ts, one role each: node child.mjs ADDON ROLE … Plain JavaScript that loads the
-// addon itself, so that a child is up in a few milliseconds and compiles nothing.
+// The other processes of test/unit/native-*.test.ts, one role each: node child.mjs ADDON ROLE … Plain JavaScript that
+// loads the addon itself, so that a child is up in a few milliseconds and compiles nothing.
 import { fork } from 'node:child_process'
 import { statSync, truncateSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -51,8 +51,9 @@ const roles = {
       }
     }
   },
-  // accept WORKERS INDEX[@FD] …: echoes, and counts its open connections in the segment. As several workers at once, each with its
-  // own descriptor of the socket, when given several: they share an event loop, so that none can be slower than another.
+  // accept WORKERS INDEX[@FD] …: echoes, and counts its open connections in the segment. As several workers at once,
+  // each with its own descriptor of the socket, when given several: they share an event loop, so that none can be
+  // slower than another.
   accept(workers, ...selves) {
     const counts = new Int32Array(native.attachSegment(4, 4096), 0, Number(workers))
     for (const each of selves) {

@@ -1,5 +1,6 @@
-// Walks through every function of the addon and every way out of it, for scripts/test-native-sanitized.mjs to watch what it does to
-// memory: node --expose-gc exercise.mjs ADDON. What the functions answer is the business of test/unit/native-*.test.ts.
+// Walks through every function of the addon and every way out of it, for scripts/test-native-sanitized.mjs to watch
+// what it does to memory: node --expose-gc exercise.mjs ADDON. What the functions answer is the business of
+// test/unit/native-*.test.ts.
 
 import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
@@ -279,19 +280,24 @@ async function handover() {
 const ARENA = 131_072
 const SENDS = 1 + 4 * 1024
 
-/** Connections that are answered, paused, cut, written more to than they take, and closed in the middle of each of these. */
-async function wire() {
+/**
+ * Connections that are answered, paused, cut, written more to than they take, and closed in the middle of each of
+ * these: over TCP, or over a Unix socket of that path.
+ */
+async function wire(path) {
   // More than the kernel takes at once.
   const large = Buffer.alloc(6_000_000, 'y')
   const server = createServer({ noDelay: true }, (socket) => {
     socket.on('error', ignore).on('data', (data) => {
       const text = String(data)
-      if (text.includes('reset')) socket.resetAndDestroy()
+      if (text.includes('reset')) path === null ? socket.resetAndDestroy() : socket.destroy()
       else if (text.includes('end')) socket.end('the end')
       else if (text.includes('large')) socket.write(large)
       else if (!text.includes('yyyy')) socket.write(data)
     })
-  }).listen(0, '127.0.0.1')
+  })
+  if (path === null) server.listen(0, '127.0.0.1')
+  else server.listen(path)
   await once(server, 'listening')
   const { port } = server.address()
   const seen = { bytes: 0, connected: 0, drained: 0, ended: 0, failed: 0, marked: 0 }
@@ -308,7 +314,11 @@ async function wire() {
     one.resume(id)
     one.remember(id, 'nobody')
   }
-  const begin = () => live.add(one.connect('127.0.0.1', rounds++ % 20 === 19 ? 1 : port))
+  const begin = () => {
+    const fails = rounds++ % 20 === 19
+    if (path === null) live.add(one.connect('127.0.0.1', fails ? 1 : port))
+    else live.add(one.connectUnix(fails ? join(folder, 'nobody') : path))
+  }
   const sends = []
   const say = (id) => {
     const way = ways[rounds++ % ways.length]
@@ -352,7 +362,8 @@ async function wire() {
   }
   const one = native.openWire(ARENA, onTurn)
   for (const bad of [undefined, 1, 'x', {}, Symbol('s')]) {
-    assert.throws(() => one.connect(bad, port), TypeError)
+    assert.throws(() => one.connect(bad, 80), TypeError)
+    assert.throws(() => one.connectUnix(bad), TypeError)
     assert.throws(() => one.write(0, 'a', bad, 'b'), TypeError)
     assert.equal(one.close(bad), undefined)
     assert.equal(one.pause(bad), undefined)
@@ -362,6 +373,10 @@ async function wire() {
     if (bad !== 1) assert.throws(() => one.send('', bad), TypeError)
   }
   assert.throws(() => one.connect('127.0.0.1', 65536), TypeError)
+  assert.throws(() => one.connectUnix(`/${'x'.repeat(107)}`), TypeError)
+  assert.throws(() => one.connectUnix('/x\0y'), TypeError)
+  const longest = one.connectUnix(`/${'x'.repeat(106)}`)
+  one.close(longest)
   assert.throws(() => one.send('', 1025), TypeError)
   // A text that is shorter than what it is said to consist of.
   new Int32Array(one.memory, ARENA).set([0, 2, 0, 2], SENDS)
@@ -642,7 +657,8 @@ await segments()
 await accepting()
 await door()
 await handover()
-await wire()
+await wire(null)
+await wire(join(folder, 'wire'))
 await threads()
 await gate()
 await collect()

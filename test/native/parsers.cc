@@ -1,6 +1,7 @@
-// The addon's parsers, and its table of addresses, under random input, for scripts/test-native-sanitized.mjs: parsers ROUNDS SEED. Inputs are made from valid ones by mutation, each
-// in a heap block of exactly its size, so that the sanitizers see a read beyond it. Besides, what must hold of any input is held: a beginning is
-// never judged otherwise than the whole, and no split changes a result.
+// The addon's parsers, and its table of addresses, under random input, for scripts/test-native-sanitized.mjs: parsers
+// ROUNDS SEED. Inputs are made from valid ones by mutation, each in a heap block of exactly its size, so that the
+// sanitizers see a read beyond it. Besides, what must hold of any input is held: a beginning is never judged otherwise
+// than the whole, and no split changes a result.
 #include "../../native/src/address_counts.h"
 #include "../../native/src/glance.h"
 #include "../../native/src/proxy_protocol.h"

@@ -1,5 +1,6 @@
-// The answers on one connection, one after the other, from text in any split. Reads strictly what is known to be an answer of a given method; of
-// the others it does not know whether they have a body, but no body here begins as an answer does.
+// The answers on one connection, one after the other, from text in any split. Reads strictly what is known to be an
+// answer of a given method; of the others it does not know whether they have a body, but no body here begins as an
+// answer does.
 
 export interface AnswerHead {
   /** From 0; 1xx have none of their own. */

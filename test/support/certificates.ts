@@ -1,4 +1,5 @@
-// Certificates of the TLS tests, made when they run: an authority, and what it vouches for. Elliptic keys, because these are quick to make.
+// Certificates of the TLS tests, made when they run: an authority, and what it vouches for. Elliptic keys, because
+// these are quick to make.
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { generate, type SelfsignedOptions } from 'selfsigned'

@@ -1,5 +1,5 @@
-// What may happen to a gateway that serves: each under a steady stream of requests that are all accounted for. How long and how often is for
-// the tests to say: a short form in e2e, the long one in chaos.
+// What may happen to a gateway that serves: each under a steady stream of requests that are all accounted for. How long
+// and how often is for the tests to say: a short form in e2e, the long one in chaos.
 import { renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -202,7 +202,10 @@ export function passedCeilings(context: TestContext, times: number, perSecond: n
   })
 }
 
-/** kill -9 of the primary, and a start right behind it: its workers finish what they have, and not one request more passes than the quota. */
+/**
+ * kill -9 of the primary, and a start right behind it: its workers finish what they have, and not one request more
+ * passes than the quota.
+ */
 export function killedPrimary(context: TestContext, perSecond: number): Promise<void> {
   const state = join(temporaryFolder(), 'state')
   return scene(context, { TIDEGATE_STATE: state }, 'processes', async ({ gateway, origin, config }) => {

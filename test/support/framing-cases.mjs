@@ -1,5 +1,6 @@
-// Requests whose framing, head or target is in doubt, by class, with what must become of them. Bytes are written as latin1: a character
-// is a byte. Data only: test/e2e/framing.test.ts holds the gateway to it, scripts/framing-table.mjs asks other servers the same.
+// Requests whose framing, head or target is in doubt, by class, with what must become of them. Bytes are written as
+// latin1: a character is a byte. Data only: test/e2e/framing.test.ts holds the gateway to it, scripts/framing-table.mjs
+// asks other servers the same.
 
 const HOST = 'Host: a.test\r\n'
 const get = (fields, target = '/') => `GET ${target} HTTP/1.1\r\n${HOST}${fields}\r\n`
@@ -11,9 +12,9 @@ const coding = (fields, body = '5\r\nhello\r\n0\r\n\r\n') => post(fields, body)
 const many = (count) => Array.from({ length: count }, (_, i) => `x-${i}: ${i}\r\n`).join('')
 
 /**
- * status: what a refusal may say. 'served': it is no refusal at all.
- * gate: seen by the native gate alone; without the addon, what uWebSockets.js makes of it goes.
- * streams: the head is well formed and may have been passed on before the fault comes; the service must never have the whole.
+ * status: what a refusal may say. 'served': it is no refusal at all. gate: seen by the native gate alone; without the
+ * addon, what uWebSockets.js makes of it goes. streams: the head is well formed and may have been passed on before the
+ * fault comes; the service must never have the whole.
  */
 export const CLASSES = [
   {

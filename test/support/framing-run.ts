@@ -1,5 +1,5 @@
-// Sends doubtful requests to a gateway, whole or in parts, and says how each ended. For test/e2e/framing.test.ts and, with every
-// form cut in two at every place, test/long/framing.test.ts.
+// Sends doubtful requests to a gateway, whole or in parts, and says how each ended. For test/e2e/framing.test.ts and,
+// with every form cut in two at every place, test/long/framing.test.ts.
 import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 
@@ -7,7 +7,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 const BYTEWISE_BYTES = 1500
 const SHORT_BYTES = 130
 const AT_ONCE = 64
-const SILENCE_MS = 5_000
+/** Only a fault is waited for so long. */
+const SILENCE_MS = 20_000
 
 export interface Ending {
   readonly statuses: string
@@ -15,7 +16,10 @@ export interface Ending {
   readonly closed: boolean
 }
 
-/** Sends the parts, each by itself, until an answer comes; ends when the gateway has closed the connection, or says nothing any more. */
+/**
+ * Sends the parts, each by itself, until an answer comes; ends when the gateway has closed the connection, or says
+ * nothing any more.
+ */
 function attempt(port: number, parts: readonly Buffer[]): Promise<Ending> {
   return new Promise((resolve) => {
     let text = ''

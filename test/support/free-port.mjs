@@ -1,7 +1,10 @@
 // A port for a program that cannot say which one it was given.
 import { createServer } from 'node:net'
 
-/** Below those that the kernel gives to whoever asks for any: a connection of another test could take one of these before the program does. */
+/**
+ * Below those that the kernel gives to whoever asks for any: a connection of another test could take one of these
+ * before the program does.
+ */
 const FIRST = 15_000
 const COUNT = 15_000
 

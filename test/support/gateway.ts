@@ -1,6 +1,6 @@
-// Starts the built command as a user would, with a config file and an environment of its own, and reads what it writes. Each suite ends
-// with close(), which holds what must be true after any traffic: an orderly exit, no worker lost, each request logged at most once, and
-// nothing secret in any output.
+// Starts the built command as a user would, with a config file and an environment of its own, and reads what it writes.
+// Each suite ends with close(), which holds what must be true after any traffic: an orderly exit, no worker lost, each
+// request logged at most once, and nothing secret in any output.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -336,7 +336,10 @@ function secretsOf(config: object): string[] {
     .filter((secret) => !/^(env|file):/.test(secret))
 }
 
-/** With TIDEGATE_TEST_CLIENT=undici every service that says nothing of it is spoken to by undici: both clients are to pass these tests. */
+/**
+ * With TIDEGATE_TEST_CLIENT=undici every service that says nothing of it is spoken to by undici: both clients are to
+ * pass these tests.
+ */
 function withClient(config: object): object {
   const client = process.env.TIDEGATE_TEST_CLIENT
   const { services } = config as { services?: Record<string, object> }
@@ -344,6 +347,14 @@ function withClient(config: object): object {
   return {
     ...config,
     services: Object.fromEntries(Object.entries(services).map(([name, service]) => [name, { client, ...service }])),
+  }
+}
+
+/** A configuration: one service, and one route to it that is open to everybody. */
+export function forwardAll(origin: { readonly url: string }, route: object = {}): object {
+  return {
+    services: { origin: { endpoints: [origin.url] } },
+    routes: [{ match: { path: '/' }, service: 'origin', auth: 'none', ...route }],
   }
 }
 

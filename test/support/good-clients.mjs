@@ -1,6 +1,6 @@
-// Clients that ask as they should, in a process of their own so that nothing else delays their clocks: good-clients.mjs PORT COUNT PACE_MS FOR_MS.
-// Each asks once in PACE_MS on a connection that it keeps; every answer must be 200, and be there before the next is asked for. Tells the
-// latencies in ms, or what went wrong.
+// Clients that ask as they should, in a process of their own so that nothing else delays their clocks: good-clients.mjs
+// PORT COUNT PACE_MS FOR_MS. Each asks once in PACE_MS on a connection that it keeps; every answer must be 200, and be
+// there before the next is asked for. Tells the latencies in ms, or what went wrong.
 import { connect } from 'node:net'
 
 const [port, count, paceMs, forMs] = process.argv.slice(2).map(Number)

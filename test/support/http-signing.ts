@@ -1,5 +1,5 @@
-// Signs requests by RFC 9421, from its text and not from src/policy. What is covered, and with which value, the caller says line by line:
-// so a test can sign anything.
+// Signs requests by RFC 9421, from its text and not from src/policy. What is covered, and with which value, the caller
+// says line by line: so a test can sign anything.
 import { constants, createHash, createHmac, createPrivateKey, sign } from 'node:crypto'
 import type { RequestParts } from './raw-client.js'
 import { KEYS, type KeyId } from './rfc9421.js'

@@ -1,5 +1,5 @@
-// A gateway of its own under a load far above its limit, from a full bucket on: what both ends of it counted. What that must add up to is for
-// the tests to say, a short one in e2e and long ones in long.
+// A gateway of its own under a load far above its limit, from a full bucket on: what both ends of it counted. What that
+// must add up to is for the tests to say, a short one in e2e and long ones in long.
 import { setTimeout as pause } from 'node:timers/promises'
 import { startGateway } from './gateway.js'
 import { Load } from './load.js'
@@ -16,8 +16,9 @@ export interface LimitedRun {
   /** From before the first admission to after the last. */
   readonly seconds: number
   /**
-   * Of these, stretches in which nobody was refused: the load was not there (the machine did other things), the bucket may have been full, and
-   * what would have come on top is lost. Between two refusals that lie closer together it cannot have filled up.
+   * Of these, stretches in which nobody was refused: the load was not there (the machine did other things), the bucket
+   * may have been full, and what would have come on top is lost. Between two refusals that lie closer together it
+   * cannot have filled up.
    */
   readonly quietSeconds: number
 }

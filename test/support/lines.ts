@@ -1,4 +1,5 @@
-// Lines that somebody else writes, to be looked through and waited for: the tests' alternative to sleeping until a line ought to be there.
+// Lines that somebody else writes, to be looked through and waited for: the tests' alternative to sleeping until a line
+// ought to be there.
 
 /** Far above what a loaded machine takes. Only a test that fails waits for so long. */
 const WITHIN_MS = 20_000

@@ -1,5 +1,6 @@
-// Clients that ask again as soon as they are answered, each on a connection of its own: load of which every single answer is counted, as
-// wrk's is not (it cuts what is in flight when its time is over). Strict as raw-client.ts is: a cut or garbled answer fails the test.
+// Clients that ask again as soon as they are answered, each on a connection of its own: load of which every single
+// answer is counted, as wrk's is not (it cuts what is in flight when its time is over). Strict as raw-client.ts is: a
+// cut or garbled answer fails the test.
 import type { Gateway } from './gateway.js'
 import { Connection } from './raw-client.js'
 
@@ -17,7 +18,10 @@ export interface Tally {
   quietMs: number
 }
 
-/** What counts as one: shorter ones are the machine's other work, and the way from a decision to whoever notes its answer. */
+/**
+ * What counts as one: shorter ones are the machine's other work, and the way from a decision to whoever notes its
+ * answer.
+ */
 const QUIET_MS = 100
 
 interface Wait {

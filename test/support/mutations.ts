@@ -1,4 +1,5 @@
-// What request-mutants.ts and response-mutants.ts share: numbers that can be made again, bytes that are changed, and where a text is cut on its way.
+// What request-mutants.ts and response-mutants.ts share: numbers that can be made again, bytes that are changed, and
+// where a text is cut on its way.
 
 export type Below = (below: number) => number
 
@@ -13,7 +14,9 @@ export function numbers(seed: number): Below {
   }
 }
 
-/** A part of the text that is taken out, doubled or, a byte of it, changed. Null for a `way` that is the caller's own. */
+/**
+ * A part of the text that is taken out, doubled or, a byte of it, changed. Null for a `way` that is the caller's own.
+ */
 export function changed(text: string, at: number, to: number, way: number, next: Below): string | null {
   const before = text.slice(0, at)
   if (way === 0) return before + String.fromCharCode(next(256)) + text.slice(at + 1)

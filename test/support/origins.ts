@@ -1,5 +1,5 @@
-// The services behind the gateway in the end-to-end tests: one on node:http that tells what it was asked, and one on bare sockets that
-// does whatever a script says, down to dying in the middle of a header.
+// The services behind the gateway in the end-to-end tests: one on node:http that tells what it was asked, and one on
+// bare sockets that does whatever a script says, down to dying in the middle of a header.
 import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
@@ -55,6 +55,8 @@ export interface EchoOptions {
   readonly status?: (path: string) => number
   /** A given port instead of any free one. */
   readonly port?: number
+  /** Listens on a Unix socket of that path, and on no port. */
+  readonly path?: string
   /** Speaks TLS. */
   readonly tls?: TlsOptions
 }
@@ -64,6 +66,7 @@ export async function startEcho({
   headers = {},
   status = () => 200,
   port = 0,
+  path,
   tls,
 }: EchoOptions = {}): Promise<Origin> {
   const requests = new Lines<Seen>('request')
@@ -97,7 +100,7 @@ export async function startEcho({
       return connections
     },
   }
-  return listen(server, port, origin, tls === undefined ? 'http://127.0.0.1' : 'https://localhost')
+  return listen(server, path ?? port, origin, tls === undefined ? 'http://127.0.0.1' : 'https://localhost')
 }
 
 function namesOf(socket: TLSSocket): Pick<Seen, 'serverName' | 'clientName'> {
@@ -168,8 +171,14 @@ const readAndAnswer: Script = async (exchange) => {
   await exchange.answer(200)
 }
 
-/** `scripts` by path, query aside. A path without a script is answered 200. */
-export async function startScripted(scripts: Readonly<Record<string, Script>>): Promise<Origin> {
+/**
+ * `scripts` by path, query aside. A path without a script is answered 200. `place`: a port, or the path of a Unix
+ * socket.
+ */
+export async function startScripted(
+  scripts: Readonly<Record<string, Script>>,
+  place: number | string = 0,
+): Promise<Origin> {
   const requests = new Lines<Seen>('request')
   let connections = 0
   const server = createServer({ noDelay: true }, (socket) => {
@@ -188,7 +197,7 @@ export async function startScripted(scripts: Readonly<Record<string, Script>>): 
     }
   }
 
-  return listen(server, 0, {
+  return listen(server, place, {
     requests,
     get connections() {
       return connections
@@ -198,7 +207,7 @@ export async function startScripted(scripts: Readonly<Record<string, Script>>): 
 
 function listen(
   server: Server,
-  port: number,
+  place: number | string,
   rest: Pick<Origin, 'requests' | 'connections'>,
   origin = 'http://127.0.0.1',
 ): Promise<Origin> {
@@ -214,10 +223,10 @@ function listen(
   })
   return new Promise((resolve, reject) => {
     server.once('error', reject)
-    server.listen(port, '127.0.0.1', () => {
-      const own = (server.address() as AddressInfo).port
+    const listening = (): void => {
+      const own = typeof place === 'string' ? 0 : (server.address() as AddressInfo).port
       resolve({
-        url: `${origin}:${own}`,
+        url: typeof place === 'string' ? `unix:${place}` : `${origin}:${own}`,
         port: own,
         requests: rest.requests,
         get connections() {
@@ -232,13 +241,15 @@ function listen(
             for (const socket of sockets) socket.destroy()
           }),
       })
-    })
+    }
+    if (typeof place === 'string') server.listen(place, listening)
+    else server.listen(place, '127.0.0.1', listening)
   })
 }
 
 /**
- * A port of the loopback address that refuses connections for as long as this process lives: the local one of a connection to ourselves,
- * so that it is taken and nobody else can come to listen on it.
+ * A port of the loopback address that refuses connections for as long as this process lives: the local one of a
+ * connection to ourselves, so that it is taken and nobody else can come to listen on it.
  */
 export async function refusingPort(): Promise<number> {
   const server = createServer((socket) => socket.unref()).unref()

@@ -1,4 +1,5 @@
-// nginx and HAProxy in front of the gateway, and CGI servers behind it, as people have them, in the foreground of a folder of their own.
+// nginx and HAProxy in front of the gateway, and CGI servers behind it, as people have them, in the foreground of a
+// folder of their own.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'

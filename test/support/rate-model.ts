@@ -1,4 +1,5 @@
-// GCRA as the textbook has it, in exact rational arithmetic: what the shared table is held against. One bucket per key, for ever.
+// GCRA as the textbook has it, in exact rational arithmetic: what the shared table is held against. One bucket per key,
+// for ever.
 
 export interface ModelTake {
   readonly key: string

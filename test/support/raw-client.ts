@@ -1,5 +1,5 @@
-// The client of the end-to-end tests: a socket on which exact bytes are written and answers are parsed strictly. Not node:http, which
-// would tidy up both what is sent and what is received.
+// The client of the end-to-end tests: a socket on which exact bytes are written and answers are parsed strictly. Not
+// node:http, which would tidy up both what is sent and what is received.
 import { connect, type Socket } from 'node:net'
 import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'node:tls'
 import { type Body, ByteReader, chunkOf, framingOf, Head, quote, readBody, readChunk, readHead, write } from './wire.js'
@@ -174,3 +174,12 @@ export async function call(port: number, parts: RequestParts = {}, tls?: TlsOpti
     connection.destroy()
   }
 }
+
+/** The body of a 401, which says the same whatever was wrong. */
+export const unauthorized = ({ rid }: Answer): object => ({
+  type: 'about:blank',
+  title: 'Unauthorized',
+  status: 401,
+  code: 'unauthorized',
+  rid,
+})

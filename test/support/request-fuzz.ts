@@ -1,5 +1,6 @@
-// Sends mutants over many connections at once, and holds what comes back to what a strict reading of each connection's bytes can say
-// (strict-reading.ts). A connection carries a row of numbers, one after the other, so that its first number is enough to have it again.
+// Sends mutants over many connections at once, and holds what comes back to what a strict reading of each connection's
+// bytes can say (strict-reading.ts). A connection carries a row of numbers, one after the other, so that its first
+// number is enough to have it again.
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { connect as connectTls, type ConnectionOptions as TlsOptions } from 'node:tls'
@@ -31,7 +32,10 @@ const MOST_FAULTS = 20
 const REFUSALS = new Set([400, 408, 413, 414, 417, 431, 501, 505])
 const EXPECTED = new Set([200, 401, 404, ...REFUSALS])
 
-/** Whose PROXY header is believed, and who has to send one; and who has not. Many: each has its own ports, of which some are used up for a minute. */
+/**
+ * Whose PROXY header is believed, and who has to send one; and who has not. Many: each has its own ports, of which some
+ * are used up for a minute.
+ */
 export const TRUSTED = '127.0.1.0/24'
 const trusted = (number: number) => `127.0.1.${1 + (number % 200)}`
 const untrusted = (number: number) => `127.0.0.${1 + (number % 200)}`
@@ -245,7 +249,10 @@ class Conversation {
     }
   }
 
-  /** What is owed has come; the connection is closed where it must; and what need not be answered is, or had a moment for that. */
+  /**
+   * What is owed has come; the connection is closed where it must; and what need not be answered is, or had a moment
+   * for that.
+   */
   async settle(): Promise<void> {
     const { reading } = this
     await this.patiently(() => this.last || this.answered >= reading.requests.length, 'an answer')

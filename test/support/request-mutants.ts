@@ -1,5 +1,6 @@
-// Requests as nobody would send them: good ones and those of framing-cases.mjs, cut, doubled, spliced, in company, of another version or framing,
-// and with bytes changed; and how each is cut up on its way. All of it from a number, so that it can be made again. Sends nothing.
+// Requests as nobody would send them: good ones and those of framing-cases.mjs, cut, doubled, spliced, in company, of
+// another version or framing, and with bytes changed; and how each is cut up on its way. All of it from a number, so
+// that it can be made again. Sends nothing.
 import { CLASSES, SERVED } from './framing-cases.mjs'
 import { type Below, changed, cutsOf, numbers } from './mutations.js'
 
@@ -48,7 +49,10 @@ const words = [
   'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n', 'HEAD ', 'PROXY UNKNOWN\r\n', '\r\n\r\n\0\r\nQUIT\n',
 ] // biome-ignore format: a list of words
 
-/** Sizes about which somebody decides: what the parser, the acceptor and the tests take for a head, fields, and what is read at once. */
+/**
+ * Sizes about which somebody decides: what the parser, the acceptor and the tests take for a head, fields, and what is
+ * read at once.
+ */
 const EDGES = [4096, 8192, 16_384, 16_384, 16_384, 32_768]
 const MOST_FIELDS = 100
 
@@ -63,7 +67,8 @@ export function mutant(number: number): Mutant {
   const next = numbers(number)
   const pick = <T>(list: readonly T[]): T => list[next(list.length)]!
   let text = next(3) === 0 ? pick(corpus) : pick(served)
-  // What changes the meaning and leaves it sound, where it was: these must be served as before, or are a fault that hides in a good request.
+  // What changes the meaning and leaves it sound, where it was: these must be served as before, or are a fault that
+  // hides in a good request.
   for (let changes = next(2) === 0 ? 0 : 1 + next(2); changes > 0; changes--) text = reshape(text, next)
   for (let changes = next(2) === 0 ? 0 : 1 + next(4); changes > 0; changes--) text = damage(text, next)
   // In company: behind one that is held back, before one that must not be looked at, or both.

@@ -1,5 +1,6 @@
-// What a test needs besides Node: a tool, or workers that are processes. Where it is missing the test is skipped and says so; with
-// TIDEGATE_TEST_REQUIRE=all, as in CI, a missing one is a failure, so that a suite cannot go green by not running.
+// What a test needs besides Node: a tool, or workers that are processes. Where it is missing the test is skipped and
+// says so; with TIDEGATE_TEST_REQUIRE=all, as in CI, a missing one is a failure, so that a suite cannot go green by not
+// running.
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
@@ -54,7 +55,9 @@ export function requireDescriptors(context: TestContext, count: number): void {
   if (!(hard >= count)) missing(context, `ulimit -Hn is ${line?.[1]}, ${count} are needed`)
 }
 
-/** HTTP/1.0, the PROXY protocol and the limits on connections are the native acceptor's, which serves processes alone. */
+/**
+ * HTTP/1.0, the PROXY protocol and the limits on connections are the native acceptor's, which serves processes alone.
+ */
 export function requireAcceptor(context: TestContext): void {
   if (threadsWanted) context.skip('workers are threads here, and uWebSockets.js accepts by itself')
   if (native === null) missing(context, `workers are threads: ${nativeProblem}`)

@@ -102,8 +102,8 @@ export interface ResponseFuzzRun {
   /** Responses that were cut short, once they had begun. */
   cut: number
   /**
-   * Responses that nobody asked for: what is left of a damaged one, or taken for the next one, as they came when that had been asked for on
-   * their connection. No client of HTTP/1.1 can tell.
+   * Responses that nobody asked for: what is left of a damaged one, or taken for the next one, as they came when that
+   * had been asked for on their connection. No client of HTTP/1.1 can tell.
    */
   strays: number
   /** Clients that did not wait. */

@@ -1,5 +1,5 @@
-// RFC 9421, appendix B: the keys, messages, signature bases and signatures of its examples, to the letter. The RFC publishes these private
-// keys; they protect nothing.
+// RFC 9421, appendix B: the keys, messages, signature bases and signatures of its examples, to the letter. The RFC
+// publishes these private keys; they protect nothing.
 export const KEYS = {
   'test-key-rsa-pss': {
     algorithm: 'rsa-pss-sha512',

@@ -1,5 +1,6 @@
-// Signs requests as the documentation tells callers to, written from that text and not from src/policy: a mistake there must not be
-// repeated here. Remembers what it issued, so that the end of every suite can look for it in the gateway's output.
+// Signs requests as the documentation tells callers to, written from that text and not from src/policy: a mistake there
+// must not be repeated here. Remembers what it issued, so that the end of every suite can look for it in the gateway's
+// output.
 import { createHash, createHmac } from 'node:crypto'
 
 export interface Caller {
@@ -9,6 +10,9 @@ export interface Caller {
   /** Signs x-source and x-time alone. */
   readonly legacy?: boolean
 }
+
+/** Whoever calls where it does not matter who. */
+export const TEST: Caller = { source: 'test', secret: 'the-secret-of-test' }
 
 export interface Signable {
   readonly method?: string

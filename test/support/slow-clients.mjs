@@ -1,5 +1,5 @@
-// Slow clients, in a process of their own so that they do not hold up whoever times others: slow-clients.mjs PORT COUNT KIND. A connection that
-// the gateway ends is replaced at once. Tells how many are open and how many were ended.
+// Slow clients, in a process of their own so that they do not hold up whoever times others: slow-clients.mjs PORT COUNT
+// KIND. A connection that the gateway ends is replaced at once. Tells how many are open and how many were ended.
 import { connect } from 'node:net'
 import { constants, setPriority } from 'node:os'
 
@@ -8,7 +8,10 @@ setPriority(constants.priority.PRIORITY_LOW)
 
 const HEAD = 'POST /slow HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 10000000\r\n\r\n'
 const kinds = {
-  /** Clients that never finish the head: some stop in the request line, some behind it, some say nothing. Then a byte now and then. */
+  /**
+   * Clients that never finish the head: some stop in the request line, some behind it, some say nothing. Then a byte
+   * now and then.
+   */
   heads: {
     beginnings: [
       'GET /slow HT',

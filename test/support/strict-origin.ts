@@ -1,4 +1,5 @@
-// A service that takes nothing but what is beyond doubt, and says with each answer what it has got. Which kind of answer that is, its path says.
+// A service that takes nothing but what is beyond doubt, and says with each answer what it has got. Which kind of
+// answer that is, its path says.
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { seenAs } from './strict-reading.js'
 import { turns } from './waiting.js'
@@ -43,7 +44,8 @@ export async function startStrictOrigin(): Promise<StrictOrigin> {
         await answer(socket, method, target, `X-Seen: ${seenAs(method, target, body.bytes)}\r\n`)
       }
     } catch (error) {
-      // A request that was cut short is what a client that leaves makes of it; one that is malformed is the gateway's fault.
+      // A request that was cut short is what a client that leaves makes of it; one that is malformed is the gateway's
+      // fault.
       if ((error as Error).constructor === Error) faults.push((error as Error).message)
       socket.destroy()
     }

@@ -1,5 +1,6 @@
-// What the bytes of a connection say to somebody who takes nothing but what is beyond doubt: requests that every server must serve, one after
-// the other, and then nothing, a part of one, or something else. It knows less than the gateway on purpose: where it is sure, the gateway must be.
+// What the bytes of a connection say to somebody who takes nothing but what is beyond doubt: requests that every server
+// must serve, one after the other, and then nothing, a part of one, or something else. It knows less than the gateway
+// on purpose: where it is sure, the gateway must be.
 import { createHash } from 'node:crypto'
 
 export interface StrictRequest {
@@ -14,7 +15,10 @@ export interface StrictRequest {
   readonly ends: boolean
 }
 
-/** nothing: all that was sent has been read. part: a request has begun that may still be sound. doubt: what follows is not. over: nobody reads it. */
+/**
+ * nothing: all that was sent has been read. part: a request has begun that may still be sound. doubt: what follows is
+ * not. over: nobody reads it.
+ */
 export type Behind = 'nothing' | 'part' | 'doubt' | 'over'
 
 /** How the service says what it has got, in a header field. */
@@ -64,7 +68,10 @@ export class StrictReading {
     this.behind = 'doubt'
   }
 
-  /** No more answers than that, whoever reads: each but a refusal, which is the last, is to a head with its version and its end. */
+  /**
+   * No more answers than that, whoever reads: each but a refusal, which is the last, is to a head with its version and
+   * its end.
+   */
   get mostAnswers(): number {
     const more =
       this.behind === 'nothing' || this.behind === 'over'
@@ -104,7 +111,8 @@ export class StrictReading {
     if (authority !== undefined && (host ?? authority) !== authority) return this.stop('doubt')
     if (authority !== undefined && !AUTHORITY.test(authority)) return this.stop('doubt')
     const expect = fields.get('expect')
-    // Whether its connection goes on behind a refusal depends on who has told it to continue, and so on how its head came.
+    // Whether its connection goes on behind a refusal depends on who has told it to continue, and so on how its head
+    // came.
     if (expect !== undefined && (expect.toLowerCase() !== '100-continue' || path.startsWith('/signed')))
       return this.stop('doubt')
     const connection = fields.get('connection')?.toLowerCase()

@@ -1,5 +1,5 @@
-// JSON Web Tokens made by hand (RFC 7515, 7518), good and bad ones alike: a library would refuse to make the bad. And an issuer that
-// publishes its keys. Remembers every token it made, for the end of a suite to look for them.
+// JSON Web Tokens made by hand (RFC 7515, 7518), good and bad ones alike: a library would refuse to make the bad. And
+// an issuer that publishes its keys. Remembers every token it made, for the end of a suite to look for them.
 import { createHmac, generateKeyPairSync, type JsonWebKey, type KeyObject, sign as signBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'

@@ -1,5 +1,6 @@
-// A steady stream of requests, on kept and on fresh connections, of which every one is accounted for: answered by the origin, refused by
-// policy, or failed for a reason that has a name. It never asks twice: what a client might cover up by a retry is counted here.
+// A steady stream of requests, on kept and on fresh connections, of which every one is accounted for: answered by the
+// origin, refused by policy, or failed for a reason that has a name. It never asks twice: what a client might cover up
+// by a retry is counted here.
 import { connect, type Socket } from 'node:net'
 
 export interface TrafficOptions {

@@ -1,4 +1,4 @@
-// The two upstream clients, set up as forward.ts sets them up; the lean one over each of its transports.
+// The two upstream clients, set up as client.ts sets them up; the lean one over each of its transports.
 import type { Dispatcher } from 'undici'
 import { native } from '../../native/index.js'
 import { transport } from '../../src/upstream/http1/choose-transport.js'

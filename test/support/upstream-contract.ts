@@ -1,5 +1,6 @@
-// What the suites in test/contract/upstream-client share: an upstream and a client that end with their test, and a table of responses, each sent
-// in every split. What the forwarder is told must be the same, whoever tells it; where the clients differ the case says so, and why.
+// What the suites in test/contract/upstream-client share: an upstream and a client that end with their test, and a
+// table of responses, each sent in every split. What the forwarder is told must be the same, whoever tells it; where
+// the clients differ the case says so, and why.
 import type { Dispatcher } from 'undici'
 import { afterEach, describe, expect, test } from 'vitest'
 import { type Origin, type RawExchange, type Script, startScripted } from './origins.js'

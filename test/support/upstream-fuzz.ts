@@ -1,4 +1,5 @@
-// Responses as an upstream might send them, right and wrong, and one question: do both clients make the same of them, in any split?
+// Responses as an upstream might send them, right and wrong, and one question: do both clients make the same of them,
+// in any split?
 import { once } from 'node:events'
 import type { IncomingHttpHeaders } from 'node:http'
 import { type AddressInfo, createServer } from 'node:net'

@@ -1,5 +1,5 @@
-// Sends one request through a Dispatcher and says how it went, in terms both upstream clients must agree on: what of an answer came, and
-// where it failed, which outcome failure.ts makes of that.
+// Sends one request through a Dispatcher and says how it went, in terms both upstream clients must agree on: what of an
+// answer came, and where it failed, which outcome failure.ts makes of that.
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
 import { type UpstreamFailure, upstreamFailure } from '../../src/upstream/failure.js'

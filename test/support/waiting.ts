@@ -1,5 +1,5 @@
-// How a test waits for what announces itself to nobody. What does announce itself, a log line, a request or the end of a connection, is
-// awaited where it happens: lines.ts, origins.ts, raw-client.ts.
+// How a test waits for what announces itself to nobody. What does announce itself, a log line, a request or the end of
+// a connection, is awaited where it happens: lines.ts, origins.ts, raw-client.ts.
 import { setImmediate as nextTurn, setTimeout as pause } from 'node:timers/promises'
 import { isDeepStrictEqual } from 'node:util'
 
@@ -8,7 +8,8 @@ const LOOK_MS = 20
 const WITHIN_MS = 20_000
 
 /**
- * Looks until it sees what it waits for: a gauge of /status or /metrics, a file, a process. What `look` throws fails the test.
+ * Looks until it sees what it waits for: a gauge of /status or /metrics, a file, a process. What `look` throws fails
+ * the test.
  * @param what completes "waited for …"
  * @param wanted the value, or whether a value will do
  */
@@ -35,8 +36,8 @@ function isEqualTo<T>(wanted: T): (seen: T) => boolean {
 }
 
 /**
- * Resolves with a count that has stood still for a while: full buffers between processes tell nobody. A machine that stands still as well
- * ends it early, so that only an upper bound may be expected of the count.
+ * Resolves with a count that has stood still for a while: full buffers between processes tell nobody. A machine that
+ * stands still as well ends it early, so that only an upper bound may be expected of the count.
  */
 export async function settled(what: string, count: () => number, stillMs = 200): Promise<number> {
   let before = -1
@@ -51,7 +52,10 @@ export async function settled(what: string, count: () => number, stillMs = 200):
   )
 }
 
-/** Lets turns of this process's event loop pass. What takes a turn for each step, and nothing from outside, has taken as many steps. */
+/**
+ * Lets turns of this process's event loop pass. What takes a turn for each step, and nothing from outside, has taken as
+ * many steps.
+ */
 export async function turns(count: number): Promise<void> {
   for (let i = 0; i < count; i++) await nextTurn()
 }

@@ -1,4 +1,5 @@
-// A sliding window as anybody would write it, with every request that it has admitted: what the shared table is held against.
+// A sliding window as anybody would write it, with every request that it has admitted: what the shared table is held
+// against.
 
 export class WindowModel {
   private readonly admitted: { readonly us: number; readonly units: number }[] = []

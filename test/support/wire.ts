@@ -1,9 +1,10 @@
-// HTTP/1.1 as bytes on a socket, for both ends of the tests: read on demand, so that whoever does not read holds the other side back, and
-// parsed strictly, so that a peer that is merely understandable fails the test. Knows nothing of the gateway.
+// HTTP/1.1 as bytes on a socket, for both ends of the tests: read on demand, so that whoever does not read holds the
+// other side back, and parsed strictly, so that a peer that is merely understandable fails the test. Knows nothing of
+// the gateway.
 import type { Socket } from 'node:net'
 
 /** Silence after which a test is told what it did get. Far above any deadline in a test's config. */
-const SILENCE_MS = 12_000
+const SILENCE_MS = 20_000
 
 /** The peer ended or reset the connection where more was due. */
 export class ConnectionCut extends Error {}

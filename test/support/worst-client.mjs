@@ -1,7 +1,8 @@
-// A client that does its worst, in a process of its own: worst-client.mjs PORT CONNECTIONS PER_SECOND worst|harmless. On each of its connections it
-// sends one request after the other, a request once the last one is answered, PER_SECOND of them in all; each connection goes through all of
-// worst-inputs.mjs from a place of its own. `harmless`: the same bytes at the same pace, in one field that nobody reads. Tells each second how many
-// requests were answered and how many bytes they had.
+// A client that does its worst, in a process of its own: worst-client.mjs PORT CONNECTIONS PER_SECOND worst|harmless.
+// On each of its connections it sends one request after the other, a request once the last one is answered, PER_SECOND
+// of them in all; each connection goes through all of worst-inputs.mjs from a place of its own. `harmless`: the same
+// bytes at the same pace, in one field that nobody reads. Tells each second how many requests were answered and how
+// many bytes they had.
 import { connect } from 'node:net'
 import { worstRequests } from './worst-inputs.mjs'
 

@@ -1,5 +1,5 @@
-// The longest response of each kind that the gateway takes from an upstream, written so that careless code pays most for it, and an upstream that
-// sends them. Bytes are written as latin1: a character is a byte.
+// The longest response of each kind that the gateway takes from an upstream, written so that careless code pays most
+// for it, and an upstream that sends them. Bytes are written as latin1: a character is a byte.
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { fields, LONG, lines, long } from './worst-inputs.mjs'

@@ -1,37 +1,25 @@
-// What the documents say and a machine can check: tables, trees, links, commands and examples are held equal to the code. README's
-// configurations and its table of settings are checked where theirs are, in config/.
+// What the documents say and a machine can check: tables, trees, links, configurations and examples are held equal to
+// the code. The commands of the documents are run by test/e2e/docs.test.ts.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { SETTINGS } from '../../src/config/settings.js'
+import { withReference } from '../../scripts/reference.mjs'
+import { describeConfig } from '../../src/cli/listings.js'
+import { spellingWarnings } from '../../src/cli/spellings.js'
+import { loadConfig } from '../../src/config/load.js'
+import { jsonSchema } from '../../src/config/schema.js'
+import { SETTINGS, settingsRows } from '../../src/config/settings.js'
 import { OUTCOMES } from '../../src/exchange/outcome.js'
 import { EMPTY_BODY_HASH, sign, signedBodyHash } from '../../src/policy/signature.js'
+import { createAuthority } from '../support/certificates.js'
+import { DOCUMENTS, type Fence, fences, isConfiguration, withEnvironment } from '../support/documents.js'
 import { CLASSES, SERVED } from '../support/framing-cases.mjs'
+import { temporaryFolder } from '../support/gateway.js'
 
 const root = path.resolve(import.meta.dirname, '../..')
 const read = (file: string): string => readFileSync(path.join(root, file), 'utf8')
-const DOCUMENTS = [
-  'README.md',
-  'ARCHITECTURE.md',
-  'CHANGELOG.md',
-  'SECURITY.md',
-  ...readdirSync(path.join(root, 'docs')).map((name) => `docs/${name}`),
-]
-
-interface Fence {
-  readonly language: string
-  readonly text: string
-}
-
-function fences(document: string): Fence[] {
-  return [...read(document).matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(([, language, text]) => ({
-    language: language as string,
-    text: text as string,
-  }))
-}
-
 function outcomeRows(document: string): string[] {
   return [...read(document).matchAll(/^\| (\d{3}) \| `(\w+)` \|/gm)].map(([, status, code]) => `${status} ${code}`)
 }
@@ -39,8 +27,8 @@ function outcomeRows(document: string): string[] {
 describe('outcomes', () => {
   const known = Object.entries(OUTCOMES).map(([code, { status }]) => `${status} ${code}`)
 
-  it.each(['README.md', 'ARCHITECTURE.md'])('are all in %s, and no others', (document) => {
-    expect(outcomeRows(document).sort()).toEqual(known.sort())
+  it('are all in docs/errors.md, and no others', () => {
+    expect(outcomeRows('docs/errors.md').sort()).toEqual(known.sort())
   })
 })
 
@@ -50,18 +38,76 @@ describe('settings', () => {
     for (const document of [...DOCUMENTS, 'Dockerfile']) {
       const named = read(document).match(/\bTIDEGATE_\w+/g) ?? []
       expect(
-        named.filter((name) => !known.has(name)),
+        named.filter((name) => !known.has(name) && !/^TIDEGATE_(TEST|FUZZ)_/.test(name)),
         document,
       ).toEqual([])
     }
   })
 })
 
+describe('the reference in docs/configuration.md', () => {
+  it('is what the schema and the settings say; if not, run `npm run build && node scripts/reference.mjs`', () => {
+    const page = read('docs/configuration.md')
+    expect(page).toBe(withReference(page, jsonSchema(), settingsRows()))
+  })
+})
+
+describe('the length of', () => {
+  it.each([
+    ['README.md', 150],
+    ['ARCHITECTURE.md', 200],
+  ])('%s is at most %i lines', (document, most) => {
+    expect(read(document).trimEnd().split('\n').length).toBeLessThanOrEqual(most)
+  })
+})
+
 describe('metrics', () => {
-  it('are all in README, and no others', () => {
+  it('are all in docs/metrics.md, and no others', () => {
     const written = [...read('src/telemetry/metrics.ts').matchAll(/'(tidegate_[a-z_]+)'/g)].map(([, name]) => name)
-    const documented = [...read('README.md').matchAll(/^\| `(tidegate_[a-z_]+)` \|/gm)].map(([, name]) => name)
+    const documented = [...read('docs/metrics.md').matchAll(/^\| `(tidegate_[a-z_]+)` \|/gm)].map(([, name]) => name)
     expect(documented.sort()).toEqual([...new Set(written)].sort())
+  })
+})
+
+describe('configurations', () => {
+  const written = DOCUMENTS.flatMap((document) =>
+    fences(document)
+      .filter(isConfiguration)
+      .map((fence) => ({ ...fence, document })),
+  )
+  let folder = ''
+  beforeAll(async () => {
+    folder = temporaryFolder()
+    // The files that docs/tls.md names.
+    const authority = await createAuthority()
+    const certs = path.join(folder, 'certs')
+    mkdirSync(certs)
+    const put = (cert: string, key: string, pair: { cert: string; key: string }) => {
+      writeFileSync(path.join(certs, cert), pair.cert)
+      writeFileSync(path.join(certs, key), pair.key)
+    }
+    put('site.pem', 'site.key', await authority.issue({ dns: ['localhost'] }))
+    const passphrase = withEnvironment('env:KEY_PASSPHRASE').KEY_PASSPHRASE as string
+    put('i.com.pem', 'i.com.key', await authority.issue({ dns: ['i.com', '*.i.com'], passphrase }))
+    put('gateway.pem', 'gateway.key', await authority.issue({ cn: 'gateway' }))
+    for (const ca of ['clients.pem', 'internal-ca.pem']) writeFileSync(path.join(certs, ca), authority.cert)
+  })
+
+  it.each(written)('of $document, line $line, are sound, and `tidegate check` warns of nothing', ({ text }) => {
+    const file = path.join(folder, 'tidegate.yaml')
+    writeFileSync(file, text)
+    const loaded = loadConfig({ file, env: withEnvironment(text) })
+    expect(describeConfig(loaded)).toMatch(/: sound \(/)
+    expect(spellingWarnings(loaded)).toEqual([])
+  })
+
+  const questions = DOCUMENTS.filter((document) => document.startsWith('docs/'))
+  it.each(questions)('begin %s, which asks a question and ends with what can go wrong', (document) => {
+    const headings = read(document).match(/^#+ .*$/gm) as string[]
+    expect(headings[0]).toMatch(/^# .*\?$/)
+    const [first] = fences(document)
+    expect(first !== undefined && isConfiguration(first)).toBe(true)
+    if (document !== 'docs/limitations.md') expect(headings.at(-1)).toBe('## What can go wrong')
   })
 })
 
@@ -76,6 +122,7 @@ describe('example configurations', () => {
 describe('the tree in ARCHITECTURE', () => {
   const SOURCE = /\.(ts|cc|h)$/
 
+  /** Folders (with a slash behind them) and files, as paths. */
   function listed(): string[] {
     const tree = fences('ARCHITECTURE.md').find(({ text }) => text.startsWith('src/\n'))
     const folders: string[] = []
@@ -84,25 +131,43 @@ describe('the tree in ARCHITECTURE', () => {
       if (match === null) return []
       const [, indent, name] = match as unknown as [string, string, string]
       folders.length = indent.length / 2
-      if (!name.endsWith('/')) return [folders.join('') + name]
-      folders.push(name)
-      return []
+      const full = folders.join('') + name
+      if (name.endsWith('/')) folders.push(name)
+      return [full]
     })
   }
 
-  function sources(folder: string): string[] {
-    return readdirSync(path.join(root, folder), { recursive: true, encoding: 'utf8' })
+  const sources = ['src', 'native'].flatMap((folder) =>
+    readdirSync(path.join(root, folder), { recursive: true, encoding: 'utf8' })
       .filter((file) => SOURCE.test(file) && !file.startsWith('build'))
-      .map((file) => `${folder}/${file}`)
-  }
+      .map((file) => `${folder}/${file}`),
+  )
 
-  it('is the tree there is', () => {
-    expect(listed().sort()).toEqual([...sources('src'), ...sources('native')].sort())
+  it('has every folder that holds source files, and no other', () => {
+    const folders = new Set(['src/', ...sources.map((file) => `${path.dirname(file)}/`)])
+    expect(
+      listed()
+        .filter((name) => name.endsWith('/'))
+        .sort(),
+    ).toEqual([...folders].sort())
+  })
+
+  it('names files that exist', () => {
+    expect(listed().filter((name) => !name.endsWith('/') && !sources.includes(name))).toEqual([])
+  })
+
+  it('leaves it to each file to say where it stands, in its first line', () => {
+    const silent = sources.filter((file) => !/^(#!.*\n)?\/\/ \S/.test(read(file)))
+    expect(silent).toEqual([])
   })
 
   it('is what the prose and tables of documents name', () => {
     const missing = DOCUMENTS.flatMap((document) =>
-      [...read(document).matchAll(/`((?:config|control|ingress|native|policy|proxy|state|telemetry)\/[\w-]+\.ts)`/g)]
+      [
+        ...read(document).matchAll(
+          /`((?:native|src|cli|config|primary|worker|exchange|downstream|policy|handlers|upstream|state|telemetry)\/[\w/-]+\.(?:ts|cc|h))`/g,
+        ),
+      ]
         .map(([, file]) => file as string)
         .filter((file) => !existsSync(path.join(root, file)) && !existsSync(path.join(root, 'src', file))),
     )
@@ -167,7 +232,7 @@ describe('commands', () => {
       .flatMap(({ text }) => text.split('\n'))
     const inline = [...read(document).matchAll(/`([^`\n]+)`/g)].map(([, code]) => code as string)
     for (const line of [...lines, ...inline]) {
-      const call = /(?:npx tidegate|^tidegate|dist\/src\/cli\.js) ([a-z]+)(.*)/.exec(line)
+      const call = /(?:npx tidegate|^tidegate) ([a-z]+)(.*)/.exec(line)
       if (call === null) continue
       const [, subcommand, rest] = call as unknown as [string, string, string]
       expect(subcommands, line).toContain(subcommand)
@@ -227,11 +292,11 @@ describe('signing examples', () => {
     ['js', 'sign.mjs'],
     ['python', 'sign.py'],
     ['go', 'sign.go'],
-  ])('in README (%s) are cut out of examples/signing/%s', (language, file) => {
+  ])('in docs/signing.md (%s) are cut out of examples/signing/%s', (language, file) => {
     const program = read(`examples/signing/${file}`)
-    const section = read('README.md')
+    const section = read('docs/signing.md')
       .split(/^## /m)
-      .find((part) => part.startsWith('Signing\n')) as string
+      .find((part) => part.startsWith('In your language\n')) as string
     const block = new RegExp(`^\`\`\`${language}\\n([\\s\\S]*?)^\`\`\`$`, 'm').exec(section)?.[1]
     expect(program.includes(block ?? 'no block'), `${file} does not contain:\n${block}`).toBe(true)
   })

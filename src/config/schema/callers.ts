@@ -1,6 +1,6 @@
-// Options about callers: consumers and their credentials, where API keys are looked for, token issuers, and requirements on
-// signatures. routes.ts selects which of them a route accepts; that no two consumers share credentials is checked in
-// caller-references.ts.
+// Options about callers: consumers and their credentials, where API keys are looked for, token issuers, and
+// requirements on signatures. routes.ts selects which of them a route accepts; that no two consumers share credentials
+// is checked in caller-references.ts.
 import { z } from 'zod'
 import { componentIdentifier, SIGNATURE_ALGORITHMS } from '../http-signature.js'
 import { duration, HOUR_MS, headerName, listOf, name, oneOrMore, secret } from './values.js'
@@ -105,7 +105,7 @@ export const apiKeysSchema = z
   .strictObject({
     header: headerName
       .refine((text) => !TAKEN.test(text), 'is a field with a meaning of its own')
-      .default('x-api-key')
+      .prefault('x-api-key')
       .describe('Header that carries the key.'),
     query: z
       .string()

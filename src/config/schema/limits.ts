@@ -2,7 +2,7 @@
 import { z } from 'zod'
 import { canonicalZone } from '../calendar.js'
 import { parseQuota, parseRate, QUOTA, type Quota, RATE, type Rate } from '../quantities.js'
-import { integer, method, name, oneOrMore } from './values.js'
+import { integer, method, name, oneOrMore, values } from './values.js'
 
 const limitKey = z
   .string()
@@ -11,6 +11,7 @@ const limitKey = z
     'is not a key; write consumer, address, route or header:NAME',
   )
   .transform((text) => text.toLowerCase())
+  .meta(values('`consumer`, `address`, `route` or `header:NAME`'))
 
 const MAX_QUANTITY = 1_000_000_000
 const rate = z
@@ -22,6 +23,7 @@ const rate = z
     if (problem !== null) context.addIssue(problem)
     return parsed
   })
+  .meta(values(`rate: 1/d to ${MAX_QUANTITY}/d, per \`s\`, \`m\`, \`h\` or \`d\`, up to 1000000/s`))
 
 function rateProblem({ quantity, windowSeconds }: Rate): string | null {
   if (quantity < 1 || quantity > MAX_QUANTITY) return `must be between 1 and ${MAX_QUANTITY} per unit`
@@ -38,6 +40,7 @@ const quota = z
       context.addIssue(`must be between 1 and ${MAX_QUANTITY} per period`)
     return parsed
   })
+  .meta(values(`quota: 1 to ${MAX_QUANTITY} per \`hour\`, \`day\`, \`week\` or \`month\``))
 
 const burst = integer(1, MAX_QUANTITY)
 

@@ -1,6 +1,7 @@
 // Options of routes: what a route matches, whom it lets in, what it changes, and its fallback when the service fails.
 import { z } from 'zod'
 import { CREDENTIAL_KINDS } from '../credentials.js'
+import { addedKeys, choiceProblems, PROXY, STATIC } from '../handlers.js'
 import { patternProblem } from '../patterns.js'
 import { httpSignatureSchema, replaySchema } from './callers.js'
 import { inlineLimit } from './limits.js'
@@ -58,53 +59,26 @@ const matchSchema = z
     'Which requests the route takes: everything given must match. The most specific route wins, see `tidegate routes`.',
   )
 
-const fallbackSchema = z
-  .strictObject({
-    service: name
-      .optional()
-      .describe('Forward to this service instead (a key of services), if no part of the request body is gone.'),
-    status: integer(200, 599).optional().describe('Status of a static response. Default 200.'),
-    headers: z
-      .record(headerName, z.string().regex(/^[\u0020-\u007e]*$/, 'is not a header value: printable ASCII'))
-      .refine((headers) => Object.entries(headers).flat().join('').length <= 4096, 'is over 4 KiB in all')
-      .optional()
-      .describe('Headers of a static response.'),
-    body: z.string().optional().describe('Body of a static response.'),
-    file: z
-      .string()
-      .min(1)
-      .optional()
-      .describe('File with the body of a static response, relative to this file. Read at start and with each reload.'),
-  })
-  .superRefine((fallback, context) => {
-    const answers = (['status', 'headers', 'body', 'file'] as const).filter((key) => fallback[key] !== undefined)
-    if (fallback.service === undefined && answers.length === 0)
-      context.addIssue('needs service, or status, headers, body or file')
-    if (fallback.service !== undefined && answers.length > 0) {
-      context.addIssue({ code: 'custom', path: [answers[0] as string], message: 'cannot stand next to service' })
-    }
-    if (fallback.body !== undefined && fallback.file !== undefined) {
-      context.addIssue({ code: 'custom', path: ['file'], message: 'cannot stand next to body' })
-    }
-    for (const name of Object.keys(fallback.headers ?? {})) {
-      if (!GATEWAYS_OWN.has(name)) continue
-      context.addIssue({ code: 'custom', path: ['headers', name], message: 'is written by the gateway itself' })
-    }
-  })
-  .transform(({ body, ...rest }) => ({ ...rest, bodyBase64: Buffer.from(body ?? '', 'utf8').toString('base64') }))
-  .describe(
-    'What clients get if the breaker is open or the service fails (502, 503 or 504 of the gateway): a static response, or another service. The response carries x-tidegate-fallback.',
-  )
+const fallbackSchema = () =>
+  z
+    .strictObject({ ...PROXY.keys.fallback, ...STATIC.keys.fallback, ...addedKeys('fallback') })
+    .superRefine((fallback, context) => {
+      for (const { key, message } of choiceProblems(fallback, 'fallback'))
+        context.addIssue({ code: 'custom', path: key, message })
+      if (fallback.body !== undefined && fallback.file !== undefined) {
+        context.addIssue({ code: 'custom', path: ['file'], message: 'cannot stand next to body' })
+      }
+    })
+    .transform(({ body, ...rest }) => ({ ...rest, bodyBase64: Buffer.from(body ?? '', 'utf8').toString('base64') }))
+    .describe(
+      'What clients get if the breaker is open or the service fails (502, 503 or 504 of the gateway): a static response, or another service. The response carries x-tidegate-fallback.',
+    )
 
-/** Response headers that a fallback cannot set. */
-const GATEWAYS_OWN = new Set([
-  'connection',
-  'content-length',
-  'transfer-encoding',
-  'date',
-  'x-rid',
-  'x-tidegate-fallback',
-])
+/** Required unless another key of a route can choose its handler. */
+const serviceKey = () => {
+  const { service } = PROXY.keys.route
+  return (Object.keys(addedKeys('route')).length === 0 ? service : service.optional()) as z.ZodOptional<typeof service>
+}
 
 const addressesSchema = z
   .strictObject({
@@ -113,69 +87,77 @@ const addressesSchema = z
   })
   .describe('Client addresses that the route admits. All others get 403, whatever their credentials.')
 
-export const routeSchema = z
-  .strictObject({
-    name: name
-      .optional()
-      .describe(
-        'Name in logs, metrics and rate-limit state. Default: host and path, made unique. Name a route if its state must survive a change of host or path.',
+/** Built on first use, when all kinds of handlers are known. */
+export const routeSchema = z.lazy(() =>
+  z
+    .strictObject({
+      name: name
+        .optional()
+        .describe(
+          'Name in logs, metrics and rate-limit state. Default: host and path, made unique. Name a route if its state must survive a change of host or path.',
+        ),
+      match: matchSchema,
+      priority: integer(-1_000_000, 1_000_000)
+        .default(0)
+        .describe('Order of routes with equally specific paths: the higher priority wins.'),
+      service: serviceKey(),
+      ...addedKeys('route'),
+      auth: oneOrMore(z.enum([...CREDENTIAL_KINDS, 'none'])).describe(
+        'Accepted credential kinds. If a request carries several, the first in this list decides. x-m: an HMAC signature. http-signature: an RFC 9421 signature. none: the route is open to anyone. There is no default, so that no route is open by accident.',
       ),
-    match: matchSchema,
-    priority: integer(-1_000_000, 1_000_000)
-      .default(0)
-      .describe('Order of routes with equally specific paths: the higher priority wins.'),
-    service: name.describe('The service that gets the requests: a key of services.'),
-    auth: oneOrMore(z.enum([...CREDENTIAL_KINDS, 'none'])).describe(
-      'Accepted credential kinds. If a request carries several, the first in this list decides. x-m: an HMAC signature. http-signature: an RFC 9421 signature. none: the route is open to anyone. There is no default, so that no route is open by accident.',
-    ),
-    allow: listOf(name).optional().describe('Consumers to admit, and groups as group:NAME. Default: every consumer.'),
-    addresses: addressesSchema.optional(),
-    stripCredentials: z
-      .boolean()
-      .optional()
-      .describe(
-        "Remove the credentials before forwarding, because the service could use them to call in the consumer's name. The service gets the consumer in x-consumer-username. Default true.",
-      ),
-    limits: z
-      .array(z.union([name, inlineLimit]))
-      .max(15)
-      .default([])
-      .describe('Limits, each a key of limits or written here. All must admit the request.'),
-    signBody: z
-      .boolean()
-      .optional()
-      .describe(
-        'For x-m and http-signature: the signature covers the body, so the gateway reads it whole before forwarding. false: bodies stream; with x-m the last signed line is "-", with http-signature Content-Digest is ignored. Default true.',
-      ),
-    httpSignature: httpSignatureSchema
-      .optional()
-      .describe(
-        'For http-signature: requirements on signatures. Missing options have the value of the top-level httpSignature.',
-      ),
-    replay: replaySchema
-      .optional()
-      .describe(
-        'For x-m and http-signature. once: each signature is accepted once, over all workers and restarts. Default: the top-level replay.',
-      ),
-    maxSkew: duration(1000, HOUR_MS)
-      .optional()
-      .describe("For x-m: greatest difference between x-time and the gateway's clock. Default 300s."),
-    trustRid: z.boolean().default(false).describe("Keep the client's x-rid if it is 32 lower-case hex digits."),
-    preserveHost: z.boolean().default(false).describe("Forward the client's Host instead of the endpoint's."),
-    stripPrefix: z.boolean().default(false).describe('Remove the matched path before forwarding.'),
-    rewrite: z
-      .string()
-      .regex(/^\/[\u0021-\u007e]*$/, "must start with '/' and hold no blanks")
-      .refine((text) => !/[?#]/.test(text), 'is a path: no query and no fragment')
-      .optional()
-      .describe('Replace the matched path with this one.'),
-    maxBody: size(2 ** 40)
-      .optional()
-      .describe(
-        'Largest request body; a larger one gets 413. unlimited is possible only if bodies stream. Default TIDEGATE_MAX_BODY_BYTES.',
-      ),
-    accessLog: z.boolean().default(true).describe('Write an access log line for each request.'),
-    fallback: fallbackSchema.optional(),
-    logQuery: z.boolean().default(false).describe('Show the query in the access log. Its values may be secrets.'),
-  })
-  .describe('A route: requests that go to one service under one set of rules.')
+      allow: listOf(name).optional().describe('Consumers to admit, and groups as group:NAME. Default: every consumer.'),
+      addresses: addressesSchema.optional(),
+      stripCredentials: z
+        .boolean()
+        .optional()
+        .describe(
+          "Remove the credentials before forwarding, because the service could use them to call in the consumer's name. The service gets the consumer in x-consumer-username. Default true.",
+        ),
+      limits: z
+        .array(z.union([name, inlineLimit]))
+        .max(15)
+        .default([])
+        .describe('Limits, each a key of limits or written here. All must admit the request.'),
+      signBody: z
+        .boolean()
+        .optional()
+        .describe(
+          'For x-m and http-signature: the signature covers the body, so the gateway reads it whole before forwarding. false: bodies stream; with x-m the last signed line is "-", with http-signature Content-Digest is ignored. Default true.',
+        ),
+      httpSignature: httpSignatureSchema
+        .optional()
+        .describe(
+          'For http-signature: requirements on signatures. Missing options have the value of the top-level httpSignature.',
+        ),
+      replay: replaySchema
+        .optional()
+        .describe(
+          'For x-m and http-signature. once: each signature is accepted once, over all workers and restarts. Default: the top-level replay.',
+        ),
+      maxSkew: duration(1000, HOUR_MS)
+        .optional()
+        .describe("For x-m: greatest difference between x-time and the gateway's clock. Default 300s."),
+      trustRid: z.boolean().default(false).describe("Keep the client's x-rid if it is 32 lower-case hex digits."),
+      preserveHost: z.boolean().default(false).describe("Forward the client's Host instead of the endpoint's."),
+      stripPrefix: z.boolean().default(false).describe('Remove the matched path before forwarding.'),
+      rewrite: z
+        .string()
+        .regex(/^\/[\u0021-\u007e]*$/, "must start with '/' and hold no blanks")
+        .refine((text) => !/[?#]/.test(text), 'is a path: no query and no fragment')
+        .optional()
+        .describe('Replace the matched path with this one.'),
+      maxBody: size(2 ** 40)
+        .optional()
+        .describe(
+          'Largest request body; a larger one gets 413. unlimited is possible only if bodies stream. Default TIDEGATE_MAX_BODY_BYTES.',
+        ),
+      accessLog: z.boolean().default(true).describe('Write an access log line for each request.'),
+      fallback: fallbackSchema().optional(),
+      logQuery: z.boolean().default(false).describe('Show the query in the access log. Its values may be secrets.'),
+    })
+    .superRefine((route, context) => {
+      for (const { key, message } of choiceProblems(route, 'route'))
+        context.addIssue({ code: 'custom', path: key, message })
+    })
+    .describe('A route: requests that go to one service under one set of rules.'),
+)

@@ -1,5 +1,6 @@
 // Options of services: endpoints, deadlines, TLS, the breaker and health checks.
 import { z } from 'zod'
+import { endpointProblem } from '../endpoint.js'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
 
 const endpoint = z
@@ -8,18 +9,7 @@ const endpoint = z
     const problem = endpointProblem(text)
     if (problem !== null) context.addIssue(problem)
   })
-  .describe('http(s)://host[:port], without a path.')
-
-function endpointProblem(text: string): string | null {
-  if (!/^https?:\/\//i.test(text)) return 'must be an http:// or https:// URL'
-  if (!URL.canParse(text)) return 'is not a URL'
-  const url = new URL(text)
-  if (url.username !== '' || url.password !== '') return 'must not carry a user name or password'
-  if (text.includes('?')) return 'must not have a query'
-  if (text.includes('#')) return 'must not have a fragment'
-  if (url.pathname !== '/') return `must not have a path (it has "${url.pathname}"); use the route's rewrite`
-  return null
-}
+  .describe('http(s)://host[:port], without a path; or unix:/absolute/path of a socket, 107 bytes at most.')
 
 const breakerSchema = z
   .strictObject({
@@ -74,7 +64,9 @@ const timeoutsSchema = z
   .strictObject({
     connect: duration(1, HOUR_MS)
       .prefault('2s')
-      .describe('For the TCP and TLS handshake. A lost SYN is sent again after 1 s; the default leaves room for one.'),
+      .describe(
+        'For the TCP and TLS handshake, or for room in the backlog of a Unix socket. A lost SYN is sent again after 1 s; the default leaves room for one.',
+      ),
     firstByte: duration(1, HOUR_MS, true)
       .prefault('15s')
       .describe('From the end of the request to the head of the response.'),
@@ -118,7 +110,9 @@ export const serviceSchema = z
     endpoints: z
       .array(endpoint)
       .min(1)
-      .describe('Where the service listens: scheme, host and port. Requests go to the healthy ones in turn.'),
+      .describe(
+        'Where the service listens: scheme, host and port, or the path of a Unix socket. Requests go to the healthy ones in turn.',
+      ),
     timeouts: timeoutsSchema.prefault({}),
     client: z
       .enum(['lean', 'undici'])

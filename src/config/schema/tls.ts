@@ -1,5 +1,5 @@
-// Options of the TLS listener: certificates, the oldest version, client certificates. TLS towards services is in services.ts;
-// certificates.ts checks that the files fit together.
+// Options of the TLS listener: certificates, the oldest version, client certificates. TLS towards services is in
+// services.ts; certificates.ts checks that the files fit together.
 import { z } from 'zod'
 import { file, host, listOf, secret } from './values.js'
 

@@ -1,9 +1,9 @@
-// First step of a request's way: uWS's stack-allocated request → Exchange, of which all that is needed is copied. Refuses what uWS let through
-// though its framing is in doubt. Runs per request.
+// The first step of a request's way: makes an Exchange of uWS's request, which lives on the stack, so all that is
+// needed of it is copied. Refuses requests that uWS let through although their framing is in doubt. Runs per request.
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
 import { isIPv6 } from 'node:net'
 import type { RouteTable } from '../../config/compile.js'
-import { bytesOf, canonicalPath } from '../../config/patterns.js'
+import { bytesOf, canonicalPath, TOKEN } from '../../config/patterns.js'
 import { connectionOptions } from '../../exchange/connection-options.js'
 import { Exchange } from '../../exchange/exchange.js'
 import { Fields, HEAD, inOnePiece, LOOKS, listed, MARKS, numberOf } from '../../exchange/fields.js'
@@ -18,7 +18,7 @@ const CONNECTION = numberOf('connection')
 const EXPECT = numberOf('expect')
 const UPGRADE = numberOf('upgrade')
 
-// All of these close the connection: where its next request begins cannot be trusted (RFC 9112, 6.3).
+// All of these close the connection: it is uncertain where the next request begins (RFC 9112, 6.3).
 const badLength = new Rejection('bad_request', 'bad content-length', true)
 const badCoding = new Rejection('bad_request', 'bad transfer-encoding', true)
 const ungatedChunks = new Rejection('bad_request', 'chunked body, and no gate to read it', true)
@@ -31,7 +31,7 @@ const underscore = new Rejection('bad_request', 'underscore in a header name', t
 const badMethod = new Rejection('bad_request', 'bad method', true)
 const unknownExpectation = new Rejection('expectation_failed', 'unknown expectation', true)
 const noTunnels = new Rejection('bad_request', 'CONNECT is not served', true)
-// Frames may follow it that are no request.
+// WebSocket frames may follow, which are no request.
 const noWebSockets = new Rejection('bad_request', 'WebSocket is not served', true)
 
 /** From within the request's handler. */
@@ -50,7 +50,7 @@ export function accept(res: HttpResponse, req: HttpRequest, nowUs: number): Exch
   return exchange
 }
 
-/** What came past no gate. uWS has decoded it from UTF-8; what was none is U+FFFD now, and refused (checkUnusual). */
+/** Without a gate. uWS decodes heads from UTF-8; bytes that are none are U+FFFD then, and checkUnusual refuses them. */
 function acceptFromParser(res: HttpResponse, req: HttpRequest, nowUs: number): Exchange {
   const pairs: string[] = []
   req.forEach((name, value) => pairs.push(name, bytesOf(value)))
@@ -73,13 +73,10 @@ function make(
 
 /** RFC 3986, 2: a target is visible ASCII; a fragment never leaves the client. */
 const NOT_IN_TARGET = /[^\x21-\x7e]|#/
-/** Those, and what a path may have to be spelled anew for: the one look that most paths get. */
+/** Those, and whatever a path may need canonicalPath for: most paths get only this one look. */
 const UNUSUAL_PATH = /[^\x21-\x7e]|[#%\\]|\/[/.]/
 
-/** RFC 9110, 5.6.2. */
-const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/
-
-/** A protocol's name, and its version or not (RFC 9110, 7.8). */
+/** A protocol's name, with or without a version (RFC 9110, 7.8). */
 const WEBSOCKET = /(?:^|[, \t])websocket(?:[/, \t]|$)/i
 
 /** U+FFFD in UTF-8. */
@@ -87,7 +84,7 @@ const REPLACED = '\xef\xbf\xbd'
 
 type FramingRules = Pick<RouteTable, 'underscoresInHeaders' | 'paths'>
 
-/** Framing, and what later phases read: the fields, and what the path means. Null when the request is well formed. */
+/** Checks the framing, and sets what later phases read of the head. Null where the request is well formed. */
 export function checkFraming(exchange: Exchange, table: FramingRules): Rejection | null {
   const { authority, fields } = exchange
   // accept() has made it.
@@ -127,7 +124,7 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
         break
       case CONNECTION: {
         const value = fields.valueAt(i)
-        // uWS takes a first field of that length for `close`, and ends the connection: the client is told.
+        // uWS takes a first field of that length for `close`, and ends the connection. So the response says so.
         if (connection === '' && value.length === 5) downstream.closes = true
         connection = listed(connection, value)
         break
@@ -150,20 +147,20 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
     if (exchange.isHttp10) return badCoding
     exchange.contentLength = -1
   }
-  // HTTP/1.0 has no Host; the relay writes an empty one for uWS. The target may name it all the same (RFC 9112, 3.2.2).
+  // HTTP/1.0 has no Host; the relay writes an empty one for uWS. The target may still name a host (RFC 9112, 3.2.2).
   if (hosts === 1 && exchange.isHttp10 && hostField === '') {
     if (authority !== '') {
-      // In the place of the empty one.
       exchange.host = hostname(authority)
       if (exchange.host === '') return badHost
       fields.replace(hostAt, authority)
     }
   } else {
     if (hosts !== 1 || exchange.host === '') return badHost
-    // RFC 9112, 3.2.2: of the two the target's counts. Somebody else may go by the other.
+    // RFC 9112, 3.2.2: the target's host counts, but another server on the way may go by Host.
     if (authority !== '' && authority.toLowerCase() !== hostField.toLowerCase()) return otherHost
   }
-  // RFC 9110, 7.8: other offers (h2c, say) are ignored, and all of HTTP/1.0. Whoever wants WebSocket has no use for another answer.
+  // RFC 9110, 7.8: other offers (h2c, say) are ignored, and all in HTTP/1.0. A client that asks for WebSocket has no
+  // use for another response.
   if (upgrade !== '' && WEBSOCKET.test(upgrade) && !exchange.isHttp10 && exchange.connection?.has('upgrade') === true)
     return noWebSockets
   const method = exchange.method
@@ -184,7 +181,7 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
   return expectation === '' ? null : checkExpectation(exchange, downstream, expectation)
 }
 
-/** RFC 9110, 10.1.1: a list, in letters of any case, of which only one member has a meaning. */
+/** RFC 9110, 10.1.1: a list, case-insensitive, of which only one member has a meaning. */
 function checkExpectation(exchange: Exchange, downstream: UwsDownstream, expectation: string): Rejection | null {
   let waits = false
   for (const one of expectation.toLowerCase().split(',')) {
@@ -193,12 +190,12 @@ function checkExpectation(exchange: Exchange, downstream: UwsDownstream, expecta
     if (member !== '100-continue') return unknownExpectation
     waits = true
   }
-  // The gate hides it from uWS (head_marks.h), which else has told the client already: nobody else can without a gate.
+  // The gate hides the field from uWS (head_marks.h). Without a gate uWS has sent 100 Continue already.
   downstream.awaitsContinue = waits && exchange.contentLength !== 0 && !exchange.isHttp10 && downstream.connection > 0
   return null
 }
 
-/** trim() takes more for blanks than RFC 9110, 5.6.3: a byte A0, say. */
+/** trim() removes more than the blanks of RFC 9110, 5.6.3: a byte A0, say. */
 function withoutBlanks(text: string): string {
   let from = 0
   let end = text.length
@@ -221,27 +218,30 @@ function checkUnusual(fields: Fields, table: FramingRules): Rejection | null {
   for (let i = marks.length - MARKS; i >= 0; i -= MARKS) {
     if (!fields.nameAt(i).includes('_')) continue
     if (table.underscoresInHeaders === 'refuse') return underscore
-    // Behind CGI `x_source` and `x-source` are one: whoever means one of them must not slip in the other.
+    // CGI takes `x_source` and `x-source` for one name: a client must not pass the one off as the other.
     fields.drop(i)
   }
   return null
 }
 
-/** Host fields seen so far, for the few that most requests have. Capped: callers choose them. */
+/** Host fields seen so far: most requests share a few. Bounded, because clients choose them. */
 const hostnames = new Map<string, string>()
 const MAX_HOSTNAMES = 1000
 
-/** Of a name, and of what may stand around it: the gate has the same for a target in absolute-form (native/src/uws/request_line.h). */
+/**
+ * The longest name with what may stand around it. The gate has the same bound for a target in absolute-form
+ * (native/src/uws/request_line.h).
+ */
 const MAX_HOST = 262
 
 /**
- * host[:port] → lower-case host; '' for what is no host. Of RFC 3986, 3.2.2, without the escapes and the comma that no name has in DNS:
- * somebody else may take them for another host.
+ * host[:port] → lower-case host; '' where it is no host. RFC 3986, 3.2.2, without the escapes and the comma that no
+ * name in DNS has: another server may read another host from them.
  */
 function hostname(value: string): string {
   const known = hostnames.get(value)
   if (known !== undefined) return known
-  // RFC 3986, 3.2.2: no name in DNS is longer than 255, and what a name ends in is looked up piece by piece (match.ts).
+  // RFC 3986, 3.2.2: no name in DNS is longer than 255, and match.ts looks up the end of a name label by label.
   if (value.length > MAX_HOST) return ''
   const match = /^(?:\[([0-9a-fA-F:.]+)\]|[\w.~!$&'()*+;=-]+)(?::([0-9]{0,5}))?$/.exec(value)
   const [, ipv6, port] = match ?? []

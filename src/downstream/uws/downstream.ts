@@ -1,85 +1,42 @@
-// The client's side of an exchange over HTTP/1.1, as uWebSockets.js speaks it: the only writer to the client. Runs per request. Every write happens
-// inside one cork, so that head and body leave in one system call. Once a response is complete, or the client is gone, uWS frees the
-// response object: it is null here from then on.
+// The client's side of an exchange over HTTP/1.1, as uWebSockets.js speaks it: here is its response, the request's side
+// is request.ts. The only writer to the client. Runs per request. Every write happens inside one cork, so that head and
+// body leave in one system call.
 //
-// uWS gathers a cork's writes in 16 KiB and flushes those before a write that does not fit. Where that flush meets a full socket, 20.51
-// loses the write and tells nobody but tryEnd's caller (uWebSockets 6b7f354 mends it). So no cork is given more than it holds, but by tryEnd.
+// uWS gathers a cork's writes in 16 KiB and flushes those before a write that does not fit. Where that flush meets a
+// full socket, 20.51 loses the write and tells nobody but tryEnd's caller (uWebSockets 6b7f354 mends it). So no cork is
+// given more than it holds, but by tryEnd.
 //
-// uWS sends no interim response but 100 Continue and no trailers, and its WebSockets are not asked for.
+// uWS sends no interim response but 100 Continue, and no trailers. WebSocket is refused with the head (accept.ts).
 import type { HttpResponse } from 'uWebSockets.js'
-import type { BodyListener, Downstream, DownstreamOwner, DrainListener, Tunnel } from '../../exchange/downstream.js'
-import type { Fields } from '../../exchange/fields.js'
+import type { Downstream, DrainListener, Tunnel } from '../../exchange/downstream.js'
 import type { HeadLines, StatusLine } from '../../exchange/response-head.js'
 import { MOST_WHOLE_BYTES } from '../answer.js'
-import {
-  answered,
-  answeredLast,
-  continueRequest,
-  expectBody,
-  type GuardedBody,
-  isLastWrite,
-  takeConnection,
-} from './gate.js'
+import { isLastWrite } from './gate.js'
 import { headOf, MOST_HEAD_BYTES, writeLongHead } from './head.js'
+import { UwsRequest } from './request.js'
 
 /** A chunk and its framing, alone in a cork. */
 const CORK_CHUNK_BYTES = 16_384 - 32
 
-/** The worker leaves: each connection ends with its next response, whenever its request has begun. */
-let leaving = false
-
-export function endConnections(): void {
-  leaving = true
-}
-
-export class UwsDownstream implements Downstream, GuardedBody {
-  private res: HttpResponse | null
-  private readonly isHead: boolean
-  private readonly fields: Fields
-  /** Set by whoever makes the exchange. */
-  owner: DownstreamOwner | null = null
-  readonly connection: number
-  watched = false
-  begun = false
-  awaitsContinue = false
-  closes = false
-  private bodyListener: BodyListener | null = null
-
-  // A response whose body comes in parts.
-  /** Until it is written; '' where only the fields of this hop are missing. */
+export class UwsDownstream extends UwsRequest implements Downstream {
+  // Of a response whose body comes in parts.
+  /**
+   * What is still to be written of it: '' where only `Connection` is. Null before there is one, and once it is written.
+   */
   private head: string | Buffer | null = null
   /** -1: chunked. */
   private length = -1
   private listener: DrainListener | null = null
-  /** For the client to take what uWS has. */
+  /** The client must take what uWS has before more is written. */
   private waiting = false
-  /** The part of the last chunk that uWS did not take (only with a declared length: uWS itself buffers chunked writes). */
+  /**
+   * The part of the last chunk that uWS did not take. Only with a declared length: uWS itself buffers chunked writes.
+   */
   private pending: Buffer | null = null
   private pendingOffset = 0
 
-  /** From within the request's handler. */
-  constructor(res: HttpResponse, method: string, fields: Fields) {
-    this.res = res
-    this.isHead = method === 'HEAD'
-    this.fields = fields
-    this.connection = takeConnection()
-  }
-
-  get open(): boolean {
-    return this.res !== null
-  }
-
   get drained(): boolean {
     return this.pending === null
-  }
-
-  watch(): void {
-    if (this.watched) return
-    this.watched = true
-    this.res?.onAborted(() => {
-      this.res = null
-      this.owner!.clientLeft()
-    })
   }
 
   respond(line: StatusLine, lines: HeadLines, own: string, body: Buffer | string | null, length: number): void {
@@ -98,12 +55,8 @@ export class UwsDownstream implements Downstream, GuardedBody {
         isLastWrite[0] = 0
       }
     }
-    // Without a body uWS could not be told to close, except as below.
-    if (body === null) this.complete()
-    else {
-      this.res = null
-      answered(this.connection, this.closes)
-    }
+    if (body === null) this.completeUntold()
+    else this.complete()
   }
 
   /** In a cork. */
@@ -146,7 +99,7 @@ export class UwsDownstream implements Downstream, GuardedBody {
   /** False: uWS has not taken all of it. */
   private tryEnd(res: HttpResponse, chunk: Buffer, length: number): boolean {
     const [ok, done] = res.tryEnd(chunk, length)
-    if (done) this.complete()
+    if (done) this.completeUntold()
     return ok
   }
 
@@ -167,8 +120,9 @@ export class UwsDownstream implements Downstream, GuardedBody {
   }
 
   /**
-   * Of a chunked response all but what makes it chunked. Not with uWS 20.69: it takes a tryEnd of nothing for the end of the response, and
-   * after its beginWrite() the first chunk begins with a line too many. There the head leaves with the first byte.
+   * Of a chunked response all but what makes it chunked. Not with uWS 20.69: it takes a tryEnd of nothing for the end
+   * of the response, and after its beginWrite() the first chunk begins with a line too many. There the head leaves with
+   * the first byte.
    */
   flush(): void {
     const { res } = this
@@ -205,7 +159,7 @@ export class UwsDownstream implements Downstream, GuardedBody {
       this.writeHead(res)
       const offset = res.getWriteOffset()
       const [ok, done] = res.tryEnd(chunk, this.length)
-      if (done) this.complete()
+      if (done) this.completeUntold()
       else if (!ok) {
         // The chunk is its owner's again when this returns: what uWS did not take is copied.
         this.pendingOffset = res.getWriteOffset()
@@ -214,6 +168,21 @@ export class UwsDownstream implements Downstream, GuardedBody {
       }
     })
     return this.pending === null
+  }
+
+  /** The client can take more. False: not all that waits here. */
+  private drain(offset: number): boolean {
+    const { res, pending } = this
+    if (res === null || !this.waiting) return true
+    if (pending !== null) {
+      const [ok, done] = res.tryEnd(pending.subarray(offset - this.pendingOffset), this.length)
+      if (done) this.completeUntold()
+      else if (!ok) return false
+      this.pending = null
+    }
+    this.waiting = false
+    this.listener!.onDrain()
+    return true
   }
 
   /** With a declared length uWS has ended the response with its last byte. */
@@ -226,89 +195,18 @@ export class UwsDownstream implements Downstream, GuardedBody {
       if (this.length === 0) endWithLength(res, 0)
       else res.end()
     })
-    this.complete()
-  }
-
-  cut(): void {
-    const { res } = this
-    if (res === null) return
-    this.res = null
-    res.close()
+    this.completeUntold()
   }
 
   interim(): void {}
 
-  /** WebSocket is refused with the head (accept.ts). */
   upgrade(): Tunnel | null {
     return null
   }
 
-  /** uWS drops a body that nobody listens to by the end of the request's handler. */
-  listen(listener: BodyListener): void {
-    this.bodyListener = listener
-    this.res?.onData((chunk, isLast) => {
-      try {
-        listener.onBody(chunk, isLast)
-      } catch (error) {
-        this.owner!.crash(error)
-      }
-    })
-  }
-
-  /** Also while it is paused: uSockets reads on from a client that does not take its response (us_socket_write watches for both). */
-  pauseBody(): void {
-    this.res?.pause()
-  }
-
-  resumeBody(): void {
-    this.res?.resume()
-  }
-
-  continueBody(): void {
-    if (!this.awaitsContinue || this.begun) return
-    this.awaitsContinue = false
-    continueRequest(this.connection)
-  }
-
-  /** uWS by itself sets its clock only with every 160 KiB, and so cuts whoever sends less than 16 KiB a second. Pausing and resuming sets it, too. */
-  renewTimeout(): void {
-    this.res?.pause()
-    this.res?.resume()
-  }
-
-  /** From within the request's handler. False: no gate reads the body, but uWS alone. */
-  expectBody(length: number): boolean {
-    return expectBody(length, this)
-  }
-
-  /** From the gate. */
-  onBadBody(): void {
-    try {
-      this.bodyListener?.onMalformed()
-    } catch (error) {
-      this.owner!.crash(error)
-    }
-  }
-
-  private drain(offset: number): boolean {
-    const { res, pending } = this
-    if (res === null || !this.waiting) return true
-    if (pending !== null) {
-      const [ok, done] = res.tryEnd(pending.subarray(offset - this.pendingOffset), this.length)
-      if (done) this.complete()
-      else if (!ok) return false
-      this.pending = null
-    }
-    this.waiting = false
-    this.listener!.onDrain()
-    return true
-  }
-
-  /** The first of a response. Returns what is still to be written of the head. */
+  /** Returns what is still to be written of the head. */
   private beginHead(res: HttpResponse, head: string | Buffer): string | Buffer {
-    // A client that waits to hear whether to send its body may do so or not: where its next request begins would be a guess.
-    if (leaving || this.awaitsContinue) this.closes = true
-    this.begun = true
+    this.begin()
     if (head.length <= MOST_HEAD_BYTES) return head
     writeLongHead(res, head as string)
     return ''
@@ -324,29 +222,15 @@ export class UwsDownstream implements Downstream, GuardedBody {
     if (head === null) return
     this.head = null
     if (head.length > 0) res.writeStatus(head)
-    // Here uWS cannot be told to close; it does by itself where it saw the client's wish (writeClose), else the gate does.
+    // Here uWS cannot be told to close. It does by itself where it saw the client ask for that (writeClose); else the
+    // gate does.
     if (this.closes) res.writeHeader('connection', 'close')
-  }
-
-  /**
-   * RFC 9112, 9.6. uWS says it by itself where it was told to close, unless it saw that the client had asked for it: by the length of the
-   * first Connection field, that of `close`.
-   */
-  private writeClose(res: HttpResponse): void {
-    if (this.closes && this.fields.get('connection').length === 5) res.writeHeader('connection', 'close')
-  }
-
-  /** A response that left no room to tell uWS whether its connection ends. */
-  private complete(): void {
-    this.res = null
-    if (this.closes) answeredLast(this.connection)
-    else answered(this.connection, false)
   }
 }
 
 /**
- * Only the head, with the length of a body that is not sent; -1 for none. uWS's own endWithoutBody(length) waits for that body for ever:
- * the connection's next request is cut off.
+ * Only the head, with the length of a body that is not sent; -1 for none. uWS's own endWithoutBody(length) waits for
+ * that body for ever: the connection's next request is cut off.
  */
 function endWithLength(res: HttpResponse, length: number): void {
   if (length >= 0) res.writeHeader('content-length', String(length))

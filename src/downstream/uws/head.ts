@@ -1,5 +1,5 @@
-// The head of a response as uWebSockets.js takes it. Status line and fields go to it as one status: it writes that as it is, and a call costs more than the bytes do.
-// Runs per response.
+// The head of a response as uWebSockets.js takes it. Status line and fields go to it as one status: it writes that as
+// it is, and a call costs more than the bytes do. Runs per response.
 import type { HttpResponse } from 'uWebSockets.js'
 import type { HeadLines, StatusLine } from '../../exchange/response-head.js'
 
@@ -14,8 +14,8 @@ export function headOf(line: StatusLine, lines: HeadLines, own: string): string 
 }
 
 /**
- * As many lines at a time as a cork has room for; neither upstream client takes a head longer than that. A head may have thousands of lines, and a call
- * for each takes milliseconds.
+ * As many lines at a time as a cork has room for; neither upstream client takes a head longer than that. A head may
+ * have thousands of lines, and a call for each takes milliseconds.
  */
 export function writeLongHead(res: HttpResponse, head: string): void {
   const statusEnd = head.indexOf('\r\n')

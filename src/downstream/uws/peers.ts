@@ -1,19 +1,23 @@
-// Whose connection is it? uWS tells the address of a request's other end by a system call and a buffer made for it, per request, and has no
-// place to keep anything per connection. The acceptor is told once, when it accepts. So each address gets a uWS app of its own as long as
-// it has connections, and the app's handlers know whom they serve. Where these run out, or uWS accepts by itself, uWS is asked. What the
-// acceptor relays (HTTP/1.0) is one app's for all: there each request stands behind a PROXY header, which uWS reads.
+// Which client address a connection comes from. uWS tells it by a system call and a new buffer per request, and has no
+// place to keep anything per connection. The acceptor learns it once, when it accepts. So each address gets a uWS app
+// of its own while it has connections, and the app's handlers know their address. Where these apps run out, or uWS
+// accepts by itself, uWS is asked. One app serves all connections that the acceptor relays (HTTP/1.0): the relay writes
+// a PROXY header before each request, which uWS reads.
 import type { TemplatedApp } from 'uWebSockets.js'
 
-/** The other end of connections: whom an app serves. */
+/** The client side of an app's connections. */
 export interface Peer {
-  /** '' where the app serves anyone. */
+  /** '' where the app serves any address. */
   address: string
   /** The address is one of a trusted proxy. */
   trusted: boolean
-  /** Connections come from the acceptor's relay: HTTP/1.0, and uWS was told the address by a PROXY header. */
+  /**
+   * The acceptor's relay opens the connections: the client speaks HTTP/1.0, and a PROXY header has told uWS its
+   * address.
+   */
   readonly relayed: boolean
   connections: number
-  /** Where the address is counted (Peers.places), and how many of the connections are; -1: nowhere. */
+  /** Where the address is counted (Peers.places; -1: nowhere), and how many of its connections are. */
   place: number
   counted: number
 }
@@ -26,19 +30,19 @@ interface Slot extends Peer {
 
 /** Addresses that are remembered, per worker. An app takes some 30 KB. */
 const MAX_ADDRESSES = 128
-/** Where a proxy has announced them, uWS cannot be asked: so many may have connections at the same time. */
+/** uWS cannot tell an address that a proxy has announced: this many of them may have connections at the same time. */
 const MAX_ANNOUNCED = 4096
 
 export class Peers {
-  /** For anyone. */
+  /** Serves any address. */
   anyone: TemplatedApp
-  /** For the acceptor's relay. */
+  /** Serves the acceptor's relay. */
   readonly relayed: TemplatedApp
   private readonly create: (peer: Peer) => TemplatedApp
   readonly isTrusted: (address: string) => boolean
-  /** Told whose address has no app of its own any more; '': nobody's has. The acceptor does not ask us each time. */
+  /** Tells the acceptor, which remembers, that an address has no app of its own any more; '': no address has. */
   forget: (address: string) => void = () => {}
-  /** Connections by address, over all workers: the acceptor counts up, we count down. */
+  /** Connections by address, over all workers: the acceptor counts up, this class counts down. */
   places: Int32Array | null = null
   private readonly slots: Slot[] = []
   private readonly byAddress = new Map<string, Slot>()
@@ -46,7 +50,7 @@ export class Peers {
   private readonly vacant = new Set<Slot>()
   /** Apps that get no more connections. uWS frees none, also when it is closed. */
   private readonly former: TemplatedApp[] = []
-  /** How many times the usual an app takes. */
+  /** How many times the usual memory an app takes. */
   private shares: number
 
   constructor(create: (peer: Peer) => TemplatedApp, isTrusted: (address: string) => boolean, shares = 1) {
@@ -57,7 +61,7 @@ export class Peers {
     this.shares = shares
   }
 
-  /** Connections from now on get apps that are made anew. Those that are open keep theirs. */
+  /** New connections get new apps. Open ones keep theirs. */
   renew(shares = 1): void {
     this.former.push(this.anyone, ...this.slots.map(({ app }) => app))
     this.slots.length = 0
@@ -69,13 +73,14 @@ export class Peers {
   }
 
   /**
-   * `announced`: the address is not that of the socket. `place`: where it is counted. Returns the app that has it now; null: there is no room for
-   * one more announced address.
+   * @param announced a proxy has announced the address
+   * @param place where the address is counted
+   * @returns the app that has the connection now; null where no room is left for an announced address
    */
   adopt(fd: number, address: string, announced: boolean, place: number): TemplatedApp | null {
     const slot = this.byAddress.get(address) ?? this.take(address, announced ? MAX_ANNOUNCED : MAX_ADDRESSES)
     if (slot === null) {
-      // Nobody would know whom to take off the count.
+      // When the connection ends nobody would know which count to take it off.
       if (place >= 0) this.places![place]!--
       if (announced) return null
       this.anyone.adoptSocket(fd)
@@ -101,7 +106,7 @@ export class Peers {
     if (--peer.connections === 0 && this.byAddress.get(peer.address) === peer) this.vacant.add(peer as Slot)
   }
 
-  /** The list of trusted proxies is another one. */
+  /** The list of trusted proxies has changed. */
   judgeAnew(): void {
     for (const slot of this.slots) slot.trusted = this.isTrusted(slot.address)
   }
@@ -113,7 +118,7 @@ export class Peers {
     for (const app of this.former) app.close()
   }
 
-  /** Null: its connections are for the app that serves anyone. */
+  /** Null: its connections go to the app that serves any address. */
   private take(address: string, most: number): Slot | null {
     if (address === '') return null
     let slot: Slot
@@ -128,7 +133,7 @@ export class Peers {
       try {
         app = this.create(peer)
       } catch {
-        // Over TLS it reads its certificates, and descriptors may have run out.
+        // An app over TLS reads its certificates from files, and descriptors may have run out.
         return null
       }
       slot = Object.assign(peer, { app })

@@ -1,5 +1,6 @@
-// One worker's uWebSockets.js apps. Makes them, gives the requests they read to the newest phases, counts connections, renews certificates,
-// and ends connections. receive() runs per request. How connections get here is in listen.ts, which app they get in peers.ts.
+// One worker's uWebSockets.js apps. Makes them, gives the requests they read to the newest phases, counts connections,
+// renews certificates, and ends connections. receive() runs per request. How connections get here is in listen.ts,
+// which app they get in peers.ts.
 import type { HttpRequest, HttpResponse, TemplatedApp } from 'uWebSockets.js'
 import type { TlsMaterial } from '../../config/certificates.js'
 import type { Deadlines } from '../../exchange/deadlines.js'
@@ -8,10 +9,10 @@ import type { Rejection } from '../../exchange/outcome.js'
 import { canonicalAddress, isTrusted, setAddresses } from '../client-address.js'
 import type { HeadRules, Receiver } from '../receiver.js'
 import { accept, checkFraming } from './accept.js'
-import { endConnections } from './downstream.js'
 import { guard, isGated, watchConnections } from './gate.js'
 import { uWS } from './load.js'
 import { type Peer, Peers } from './peers.js'
+import { endConnections } from './request.js'
 import { TlsApps } from './tls.js'
 
 declare module 'uWebSockets.js' {
@@ -34,14 +35,14 @@ export interface ServerParts {
   }
   /** Microseconds on the segment's clock. */
   nowUs(): number
-  /** Whether this worker takes one connection more, so many being open with it. */
+  /** Whether this worker takes one connection more; `connections` are open with it. */
   accepts(connections: number): boolean
   isTrusted(address: string): boolean
 }
 
 export class UwsServer {
   readonly peers: Peers
-  /** Open ones of clients. */
+  /** Open connections of clients, without the relay's. */
   connections = 0
   /** Told when the last connection has closed. */
   onEmpty: (() => void) | null = null

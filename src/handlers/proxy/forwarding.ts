@@ -1,5 +1,6 @@
-// Holds one exchange while a service has it: attempts, the upload's place, deadlines, cancellation. What comes back goes to the client in
-// pass-response.ts. Runs per request. It never gathers a body: what one side cannot take stops the other.
+// Holds one exchange while a service has it: its attempts, the upload's place, its deadline, its cancellation.
+// pass-response.ts writes the response to the client. Runs per request. It never gathers a body: if one side cannot
+// take more, the other is stopped.
 
 import { cut } from '../../downstream/answer.js'
 import { CLIENT_SILENCE_MS, uploadTooSlow } from '../../downstream/body.js'
@@ -37,9 +38,9 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
   private endpoint: EndpointState
   private readonly upload: Upload | null
   private readonly response: PassedResponse
-  /** What retries.ts counts: exchange.attempts has those besides that clients sent again by themselves. */
+  /** For retries.ts. exchange.attempts also counts what the endpoints' clients have sent again. */
   private attempts: number
-  /** Of the service's time, what earlier attempts took. */
+  /** How much of the service's time went into earlier attempts. */
   private spentBeforeUs = 0
 
   // Whom the exchange waits for.
@@ -48,7 +49,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
   private place: 'none' | 'held' | 'awaited' = 'none'
   private placeUntilUs = Number.POSITIVE_INFINITY
 
-  /** @param attempt the first one, at `endpoint`: given back with all else that this holds from here on */
+  /** @param attempt the first one, at `endpoint` */
   constructor(
     context: HandlerContext,
     exchange: Exchange,
@@ -63,7 +64,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     this.attempt = attempt
     this.upload = exchange.upload
     this.response = new PassedResponse(exchange, this)
-    // Those of the service that a fallback stands in for.
+    // Not 0 where this is the service of a fallback.
     this.attempts = exchange.attempts
     const startUs = exchange.upstreamStartUs
     this.patience = new Patience(cluster.service, startUs)
@@ -117,18 +118,22 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     this.attempt.start(upstreamRequest(exchange, endpoint.endpoint), endpoint, this.response)
   }
 
-  attemptFailed(failure: UpstreamFailure): void {
+  wantsRetry({ sent }: UpstreamFailure): boolean {
+    const { method } = this.exchange
+    const responseStarted = this.response.headers !== null
+    const bodyTaken = this.upload?.taken ?? false
+    const endpoints = this.cluster.endpoints.length
+    return mayRetry(sent, { method, responseStarted, bodyTaken, attempts: this.attempts, endpoints })
+  }
+
+  attemptFailed(failure: UpstreamFailure, retry: boolean): void {
     this.leavePlace()
-    if (!this.retry(failure)) this.fail(failure.rejection)
+    if (!retry || !this.retry()) this.fail(failure.rejection)
   }
 
   /** False: there is no other attempt to be had. */
-  private retry({ sent }: UpstreamFailure): boolean {
-    const { exchange, cluster, attempts } = this
-    const responseStarted = this.response.headers !== null
-    const bodyTaken = this.upload?.taken ?? false
-    const endpoints = cluster.endpoints.length
-    if (!mayRetry(sent, { method: exchange.method, responseStarted, bodyTaken, attempts, endpoints })) return false
+  private retry(): boolean {
+    const { exchange, cluster } = this
     const endpoint = cluster.pick(this.endpoint)
     if (endpoint === null || endpoint.isFull) return false
     const nowUs = this.context.nowUs()
@@ -203,7 +208,8 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     const nowUs = this.context.nowUs()
     const isComing = this.isUploading && !this.upload!.paused
     if (isUnread || isComing || this.place === 'awaited') {
-      // The gate cuts a client that takes nothing of its response for a minute, but has no clock for one whose upload is held back.
+      // The gate cuts a client that takes nothing of its response for a minute, but has no clock for one whose upload
+      // is held back.
       const mustProgress = isUnread ? this.upload?.paused : isComing
       const silentUntilUs = mustProgress ? nowUs + CLIENT_SILENCE_MS * 1000 : Number.POSITIVE_INFINITY
       this.deadlineUs = patience.withClient(nowUs, Math.min(silentUntilUs, this.placeUntilUs))
@@ -227,7 +233,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     if (!this.exchange.concluded) this.fail(rejection)
   }
 
-  /** Of an exchange whose attempt is over. */
+  /** The attempt is over, and no other follows. */
   private fail(rejection: Rejection): void {
     const { exchange, context } = this
     this.letGo(context.nowUs())
@@ -241,24 +247,26 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     cut(exchange)
   }
 
-  /** The response is here as a whole, or passed on. */
+  /** The response is complete. */
   settle(): void {
-    this.letGo(this.context.nowUs())
-    this.attempt.complete(this.exchange.upstreamUs - this.spentBeforeUs)
+    const nowUs = this.context.nowUs()
+    this.letGo(nowUs)
+    this.attempt.complete(this.exchange.upstreamUs - this.spentBeforeUs, nowUs)
   }
 
   conclude(): void {
     this.context.conclude(this.exchange)
   }
 
-  /** The service's part is over: a client that is still reading keeps nothing of it. */
+  /** The service has sent its response: the client that still reads it holds nothing of the service's. */
   endService(): void {
-    this.exchange.upstreamUs = this.patience.clock.spent(this.context.nowUs())
+    const nowUs = this.context.nowUs()
+    this.exchange.upstreamUs = this.patience.clock.spent(nowUs)
     this.leavePlace()
-    this.attempt.complete(this.exchange.upstreamUs - this.spentBeforeUs)
+    this.attempt.complete(this.exchange.upstreamUs - this.spentBeforeUs, nowUs)
   }
 
-  /** All that this holds but the attempt. Harmless if it is called again. */
+  /** Gives back all that it holds but the attempt. May be called again. */
   private letGo(nowUs: number): void {
     const { exchange } = this
     exchange.endUs = nowUs

@@ -33,8 +33,8 @@ const DROPPED = 9
 const CONSUMER_FIELD = 'x-consumer-username'
 
 /**
- * What CGI and its heirs make of a name, lighttpd and PHP among them (RFC 3875, 4.1.18): `X.Consumer!Username` is `X-Consumer-Username` to
- * them. Of a name in lower case.
+ * What CGI and its heirs make of a name, lighttpd and PHP among them (RFC 3875, 4.1.18): `X.Consumer!Username` is
+ * `X-Consumer-Username` to them. Of a name in lower case.
  */
 function cgiName(name: string): string {
   return name.replace(/[^a-z0-9]/g, '_')
@@ -61,7 +61,10 @@ interface Fates {
   readonly numbered: Uint8Array
   /** Names without a number that go no further. */
   readonly dropped: ReadonlySet<string>
-  /** As CGI has them: the fields that the gateway writes, has checked or takes off. Of these only what is numbered or dropped is spelt right. */
+  /**
+   * As CGI has them: the fields that the gateway writes, has checked or takes off. Of these only what is numbered or
+   * dropped is spelt right.
+   */
   readonly vouchedFor: ReadonlySet<string>
 }
 
@@ -109,7 +112,10 @@ interface Provenance {
 const provenances = new Map<string, Provenance>()
 const MAX_PROVENANCES = 1000
 
-/** Of an untrusted peer: what it says about forwarding itself is dropped (as Envoy and Traefik do). `authority` is what Host will say. */
+/**
+ * Of an untrusted peer: what it says about forwarding itself is dropped (as Envoy and Traefik do). `authority` is what
+ * Host will say.
+ */
 function provenanceOf(peer: string, host: string, authority: string, secure: boolean, isHttp10: boolean): string {
   const last = provenances.get(peer)
   if (
@@ -161,8 +167,8 @@ function forwardingLines(
 }
 
 /**
- * The upstream request's fields: the caller's own as they came, all that follow one another in one piece, and behind them those that are
- * the gateway's. What a trusted proxy says about forwarding is continued.
+ * The upstream request's fields: the caller's own as they came, all that follow one another in one piece, and behind
+ * them those that are the gateway's. What a trusted proxy says about forwarding is continued.
  */
 export function upstreamFields(exchange: Exchange, authority: string): FieldLines {
   const { fields, connection, consumer, peerAddress, secure, isHttp10 } = exchange
@@ -248,7 +254,10 @@ export function upstreamFields(exchange: Exchange, authority: string): FieldLine
   return new FieldLines(lines, contentLengthOf(exchange))
 }
 
-/** A body that was read whole has a length even if it came chunked; DELETE and GET with an empty body keep what they said. */
+/**
+ * A body that was read whole has a length even if it came chunked; DELETE and GET with an empty body keep what they
+ * said.
+ */
 function contentLengthOf(exchange: Exchange): number {
   if (exchange.body !== null) return exchange.body.length
   return exchange.declaresLength ? exchange.contentLength : -1

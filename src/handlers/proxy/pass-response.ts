@@ -1,30 +1,33 @@
-// Passes the response of an attempt on to the client: whole, where all of it is here, else as it comes and no faster than the client takes it. Runs
-// per request. What the exchange holds meanwhile, and until when, is forwarding.ts.
+// Passes the response of an attempt on to the client: in one write if all of it is here, else chunk by chunk and no
+// faster than the client reads. Runs per request. Deadlines and attempts are the business of forwarding.ts.
 import type { IncomingHttpHeaders } from 'node:http'
 import { answerWhole, MOST_WHOLE_BYTES, StreamedAnswer } from '../../downstream/answer.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import type { Attempt, AttemptSink } from '../../upstream/attempt.js'
 import type { UpstreamFailure } from '../../upstream/failure.js'
 
-/** Whoever holds the exchange meanwhile. */
+/** What holds the exchange meanwhile (forwarding.ts). */
 export interface ResponseHolder {
-  /** The one that the response is of. */
   readonly attempt: Attempt
-  /** Whom the exchange waits for may be another now. */
+  /** From now on the exchange may wait for the client in place of the service, or the other way round. */
   wait(): void
-  /** The service's part is over; the client is still to read. */
+  /** The service has sent all of it. The client has not read all of it yet. */
   endService(): void
-  /** Gives back all that is held: the breaker is told before the client is, so that whoever asks again meets the state that this response led to. */
+  /**
+   * Gives back all that is held. Before the last write to the client, so that its next request meets the breaker in the
+   * state that this one led to.
+   */
   settle(): void
   conclude(): void
-  attemptFailed(failure: UpstreamFailure): void
+  wantsRetry(failure: UpstreamFailure): boolean
+  attemptFailed(failure: UpstreamFailure, retry: boolean): void
 }
 
 const emptyBody = Buffer.alloc(0)
 
 export class PassedResponse implements AttemptSink {
   readonly exchange: Exchange
-  /** Null before the response has begun. It may wait for the first chunk, to leave together with it. */
+  /** Null before the response has begun. The head waits for the first chunk, so that both leave in one write. */
   headers: IncomingHttpHeaders | null = null
   private readonly holder: ResponseHolder
   private phrase = ''
@@ -37,12 +40,12 @@ export class PassedResponse implements AttemptSink {
     this.holder = holder
   }
 
-  /** The client has got some of it. */
+  /** Some of it was written to the client. */
   get isBegun(): boolean {
     return this.answer !== null
   }
 
-  /** The client has to read before more of it can be passed on. */
+  /** No more of it can be written until the client has read. */
   get isUnread(): boolean {
     return this.answer?.waiting ?? false
   }
@@ -90,8 +93,12 @@ export class PassedResponse implements AttemptSink {
     else holder.endService() // drained() goes on
   }
 
-  onFailure(failure: UpstreamFailure): void {
-    this.holder.attemptFailed(failure)
+  wantsRetry(failure: UpstreamFailure): boolean {
+    return this.holder.wantsRetry(failure)
+  }
+
+  onFailure(failure: UpstreamFailure, retry: boolean): void {
+    this.holder.attemptFailed(failure, retry)
   }
 
   onException(error: unknown): void {
@@ -125,7 +132,7 @@ export class PassedResponse implements AttemptSink {
     this.holder.conclude()
   }
 
-  /** The head waited for a chunk until the end of this turn of the loop: it goes on its own (server-sent events, long polls). */
+  /** No chunk has come in this turn of the loop: the head leaves alone (server-sent events, long polls). */
   flushHead(): void {
     if (!this.exchange.downstream.open || this.answer !== null) return
     this.holder.wait()

@@ -1,5 +1,5 @@
-// Whom one exchange waits for, its service or its client, and until when. What the service takes is on its clock; a client that holds an
-// upstream connection has a pace to keep while others wait for that. Runs per request.
+// Whom one exchange waits for, its service or its client, and until when. What the service takes is on its clock; a
+// client that holds an upstream connection has a pace to keep while others wait for that. Runs per request.
 import type { Service } from '../../config/compile.js'
 import { ServiceClock } from './service-clock.js'
 

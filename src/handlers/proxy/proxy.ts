@@ -1,5 +1,5 @@
-// The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is read ahead, an
-// endpoint picked, the breaker asked. The rest is in forwarding.ts. Runs per request.
+// The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is
+// read ahead, an endpoint picked, the breaker asked. The rest is in forwarding.ts. Runs per request.
 import type { RouteTable, Service } from '../../config/compile.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
@@ -40,6 +40,7 @@ export class Proxies {
 }
 
 class ServiceProxy implements Handler {
+  readonly needsBody = true
   private readonly context: HandlerContext
   private readonly cluster: Cluster
   private readonly reading: ReadAheadContext
@@ -79,7 +80,7 @@ class ServiceProxy implements Handler {
       return context.fail(exchange, breakerOpen)
     }
     const forwarding = new Forwarding(context, exchange, cluster, endpoint, attempt)
-    context.watch(exchange)
+    exchange.downstream.watch()
     // Where the breaker was shut when that was to be asked, and is not any more.
     exchange.downstream.continueBody()
     forwarding.begin()

@@ -1,5 +1,6 @@
-// Waits until an upload is worth a connection to its service: all of it is here, or as much as is read ahead. So uploads of slow clients
-// cost memory (body-memory.ts) and no connections. Runs per request with a body that is not read whole.
+// Waits until an upload is worth a connection to its service: all of it is here, or as much as is read ahead. So
+// uploads of slow clients cost memory (body-memory.ts) and no connections. Runs per request with a body that is not
+// read whole.
 import type { Service } from '../../config/compile.js'
 import { CLIENT_SILENCE_MS, uploadTooSlow } from '../../downstream/body.js'
 import type { Deadline, Deadlines } from '../../exchange/deadlines.js'
@@ -8,8 +9,9 @@ import type { Rejection } from '../../exchange/outcome.js'
 import type { Upload, UploadEvents } from '../../exchange/upload.js'
 
 /**
- * A client may send a part of its body and wait for the response's head (RFC 9112, 9.3, allows it): after this time an upload may begin with
- * what is there, if few others that are not complete hold connections. As often as this it is asked again.
+ * A client may send a part of its body and wait for the response's head (RFC 9112, 9.3, allows it): after this time an
+ * upload may begin with what is there, if few others that are not complete hold connections. As often as this it is
+ * asked again.
  */
 const EARLY_US = 100_000
 

@@ -1,6 +1,6 @@
-// How much of an exchange's time is the service's. It stops while the gateway waits for the client: an upload that is not complete and that
-// the service would take more of, or a response that the client does not read. Deadlines, the breaker and the log go by this clock. Runs
-// per request.
+// How much of an exchange's time is the service's. It stops while the gateway waits for the client: an upload that is
+// not complete and that the service would take more of, or a response that the client does not read. Deadlines, the
+// breaker and the log go by this clock. Runs per request.
 
 export class ServiceClock {
   private readonly startUs: number

@@ -1,4 +1,5 @@
-// Which transport this process uses for its upstream connections: the addon's wire, or node:net where there is no addon.
+// Which transport this process uses for its upstream connections: the addon's wire, or node:net where there is no
+// addon.
 import { native } from '../../../native/index.js'
 import { NativeTransport } from './native-transport.js'
 import { NodeTransport } from './node-transport.js'

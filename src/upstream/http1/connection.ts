@@ -1,7 +1,8 @@
-// One connection to an upstream: what is written, what is in flight, what comes back. Runs per request. It decides nothing about other
-// connections: what it cannot finish it gives back to the pool.
+// One connection to an upstream: what is written, what is in flight, what comes back. Runs per request. It decides
+// nothing about other connections: what it cannot finish it gives back to the pool.
 //
-//   inFlight:  │ answered next │ waits behind it │ … │ not written yet │      oldest first; more than one only where requests share
+//   inFlight:  │ answered next │ waits behind it │ … │ not written yet │
+//   oldest first; more than one only where requests share
 //                                                    └─ the last `unwritten` of them
 import type { IncomingHttpHeaders } from 'node:http'
 import { mayResend, type SendFacts } from '../retries.js'
@@ -17,6 +18,8 @@ export interface ConnectionOwner {
   readonly transport: Transport
   readonly host: string
   readonly port: number
+  /** Null: by host and port. */
+  readonly socketPath: string | null
   readonly connectTimeoutMs: number
   readonly maxHeaderBytes: number
   readonly memo: HeadMemo
@@ -35,7 +38,9 @@ export interface ConnectionOwner {
 
 const nothing = Buffer.alloc(0)
 
-/** What onResponseData gets is valid until it returns, as what the transport has read is; whoever keeps it copies it. */
+/**
+ * What onResponseData gets is valid until it returns, as what the transport has read is; whoever keeps it copies it.
+ */
 export class LeanConnection implements ResponseSink, Carrier, Listener {
   readonly inFlight: LeanRequest[] = []
   unwritten = 0
@@ -68,7 +73,8 @@ export class LeanConnection implements ResponseSink, Carrier, Listener {
   constructor(owner: ConnectionOwner) {
     this.owner = owner
     this.parser = new ResponseParser(this, owner.memo, owner.maxHeaderBytes)
-    this.wire = owner.transport.connect(owner.host, owner.port, this)
+    const { transport, host, port, socketPath } = owner
+    this.wire = socketPath === null ? transport.connect(host, port, this) : transport.connectUnix(socketPath, this)
     this.connectTimer = setTimeout(() => this.lose(new errors.ConnectTimeoutError()), owner.connectTimeoutMs)
   }
 
@@ -253,7 +259,9 @@ export class LeanConnection implements ResponseSink, Carrier, Listener {
     this.owner.refill()
   }
 
-  /** Sends the request that is answered last elsewhere, if it may be; its response must not be read. False: it may not. */
+  /**
+   * Sends the request that is answered last elsewhere, if it may be; its response must not be read. False: it may not.
+   */
   moveLast(): boolean {
     const at = this.inFlight.length - 1
     const request = this.inFlight[at]!

@@ -1,8 +1,10 @@
-// When is a response late? Where requests share connections, one that takes long holds up those behind it. Its connection then takes no
-// more, and what waits on it goes elsewhere; pool.ts does that, this file only measures. No clock of its own: told the time.
+// When is a response late? Where requests share connections, one that takes long holds up those behind it. Its
+// connection then takes no more, and what waits on it goes elsewhere; pool.ts does that, this file only measures. No
+// clock of its own: told the time.
 //
-// A response is late when it has been next in line for several times as long as responses have been taking lately. "Lately" is a
-// running median that moves by a sixteenth of itself towards each sample: no history, and an outlier weighs no more than any other.
+// A response is late when it has been next in line for several times as long as responses have been taking lately.
+// "Lately" is a running median that moves by a sixteenth of itself towards each sample: no history, and an outlier
+// weighs no more than any other.
 
 const TIMES_MEDIAN = 4
 /** Below this a collection of garbage would look like a slow response. */

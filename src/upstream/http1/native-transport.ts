@@ -1,10 +1,11 @@
-// Upstream connections over the addon's wire (native/src/wire.cc): one call into JavaScript and one back for all that connections read and
-// write in a turn of the event loop. Runs per read and write; knows nothing of HTTP.
+// Upstream connections over the addon's wire (native/src/wire.cc): one call into JavaScript and one back for all that
+// connections read and write in a turn of the event loop. Runs per read and write; knows nothing of HTTP.
 import { ADDRCONFIG, type LookupAddress, lookup } from 'node:dns'
 import { isIP } from 'node:net'
 import { constants } from 'node:os'
 import { getSystemErrorName } from 'node:util'
 import type { Native, NativeWire } from '../../../native/index.js'
+import { backlogPauseMs } from '../unix-socket.js'
 import type { Listener, Transport, Wire } from './transport.js'
 
 /** Reads of one turn, together; one more read still fits. Above that JavaScript is called within the turn. */
@@ -23,6 +24,8 @@ const READ_FAILED = -5
 const SEND_CHARACTERS = 65536
 /** As long as Node has for an address while there are others. */
 const ATTEMPT_MS = 250
+/** In place of a port: the host is the path of a Unix socket. */
+const UNIX = -1
 
 /** What came in while the connection was paused: bytes, its end or an error. */
 type Held = Buffer | Error | null
@@ -45,6 +48,11 @@ export class NativeTransport implements Transport {
   connect(host: string, port: number, listener: Listener): Wire {
     this.wire ??= this.open()
     return new Connection(this, host, port, listener)
+  }
+
+  connectUnix(path: string, listener: Listener): Wire {
+    this.wire ??= this.open()
+    return new Connection(this, path, UNIX, listener)
   }
 
   private open(): NativeWire {
@@ -94,7 +102,7 @@ export class NativeTransport implements Transport {
   // From the connections.
 
   add(connection: Connection, address: string, port: number): number {
-    const id = this.wire!.connect(address, port)
+    const id = port === UNIX ? this.wire!.connectUnix(address) : this.wire!.connect(address, port)
     this.connections[id] = connection
     return id
   }
@@ -147,6 +155,8 @@ class Connection implements Wire {
   /** Those not tried yet, where the host is a name. */
   private addresses: LookupAddress[] = []
   private firstError: Error | null = null
+  /** Refused so far because the backlog of a Unix socket was full. */
+  private refused = 0
   private attemptTimer: NodeJS.Timeout | undefined
 
   constructor(transport: NativeTransport, host: string, port: number, listener: Listener) {
@@ -154,7 +164,7 @@ class Connection implements Wire {
     this.listener = listener
     this.host = host
     this.port = port
-    if (isIP(host) !== 0) this.id = transport.add(this, host, port)
+    if (port === UNIX || isIP(host) !== 0) this.id = transport.add(this, host, port)
     else this.resolve()
   }
 
@@ -199,11 +209,23 @@ class Connection implements Wire {
 
   private fail(syscall: string, code: number): void {
     clearTimeout(this.attemptTimer)
+    if (this.port === UNIX && syscall === 'connect' && code === -constants.errno.EAGAIN) return this.tryAgain()
     const error = systemError(syscall, code)
     this.firstError ??= error
     if (this.addresses.length === 0) return this.listener.onError(this.firstError)
     this.transport.remove(this.id)
     this.attempt()
+  }
+
+  private tryAgain(): void {
+    this.transport.remove(this.id)
+    this.id = -1
+    this.attemptTimer = setTimeout(
+      () => {
+        this.id = this.transport.add(this, this.host, this.port)
+      },
+      backlogPauseMs(++this.refused),
+    )
   }
 
   flushLater(): void {

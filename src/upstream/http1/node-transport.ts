@@ -1,5 +1,7 @@
-// Upstream connections over node:net: as the native transport has them, for where there is no addon. Runs per read and write.
-import { connect, type Socket } from 'node:net'
+// Upstream connections over node:net: as the native transport has them, for where there is no addon. Runs per read and
+// write.
+import { connect, type NetConnectOpts, type Socket } from 'node:net'
+import { BACKLOG_FULL, backlogPauseMs } from '../unix-socket.js'
 import type { Listener, Transport, Wire } from './transport.js'
 
 /** A read is handled before the next one starts. */
@@ -20,19 +22,37 @@ function flushAll(): void {
 }
 
 class NodeWire implements Wire {
-  private readonly socket: Socket
+  private socket: Socket
   private readonly listener: Listener
   private paused = false
   private closed = false
+  /** Refused so far because a backlog was full. */
+  private refused = 0
+  private retry: NodeJS.Timeout | undefined
 
-  constructor(host: string, port: number, listener: Listener) {
+  constructor(to: NetConnectOpts, listener: Listener) {
     this.listener = listener
+    this.socket = this.open(to)
+  }
+
+  private open(to: NetConnectOpts): Socket {
+    const { listener } = this
     const onread = { buffer: readBuffer, callback: (bytes: number) => this.read(bytes) }
-    this.socket = connect({ host, port, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS, onread })
-    this.socket.on('connect', () => listener.onConnect())
-    this.socket.on('error', (error) => this.closed || listener.onError(error))
-    this.socket.on('end', () => listener.onEof())
-    this.socket.on('drain', () => listener.onDrain())
+    const socket = connect({ ...to, onread })
+    socket.on('connect', () => listener.onConnect())
+    socket.on('error', (error: NodeJS.ErrnoException) => {
+      if (this.closed) return
+      if (error.code !== BACKLOG_FULL || error.syscall !== 'connect') return listener.onError(error)
+      this.retry = setTimeout(
+        () => {
+          this.socket = this.open(to)
+        },
+        backlogPauseMs(++this.refused),
+      )
+    })
+    socket.on('end', () => listener.onEof())
+    socket.on('drain', () => listener.onDrain())
+    return socket
   }
 
   /** Returns whether to go on reading. */
@@ -79,12 +99,18 @@ class NodeWire implements Wire {
 
   close(): void {
     this.closed = true
+    clearTimeout(this.retry)
     this.socket.destroy()
   }
 }
 
 export class NodeTransport implements Transport {
   connect(host: string, port: number, listener: Listener): Wire {
-    return new NodeWire(host, port, listener)
+    const keepAlive = { keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS }
+    return new NodeWire({ host, port, noDelay: true, ...keepAlive }, listener)
+  }
+
+  connectUnix(path: string, listener: Listener): Wire {
+    return new NodeWire({ path }, listener)
   }
 }

@@ -1,7 +1,9 @@
-// The lean upstream client: HTTP/1.1 over cleartext sockets, for one origin. Speaks undici's Dispatcher with v2 handlers, so that whoever
-// forwards knows one interface. Which connection takes a request is decided here; whether it is sent again, in retries.ts.
+// The lean upstream client: HTTP/1.1 over cleartext sockets, for one origin. Speaks undici's Dispatcher with v2
+// handlers, so that attempt.ts knows one interface. Which connection takes a request is decided here; whether it is
+// sent again, in retries.ts.
 //
-// A chunk given to onResponseData is valid until the handler returns. Headers given to onResponseStart are shared: read only.
+// A chunk given to onResponseData is valid until the handler returns. Headers given to onResponseStart are shared: read
+// only.
 import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { idempotent } from '../retries.js'
@@ -22,10 +24,15 @@ export interface LeanPoolOptions {
   readonly connectTimeoutMs?: number
   /** Of a response's status line and fields together, and of its trailers. */
   readonly maxHeaderBytes?: number
-  /** Idle connections are closed after it, or a second before the upstream's own Keep-Alive hint runs out. Keep it below the upstream's. */
+  /**
+   * Idle connections are closed after it, or a second before the upstream's own Keep-Alive hint runs out. Keep it below
+   * the upstream's.
+   */
   readonly keepAliveMs?: number
   /** The addon's where there is one. */
   readonly transport?: Transport
+  /** The Unix socket that the origin is reached by, in place of its host and port. */
+  readonly socketPath?: string | null
 }
 
 const TICK_MS = 500
@@ -37,6 +44,7 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
   readonly transport: Transport
   readonly host: string
   readonly port: number
+  readonly socketPath: string | null
   readonly connectTimeoutMs: number
   readonly maxHeaderBytes: number
   readonly memo = new HeadMemo()
@@ -66,6 +74,7 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
       throw new errors.InvalidArgumentError('the lean client speaks cleartext HTTP/1.1 only')
     this.host = url.hostname.replace(/^\[|\]$/g, '')
     this.port = Number(url.port || 80)
+    this.socketPath = options.socketPath ?? null
     this.hostLine = `host: ${url.host}\r\n`
     this.limit = options.connections
     this.depth = options.pipelining ?? 1
@@ -211,9 +220,10 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
   }
 
   /**
-   * A connection whose next response is late takes no more. Of those behind it one is sent again elsewhere, alone, and one more each time
-   * as long has passed again; once any other response has come, the upstream as a whole is not what is slow and all of them go. The
-   * upstream may so see a request twice, but a stalled one does not get all of them twice at once.
+   * A connection whose next response is late takes no more. Of those behind it one is sent again elsewhere, alone, and
+   * one more each time as long has passed again; once any other response has come, the upstream as a whole is not what
+   * is slow and all of them go. The upstream may so see a request twice, but a stalled one does not get all of them
+   * twice at once.
    */
   private relieve(): void {
     const nowMs = performance.now()
@@ -227,7 +237,9 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
     }
   }
 
-  /** Takes the last `count` off a connection. Its responses to them must not be read: it closes after those before them. */
+  /**
+   * Takes the last `count` off a connection. Its responses to them must not be read: it closes after those before them.
+   */
   private move(connection: LeanConnection, count: number): void {
     for (let i = 0; i < count && connection.load > 1 && connection.moveLast(); i++) {
       connection.closing = true

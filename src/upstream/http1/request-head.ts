@@ -1,5 +1,6 @@
-// The request's head as it goes upstream: request line and fields as one string, a character a byte. Pure; runs per request. Refuses
-// whatever would let one request look like two to the upstream (RFC 9112, 11.2), however it came to be in a name or a value.
+// The request's head as it goes upstream: request line and fields as one string, a character a byte. Pure; runs per
+// request. Refuses whatever would let one request look like two to the upstream (RFC 9112, 11.2), however it came to be
+// in a name or a value.
 import type { Dispatcher } from 'undici'
 import { TOKEN } from '../../config/patterns.js'
 import { FieldLines } from '../field-lines.js'
@@ -25,7 +26,9 @@ const names = new Map<string, number>([
 const MAX_NAMES = 1000
 
 const NOT_IN_PATH = /[^\u0021-\u00ff]/
-/** Written as latin1 they would become other characters, CR and LF among them. V8 answers at once for a string of bytes. */
+/**
+ * Written as latin1 they would become other characters, CR and LF among them. V8 answers at once for a string of bytes.
+ */
 const NOT_A_BYTE = /[\u0100-\uffff]/
 
 /** RFC 9110, 8.6: with these, "no body" is said as Content-Length: 0. */
@@ -102,8 +105,8 @@ function fieldText(headers: readonly unknown[], hostLine: string): FieldText {
 }
 
 /**
- * `bodyBytes` is the length of a body in memory, 0 for none, -1 for a stream. Throws what undici would: InvalidArgumentError,
- * NotSupportedError, RequestContentLengthMismatchError.
+ * `bodyBytes` is the length of a body in memory, 0 for none, -1 for a stream. Throws what undici would:
+ * InvalidArgumentError, NotSupportedError, RequestContentLengthMismatchError.
  */
 export function renderHead(options: Dispatcher.DispatchOptions, hostLine: string, bodyBytes: number): RequestHead {
   const { method, path, headers } = options

@@ -1,5 +1,5 @@
-// One request on its way through the pool, and the controller its handler holds: one object for both. Data and the three calls of a
-// controller; where it goes is the pool's and the connection's business.
+// One request on its way through the pool, and the controller its handler holds: one object for both. Data and the
+// three calls of a controller; where it goes is the pool's and the connection's business.
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'

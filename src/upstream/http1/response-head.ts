@@ -1,5 +1,5 @@
-// A response's head, from text to fields. As strict as llhttp, and where RFC 9112 lets a recipient choose, on the side of refusing. Pure;
-// runs per response.
+// A response's head, from text to fields. As strict as llhttp, and where RFC 9112 lets a recipient choose, on the side
+// of refusing. Pure; runs per response.
 import type { IncomingHttpHeaders } from 'node:http'
 import { TOKEN } from '../../config/patterns.js'
 import { parserError } from '../undici.js'
@@ -152,8 +152,8 @@ function isPersistent(connection: string | undefined, minor: number): boolean {
 }
 
 /**
- * Upstreams repeat themselves: the same head, byte for byte, until the next second's Date. The last head of each length is kept, so that
- * a repeated one costs a comparison. `parse` takes the text from `from` to the empty line at `to`.
+ * Upstreams repeat themselves: the same head, byte for byte, until the next second's Date. The last head of each length
+ * is kept, so that a repeated one costs a comparison. `parse` takes the text from `from` to the empty line at `to`.
  */
 export class HeadMemo {
   private readonly texts: string[] = new Array(SLOTS).fill('')

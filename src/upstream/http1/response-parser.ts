@@ -1,5 +1,5 @@
-// HTTP/1.1 responses from the bytes of one connection, in any split (RFC 9112, 4 to 7). Knows nothing of sockets and requests; fuzzed
-// against undici. Runs per read.
+// HTTP/1.1 responses from the bytes of one connection, in any split (RFC 9112, 4 to 7). Knows nothing of sockets and
+// requests; fuzzed against undici. Runs per read.
 //
 //   HEAD ─┬─ EMPTY_LF ─ HEAD (an empty line before it)
 //         ├─ no body ────────────────────────────────┐
@@ -27,7 +27,10 @@ export interface ResponseSink {
   /** `chunk` is a view into the bytes given to execute. */
   onData(chunk: Buffer): void
   onEnd(trailers: IncomingHttpHeaders): void
-  /** The same head came twice in a row: returns how bytes that begin with it will be marked, if at all. `text` is all of it. */
+  /**
+   * The same head came twice in a row: returns how bytes that begin with it will be marked, if at all. `text` is all of
+   * it.
+   */
   onRepeated(text: string): number
 }
 
@@ -86,8 +89,8 @@ export class ResponseParser {
   }
 
   /**
-   * Parses bytes[from, end) until the sink stops it or they end; returns where. Throws undici's errors for what is not HTTP. `mark`: what
-   * they are known to begin with, as onRepeated() has named it; else 0.
+   * Parses bytes[from, end) until the sink stops it or they end; returns where. Throws undici's errors for what is not
+   * HTTP. `mark`: what they are known to begin with, as onRepeated() has named it; else 0.
    */
   execute(bytes: Buffer, from: number, end: number, mark = 0): number {
     let at = from
@@ -116,7 +119,10 @@ export class ResponseParser {
     return !this.stopped
   }
 
-  /** The connection ended in order. True where that ends a response, false where one is cut short; throws for a wrong length. */
+  /**
+   * The connection ended in order. True where that ends a response, false where one is cut short; throws for a wrong
+   * length.
+   */
   eof(): boolean {
     if (this.state === LENGTH) throw new errors.ResponseContentLengthMismatchError()
     if (this.state !== CLOSE) return false
@@ -226,7 +232,10 @@ export class ResponseParser {
     return stop
   }
 
-  /** Moves the chunks of one read together, over their framing: a write to the client for each costs more than the bytes do. */
+  /**
+   * Moves the chunks of one read together, over their framing: a write to the client for each costs more than the bytes
+   * do.
+   */
   private gather(bytes: Buffer, at: number, stop: number): void {
     if (this.gatheredFrom === this.gatheredTo) {
       this.gatheredFrom = at
@@ -303,8 +312,9 @@ function parseTrailers(text: string): IncomingHttpHeaders {
 }
 
 /**
- * What is wrong already is wrong now: an upstream that does not speak HTTP need not close for us to know. Checks the lines from `from` on, so that
- * each is read once in however many pieces a head comes. Returns where the first incomplete line begins.
+ * What is wrong already is wrong now: an upstream that does not speak HTTP need not close for us to know. Checks the
+ * lines from `from` on, so that each is read once in however many pieces a head comes. Returns where the first
+ * incomplete line begins.
  */
 function checkPartialHead(text: string, from: number): number {
   if (!(text.length < 7 ? 'HTTP/1.'.startsWith(text) : text.startsWith('HTTP/1.'))) {

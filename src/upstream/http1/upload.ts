@@ -1,4 +1,5 @@
-// A request body that streams: from a Readable to the connection, no faster than the upstream takes it. Runs per request with such a body.
+// A request body that streams: from a Readable to the connection, no faster than the upstream takes it. Runs per
+// request with such a body.
 import type { Readable } from 'node:stream'
 import { errors } from '../undici.js'
 import type { LeanRequest } from './request.js'

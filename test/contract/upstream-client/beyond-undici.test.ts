@@ -1,4 +1,5 @@
-// What the lean client does beyond undici: it sends again what was lost on a used connection, lets go of idle ones, and drops what waits.
+// What the lean client does beyond undici: it sends again what was lost on a used connection, lets go of idle ones, and
+// drops what waits.
 import { describe, expect, test } from 'vitest'
 import type { Origin, RawExchange, Script } from '../../support/origins.js'
 import { leans } from '../../support/upstream-clients.js'

@@ -1,5 +1,5 @@
-// Requests that share connections, which only the lean client does: nobody gets another's answer, and nobody waits for long behind
-// somebody else's slow one.
+// Requests that share connections, which only the lean client does: nobody gets another's answer, and nobody waits for
+// long behind somebody else's slow one.
 import type { Dispatcher } from 'undici'
 import { describe, expect, test } from 'vitest'
 import type { Origin, RawExchange, Script } from '../../support/origins.js'
@@ -50,7 +50,8 @@ describe.each(leans)('requests that share connections, in $name', (lean) => {
   test('one connection takes as many as it may, and each gets its own answer', async () => {
     const { origin, pool } = await start({}, 8)
     expect(await bodies(pool, paths(20))).toEqual(own(paths(20)))
-    // Three; and some more where this process was without a core for 20 ms: an answer that is late by as much is not waited behind.
+    // Three; and some more where this process was without a core for 20 ms: an answer that is late by as much is not
+    // waited behind.
     const shared = origin.connections
     expect(shared).toBeGreaterThanOrEqual(3)
     expect(shared).toBeLessThan(10)

@@ -1,5 +1,5 @@
-// What the configuration says of callers: kinds of credentials that nobody has, names that two could claim, and secrets, of which only
-// hashes are kept.
+// What the configuration says of callers: kinds of credentials that nobody has, names that two could claim, and
+// secrets, of which only hashes are kept.
 import { createHash, generateKeyPairSync } from 'node:crypto'
 import { mkdtempSync, writeFileSync } from 'node:fs'
 import os from 'node:os'

@@ -48,7 +48,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: 's',
       index: 0,
-      endpoints: [{ origin: 'http://h', authority: 'h', serverName: 'h', index: 0, slot: 0 }],
+      endpoints: [{ origin: 'http://h', authority: 'h', serverName: 'h', socketPath: null, slot: 0 }],
       connectTimeoutMs: 2000,
       firstByteTimeoutMs: 15_000,
       idleTimeoutMs: 60_000,
@@ -72,7 +72,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     },
     expect.objectContaining({
       name: 'bare',
-      endpoints: [{ origin: 'https://h', authority: 'h', serverName: 'h', index: 1, slot: 1 }],
+      endpoints: [{ origin: 'https://h', authority: 'h', serverName: 'h', socketPath: null, slot: 1 }],
       breaker: null,
       health: null,
     }),
@@ -92,7 +92,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         headers: [],
         priority: 0,
       },
-      service: table.services[0],
+      handler: { kind: 'proxy', service: table.services[0] },
       auth: ['x-m'],
       challenge: '\r\nwww-authenticate: x-m',
       signBody: true,

@@ -1,5 +1,5 @@
-// What the configuration says of RFC 9421 signatures and of replays: keys that fit their algorithm, components that a request has, and what
-// a route makes of the gateway's own options.
+// What the configuration says of RFC 9421 signatures and of replays: keys that fit their algorithm, components that a
+// request has, and what a route makes of the gateway's own options.
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { mkdtempSync, writeFileSync } from 'node:fs'
 import os from 'node:os'

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import os from 'node:os'
 import path from 'node:path'
 import { describe, expect, test } from 'vitest'
@@ -92,14 +92,27 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       'endpoints that are no origins',
       'services:\n  s:\n    endpoints:\n      - ftp://h\n      - h:80\n      - http://h/x\n      - http://h?q\n      - http://h#f\n      - http://me:pw@h\n      - http://h:99999\n      - 7\n' +
         ROUTES,
-      'gw.yaml:4:9: services.s.endpoints[0]: must be an http:// or https:// URL',
-      'gw.yaml:5:9: services.s.endpoints[1]: must be an http:// or https:// URL',
+      'gw.yaml:4:9: services.s.endpoints[0]: must be an http:// or https:// URL, or unix:/path of a Unix socket',
+      'gw.yaml:5:9: services.s.endpoints[1]: must be an http:// or https:// URL, or unix:/path of a Unix socket',
       `gw.yaml:6:9: services.s.endpoints[2]: must not have a path (it has "/x"); use the route's rewrite`,
       'gw.yaml:7:9: services.s.endpoints[3]: must not have a query',
       'gw.yaml:8:9: services.s.endpoints[4]: must not have a fragment',
       'gw.yaml:9:9: services.s.endpoints[5]: must not carry a user name or password',
       'gw.yaml:10:9: services.s.endpoints[6]: is not a URL',
       'gw.yaml:11:9: services.s.endpoints[7]: must be a string',
+    ],
+    [
+      'a Unix socket in the spelling of another program',
+      `services:\n  s:\n    endpoints:\n      - unix:///run/o.sock\n      - http://unix:/run/o.sock:/api\n      - unix:run/o.sock\n${ROUTES}`,
+      'gw.yaml:4:9: services.s.endpoints[0]: is not how a Unix socket is written: write unix:/run/o.sock',
+      'gw.yaml:5:9: services.s.endpoints[1]: is not how a Unix socket is written: write unix:/run/o.sock',
+      'gw.yaml:6:9: services.s.endpoints[2]: must have an absolute path behind unix:, as in unix:/run/orders.sock',
+    ],
+    [
+      'a Unix socket given twice, and TLS to it',
+      `services: { s: { endpoints: ['unix:/run/o.sock', 'unix:/run/o.sock'], tls: {} } }\n${ROUTES}`,
+      'gw.yaml:1:50: services.s.endpoints[1]: "unix:/run/o.sock" is listed twice',
+      'gw.yaml:1:71: services.s.tls: has no effect: no endpoint is https',
     ],
     [
       'no endpoint',
@@ -354,19 +367,6 @@ describe('files', () => {
     const json = { services: { s: { endpoints: ['http://h:1'] } }, routes: [{ match: {}, service: 's', auth: 'none' }] }
     expect(load(JSON.stringify(json, null, '\t')).config).toEqual(load(SOUND.replace('path: / ', '')).config)
   })
-
-  const blocks = existsSync('README.md')
-    ? [...readFileSync('README.md', 'utf8').matchAll(/```yaml\n([\s\S]*?)```/g)]
-    : []
-  test.each(blocks.map(([, yaml]) => yaml as string).filter((yaml) => /^routes:/m.test(yaml)))(
-    'a configuration in README is sound: %s',
-    (yaml) => {
-      const env = Object.fromEntries(
-        [...yaml.matchAll(/env:(\w+)/g)].map(([, name]) => [name, 'a secret of thirty-two bytes or more']),
-      )
-      expect(problemsIn(yaml, env)).toEqual([])
-    },
-  )
 
   const examples = readdirSync('examples').filter((file) => /\.(yaml|json)$/.test(file))
   test.each(examples)('examples/%s is sound', (file) => {

@@ -1,4 +1,5 @@
-// One meaning for each path: what decides the route is what the service gets, and whatever the service may read otherwise is refused.
+// One meaning for each path: what decides the route is what the service gets, and whatever the service may read
+// otherwise is refused.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { compile } from '../../../src/config/compile.js'
@@ -58,7 +59,10 @@ test('slashes can be left alone, escaped ones as well', () => {
   }
 })
 
-/** As the most obliging of services reads a path: everything decoded, backslashes turned, parameters cut off dots, dots resolved. */
+/**
+ * As the most obliging of services reads a path: everything decoded, backslashes turned, parameters cut off dots, dots
+ * resolved.
+ */
 function obliging(path: string, decodesSlashes: boolean): string {
   const text = path.replace(/%([0-9a-f]{2})/gi, (triplet, digits: string) => {
     const character = String.fromCharCode(Number.parseInt(digits, 16))

@@ -1,7 +1,5 @@
-import { existsSync, readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { jsonSchema } from '../../../src/config/schema.js'
-import { settingsRows } from '../../../src/config/settings.js'
 
 interface JsonSchema {
   properties?: Record<string, JsonSchema>
@@ -36,13 +34,3 @@ test('every option of the JSON Schema says what it means, and no object takes ke
   expect(options.filter(([, option]) => option.description === undefined).map(([path]) => path)).toEqual([])
   expect([...objectsOf(schema)].every((object) => object.additionalProperties === false)).toBe(true)
 })
-
-test.skipIf(!existsSync('README.md'))(
-  'README has a row for each setting of the environment, with its default and meaning',
-  () => {
-    const rows = readFileSync('README.md', 'utf8')
-      .split('\n')
-      .filter((line) => line.startsWith('| `TIDEGATE_'))
-    expect(rows).toEqual(settingsRows())
-  },
-)

@@ -9,8 +9,9 @@ const CONNECTED = -1
 const UNREACHABLE = '255.255.255.255'
 
 /**
- * Within one turn of the event loop: `first`, what has been closed is let go, `then`, and what has happened is told. Both sockets are let go in
- * the same phase as what `first` closes, the one before it and the other after it, whichever way round libuv goes.
+ * Within one turn of the event loop: `first`, what has been closed is let go, `then`, and what has happened is told.
+ * Both sockets are let go in the same phase as what `first` closes, the one before it and the other after it, whichever
+ * way round libuv goes.
  */
 async function beforeTheNextTelling(
   sockets: readonly [Socket, Socket],

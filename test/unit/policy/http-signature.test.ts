@@ -1,5 +1,5 @@
-// Whatever a request carries: no signature is taken for one that it is not, and no text makes the strategy throw. Which reason each fault
-// has is in test/e2e/http-signature.test.ts.
+// Whatever a request carries: no signature is taken for one that it is not, and no text makes the strategy throw. Which
+// reason each fault has is in test/e2e/http-signature.test.ts.
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { compile, type Route } from '../../../src/config/compile.js'

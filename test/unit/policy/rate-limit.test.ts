@@ -21,7 +21,8 @@ function begin(keys = 1000): void {
     { workers: 1, rateLimitKeys: keys, services: 1, endpoints: 1, routes: 1 },
     { path: null, isolation: 'thread' },
   )
-  rateLimit = createRateLimit(new RateTable(segment, 0), segment, [])
+  const check = createRateLimit(new RateTable(segment, 0), segment, [])
+  rateLimit = (exchange) => check(exchange.route!)?.(exchange) ?? null
   nowUs = segment.nowUs()
 }
 beforeEach(() => begin())

@@ -40,7 +40,7 @@ function exchangeOf(on: Route, signature: string, signedSeconds: number, consume
 function bring(on: Route, signature: string, signedSeconds: number, nowSeconds: number, consumer = 'c'): string | null {
   wallSeconds = nowSeconds
   const exchange = exchangeOf(on, signature, signedSeconds, consumer)
-  return (guard.refuse(exchange) ?? guard.remember(exchange))?.reason ?? null
+  return (guard.refuse(on)?.(exchange) ?? guard.remember(on)?.(exchange))?.reason ?? null
 }
 
 it('lets a signature of a consumer in once', () => {
@@ -86,8 +86,9 @@ it('gives a consumer no more than its share of the room', () => {
 
 it('remembers nothing by looking, and lets one of two in that looked at once', () => {
   const [first, second] = [exchangeOf(WIDE, 'a', NOON), exchangeOf(WIDE, 'a', NOON)]
-  expect([guard.refuse(first), guard.refuse(second)]).toEqual([null, null])
-  expect(guard.remember(second)).toBeNull()
-  expect(guard.remember(first)?.reason).toBe('replayed')
-  expect(guard.refuse(first)?.reason).toBe('replayed')
+  const [refuse, remember] = [guard.refuse(WIDE)!, guard.remember(WIDE)!]
+  expect([refuse(first), refuse(second)]).toEqual([null, null])
+  expect(remember(second)).toBeNull()
+  expect(remember(first)?.reason).toBe('replayed')
+  expect(refuse(first)?.reason).toBe('replayed')
 })

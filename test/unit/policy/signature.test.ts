@@ -27,7 +27,8 @@ const consumer = (over: Partial<Consumer> = {}): Consumer => ({
   ...over,
 })
 
-// Keys and data whose bytes are ASCII: strings here are UTF-8, so the vectors made of 0xaa bytes cannot be written as one.
+// Keys and data whose bytes are ASCII: strings here are UTF-8, so the vectors made of 0xaa bytes cannot be written as
+// one.
 describe('published vectors', () => {
   const hi = text('0b'.repeat(20))
   test.each([

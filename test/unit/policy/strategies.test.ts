@@ -1,5 +1,4 @@
 // Whatever a request carries: nobody is known by what was not issued, and no text makes a strategy throw.
-import { createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { compile, type Route } from '../../../src/config/compile.js'
@@ -11,14 +10,14 @@ import { KnownByApiKey } from '../../../src/policy/api-key.js'
 import { KnownByPassword } from '../../../src/policy/basic.js'
 import { KnownByToken } from '../../../src/policy/jwt.js'
 import type { Strategy } from '../../../src/policy/strategy.js'
+import { keptAsSha256 } from '../../support/credentials.js'
 
-const sha256 = (text: string) => `sha256:${createHash('sha256').update(text).digest('hex')}`
 const { config, settings } = loadConfig({
   text: {
     origin: 'gw.yaml',
     yaml: `
 apiKeys: { query: key }
-consumers: { c: { apiKeys: '${sha256('k')}', password: '${sha256('p')}', jwt: { i: c } } }
+consumers: { c: { apiKeys: '${keptAsSha256('k')}', password: '${keptAsSha256('p')}', jwt: { i: c } } }
 jwt: { i: { issuer: i, audience: a, secrets: ${'s'.repeat(32)} } }
 services: { s: { endpoints: ['http://h'] } }
 routes: [{ match: {}, service: s, auth: [api-key, basic, jwt] }]

@@ -67,7 +67,7 @@ function check(ports: readonly number[], rules: HealthCheck = RULES) {
   const endpoints: Endpoint[] = ports.map((port, index) => ({
     origin: `http://127.0.0.1:${port}`,
     authority: `127.0.0.1:${port}`,
-    index,
+    socketPath: null,
     slot: index,
   }))
   const service = { name: 'demo', endpoints, health: rules } as unknown as Service

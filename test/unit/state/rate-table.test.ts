@@ -203,7 +203,8 @@ describe('a full table', () => {
     expect(table.totals().inserts - inserts).toBeGreaterThan(keys * 0.5)
   })
 
-  // One worker is stopped just before it charges a shared slot. Meanwhile another one finds a slot free for that key, and charges it there.
+  // One worker is stopped just before it charges a shared slot. Meanwhile another one finds a slot free for that key,
+  // and charges it there.
   it.each([
     ['one limit', 0, false],
     ['one limit', 2, false],

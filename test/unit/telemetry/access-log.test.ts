@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
-import type { Consumer, Endpoint, Route } from '../../../src/config/compile.js'
+import type { Consumer, Endpoint, Route, Service } from '../../../src/config/compile.js'
 import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
@@ -22,7 +22,8 @@ const fresh = (): string => join(folder, `log-${files++}`)
 const PIPE_BUF = 4096
 const START_US = 1_700_000_000_000_000
 
-const route = { name: 'hello', index: 0, service: { name: 'demo' }, logQuery: false, accessLog: true } as Route
+const servedBy = (name: string) => ({ kind: 'proxy', service: { name } as Service })
+const route = { name: 'hello', index: 0, handler: servedBy('demo'), logQuery: false, accessLog: true } as Route
 const endpoint = { origin: 'http://127.0.0.1:9000', index: 0 } as Endpoint
 const consumer = { name: 'test', secrets: ['s3cret'] } as unknown as Consumer
 
@@ -31,7 +32,7 @@ function exchange(fields: Partial<Exchange> = {}, path = '/hello', query = '', m
   const rid = '0123456789abcdef0123456789abcdef'
   return Object.assign(
     new Exchange(new MemoryDownstream(), START_US, method, path, query, Fields.of(headers)),
-    { rid, status: 200, service: fields.route?.service ?? null },
+    { rid, status: 200, service: fields.route?.handler.service ?? null },
     fields,
   )
 }
@@ -120,6 +121,22 @@ describe('an access line', () => {
     ])
   })
 
+  it('names the handler that answered where that is no service', async () => {
+    const page = { kind: 'static', service: null }
+    const stoodIn = { ...route, fallback: page } as unknown as Route
+    const own = { ...route, handler: page } as unknown as Route
+    const all = await lines((log) => {
+      log.write(exchange({ route: stoodIn, endpoint }), START_US)
+      log.write(exchange({ route: stoodIn, endpoint, fallback: 'upstream_error' }), START_US)
+      log.write(exchange({ route: own }), START_US)
+    })
+    expect(all.map(({ service, handler }) => [service, handler])).toEqual([
+      ['demo', undefined],
+      ['demo', 'static'],
+      [undefined, 'static'],
+    ])
+  })
+
   it('leaves out what a refused exchange never had, and gives code and reason', async () => {
     const refused = exchange({ status: 401, code: 'unauthorized', reason: 'bad "x-m"', clientAddress: '::1' })
     expect(await lines((log) => log.write(refused, START_US + 70))).toEqual([
@@ -186,7 +203,7 @@ describe('an access line', () => {
     const log = open(path)
     fc.assert(
       fc.property(any, any, any, any, (a, b, c, d) => {
-        const named = { ...route, name: a, service: { name: b }, logQuery: true } as Route
+        const named = { ...route, name: a, handler: servedBy(b), logQuery: true } as Route
         const odd = exchange({ route: named, clientAddress: c, reason: d, code: 'bad_request' }, b, c, d)
         odd.consumer = { ...consumer, name: d }
         odd.endpoint = { ...endpoint, origin: a }

@@ -1,5 +1,5 @@
-// The watch over connections, with handlers that have the faults it is there for: real connections, through the real gate, of an app that
-// forgets to read on or to answer. None of those that are merely slow is touched.
+// The watch over connections, with handlers that have the faults it is there for: real connections, through the real
+// gate, of an app that forgets to read on or to answer. None of those that are merely slow is touched.
 
 import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
 import { once } from 'node:events'

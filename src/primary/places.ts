@@ -1,0 +1,132 @@
+// Which names have which places in the shared tables, and for how long: no place is given to another name while a
+// worker may still use it. In the primary, off the request's way.
+//
+//   A generation uses the places of its routes, breakers and endpoints until no worker has requests of it.
+//   An endpoint that a service loses at run time keeps its place until every worker has applied that change.
+import type { RouteTable, TableSlots } from '../config/compile.js'
+import type { SharedState } from './shared-state.js'
+import { Slots } from './slots.js'
+
+/** The names that one generation uses in each shared table. */
+interface Names {
+  readonly generation: number
+  readonly routes: readonly string[]
+  readonly breakers: readonly string[]
+  /** By service. */
+  readonly endpoints: Map<string, readonly string[]>
+}
+
+export interface PlacesOptions {
+  readonly state: SharedState
+  /** The oldest generation that some worker may still have requests of. */
+  readonly oldestGeneration: () => number
+  /** The last change of endpoints that every worker has applied. */
+  readonly oldestChange: () => number
+  /** Another gateway is about to take over. */
+  readonly isChangingHands: () => boolean
+}
+
+export class Places {
+  private readonly options: PlacesOptions
+  private readonly routes: Slots
+  private readonly endpoints: Slots
+  private inUse: Names[] = []
+  /** Endpoints that services have lost at run time, and by which change. */
+  private lost: { readonly change: number; readonly names: readonly string[] }[] = []
+
+  constructor(options: PlacesOptions) {
+    this.options = options
+    this.routes = new Slots(options.state.spec.routes)
+    this.endpoints = new Slots(options.state.spec.endpoints)
+  }
+
+  /**
+   * The places of a generation that workers will be told of.
+   * @throws Error where it needs more room in the shared tables than there is
+   */
+  forGeneration(table: RouteTable, generation: number): TableSlots {
+    const { state, oldestGeneration, isChangingHands } = this.options
+    const { counters, breakers, spec } = state
+    const names: Names = {
+      generation,
+      routes: table.routes.map(({ name }) => name),
+      breakers: table.services.filter(({ breaker }) => breaker !== null).map(({ name }) => name),
+      endpoints: endpointNames(table),
+    }
+    this.inUse = this.inUse.filter((one) => one.generation >= Math.min(oldestGeneration(), generation - 1))
+    const used = (key: 'routes' | 'breakers') => new Set(this.inUse.flatMap((one) => one[key]))
+    const slots = {
+      routes: fits(
+        this.routes.assign(names.routes, used('routes'), (slot) => counters.clear(slot)),
+        'routes',
+        spec.routes,
+      ),
+      endpoints: this.endpointSlots(names.endpoints),
+    }
+    // Which breakers workers of another primary use is not known.
+    const hasStrangers = state.hasOrphans() || isChangingHands()
+    fits(
+      breakers.provide(names.breakers, hasStrangers ? null : used('breakers')) || null,
+      'breakers',
+      breakers.capacity,
+    )
+    this.inUse.push(names)
+    return slots
+  }
+
+  /**
+   * The places of the newest generation once a service has other endpoints, which then are those of older generations
+   * too.
+   * @param table the newest generation with these endpoints
+   * @param change counts up; endpoints that are lost keep their places until oldestChange() has reached it
+   * @throws Error where there is not enough room; nothing has changed then
+   */
+  forEndpoints(table: RouteTable, service: string, change: number): TableSlots {
+    const endpoints = endpointNames(table)
+    const slots = {
+      routes: table.routes.map(({ slot }) => slot),
+      endpoints: this.endpointSlots(endpoints),
+    }
+    const now = endpoints.get(service) as readonly string[]
+    for (const { endpoints: before } of this.inUse) {
+      const names = before.get(service)
+      if (names === undefined) continue
+      this.lost.push({ change, names: names.filter((name) => !now.includes(name)) })
+      before.set(service, now)
+    }
+    return slots
+  }
+
+  /** @throws Error where there is not enough room */
+  private endpointSlots(endpoints: Names['endpoints']): readonly number[] {
+    const { state, oldestChange } = this.options
+    const { health, spec } = state
+    this.lost = this.lost.filter(({ change, names }) => names.length > 0 && change > oldestChange())
+    const used = new Set([
+      ...this.inUse.flatMap((one) => [...one.endpoints.values()].flat()),
+      ...this.lost.flatMap(({ names }) => names),
+    ])
+    const names = [...endpoints.values()].flat()
+    const slots = fits(this.endpoints.assign(names, used), 'endpoints', spec.endpoints)
+    // What an endpoint's health was when some service last had it says nothing of what it is now.
+    for (const [at, name] of names.entries()) if (!used.has(name)) health.set(slots[at] as number, 'unknown')
+    return slots
+  }
+}
+
+function fits<T>(given: T | null, what: string, room: number): T {
+  if (given !== null) return given
+  throw new Error(`the ${what} need more room in shared memory than this start made (${room}): restart`)
+}
+
+/** An endpoint is known by its service and origin; one that is listed twice, by which of them it is. */
+function endpointNames({ services }: RouteTable): Map<string, readonly string[]> {
+  return new Map(
+    services.map(({ name, endpoints }) => [
+      name,
+      endpoints.map(
+        ({ origin }, at) => `${name} ${origin} ${endpoints.slice(0, at).filter((one) => one.origin === origin).length}`,
+      ),
+    ]),
+  )
+}

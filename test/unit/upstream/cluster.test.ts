@@ -1,0 +1,176 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { compile, type Endpoint } from '../../../src/config/compile.js'
+import { loadConfig } from '../../../src/config/load.js'
+import { BreakerTable } from '../../../src/state/breaker-table.js'
+import { HealthTable } from '../../../src/state/health-table.js'
+import { openSegment } from '../../../src/state/open-segment.js'
+import { SECTIONS } from '../../../src/state/sections.js'
+import type { AttemptSink } from '../../../src/upstream/attempt.js'
+import type { Cluster } from '../../../src/upstream/cluster.js'
+import type { EndpointState } from '../../../src/upstream/endpoint-state.js'
+import { FieldLines } from '../../../src/upstream/field-lines.js'
+import { Upstreams } from '../../../src/upstream/upstreams.js'
+import { type Origin, type RawExchange, startScripted } from '../../support/origins.js'
+
+let origins: Origin[]
+let health: HealthTable
+let upstreams: Upstreams
+/** Requests for /wait, in the order in which they came to any of the origins. */
+let waiting: RawExchange[]
+
+beforeEach(async () => {
+  waiting = []
+  const scripts = { '/wait': (exchange: RawExchange) => void waiting.push(exchange) }
+  origins = await Promise.all([startScripted(scripts), startScripted(scripts), startScripted(scripts)])
+  const segment = openSegment(
+    SECTIONS,
+    { workers: 1, rateLimitKeys: 15, services: 4, endpoints: 8, routes: 1 },
+    { path: null, isolation: 'thread' },
+  )
+  health = new HealthTable(segment, 8)
+  upstreams = new Upstreams({
+    owner: 0,
+    breakers: new BreakerTable(segment),
+    health,
+    connections: 2,
+    nowUs: () => segment.nowUs(),
+    onBreakerChange() {},
+  })
+})
+
+afterEach(async () => {
+  await upstreams.close()
+  await Promise.all(origins.map((origin) => origin.close()))
+})
+
+function clustersOf(services: object): Cluster[] {
+  const yaml = JSON.stringify({
+    services,
+    routes: [{ match: { path: '/' }, service: Object.keys(services)[0], auth: 'none' }],
+  })
+  const { config, settings } = loadConfig({ text: { origin: 'gateway.yaml', yaml }, env: { TIDEGATE_STATE: 'none' } })
+  return upstreams.clustersOf(compile(config, settings).services)
+}
+
+const one = (...endpoints: Origin[]): Cluster => clustersOf({ one: { endpoints: endpoints.map(({ url }) => url) } })[0]!
+const endpointsOf = (...list: Origin[]): Endpoint[] =>
+  list.map(({ url }, slot) => ({ origin: url, authority: new URL(url).host, serverName: '', index: slot, slot }))
+const picked = (cluster: Cluster, times: number): (string | undefined)[] =>
+  Array.from({ length: times }, () => cluster.pick(null)?.endpoint.origin)
+
+/** Resolves with what the attempt tells in the end. */
+function ask(cluster: Cluster, endpoint: EndpointState, path = '/'): Promise<string> {
+  const attempt = cluster.attempt(0)!
+  const request = {
+    method: 'GET',
+    path,
+    headers: new FieldLines('host: demo.test\r\n', -1),
+    body: null,
+    servername: '',
+    reset: false,
+  } as const
+  return new Promise((resolve) => {
+    const sink: AttemptSink = {
+      onSentAgain() {},
+      onHead() {},
+      onData() {},
+      onEnd() {
+        attempt.complete(0, 0)
+        resolve('response')
+      },
+      wantsRetry: () => false,
+      onFailure: ({ rejection }) => resolve(rejection.reason),
+      onException: (error) => resolve(String(error)),
+    }
+    attempt.start(request, endpoint, sink)
+  })
+}
+
+describe('a set of endpoints that changes', () => {
+  it('keeps the state of those that stay, and their connections', async () => {
+    const [a, b, c] = origins as [Origin, Origin, Origin]
+    const cluster = one(a, b)
+    const [stateOfA] = cluster.endpoints
+    for (const state of cluster.endpoints) expect(await ask(cluster, state)).toBe('response')
+    cluster.setEndpoints(endpointsOf(c, a))
+    expect(cluster.endpoints.map(({ endpoint }) => endpoint.origin)).toEqual([c.url, a.url])
+    expect(cluster.endpoints[1]).toBe(stateOfA)
+    expect(new Set(picked(cluster, 2))).toEqual(new Set([a.url, c.url]))
+    for (const state of cluster.endpoints) expect(await ask(cluster, state)).toBe('response')
+    expect(origins.map(({ connections }) => connections)).toEqual([1, 1, 1])
+  })
+
+  it('may be empty, and filled again', () => {
+    const [a, b] = origins as [Origin, Origin]
+    const cluster = one(a, b)
+    cluster.setEndpoints([])
+    expect(cluster.pick(null)).toBeNull()
+    cluster.setEndpoints(endpointsOf(b))
+    expect(picked(cluster, 2)).toEqual([b.url, b.url])
+  })
+
+  it('lets one that is gone finish: what is sent, what waits for a connection, what waits for a place', async () => {
+    const [a, b] = origins as [Origin, Origin]
+    const cluster = one(a)
+    const gone = cluster.endpoints[0]!
+    // Of two connections, uploads may have one.
+    expect(gone.takePlace({ readAheadUs: 0, onPlace() {} })).toBe(true)
+    const upload = new Promise<string>((resolve) => {
+      const onPlace = (): void => void ask(cluster, gone, '/wait').then(resolve)
+      expect(gone.takePlace({ readAheadUs: 0, onPlace })).toBe(false)
+    })
+    const asked = [ask(cluster, gone, '/wait'), ask(cluster, gone, '/wait'), ask(cluster, gone, '/wait')]
+    await expect.poll(() => waiting.length).toBe(2)
+    cluster.setEndpoints(endpointsOf(b))
+    expect([gone.inFlight, picked(cluster, 2)]).toEqual([3, [b.url, b.url]])
+    for (let n = 0; n < 3; n++) {
+      await expect.poll(() => waiting.length).toBeGreaterThan(n)
+      await waiting[n]!.answer(200)
+    }
+    expect(await Promise.all(asked)).toEqual(['response', 'response', 'response'])
+    // The upload still waits, so the client is still there.
+    expect(gone.inFlight).toBe(0)
+    gone.leavePlace()
+    await expect.poll(() => waiting.length).toBe(4)
+    const closed = waiting[3]!.closed()
+    await waiting[3]!.answer(200)
+    expect(await upload).toBe('response')
+    await closed
+    expect(await ask(cluster, gone)).toBe('UND_ERR_CLOSED')
+  })
+
+  it('passes over one that is down by the slot that it has now', () => {
+    const [a, b] = origins as [Origin, Origin]
+    const cluster = one(a, b)
+    health.set(0, 'down')
+    expect(picked(cluster, 2)).toEqual([b.url, b.url])
+    cluster.setEndpoints(endpointsOf(b, a))
+    expect(picked(cluster, 2)).toEqual([a.url, a.url])
+  })
+})
+
+describe('generations', () => {
+  it('share endpoints with the same settings, whatever the service is called, and close what the last one leaves', async () => {
+    const [a, b] = origins as [Origin, Origin]
+    const [before] = clustersOf({ before: { endpoints: [a.url, b.url] } }) as [Cluster]
+    const [other, after] = clustersOf({
+      other: { endpoints: [a.url], pipelining: 2 },
+      after: { endpoints: [a.url], timeouts: { total: '9s' } },
+    }) as [Cluster, Cluster]
+    expect(after.endpoints[0]).toBe(before.endpoints[0])
+    expect(other.endpoints[0]).not.toBe(before.endpoints[0])
+    const [, gone] = before.endpoints as [EndpointState, EndpointState]
+    before.close()
+    expect(await ask(after, after.endpoints[0]!)).toBe('response')
+    expect(await ask(before, gone)).toBe('UND_ERR_CLOSED')
+  })
+
+  it('have a state each for services that name the same endpoint', () => {
+    const [a] = origins as [Origin]
+    const services = { one: { endpoints: [a.url] }, two: { endpoints: [a.url] } }
+    const [one, two] = clustersOf(services) as [Cluster, Cluster]
+    const [oneLater, twoLater] = clustersOf(services) as [Cluster, Cluster]
+    expect(one.endpoints[0]).not.toBe(two.endpoints[0])
+    expect([oneLater.endpoints[0], twoLater.endpoints[0]]).toEqual([one.endpoints[0], two.endpoints[0]])
+  })
+})
