@@ -1,10 +1,11 @@
-// The gate's state machine (src/uws/framing.h) on any bytes in any split, with a sink that reads what it is handed as strictly as RFC 9112 asks
-// and takes what follows a head from a few digits in its target. The first byte of the input decides on TLS, the relay and the sink's
-// patience, the second on the split.
+// The gate's state machine (src/uws/framing.h) on any bytes in any split, with a sink that reads what it is handed as
+// strictly as RFC 9112 asks and takes what follows a head from a few digits in its target. The first byte of the input
+// decides on TLS, the relay and the sink's patience, the second on the split.
 //
-// Held: no split changes what is handed on, nor what is refused. A head is handed on up to its CRLFCRLF, and nothing of what is behind
-// it; a body's bytes are those of the input, as many as were announced; chunks are well formed, with nothing between them, and end only
-// where those of the input do; nothing is handed on to a busy sink, or after the end.
+// Held: no split changes what is handed on, nor what is refused. A head is handed on up to its CRLFCRLF, and nothing of
+// what is behind it; a body's bytes are those of the input, as many as were announced; chunks are well formed, with
+// nothing between them, and end only where those of the input do; nothing is handed on to a busy sink, or after the
+// end.
 #include "input.h"
 
 #include "../src/uws/framing.h"

@@ -1,5 +1,6 @@
-// What the other files share: reading arguments, throwing errors, owning a descriptor. Nothing here keeps state:
-// an addon is loaded once per process but runs in every thread that asks for it, so all state hangs off JavaScript objects.
+// What the other files share: reading arguments, throwing errors, owning a descriptor. Nothing here keeps state: an
+// addon is loaded once per process but runs in every thread that asks for it, so all state hangs off JavaScript
+// objects.
 #pragma once
 
 #include <node_api.h>

@@ -1,14 +1,15 @@
-// Connections between accept4 and the HTTP server (server.h). TCP_DEFER_ACCEPT brings their first bytes along, so most connections are received
-// from, judged and handed to the server with those bytes at once: epoll need not tell the server, and the server need not receive. A connection
-// that has to wait is watched in an epoll set of this file's own, edge-triggered: the set tells of it once per arrival of bytes, not once per turn.
+// Connections between accept4 and the HTTP server (server.h). TCP_DEFER_ACCEPT brings their first bytes along, so most
+// connections are received from, judged and handed to the server with those bytes at once: epoll need not tell the
+// server, and the server need not receive. A connection that has to wait is watched in an epoll set of this file's own,
+// edge-triggered: the set tells of it once per arrival of bytes, not once per turn.
 //
 //   accept4 ─► PROXY header, if it owes one ─► head ─┬─ complete ─┬─ HTTP/1.1 ─► server
 //                    │ bad: closed                   │            └─ HTTP/1.0 ─► relay() ─► server, and back here where it is kept
 //                    │                               ├─ no request's beginning ─► server, which says so
 //                    └──────── not there ────────────┴─► waits; 408 after headTimeoutMs
 //
-// Where the listener speaks TLS, the first bytes behind the PROXY header are the handshake's, and enough. They are looked at and left in the socket,
-// as all first bytes are where the server takes none (takesReceived).
+// Where the listener speaks TLS, the first bytes behind the PROXY header are the handshake's, and enough. They are
+// looked at and left in the socket, as all first bytes are where the server takes none (takesReceived).
 //
 // The server keeps some kilobytes for each connection. One whose head is slow costs only its socket and a record here.
 #include "arrivals.h"
@@ -30,7 +31,8 @@ constexpr int32_t kNobody = -1;
 constexpr int32_t kLeaving = 1 << 30;  // LEAVING of src/state/counters.ts: who leaves still has its connections
 constexpr int kEventsPerWake = 64;
 constexpr uint64_t kSweepMs = 250;
-// Ending one that waits takes some 45 us, most of it the kernel's. Thousands that came together end together: others are served in between.
+// Ending one that waits takes some 45 us, most of it the kernel's. Thousands that came together end together: others
+// are served in between.
 constexpr int kExpiriesPerTurn = 16;
 constexpr uint64_t kNextTurnMs = 1;
 // A longer head is the server's to refuse (TIDEGATE_MAX_HEADER_BYTES) or to wait for.
@@ -214,7 +216,8 @@ void Arrivals::left(const Visitor& visitor) {
   if (visitor.place >= 0 && memory(options_.places, &n) != nullptr && static_cast<size_t>(visitor.place) < n) places().leave(visitor.place);
 }
 
-// Of this worker alone, with this one. The kernel gives out the lowest descriptor that is free: a high one says how many are open.
+// Of this worker alone, with this one. The kernel gives out the lowest descriptor that is free: a high one says how
+// many are open.
 bool Arrivals::lacksDescriptors(int fd) {
   size_t n;
   const auto* counts = static_cast<int32_t*>(memory(options_.counts, &n));
@@ -229,7 +232,8 @@ bool Arrivals::lacksDescriptors(int fd) {
   }
 }
 
-// With this one, which is in our own count already. Two workers that take the last place at the same moment both see both, and neither keeps it.
+// With this one, which is in our own count already. Two workers that take the last place at the same moment both see
+// both, and neither keeps it.
 bool Arrivals::isFull() {
   size_t n;
   const auto* counts = static_cast<int32_t*>(memory(options_.counts, &n));
@@ -410,7 +414,8 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
       settle(visitor, 0, call);
       return kGone;
     }
-    // From others it is refused: the server would believe a version 2 header, and a version 1 line is no request either.
+    // From others it is refused: the server would believe a version 2 header, and a version 1 line is no request
+    // either.
     const ProxyHeader forged = parseProxyHeader(buffer, n);
     const bool maybeForged = forged.kind == ProxyHeader::kIncomplete && buffer[0] == '\r' && n < 16;
     if (!maybeForged && forged.kind != ProxyHeader::kNone && (buffer[0] == '\r' || forged.kind != ProxyHeader::kIncomplete)) {

@@ -1,5 +1,5 @@
-// Connections between accept4 and the HTTP server: one whose first request head is complete is handed on; until then it waits here, and costs no
-// more than its socket.
+// Connections between accept4 and the HTTP server: one whose first request head is complete is handed on; until then it
+// waits here, and costs no more than its socket.
 #pragma once
 
 #include "address_counts.h"
@@ -80,7 +80,8 @@ struct Visitor {
   size_t lines = 0;             // how many bytes of its head are lines that were looked at
 };
 
-// To JavaScript: `fd` is the visitor's own or, `relayed`, the server's end of a socket pair. False: the callback threw, and `fd` is closed unless it was adopted.
+// To JavaScript: `fd` is the visitor's own or, `relayed`, the server's end of a socket pair. False: the callback threw,
+// and `fd` is closed unless it was adopted.
 bool handOver(
     napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call, napi_value* result = nullptr);
 
@@ -98,7 +99,8 @@ class Arrivals {
   // `set` is an empty epoll set.
   static Arrivals* create(
       napi_env env, napi_async_context context, uv_loop_t* loop, Descriptor set, const ArrivalOptions& options);
-  // Who waits here has `waitMs` left, and nobody comes back; exchanges of HTTP/1.0 go on to their end, which is then the end of all of it.
+  // Who waits here has `waitMs` left, and nobody comes back; exchanges of HTTP/1.0 go on to their end, which is then
+  // the end of all of it.
   void stop(uint64_t waitMs);
   // Ends all of it now, and frees it.
   void close();

@@ -6,8 +6,9 @@
 namespace tidegate {
 namespace {
 
-// Ends a connection whose callback threw before it passed the descriptor on. The callback may have thrown after the server adopted the socket, which
-// then stays adopted: the server's own set watches it already, or the loop does, and libuv answers EEXIST. EBADF: the callback closed it itself.
+// Ends a connection whose callback threw before it passed the descriptor on. The callback may have thrown after the
+// server adopted the socket, which then stays adopted: the server's own set watches it already, or the loop does, and
+// libuv answers EEXIST. EBADF: the callback closed it itself.
 void closeUnlessAdopted(napi_env env, int fd) {
   uv_loop_t* loop;
   if (isWatchedByServer(fd)) return;

@@ -18,8 +18,8 @@ class Calls {
   }
   Calls(const Calls&) = delete;
 
-  // False when the callback did not return normally. The exception, if there is one, has been told of, and `fd`, a connection that the callback should
-  // have taken over, is closed unless it has been.
+  // False when the callback did not return normally. The exception, if there is one, has been told of, and `fd`, a
+  // connection that the callback should have taken over, is closed unless it has been.
   bool operator()(
       napi_ref callback, const napi_value* arguments, size_t count, int fd, napi_value* result = nullptr, napi_ref receiver = nullptr);
 

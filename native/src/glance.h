@@ -1,5 +1,5 @@
-// What the first bytes of a connection say, for arrivals.cc: whether a request head is complete, and whether it is one of HTTP/1.0. Pure. Judges
-// no request.
+// What the first bytes of a connection say, for arrivals.cc: whether a request head is complete, and whether it is one
+// of HTTP/1.0. Pure. Judges no request.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +16,8 @@ struct Glance {
   size_t bytes = 0;  // of kHttp10, the head's length
 };
 
-// What the first bytes of a request say. `lines`: how many of them an earlier glance found to be whole lines behind the first, and then how many
-// are. So each line is looked at once, in however many pieces the head comes.
+// What the first bytes of a request say. `lines`: how many of them an earlier glance found to be whole lines behind the
+// first, and then how many are. So each line is looked at once, in however many pieces the head comes.
 inline Glance glance(const char* data, size_t n, size_t* lines = nullptr) {
   if (n == 0) return {Glance::kIncomplete};
   // No method begins so; TLS, among others, does.

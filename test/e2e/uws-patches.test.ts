@@ -1,5 +1,6 @@
-// Without the patches to uWebSockets.js, all of them or one: the gateway starts, says so once in each worker, and serves what it can serve
-// safely. One is had by breaking it for real, in a build of the addon for this test: its proof then fails as it would with another uWebSockets.js.
+// Without the patches to uWebSockets.js, all of them or one: the gateway starts, says so once in each worker, and
+// serves what it can serve safely. One is had by breaking it for real, in a build of the addon for this test: its proof
+// then fails as it would with another uWebSockets.js.
 import { execFile } from 'node:child_process'
 import { cpSync, mkdirSync, readdirSync, symlinkSync } from 'node:fs'
 import { join } from 'node:path'

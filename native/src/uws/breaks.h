@@ -1,5 +1,5 @@
-// Only in a build of the tests (-DTIDEGATE_BREAKABLE): breaks the one trick that the environment names, so that its proof fails
-// (test/e2e/uws-patches.test.ts). In every other build this is a constant, and nothing is left of it.
+// Only in a build of the tests (-DTIDEGATE_BREAKABLE): breaks the one trick that the environment names, so that its
+// proof fails (test/e2e/uws-patches.test.ts). In every other build this is a constant, and nothing is left of it.
 #pragma once
 
 #ifdef TIDEGATE_BREAKABLE

@@ -1,5 +1,5 @@
-// Chunked bodies (RFC 9112, 7.1), byte by byte and in any split: what is well formed is handed on to a sink without extensions and trailers.
-// Pure. Fuzzed in native/fuzz.
+// Chunked bodies (RFC 9112, 7.1), byte by byte and in any split: what is well formed is handed on to a sink without
+// extensions and trailers. Pure. Fuzzed in native/fuzz.
 #pragma once
 
 #include "flow.h"
@@ -25,7 +25,8 @@ inline int hexDigit(unsigned char c) {
   return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-// *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ), RFC 9112, 7.1.1, from behind the first semicolon on. False: it is not.
+// *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ), RFC 9112, 7.1.1, from behind the first semicolon
+// on. False: it is not.
 inline bool readExtension(At& at, unsigned char c) {
   const bool blank = c == ' ' || c == '\t';
   // What may follow a whole extension.
@@ -61,8 +62,8 @@ inline bool readExtension(At& at, unsigned char c) {
 
 enum class Chunks { kMore, kDone, kBad, kClosed };
 
-// Moves *p over chunks. Their data is gathered in front of what is left, [*data, *dataEnd): many small chunks cost whoever gets them as much as
-// one large one.
+// Moves *p over chunks. Their data is gathered in front of what is left, [*data, *dataEnd): many small chunks cost
+// whoever gets them as much as one large one.
 inline Chunks readChunks(Flow& flow, char** p, char* end, char** data, char** dataEnd) {
   *data = *dataEnd = *p;
   while (*p < end) {
@@ -104,7 +105,8 @@ inline Chunks readChunks(Flow& flow, char** p, char* end, char** data, char** da
           continue;
         }
         flow.at = At::kData;
-        // What a chunk carries pays for what is said of it, as in Go's net/http: only extensions for their own sake run into the limit.
+        // What a chunk carries pays for what is said of it, as in Go's net/http: only extensions for their own sake run
+        // into the limit.
         const uint64_t paid = 16 + 2 * flow.bytes;
         flow.extensionBytes = flow.extensionBytes > paid ? flow.extensionBytes - static_cast<size_t>(paid) : 0;
         continue;

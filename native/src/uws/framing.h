@@ -1,5 +1,6 @@
-// Where the heads and bodies of a connection's requests end, byte by byte and in any split; what is refused, and what is handed on. Pure: a
-// sink gets the bytes. gate.cc says what it works around and what it costs to be without. Fuzzed in native/fuzz.
+// Where the heads and bodies of a connection's requests end, byte by byte and in any split; what is refused, and what
+// is handed on. Pure: a sink gets the bytes. gate.cc says what it works around and what it costs to be without. Fuzzed
+// in native/fuzz.
 //
 //           ┌─ head ──► whole, up to its CRLFCRLF ──► sink.feedHead, which says what follows: a length, or chunks
 //   bytes ──┼─ body ──► as it is, as many bytes as were declared
@@ -73,7 +74,8 @@ inline Gathered gather(Flow& flow, bool relayed, char** p, char** start, char* c
   return Gathered::kIncomplete;
 }
 
-// Reads the first line of a head, of which the last piece is [*start, p). Scheme and authority of its target are left out of what is handed on.
+// Reads the first line of a head, of which the last piece is [*start, p). Scheme and authority of its target are left
+// out of what is handed on.
 inline bool readFirstLine(Flow& flow, int tls, char** start, char* p) {
   size_t cut;
   if (flow.head.empty()) {
@@ -90,8 +92,9 @@ inline bool readFirstLine(Flow& flow, int tls, char** start, char* p) {
   return flow.fault == HeadFault::kNone;
 }
 
-// kHeld: what is left is not to be handed on before the sink has answered what was. kBadHead: flow.fault says what is wrong with it. kBadBody: so is
-// a chunked body. kLong…: what is over the limit, or brings the head over it. What has come of a head that is refused is in flow.head.
+// kHeld: what is left is not to be handed on before the sink has answered what was. kBadHead: flow.fault says what is
+// wrong with it. kBadBody: so is a chunked body. kLong…: what is over the limit, or brings the head over it. What has
+// come of a head that is refused is in flow.head.
 enum class Passed { kOpen, kClosed, kHeld, kBadHead, kLongMethod, kLongTarget, kLongHead, kBadBody };
 
 // Of a head over the limit: what has no end within it (RFC 9112, 3).
@@ -100,8 +103,8 @@ inline Passed tooLong(const Flow& flow, size_t mostHeadBytes) {
   return endsWithin('\r') ? Passed::kLongHead : endsWithin(' ') ? Passed::kLongTarget : Passed::kLongMethod;
 }
 
-// Moves p over bytes that have come. A sink takes what is handed on, each call false where that has ended the connection, and then `flow` is not
-// touched:
+// Moves p over bytes that have come. A sink takes what is handed on, each call false where that has ended the
+// connection, and then `flow` is not touched:
 //   feed(data, length)            lies in the bytes that have come; may change up to 32 behind it, and puts them back
 //   feedText(text, length)        what was not in them, 32 bytes at most
 //   markHead(head, end, line)     what is wrong with a head, without a PROXY header, whose first line is read

@@ -1,10 +1,10 @@
-// The gate: every byte of a connection passes it before uWebSockets.js' parser sees it, decrypted where there is TLS. It serves no
-// request: framing.h finds where heads and bodies end, head_marks.h where a head's fields are, and what that parser takes, waits on for ever
-// or answers by itself is refused; the rest is handed on, each head in one piece.
+// The gate: every byte of a connection passes it before uWebSockets.js' parser sees it, decrypted where there is TLS.
+// It serves no request: framing.h finds where heads and bodies end, head_marks.h where a head's fields are, and what
+// that parser takes, waits on for ever or answers by itself is refused; the rest is handed on, each head in one piece.
 //
 // Works around: the parser of uWebSockets.js (20.51.4 and 20.69.0) is too lenient where framing is in doubt, and
-// answers in HTML. Without the gate, a chunked request ends its connection, a pipelined one may lose its response, and bad heads get what that
-// parser makes of them. What it does (test/e2e/framing.test.ts asks for all of it):
+// answers in HTML. Without the gate, a chunked request gets 400, a pipelined one may lose its response, and
+// bad heads get what that parser makes of them. What it does (test/e2e/framing.test.ts asks for all of it):
 //   chunk sizes      takes `g`, `:` and `;` for digits, blanks and controls for an end, LF for CRLF, any two bytes for a chunk's CRLF
 //   extensions       `5;a` is a chunk of 0x5ba bytes
 //   trailers         the bytes after `0 CRLF` but two are the next request: a way to smuggle one past a proxy in front
@@ -15,12 +15,12 @@
 //
 //   on_data ──► framing.h ─ head ─► head_marks.h ─► uWebSockets' on_data ─► handler ─► expectBody(length | chunked), in time for what is behind
 //
-// A request that comes while another's answer is not complete would end the connection there (both answers are lost), so what lies behind a
-// request is held (gate_held.cc) until JavaScript says that its answer is through, and the kernel has all of it: who asks on and on and reads
-// nothing would have answer after answer gathered in memory.
+// A request that comes while another's answer is not complete would end the connection there (both answers are lost),
+// so what lies behind a request is held (gate_held.cc) until JavaScript says that its answer is through, and the kernel
+// has all of it: who asks on and on and reads nothing would have answer after answer gathered in memory.
 //
-// Stands between uSockets and uWebSockets: a socket context's on_open, on_data, on_writable, on_close and on_timeout are exchanged for ours
-// (usockets.h).
+// Stands between uSockets and uWebSockets: a socket context's on_open, on_data, on_writable, on_close and on_timeout
+// are exchanged for ours (usockets.h).
 #include "../addon.h"
 #include "../server.h"
 #include "gate_state.h"
@@ -45,7 +45,8 @@ static_assert(kPadding >= 32 && kSlack >= 32);
 constexpr unsigned kUwsIdleSeconds = 10;
 constexpr int kMostStalls = 6;
 
-// Of heads that are not complete, over all connections: TIDEGATE_MAX_HEADER_BYTES bounds each, and nothing else bounds how many there are.
+// Of heads that are not complete, over all connections: TIDEGATE_MAX_HEADER_BYTES bounds each, and nothing else bounds
+// how many there are.
 constexpr size_t kGatheredOfAll = 64 * 1024 * 1024;
 
 // One read may bring ten thousand of them, and each may be answered on the spot: others are served in between.
@@ -106,8 +107,8 @@ void tellBadBody(Gate& g, int tls, us_socket_t* s, Connection& connection) {
   closeNow(g, tls, s);
 }
 
-// uWebSockets asks a bloom filter whether a Host is the second one, and finds that very field where the names before it happen to set the same
-// bits: 20 of them do so once in a hundred times. Node's own client sends it last.
+// uWebSockets asks a bloom filter whether a Host is the second one, and finds that very field where the names before it
+// happen to set the same bits: 20 of them do so once in a hundred times. Node's own client sends it last.
 void putHostFirst(char* fields, char* const end) {
   for (char *line = fields, *next; line < end; line = next) {
     char* const lf = static_cast<char*>(memchr(line, '\n', static_cast<size_t>(end - line)));
@@ -318,8 +319,9 @@ us_socket_t* onClose(us_socket_t* s, int code, void* reason) {
   return g.onClose[kTls](s, code, reason);
 }
 
-// Whether the client has taken anything of its response in the last minute, looked at every 10 s. uWebSockets hears only of room in our kernel's
-// buffer, of which a slow client makes none for minutes; and the client's kernel acknowledges in steps of a sixteenth of its own.
+// Whether the client has taken anything of its response in the last minute, looked at every 10 s. uWebSockets hears
+// only of room in our kernel's buffer, of which a slow client makes none for minutes; and the client's kernel
+// acknowledges in steps of a sixteenth of its own.
 bool stillTakes(Gate& g, us_socket_t* s, Connection& connection) {
   int unsent = 0;
   if (ioctl(g.us.fd(s), SIOCOUTQ, &unsent) != 0) return false;
@@ -329,7 +331,8 @@ bool stillTakes(Gate& g, us_socket_t* s, Connection& connection) {
   return true;
 }
 
-// uWebSockets sets its clock when an answer is complete, and while it has bytes that the client does not take. In ticks of 4 s.
+// uWebSockets sets its clock when an answer is complete, and while it has bytes that the client does not take. In ticks
+// of 4 s.
 template <int kTls>
 us_socket_t* onTimeout(us_socket_t* s) {
   Gate& g = *gate;

@@ -1,5 +1,5 @@
-// The gate's functions for JavaScript (native/index.ts, src/downstream/uws/gate.ts): opened once in each thread, put before each app, and asked from within
-// a request's handler for its head and told what follows that.
+// The gate's functions for JavaScript (native/index.ts, src/downstream/uws/gate.ts): opened once in each thread, put
+// before each app, and asked from within a request's handler for its head and told what follows that.
 #include "../addon.h"
 #include "bindings.h"
 #include "gate_state.h"
@@ -53,8 +53,9 @@ bool readRefusals(napi_env env, napi_value list, std::string* out) {
   return true;
 }
 
-// openGate(onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs, mostHeadBytes, refusals) -> { states, marks }: once in each thread. `names`
-// are the fields' that get numbers, from 1; `refusals` the gate's own responses, without a Date.
+// openGate(onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs, mostHeadBytes, refusals) -> { states, marks }: once
+// in each thread. `names` are the fields' that get numbers, from 1; `refusals` the gate's own responses, without a
+// Date.
 napi_value openGate(napi_env env, napi_callback_info info) {
   Arguments<7> args(env, info);
   uint32_t names = 0;
@@ -133,8 +134,8 @@ napi_value gatedConnections(napi_env env, napi_callback_info) {
   return integer(env, gate == nullptr ? 0 : static_cast<int64_t>(gate->connections.size()));
 }
 
-// resumeConnection(state): in the next turn of the loop what it has held is handed on, where JavaScript has made that word kIdle, or it is closed,
-// where that says kEnds.
+// resumeConnection(state): in the next turn of the loop what it has held is handed on, where JavaScript has made that
+// word kIdle, or it is closed, where that says kEnds.
 napi_value resumeConnection(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
   int64_t state;
@@ -144,8 +145,8 @@ napi_value resumeConnection(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// continueRequest(state): a client that waits to be asked for its body (RFC 9110, 10.1.1) sends it. Before its answer, so that nothing waits to be
-// sent, and there is room.
+// continueRequest(state): a client that waits to be asked for its body (RFC 9110, 10.1.1) sends it. Before its answer,
+// so that nothing waits to be sent, and there is room.
 napi_value continueRequest(napi_env env, napi_callback_info info) {
   constexpr char kContinue[] = "HTTP/1.1 100 Continue\r\n\r\n";
   Arguments<1> args(env, info);
@@ -169,8 +170,8 @@ napi_value endStuckConnections(napi_env env, napi_callback_info info) {
   return integer(env, gate == nullptr ? 0 : endStuck(*gate, static_cast<uint8_t*>(owned)));
 }
 
-// guardApp(descriptor, tls, relayed): from now on the app's connections pass the gate. `relayed`: they are relay.cc's, which puts a PROXY header before
-// each head.
+// guardApp(descriptor, tls, relayed): from now on the app's connections pass the gate. `relayed`: they are relay.cc's,
+// which puts a PROXY header before each head.
 napi_value guardApp(napi_env env, napi_callback_info info) {
   Arguments<3> args(env, info);
   double descriptor;
@@ -186,7 +187,8 @@ napi_value guardApp(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// expectBody(bytes, exchange): what follows the head that is being handled; -1 for chunks. False where no gate has seen that head.
+// expectBody(bytes, exchange): what follows the head that is being handled; -1 for chunks. False where no gate has seen
+// that head.
 napi_value expectBody(napi_env env, napi_callback_info info) {
   Arguments<2> args(env, info);
   double bytes = 0;
@@ -207,8 +209,8 @@ napi_value expectBody(napi_env env, napi_callback_info info) {
   return out;
 }
 
-// readHead() -> the head that is being handled, a character a byte, and behind it the authority of a target in absolute-form; its marks are made.
-// Null where no gate has seen it.
+// readHead() -> the head that is being handled, a character a byte, and behind it the authority of a target in
+// absolute-form; its marks are made. Null where no gate has seen it.
 napi_value readHead(napi_env env, napi_callback_info) {
   napi_value out = nullptr;
   const Gate* g = gate;

@@ -21,7 +21,8 @@ namespace tidegate::gating {
 
 constexpr int kReadable = 1, kWritable = 2;  // UV_READABLE, UV_WRITABLE
 
-// What a connection's word in `states` says. JavaScript takes kBusy and kHeld back when the answer is complete. kEnds: nothing is answered behind it.
+// What a connection's word in `states` says. JavaScript takes kBusy and kHeld back when the answer is complete. kEnds:
+// nothing is answered behind it.
 enum State : int32_t { kIdle, kBusy, kHeld, kEnds };
 constexpr int32_t kNowhere = -1;
 constexpr size_t kStates = 1 << 17;  // connections of one worker that have one; the others cannot pipeline
@@ -115,7 +116,8 @@ inline Numbered numbered(Gate& g, int32_t state) {
   return found == g.connections.end() ? Numbered() : Numbered{s, &found->second};
 }
 
-// Whether the answer to the last request is not through yet, or not with the kernel. Who has no word cannot be held back.
+// Whether the answer to the last request is not through yet, or not with the kernel. Who has no word cannot be held
+// back.
 inline bool isBusy(Gate& g, us_socket_t* s, const Connection& connection) {
   return connection.state != kNowhere && (g.state[connection.state] != kIdle || (g.us.events(s) & kWritable));
 }
@@ -126,8 +128,8 @@ inline void closeNow(Gate& g, int tls, us_socket_t* s) {
   g.us.close(tls, s, 0, nullptr);
 }
 
-// gate.cc: bytes of a connection go on to uWebSockets. Before and behind them lie kPadding others. How many are left, and to be held; if the
-// connection has gone, which is forgotten then, there are none.
+// gate.cc: bytes of a connection go on to uWebSockets. Before and behind them lie kPadding others. How many are left,
+// and to be held; if the connection has gone, which is forgotten then, there are none.
 size_t pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t length);
 void letGo(Gate& g, Connection& connection);
 void tally(Gate& g, Tally which);
@@ -136,15 +138,16 @@ void expire(Gate& g, us_socket_t* s, Connection& connection);
 // Stands between uSockets and this context. False: it has no handlers.
 bool standBefore(Gate& g, us_socket_context_t* context, bool tls, bool relayed);
 
-// gate_held.cc: keeps what came behind a request whose answer is not complete, or behind as many as are served in a turn.
+// gate_held.cc: keeps what came behind a request whose answer is not complete, or behind as many as are served in a
+// turn.
 void hold(Gate& g, us_socket_t* s, Connection& connection, const char* data, size_t length);
 void resume(Gate& g, us_socket_t* s, Connection& connection);
-// `states` is one of the gate's lists. uSockets frees what is closed before the loop polls, and leaks what was closed later in a turn
-// (us_poll_free takes a handle that is closed for one that is closing).
+// `states` is one of the gate's lists. uSockets frees what is closed before the loop polls, and leaks what was closed
+// later in a turn (us_poll_free takes a handle that is closed for one that is closing).
 void withNextTurn(Gate& g, std::vector<int32_t>& states, int32_t state);
 
-// gate_watch.cc: looks at some of the connections, and ends those on which nothing would happen any more. `owned`, by state: not 0 where JavaScript has a
-// deadline for the request. From a timer. How many it has ended.
+// gate_watch.cc: looks at some of the connections, and ends those on which nothing would happen any more. `owned`, by
+// state: not 0 where JavaScript has a deadline for the request. From a timer. How many it has ended.
 int32_t endStuck(Gate& g, const uint8_t* owned);
 
 }  // namespace tidegate::gating

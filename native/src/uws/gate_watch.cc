@@ -1,5 +1,6 @@
-// Connections on which nothing would ever happen again: nobody reads from them, or nobody is going to answer, and no clock runs that would end
-// them. There are none unless the gateway has a fault. So it looks at some of them now and then, and whoever is seen so twice is ended and counted.
+// Connections on which nothing would ever happen again: nobody reads from them, or nobody is going to answer, and no
+// clock runs that would end them. There are none unless the gateway has a fault. So it looks at some of them now and
+// then, and whoever is seen so twice is ended and counted.
 //
 //   a request is being handled ─── a deadline of JavaScript's runs: it is owned, and let alone
 //   anything else ──────────────── it is read from, or what it says waits in gate_held.cc, or its client has not taken all of the answer (then

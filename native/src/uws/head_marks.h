@@ -1,5 +1,6 @@
-// The fields of a request head, before uWebSockets.js reads them: what is wrong with them (uWebSockets.js would answer in HTML, without a length), or
-// where they are, so that JavaScript cuts them out without a call for each (src/exchange/fields.ts). Pure. gate.cc says what it works around.
+// The fields of a request head, before uWebSockets.js reads them: what is wrong with them (uWebSockets.js would answer
+// in HTML, without a length), or where they are, so that JavaScript cuts them out without a call for each
+// (src/exchange/fields.ts). Pure. gate.cc says what it works around.
 #pragma once
 
 #include "breaks.h"
@@ -72,16 +73,17 @@ struct TokenTable {
 };
 inline constexpr TokenTable kTokens;
 
-// uWebSockets tells a client to continue before anybody has looked at its request, where the first Expect is `100-continue` in lower case, with blanks
-// or bytes over 127 around it. In other letters, and RFC 9110 (10.1.1) has it in any, it leaves that to JavaScript (continueRequest).
+// uWebSockets tells a client to continue before anybody has looked at its request, where the first Expect is
+// `100-continue` in lower case, with blanks or bytes over 127 around it. In other letters, and RFC 9110 (10.1.1) has it
+// in any, it leaves that to JavaScript (continueRequest).
 inline void hideExpectation(char* value, const char* valueEnd) {
   for (; value < valueEnd; value++) {
     if (*value == 'c') *value = 'C';
   }
 }
 
-// Of a whole head whose first line is read. Puts names in lower case, as uWebSockets does. `capacity` is that of `marks`, in numbers.
-// `hidesExpect`: JavaScript tells a client to continue, not uWebSockets.
+// Of a whole head whose first line is read. Puts names in lower case, as uWebSockets does. `capacity` is that of
+// `marks`, in numbers. `hidesExpect`: JavaScript tells a client to continue, not uWebSockets.
 inline HeadFault markHead(
     const FieldNames& names, char* head, char* end, const RequestLine& first, int32_t* marks, size_t capacity, bool hidesExpect) {
   const auto at = [head](const char* p) { return static_cast<int32_t>(p - head); };

@@ -1,5 +1,6 @@
-// HTTP/1.0 as bytes, for relay.cc: a request head becomes one of HTTP/1.1, and a response of HTTP/1.1 becomes one that a client of HTTP/1.0
-// understands. Pure. Judges no request: what is doubtful passes as it is, for the gate and src/downstream/ to refuse as they would in HTTP/1.1.
+// HTTP/1.0 as bytes, for relay.cc: a request head becomes one of HTTP/1.1, and a response of HTTP/1.1 becomes one that
+// a client of HTTP/1.0 understands. Pure. Judges no request: what is doubtful passes as it is, for the gate and
+// src/downstream/ to refuse as they would in HTTP/1.1.
 //
 // Works around: uWebSockets.js (20.51.4 and 20.69.0) answers 505 to HTTP/1.0. Without it, so do we.
 //
@@ -31,7 +32,8 @@ struct Field {
   bool is(const char* other) const { return strlen(other) == nameBytes && strncasecmp(name, other, nameBytes) == 0; }
 };
 
-// The field on the line from `line` to the CRLF at `end`. Without a colon the whole line is its name, which nothing is called.
+// The field on the line from `line` to the CRLF at `end`. Without a colon the whole line is its name, which nothing is
+// called.
 inline Field fieldOf(const char* line, const char* end) {
   const auto* colon = static_cast<const char*>(memchr(line, ':', static_cast<size_t>(end - line)));
   if (colon == nullptr) return {line, static_cast<size_t>(end - line), end, 0};

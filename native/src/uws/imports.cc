@@ -18,7 +18,8 @@ constexpr uint32_t kImport = R_AARCH64_JUMP_SLOT;
 constexpr uint32_t kImport = UINT32_MAX;
 #endif
 
-// Where a library keeps the addresses of the functions of other libraries that it calls (System V ABI, chapter 5: the procedure linkage table).
+// Where a library keeps the addresses of the functions of other libraries that it calls (System V ABI, chapter 5: the
+// procedure linkage table).
 int lookInto(dl_phdr_info* info, size_t, void* data) {
   auto& wanted = *static_cast<Import(*)[kImports]>(data);
   const size_t length = strlen(info->dlpi_name);

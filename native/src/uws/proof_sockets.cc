@@ -1,4 +1,5 @@
-// Sockets for the proofs of src/downstream/uws/proofs.ts: connected within this process, over no network and with no name in any folder.
+// Sockets for the proofs of src/downstream/uws/proofs.ts: connected within this process, over no network and with no
+// name in any folder.
 #include "../addon.h"
 #include "bindings.h"
 

@@ -30,8 +30,8 @@ inline bool hasBelow(const char* from, const char* to, unsigned char least) {
   return found;
 }
 
-// The end of scheme and authority of a target in absolute-form (RFC 9112, 3.2.2), null where it is none. `*` and an authority alone are none of a
-// gateway's.
+// The end of scheme and authority of a target in absolute-form (RFC 9112, 3.2.2), null where it is none. `*` and an
+// authority alone are none of a gateway's.
 inline char* authorityEnd(int tls, char* target, const char* end) {
   const auto schemeLength = static_cast<ptrdiff_t>(strlen(kSchemes[tls]));
   if (end - target <= schemeLength || strncasecmp(target, kSchemes[tls], static_cast<size_t>(schemeLength)) != 0) return nullptr;
@@ -43,8 +43,8 @@ inline char* authorityEnd(int tls, char* target, const char* end) {
   return at == authority || at - authority > kAuthorityBytes ? nullptr : at;
 }
 
-// Reads the line whose CRLF begins at `end`. A target in absolute-form becomes the path alone: *cut bytes behind the method and its blank are to be left
-// out then, and `out` says where the parts are without them.
+// Reads the line whose CRLF begins at `end`. A target in absolute-form becomes the path alone: *cut bytes behind the
+// method and its blank are to be left out then, and `out` says where the parts are without them.
 inline HeadFault readRequestLine(int tls, char* const line, char* const end, RequestLine* out, size_t* cut) {
   *cut = 0;
   char* const cr = static_cast<char*>(memchr(line, '\r', static_cast<size_t>(end + 1 - line)));

@@ -1,7 +1,9 @@
-// What uWebSockets.js asks of libuv and the kernel for each connection, with fewer system calls and packets. It calls functions of other libraries
-// through its table of imports, where ours take their place; calls for other handles and descriptors are passed through unchanged.
+// What uWebSockets.js asks of libuv and the kernel for each connection, with fewer system calls and packets. It calls
+// functions of other libraries through its table of imports, where ours take their place; calls for other handles and
+// descriptors are passed through unchanged.
 //
-// Works around: the uSockets of uWebSockets.js (20.51.4 and 20.69.0) spends six epoll_ctl, an ioctl and a setsockopt on each connection.
+// Works around: the uSockets of uWebSockets.js (20.51.4 and 20.69.0) spends six epoll_ctl, an ioctl and a setsockopt on
+// each connection.
 // Without it, each connection costs those calls again, and one packet more at its end.
 //
 //   uv_poll_…, uv_close  Through libuv a connection costs six epoll_ctl and an ioctl in its life: uv_poll_init tries the descriptor out (in and out
@@ -174,8 +176,8 @@ napi_value spareSyscalls(napi_env env, napi_callback_info info) {
   return out;
 }
 
-// unspareSyscalls() -> whether uWebSockets.js calls libuv and the kernel by itself again. False, and nothing changes, while it has connections that
-// are watched here.
+// unspareSyscalls() -> whether uWebSockets.js calls libuv and the kernel by itself again. False, and nothing changes,
+// while it has connections that are watched here.
 napi_value unspareSyscalls(napi_env env, napi_callback_info) {
   napi_value out;
   const bool possible = set == nullptr || (set->open == 0 && set->count == 0);

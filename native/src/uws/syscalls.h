@@ -1,10 +1,12 @@
-// The functions of libuv and the kernel that uWebSockets.js calls through its table of imports, and ours in their place:
+// The functions of libuv and the kernel that uWebSockets.js calls through its table of imports, and ours in their
+// place:
 //
 //   syscalls.cc         what ours do
 //   imports.cc          finds the table
 //   syscalls_proof.cc   proves that the table holds ours, and that calls for other handles and descriptors pass through unchanged
 //
-// Works around: see syscalls.cc. Relies on uWebSockets.js (20.51.4 and 20.69.0) calling all of these through a table that stays writable.
+// Works around: see syscalls.cc. Relies on uWebSockets.js (20.51.4 and 20.69.0) calling all of these through a table
+// that stays writable.
 #pragma once
 
 namespace tidegate::sparing {

@@ -1,6 +1,6 @@
-// Proves, once and before there are connections, that the exchange of syscalls.cc is in effect and does no harm: calls that uWebSockets.js
-// would make for handles and descriptors that are not ours do what the originals do. Whether connections are served, src/downstream/uws/proofs.ts
-// finds out with one.
+// Proves, once and before there are connections, that the exchange of syscalls.cc is in effect and does no harm: calls
+// that uWebSockets.js would make for handles and descriptors that are not ours do what the originals do. Whether
+// connections are served, src/downstream/uws/proofs.ts finds out with one.
 #include "../addon.h"
 #include "bindings.h"
 #include "syscalls.h"

@@ -1,4 +1,5 @@
-// Looks for uSockets' functions among the libraries that are loaded (usockets.h says why, and what it costs to be without).
+// Looks for uSockets' functions among the libraries that are loaded (usockets.h says why, and what it costs to be
+// without).
 #include "usockets.h"
 
 #include <dlfcn.h>

@@ -1,9 +1,10 @@
-// uSockets' functions, as the binary of the loaded uWebSockets.js exports them, and how the gate puts its own handlers into a socket context.
+// uSockets' functions, as the binary of the loaded uWebSockets.js exports them, and how the gate puts its own handlers
+// into a socket context.
 //
-// Works around: uWebSockets.js (20.51.4 and 20.69.0) lets nobody see the bytes of a connection before its parser does. It calls uSockets' functions
-// mostly inlined, so they cannot be replaced; the handlers that a context calls can. Where a context keeps a handler is found by setting ours and
-// looking which word changed. The first argument of most functions says whether the context speaks TLS.
-// Without it there is no gate (gate.cc).
+// Works around: uWebSockets.js (20.51.4 and 20.69.0) lets nobody see the bytes of a connection before its parser does.
+// It calls uSockets' functions mostly inlined, so they cannot be replaced; the handlers that a context calls can. Where
+// a context keeps a handler is found by setting ours and looking which word changed. The first argument of most
+// functions says whether the context speaks TLS. Without it there is no gate (gate.cc).
 #pragma once
 
 #include "breaks.h"

@@ -175,7 +175,8 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
     if (path === null) return doubtfulPath
     exchange.canonicalPath = path
   }
-  // uWS reads chunks too leniently for a wall (native/src/uws/gate.cc), and cannot be told to end the connection behind every kind of response.
+  // uWS reads chunks too leniently for a wall (native/src/uws/gate.cc), and cannot be told to end the connection behind
+  // every kind of response.
   if (exchange.contentLength !== 0 && !downstream.expectBody(exchange.contentLength) && codings > 0)
     return ungatedChunks
   return expectation === '' ? null : checkExpectation(exchange, downstream, expectation)

@@ -1,5 +1,6 @@
-// How connections reach a worker's uWS app: the native acceptor on the listening socket that all workers inherit from the primary or,
-// where there is no addon, uWS's own listener (SO_REUSEPORT, so each worker has a queue that dies with it). Knows nothing of requests.
+// How connections reach a worker's uWS app: the native acceptor on the listening socket that all workers inherit from
+// the primary or, where there is no addon, uWS's own listener (SO_REUSEPORT, so each worker has a queue that dies with
+// it). Knows nothing of requests.
 import type { TemplatedApp } from 'uWebSockets.js'
 import { native } from '../../../native/index.js'
 import type { Settings } from '../../config/settings.js'

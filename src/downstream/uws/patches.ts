@@ -1,5 +1,6 @@
-// Which of the patches to uWebSockets.js (native/src/uws) this worker uses: those whose proof holds (proofs.ts). Runs once, before the worker makes
-// its apps. Says once of each patch that is missing what that costs. Knows nothing of requests.
+// Which of the patches to uWebSockets.js (native/src/uws) this worker uses: those whose proof holds (proofs.ts). Runs
+// once, before the worker makes its apps. Says once of each patch that is missing what that costs. Knows nothing of
+// requests.
 import { type Gate, type Native, native } from '../../../native/index.js'
 import type { Settings } from '../../config/settings.js'
 import { giveUpGate, isLastWrite, openedGate, openGate } from './gate.js'

@@ -1,5 +1,6 @@
-// What the proofs of proofs.ts use: a client's end of a connection, and an app of uWebSockets.js that keeps the requests it gets. Leaves nothing behind once
-// it is closed, but for the memory of an app, which uWebSockets.js never frees.
+// What the proofs of proofs.ts use: a client's end of a connection, and an app of uWebSockets.js that keeps the
+// requests it gets. Leaves nothing behind once it is closed, but for the memory of an app, which uWebSockets.js never
+// frees.
 import type { HttpRequest, HttpResponse, TemplatedApp } from 'uWebSockets.js'
 import { closeSync, readSync, writeSync } from 'node:fs'
 import type { Gate, Native } from '../../../native/index.js'

@@ -1,6 +1,7 @@
-// Proves, before a worker listens, that the patches of native/src/uws do what they should with the uWebSockets.js that is loaded: an app of the proofs'
-// own serves a few requests over socket pairs, in a few turns of the loop. Each proof throws an Error that says what does not hold, and leaves no
-// descriptor, connection or count behind. What follows from that patches.ts decides. Knows no Exchange.
+// Proves, before a worker listens, that the patches of native/src/uws do what they should with the uWebSockets.js that
+// is loaded: an app of the proofs' own serves a few requests over socket pairs, in a few turns of the loop. Each proof
+// throws an Error that says what does not hold, and leaves no descriptor, connection or count behind. What follows from
+// that patches.ts decides. Knows no Exchange.
 import type { Gate, Native } from '../../../native/index.js'
 import { HEAD } from '../../exchange/fields.js'
 import { uWS } from './load.js'
@@ -149,7 +150,10 @@ export async function proveDelivery(native: Native, gate: Gate): Promise<void> {
 const HTTP_1_0 = 'PROXY TCP4 192.0.2.7 192.0.2.1 1 2\r\nPOST /h HTTP/1.0\r\nContent-Length: 2\r\n\r\nab'
 const ANSWER_TO_1_0 = /^HTTP\/1\.1 200 OK\r\n(?:(?!transfer-encoding).+\r\n)*\r\nanswer$/i
 
-/** An exchange of HTTP/1.0: it arrives as one of 1.1 with its client's address, and its response comes back without chunks. */
+/**
+ * An exchange of HTTP/1.0: it arrives as one of 1.1 with its client's address, and its response comes back without
+ * chunks.
+ */
 export async function proveRelay(native: Native, gate: Gate | null): Promise<void> {
   await throughDoor(native, gate, HTTP_1_0, async (client, relayed) => {
     const { requests } = relayed

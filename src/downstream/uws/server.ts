@@ -139,8 +139,9 @@ export function receive(
 }
 
 /**
- * Without a gate uWS goes on with the next request in the same bytes, even behind a response that ends the connection. So where the framing is in
- * doubt, the refusal waits for the next turn: uWS closes a connection whose client sends more before it has its response.
+ * Without a gate uWS goes on with the next request in the same bytes, even behind a response that ends the connection.
+ * So where the framing is in doubt, the refusal waits for the next turn: uWS closes a connection whose client sends
+ * more before it has its response.
  */
 function receiveUngated(
   exchange: Exchange,

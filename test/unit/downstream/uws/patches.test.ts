@@ -1,4 +1,5 @@
-// The proofs of the patches to uWebSockets.js, as a worker runs them: they hold with the uWebSockets.js that is loaded, and leave nothing behind.
+// The proofs of the patches to uWebSockets.js, as a worker runs them: they hold with the uWebSockets.js that is loaded,
+// and leave nothing behind.
 import { readdirSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { native, nativeProblem } from '../../../../native/index.js'
