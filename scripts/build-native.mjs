@@ -16,7 +16,7 @@ function stale() {
   if (!existsSync(binary)) return 'missing'
   const sources = [
     join(native, 'binding.gyp'),
-    ...readdirSync(join(native, 'src')).map((name) => join(native, 'src', name)),
+    ...readdirSync(join(native, 'src'), { recursive: true }).map((name) => join(native, 'src', name)),
   ]
   const built = statSync(binary).mtimeMs
   if (sources.some((file) => statSync(file).mtimeMs > built)) return 'older than its sources'

@@ -47,7 +47,7 @@ function library(name) {
 }
 
 const source = join(root, 'native', 'src')
-const sources = readdirSync(source).filter((name) => name.endsWith('.cc'))
+const sources = readdirSync(source, { recursive: true }).filter((name) => name.endsWith('.cc'))
 mkdirSync(folder, { recursive: true })
 const sanitized = [
   ...[

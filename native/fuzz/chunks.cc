@@ -1,10 +1,10 @@
-// Chunked bodies (readChunks of src/framing.h) against a reader that is as slow and as plain as RFC 9112, 7.1, is: line by line, over all of the
-// body at once. The first byte of the input says how it is split.
+// Chunked bodies (readChunks of src/uws/chunks.h) against a reader that is as slow and as plain as RFC 9112, 7.1, is:
+// line by line, over all of the body at once. The first byte of the input says how it is split.
 //
 // Held: both find the same bodies complete, with the same data and the same end, and nothing else, in any split.
 #include "input.h"
 
-#include "../src/framing.h"
+#include "../src/uws/chunks.h"
 
 #include <optional>
 

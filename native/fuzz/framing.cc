@@ -1,14 +1,15 @@
-// The gate's state machine (src/framing.h) on any bytes in any split, with a sink that reads what it is handed as strictly as RFC 9112 asks
-// and takes what follows a head from a few digits in its target. The first byte of the input decides on TLS, the relay and the sink's
-// patience, the second on the split.
+// The gate's state machine (src/uws/framing.h) on any bytes in any split, with a sink that reads what it is handed as
+// strictly as RFC 9112 asks and takes what follows a head from a few digits in its target. The first byte of the input
+// decides on TLS, the relay and the sink's patience, the second on the split.
 //
-// Held: no split changes what is handed on, nor what is refused. A head is handed on up to its CRLFCRLF, and nothing of what is behind
-// it; a body's bytes are those of the input, as many as were announced; chunks are well formed, with nothing between them, and end only
-// where those of the input do; nothing is handed on to a busy sink, or after the end.
+// Held: no split changes what is handed on, nor what is refused. A head is handed on up to its CRLFCRLF, and nothing of
+// what is behind it; a body's bytes are those of the input, as many as were announced; chunks are well formed, with
+// nothing between them, and end only where those of the input do; nothing is handed on to a busy sink, or after the
+// end.
 #include "input.h"
 
-#include "../src/framing.h"
-#include "../src/head_marks.h"
+#include "../src/uws/framing.h"
+#include "../src/uws/head_marks.h"
 
 using namespace tidegate;
 
@@ -18,7 +19,7 @@ namespace {
 constexpr size_t kMostHeadBytes = 500;
 
 // What head_marks.h finds in a head lies within it, in order, and is what a reader of lines finds.
-void markedAsRead(char* data, char* end) {
+HeadFault markedAsRead(char* data, char* end, const RequestLine& first) {
   static const FieldNames names = [] {
     FieldNames all;
     for (const char* name : {"host", "content-length", "transfer-encoding", "connection", "expect"}) all.add(name);
@@ -26,7 +27,10 @@ void markedAsRead(char* data, char* end) {
   }();
   std::string head(data, end);
   int32_t marks[kHeadMarks + 20 * kFieldMarks];
-  if (markHead(names, &head[0], &head[0] + head.size(), marks, sizeof marks / sizeof *marks, true) != HeadFault::kNone) return;
+  const HeadFault fault = markHead(names, &head[0], &head[0] + head.size(), first, marks, sizeof marks / sizeof *marks, true);
+  if (fault != HeadFault::kNone) return fault;
+  hold(head[static_cast<size_t>(marks[kMethodEnd])] == ' ' && head.compare(static_cast<size_t>(marks[kTargetEnd]), 11, " HTTP/1.1\r\n") == 0,
+      "a request line that is read wrong");
   size_t line = head.find('\n') + 1;
   int hosts = 0;
   for (int32_t i = 0; i < marks[kFieldCount]; i++) {
@@ -41,6 +45,7 @@ void markedAsRead(char* data, char* end) {
   }
   hold(line == head.size() - 2, "lines that are no fields");
   hold(hosts == 1, "not one host");
+  return fault;
 }
 
 // A reader of what is handed on: of heads it knows where they end, of chunked bodies all of it.
@@ -65,6 +70,8 @@ struct Sink {
     return bytes < head.size() ? bytes : head.size();
   }
 
+  HeadFault markHead(char* head, char* end, const RequestLine& line) { return markedAsRead(head, end, line); }
+
   bool feedHead(char* data, size_t length, Flow& next) {
     hold(length > 0, "an empty head");
     hold(left == 0 && !chunked, "a head within a body");
@@ -75,7 +82,6 @@ struct Sink {
     hold(head.size() >= from + 4 && head.find("\r\n\r\n", from) == head.size() - 4, "a head that does not end at its first CRLFCRLF");
     hold(head.find(" HTTP/", from) < head.find("\r\n", from), "a request line without a version");
     hold(head.find("\r\n:", from) == std::string::npos, "an empty field name");
-    markedAsRead(data + from, data + length);
     heads += head;
     answers++;
     if (!patient) busy = 1;
@@ -186,8 +192,8 @@ Outcome fed(const std::string& input, int tls, bool relayed, bool patient, const
 
 // Which of two faults of one head is seen first may depend on the split.
 Passed verdict(const Outcome& outcome) {
-  const bool badHead = outcome.passed >= Passed::kBadLine && outcome.passed <= Passed::kLongHead;
-  return badHead ? Passed::kBadLine : outcome.passed;
+  const bool badHead = outcome.passed >= Passed::kBadHead && outcome.passed <= Passed::kLongHead;
+  return badHead ? Passed::kBadHead : outcome.passed;
 }
 
 }  // namespace

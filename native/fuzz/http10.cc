@@ -1,10 +1,12 @@
-// HTTP/1.0 from and to HTTP/1.1 (src/http10.h) on any bytes: the first decides what the rest is, a request or an answer, and for whom.
+// HTTP/1.0 from and to HTTP/1.1 (src/uws/http10.h) on any bytes: the first decides what the rest is, a request or an
+// answer, and for whom.
 //
-// Held: a beginning is never judged otherwise than the whole, nor piece by piece; what a request becomes is one head of HTTP/1.1 and no more; no
-// split changes an answer.
+// Held: a beginning is never judged otherwise than the whole, nor piece by piece; what a request becomes is one head of
+// HTTP/1.1 and no more; no split changes an answer.
 #include "input.h"
 
-#include "../src/http10.h"
+#include "../src/glance.h"
+#include "../src/uws/http10.h"
 
 using namespace tidegate;
 

@@ -1,5 +1,5 @@
-// What every fuzz target here needs: an input's parts in heap blocks of exactly their size, so that AddressSanitizer sees a read beyond
-// them, and a condition that must hold of any input.
+// What every fuzz target here needs: an input's parts in heap blocks of exactly their size, so that AddressSanitizer
+// sees a read beyond them, and a condition that must hold of any input.
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,7 @@
 // PROXY protocol headers (src/proxy_protocol.h) from any bytes.
 //
-// Held: a beginning is never judged otherwise than the whole, none is complete before its end, and what is written of an address is read as it.
+// Held: a beginning is never judged otherwise than the whole, none is complete before its end, and what is written of
+// an address is read as it.
 #include "input.h"
 
 #include "../src/proxy_protocol.h"

@@ -1,25 +1,27 @@
-// The acceptor: the first step of a connection's way. The primary opens the listening socket (listener.cc), each worker accepts from
-// it and hands the descriptors to JavaScript, by way of arrivals.cc where what they say first is of interest. Reads nothing from a connection.
+// The acceptor: the first step of a connection's way. The primary opens the listening socket (listener.cc), each worker
+// accepts from it and hands the descriptors to JavaScript, by way of arrivals.cc where what they say first is of
+// interest. Reads nothing from a connection.
 //
-// Who takes a connection. Every worker's loop watches the socket, so each new connection wakes all that are idle. One that has more
-// connections open than the least loaded leaves it alone: it stays for that one, which was woken too. Keep-alive connections live
-// long, so a worker that got more of them at the start would keep the surplus for hours. If the connection is still there after
-// kPatienceMs the others are busy or hang, and it is taken after all.
+// Who takes a connection. Every worker's loop watches the socket, so each new connection wakes all that are idle. One
+// that has more connections open than the least loaded leaves it alone: it stays for that one, which was woken too.
+// Keep-alive connections live long, so a worker that got more of them at the start would keep the surplus for hours. If
+// the connection is still there after kPatienceMs the others are busy or hang, and it is taken after all.
 //
 //   connection ─► all idle workers wake ─┬─ fewest open ──────────────► accept4 ─► onConnection(fd)
 //                                        └─ more than that ─► 1 ms ─┬─ gone: somebody took it
 //                                                                   └─ still there ─► accept4 (1, then 2, 4, 8 at a time)
 //
-// A worker that has not moved in kHungAfter such waits is not waited for until its count changes or kForgiveMs are over. Fewer would do for one that
-// hangs; but in a burst one that only lost its core for some milliseconds would find the connections gone.
+// A worker that has not moved in kHungAfter such waits is not waited for until its count changes or kForgiveMs are
+// over. Fewer would do for one that hangs; but in a burst one that only lost its core for some milliseconds would find
+// the connections gone.
 //
-// A queue of more than one is work for everybody: who is less than a batch ahead does not decline then. Without that, fresh
-// connections under load wait for each other's millisecond while cores are idle.
+// A queue of more than one is work for everybody: who is less than a batch ahead does not decline then. Without that,
+// fresh connections under load wait for each other's millisecond while cores are idle.
 //
 // EPOLLEXCLUSIVE is of no use here: the one it wakes cannot decline, the others would never hear of that connection.
-// The socket lies edge-triggered in an epoll set of its own, which the loop watches. Declining then costs no epoll_ctl, and the
-// next connection wakes us again; with uv_poll directly on the socket a worker that declines has to stop polling, and for
-// that millisecond is missing when a connection comes that it should take.
+// The socket lies edge-triggered in an epoll set of its own, which the loop watches. Declining then costs no epoll_ctl,
+// and the next connection wakes us again; with uv_poll directly on the socket a worker that declines has to stop
+// polling, and for that millisecond is missing when a connection comes that it should take.
 #include "arrivals.h"
 
 #include <fcntl.h>
@@ -78,7 +80,7 @@ void onClosed(Acceptor* a) {
   napi_delete_reference(a->env, a->counts);
   napi_delete_reference(a->env, a->onConnection);
   const ArrivalOptions& options = a->arrivalOptions;
-  for (napi_ref reference : {options.isTrusted, options.tallies, options.places}) {
+  for (napi_ref reference : {options.isTrusted, options.tallies, options.places, options.onException}) {
     if (reference != nullptr) napi_delete_reference(a->env, reference);
   }
   napi_delete_reference(a->env, a->onError);
@@ -99,8 +101,8 @@ void onArrivalsClosed(void* data) {
 void stop(Acceptor* a, uint64_t waitMs) {
   if (a->closing) return;
   a->closing = true;
-  // Closing the handle takes the epoll set out of the loop's, so before the descriptors: other processes keep the socket open, and
-  // what stays registered in a loop would go on waking it.
+  // Closing the handle takes the epoll set out of the loop's, so before the descriptors: other processes keep the
+  // socket open, and what stays registered in a loop would go on waking it.
   uv_close(reinterpret_cast<uv_handle_t*>(&a->poll), onHandleClosed);
   uv_close(reinterpret_cast<uv_handle_t*>(&a->timer), onHandleClosed);
   a->edge = Descriptor();
@@ -114,7 +116,8 @@ void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
   if (a->arrivals != nullptr) a->arrivals->close();
 }
 
-// The counts as they are now. Read anew on each wake: whoever detaches the buffer leaves us with none, not with a dangling pointer.
+// The counts as they are now. Read anew on each wake: whoever detaches the buffer leaves us with none, not with a
+// dangling pointer.
 struct Counts {
   int32_t* at = nullptr;
   size_t length = 0;
@@ -137,9 +140,9 @@ uint32_t queued(int listener) {
   return getsockopt(listener, IPPROTO_TCP, TCP_INFO, &info, &size) == 0 ? info.tcpi_unacked : 0;
 }
 
-// How many connections more than the least loaded of the others this worker has, less the slack (a sixteenth): above 0, the next one
-// is theirs. The slack lets whoever is awake first have it once the numbers are large: exact evenness would be bought with a
-// millisecond for connections that come while the least loaded is at work.
+// How many connections more than the least loaded of the others this worker has, less the slack (a sixteenth): above 0,
+// the next one is theirs. The slack lets whoever is awake first have it once the numbers are large: exact evenness
+// would be bought with a millisecond for connections that come while the least loaded is at work.
 int32_t ahead(Acceptor* a, const Counts& counts, int32_t own) {
   int32_t least = INT32_MAX;
   const bool forgiven = uv_now(a->timer.loop) - a->hungSinceMs > kForgiveMs;
@@ -163,7 +166,8 @@ void watch(Acceptor* a) {
   uv_timer_stop(&a->timer);
 }
 
-// Whether the connection at the head of the queue is left for another worker; it has kPatienceMs from when we first saw it.
+// Whether the connection at the head of the queue is left for another worker; it has kPatienceMs from when we first saw
+// it.
 bool declines(Acceptor* a, const Counts& counts, int32_t own) {
   const int32_t surplus = ahead(a, counts, own);
   if (surplus <= 0) return false;
@@ -171,8 +175,8 @@ bool declines(Acceptor* a, const Counts& counts, int32_t own) {
   if (pending > 1 && surplus <= kAcceptsPerWake) return false;
   const bool running = uv_is_active(reinterpret_cast<uv_handle_t*>(&a->timer));
   if (pending > 1 && running) return true;  // the one we left is still among them
-  // With one or none in the queue, the one we left before is gone: those we leave connections to are alive. If there is one, it is
-  // new and has its own millisecond. A timer still running for the one before would take it away from them.
+  // With one or none in the queue, the one we left before is gone: those we leave connections to are alive. If there is
+  // one, it is new and has its own millisecond. A timer still running for the one before would take it away from them.
   if (a->state == Acceptor::kDeferring) a->inVain = 0;
   if (pending == 0) {
     watch(a);
@@ -222,7 +226,7 @@ int take(Acceptor* a, int most, bool patient) {
   {
     const Counts counts(a);
     const int32_t before = counts.of(a->self);
-    Calls call(a->env, a->context);
+    Calls call(a->env, a->context, a->arrivalOptions.onException);
     for (int n = 0; !a->closing; n++) {
       if (n == most) {
         rearm(a);
@@ -305,8 +309,9 @@ bool isTypedArray(napi_env env, napi_value value, napi_typedarray_type wanted) {
   return is && napi_get_typedarray_info(env, value, &type, nullptr, nullptr, nullptr, nullptr) == napi_ok && type == wanted;
 }
 
-// The arguments from `at` on: headTimeoutMs (0: nobody looks at first bytes, the rest is not read), tallies, isTrusted, proxyProtocol,
-// maxConnections, maxPerAddress, places, addressSeed, tls, room, highestFd. False: an error has been thrown.
+// The arguments from `at` on: headTimeoutMs (0: nobody looks at first bytes, the rest is not read), tallies, isTrusted,
+// proxyProtocol, maxConnections, maxPerAddress, places, addressSeed, tls, room, highestFd, relays, onException. False:
+// an error has been thrown.
 bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
   int64_t headTimeoutMs, maxConnections, maxPerAddress, seed, room, highestFd;
   if (!readInteger(env, at[0], "headTimeoutMs", 0, INT32_MAX, &headTimeoutMs)) return false;
@@ -321,6 +326,8 @@ bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
   if (napi_get_value_bool(env, at[8], &options.tls) != napi_ok) return throwArgument(env, "tls", "a boolean") != nullptr;
   if (!readInteger(env, at[9], "room", 0, INT32_MAX, &room)) return false;
   if (!readInteger(env, at[10], "highestFd", 0, INT32_MAX, &highestFd)) return false;
+  if (napi_get_value_bool(env, at[11], &options.relays) != napi_ok) return throwArgument(env, "relays", "a boolean") != nullptr;
+  if (!checkFunction(env, at[12], "onException")) return false;
   options.room = static_cast<int32_t>(room);
   options.highestFd = static_cast<int32_t>(highestFd);
   options.headTimeoutMs = static_cast<uint64_t>(headTimeoutMs);
@@ -330,9 +337,10 @@ bool readDoor(napi_env env, const napi_value* at, ArrivalOptions& options) {
   return true;
 }
 
-// startAccepting(fd, counts, self, onConnection, onError, …readDoor) -> handle for stopAccepting. Owns fd from success on.
+// startAccepting(fd, counts, self, onConnection, onError, …readDoor) -> handle for stopAccepting. Owns fd from success
+// on.
 napi_value startAccepting(napi_env env, napi_callback_info info) {
-  Arguments<16> args(env, info);
+  Arguments<18> args(env, info);
   int64_t fd, self;
   ArrivalOptions options;
   if (!readInteger(env, args.at[0], "fd", 0, INT32_MAX, &fd)) return nullptr;
@@ -358,7 +366,7 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   if (fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK) != 0 || fcntl(listener, F_SETFD, FD_CLOEXEC) != 0) {
     return throwSystem(env, errno, "fcntl", "");
   }
-  const int noDelay = 1;  // inherited by what is accepted (syscalls.cc)
+  const int noDelay = 1;  // inherited by what is accepted (uws/syscalls.cc relies on it)
   setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &noDelay, sizeof noDelay);
   Descriptor edge(epoll_create1(EPOLL_CLOEXEC));
   if (!edge.valid()) return throwSystem(env, errno, "epoll_create1", "");
@@ -395,6 +403,7 @@ napi_value startAccepting(napi_env env, napi_callback_info info) {
   if (options.headTimeoutMs > 0) {
     napi_create_reference(env, args.at[6], 1, &options.tallies);
     napi_create_reference(env, args.at[7], 1, &options.isTrusted);
+    napi_create_reference(env, args.at[17], 1, &options.onException);
     if (options.maxPerAddress > 0) napi_create_reference(env, args.at[11], 1, &options.places);
     options.onConnection = a->onConnection;
     options.counts = a->counts;
@@ -424,9 +433,10 @@ Acceptor* acceptorOf(napi_env env, napi_value handle) {
   return static_cast<Acceptor*>(data);
 }
 
-// refuseNew(handle): from here on the kernel drops what opens a connection (SYN without ACK), for everybody who has the socket. Closing it
-// resets all that is in its queue and all that has shaken hands and not sent anything yet (TCP_DEFER_ACCEPT); who was never answered
-// sends its SYN again a second later, and finds a successor or nobody. The kernel shows the filter a segment from its TCP header on.
+// refuseNew(handle): from here on the kernel drops what opens a connection (SYN without ACK), for everybody who has the
+// socket. Closing it resets all that is in its queue and all that has shaken hands and not sent anything yet
+// (TCP_DEFER_ACCEPT); who was never answered sends its SYN again a second later, and finds a successor or nobody. The
+// kernel shows the filter a segment from its TCP header on.
 napi_value refuseNew(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
   Acceptor* a = acceptorOf(env, args.at[0]);

@@ -118,8 +118,7 @@ NAPI_MODULE_INIT() {
   tidegate::registerAcceptor(env, exports);
   tidegate::registerHmac(env, exports);
   tidegate::registerHandover(env, exports);
-  tidegate::registerGate(env, exports);
-  tidegate::registerSyscalls(env, exports);
+  tidegate::registerServer(env, exports);
   tidegate::registerWire(env, exports);
   tidegate::setFunction(env, exports, "closeFd", tidegate::closeFd);
   return exports;

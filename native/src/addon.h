@@ -1,5 +1,6 @@
-// What the other files share: reading arguments, throwing errors, owning a descriptor. Nothing here keeps state:
-// an addon is loaded once per process but runs in every thread that asks for it, so all state hangs off JavaScript objects.
+// What the other files share: reading arguments, throwing errors, owning a descriptor. Nothing here keeps state: an
+// addon is loaded once per process but runs in every thread that asks for it, so all state hangs off JavaScript
+// objects.
 #pragma once
 
 #include <node_api.h>
@@ -63,8 +64,7 @@ void registerListener(napi_env env, napi_value exports);
 void registerAcceptor(napi_env env, napi_value exports);
 void registerHmac(napi_env env, napi_value exports);
 void registerHandover(napi_env env, napi_value exports);
-void registerGate(napi_env env, napi_value exports);
-void registerSyscalls(napi_env env, napi_value exports);
+void registerServer(napi_env env, napi_value exports);  // uws/
 void registerWire(napi_env env, napi_value exports);
 
 }  // namespace tidegate

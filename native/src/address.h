@@ -1,4 +1,5 @@
-// An IP address as the addon keeps it: IPv6, or IPv4 mapped into it, so that one and the same client has one form. Pure.
+// An IP address as the addon keeps it: IPv6, or IPv4 mapped into it, so that one and the same client has one form.
+// Pure.
 #pragma once
 
 #include <arpa/inet.h>

@@ -1,10 +1,12 @@
-// How many connections each client address has, over all workers: a table in shared memory, a block a worker, so that each word has one writer.
-// Pure; what a worker that died has left is cleared by the primary (src/state/address-counts.ts).
+// How many connections each client address has, over all workers: a table in shared memory, a block a worker, so that
+// each word has one writer. Pure; what a worker that died has left is cleared by the primary
+// (src/state/address-counts.ts).
 //
 //   block     kAddressSlots slots of 4 × Int32:   0–1 key (hash of the address)   2 count   3 free
 //   window    8 slots, 128 bytes: where a key may lie, by its hash. A slot whose count is 0 is free
 //
-// An address whose window is full of others is not counted: whoever commands that many addresses is not stopped by a limit on one.
+// An address whose window is full of others is not counted: whoever commands that many addresses is not stopped by a
+// limit on one.
 #pragma once
 
 #include "address.h"
@@ -42,8 +44,9 @@ class AddressCounts {
  public:
   AddressCounts(int32_t* table, size_t workers, size_t self) : table_(table), workers_(workers), self_(self) {}
 
-  // Counts one more, if that makes no more than `limit`. Two workers that count at the same moment both see both: the limit is never passed,
-  // but of two that want the last place neither may get it. Returns where it is counted, to be left by leave(), or one of the two above.
+  // Counts one more, if that makes no more than `limit`. Two workers that count at the same moment both see both: the
+  // limit is never passed, but of two that want the last place neither may get it. Returns where it is counted, to be
+  // left by leave(), or one of the two above.
   int32_t enter(uint64_t key, int32_t limit) {
     int32_t* slot = find(self_, key);
     if (slot == nullptr) {

@@ -1,21 +1,21 @@
-// Connections between accept4 and uWS. TCP_DEFER_ACCEPT brings their first bytes along, so most are received, judged and handed to uWS with what
-// they said at once: uWS need not be told by epoll, nor receive. What has to wait is watched in an epoll set of its own, edge-triggered: each
-// connection is told about once per arrival of bytes, not once per turn.
+// Connections between accept4 and the HTTP server (server.h). TCP_DEFER_ACCEPT brings their first bytes along, so most
+// connections are received from, judged and handed to the server with those bytes at once: epoll need not tell the
+// server, and the server need not receive. A connection that has to wait is watched in an epoll set of this file's own,
+// edge-triggered: the set tells of it once per arrival of bytes, not once per turn.
 //
-//   accept4 ─► PROXY header, if it owes one ─► head ─┬─ complete ─┬─ HTTP/1.1 ─► uWS
-//                    │ bad: closed                   │            └─ HTTP/1.0 ─► relay.cc ─► uWS, and back here where it is kept
-//                    │                               ├─ no request's beginning ─► uWS, which says so
+//   accept4 ─► PROXY header, if it owes one ─► head ─┬─ complete ─┬─ HTTP/1.1 ─► server
+//                    │ bad: closed                   │            └─ HTTP/1.0 ─► relay() ─► server, and back here where it is kept
+//                    │                               ├─ no request's beginning ─► server, which says so
 //                    └──────── not there ────────────┴─► waits; 408 after headTimeoutMs
 //
-// Where the listener speaks TLS, the first bytes behind the PROXY header are its handshake, and enough: they are looked at and left where they are,
-// as all are where there is no gate to take them.
+// Where the listener speaks TLS, the first bytes behind the PROXY header are the handshake's, and enough. They are
+// looked at and left in the socket, as all first bytes are where the server takes none (takesReceived).
 //
-// uWS gives a head 10 s, which is not a setting, and keeps some kilobytes for each; a slow one costs us its socket and this record.
+// The server keeps some kilobytes for each connection. One whose head is slow costs only its socket and a record here.
 #include "arrivals.h"
 
-#include "http10.h"
+#include "glance.h"
 #include "proxy_protocol.h"
-#include "relay.h"
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -31,11 +31,15 @@ constexpr int32_t kNobody = -1;
 constexpr int32_t kLeaving = 1 << 30;  // LEAVING of src/state/counters.ts: who leaves still has its connections
 constexpr int kEventsPerWake = 64;
 constexpr uint64_t kSweepMs = 250;
-// Ending one that waits takes some 45 us, most of it the kernel's. Thousands that came together end together: others are served in between.
+// Ending one that waits takes some 45 us, most of it the kernel's. Thousands that came together end together: others
+// are served in between.
 constexpr int kExpiriesPerTurn = 16;
 constexpr uint64_t kNextTurnMs = 1;
-// A head that is longer is uWS's to refuse (TIDEGATE_MAX_HEADER_BYTES) or to wait for.
+// A longer head is the server's to refuse (TIDEGATE_MAX_HEADER_BYTES) or to wait for.
 constexpr size_t kMostHeadBytes = 16 * 1024;
+
+// Of those who wait, together: the number of connections alone would be no bound for memory.
+constexpr size_t kGatheredOfAll = 64 * 1024 * 1024;
 
 constexpr char kTooSlow[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 constexpr char kBadRequest[] = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -47,11 +51,23 @@ constexpr char kUnavailable[] = "HTTP/1.1 503 Service Unavailable\r\nRetry-After
 class Arrival final : public Member, public Watched {
  public:
   Arrival(Arrivals& arrivals, const Visitor& visitor) : arrivals_(arrivals), visitor_(visitor) { arrivals_.waiting_++; }
-  ~Arrival() override { arrivals_.waiting_--; }
+  ~Arrival() override {
+    arrivals_.waiting_--;
+    arrivals_.gathered_ -= gathered_;
+  }
+
+  // Counts what it has said. False: there is no room for that, and it has been refused.
+  bool fits() {
+    arrivals_.gathered_ += visitor_.said.size() - gathered_;
+    gathered_ = visitor_.said.size();
+    if (gathered_ == 0 || arrivals_.gathered_ <= kGatheredOfAll) return true;
+    arrivals_.refuse(visitor_, kUnavailable, kTooManyConnections);
+    return false;
+  }
 
   void onEvents(uint32_t events, Calls& call) override {
     arrivals_.hold(-1);  // whoever takes it over counts it
-    if (arrivals_.look(visitor_, call) == Arrivals::kWaits) {
+    if (arrivals_.look(visitor_, call) == Arrivals::kWaits && fits()) {
       arrivals_.hold(1);
       if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))) return;
       end();
@@ -80,6 +96,7 @@ class Arrival final : public Member, public Watched {
 
   Arrivals& arrivals_;
   Visitor visitor_;
+  size_t gathered_ = 0;
 };
 
 Arrivals* Arrivals::create(
@@ -199,7 +216,8 @@ void Arrivals::left(const Visitor& visitor) {
   if (visitor.place >= 0 && memory(options_.places, &n) != nullptr && static_cast<size_t>(visitor.place) < n) places().leave(visitor.place);
 }
 
-// Of this worker alone, with this one. The kernel gives out the lowest descriptor that is free: a high one says how many are open.
+// Of this worker alone, with this one. The kernel gives out the lowest descriptor that is free: a high one says how
+// many are open.
 bool Arrivals::lacksDescriptors(int fd) {
   size_t n;
   const auto* counts = static_cast<int32_t*>(memory(options_.counts, &n));
@@ -214,7 +232,8 @@ bool Arrivals::lacksDescriptors(int fd) {
   }
 }
 
-// With this one, which is in our own count already. Two workers that take the last place at the same moment both see both, and neither keeps it.
+// With this one, which is in our own count already. Two workers that take the last place at the same moment both see
+// both, and neither keeps it.
 bool Arrivals::isFull() {
   size_t n;
   const auto* counts = static_cast<int32_t*>(memory(options_.counts, &n));
@@ -335,9 +354,12 @@ void Arrivals::waitOrNot(Visitor& visitor, Calls& call) {
   const bool already = visitor.watched;
   visitor.watched = true;
   auto* arrival = new Arrival(*this, visitor);
-  if (!watch(visitor.fd, arrival, EPOLLIN, already)) {
-    ::close(visitor.fd);
-    left(visitor);
+  const bool fits = arrival->fits();
+  if (!fits || !watch(visitor.fd, arrival, EPOLLIN, already)) {
+    if (fits) {
+      ::close(visitor.fd);
+      left(visitor);
+    }
     delete arrival;
     return;
   }
@@ -347,7 +369,7 @@ void Arrivals::waitOrNot(Visitor& visitor, Calls& call) {
 
 // Decides if it can; kGone: the descriptor is somebody else's now, or closed.
 Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
-  const bool takes = !options_.tls && canDeliver();
+  const bool takes = !options_.tls && takesReceived();
   for (;;) {
     size_t n = visitor.said.size();
     memcpy(buffer, visitor.said.data(), n);
@@ -392,7 +414,8 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
       settle(visitor, 0, call);
       return kGone;
     }
-    // From others it is refused: uWS would believe a version 2 header, and a version 1 line is no request either.
+    // From others it is refused: the server would believe a version 2 header, and a version 1 line is no request
+    // either.
     const ProxyHeader forged = parseProxyHeader(buffer, n);
     const bool maybeForged = forged.kind == ProxyHeader::kIncomplete && buffer[0] == '\r' && n < 16;
     if (!maybeForged && forged.kind != ProxyHeader::kNone && (buffer[0] == '\r' || forged.kind != ProxyHeader::kIncomplete)) {
@@ -406,7 +429,7 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
       keep();
       return kWaits;
     }
-    if (seen.kind != Glance::kHttp10) {
+    if (seen.kind != Glance::kHttp10 || !options_.relays) {
       settle(visitor, takes ? n : 0, call);
       return kGone;
     }
@@ -417,13 +440,12 @@ Arrivals::Look Arrivals::look(Visitor& visitor, Calls& call) {
   }
 }
 
-// To uWS, with the first `bytes` of the buffer.
+// To the server, with the first `bytes` of the buffer.
 void Arrivals::settle(Visitor& visitor, size_t bytes, Calls& call) {
   if (visitor.watched) unwatch(visitor.fd);
-  takeAdopted();
+  awaitAdoption();
   handOver(visitor, visitor.fd, false, call);
-  us_socket_t* adopted = takeAdopted();
-  if (adopted != nullptr && bytes > 0) deliver(adopted, buffer, bytes);
+  if (bytes > 0) deliverToAdopted(buffer, bytes);
 }
 
 void Arrivals::onReadable(uv_poll_t* poll, int, int) {
@@ -432,7 +454,7 @@ void Arrivals::onReadable(uv_poll_t* poll, int, int) {
   if (napi_open_handle_scope(arrivals->env_, &scope) != napi_ok) return;
   {
     epoll_event events[kEventsPerWake];
-    Calls call(arrivals->env_, arrivals->context_);
+    Calls call(arrivals->env_, arrivals->context_, arrivals->options_.onException);
     const int n = epoll_wait(arrivals->set_.get(), events, kEventsPerWake, 0);
     for (int i = 0; i < n && !arrivals->closing_; i++) {
       auto* watched = static_cast<Watched*>(events[i].data.ptr);

@@ -1,9 +1,10 @@
-// Connections between accept4 and uWS: who has said what it wants is handed on, who has not waits here, and costs no more than its socket.
+// Connections between accept4 and the HTTP server: one whose first request head is complete is handed on; until then it
+// waits here, and costs no more than its socket.
 #pragma once
 
 #include "address_counts.h"
 #include "calls.h"
-#include "gate.h"
+#include "server.h"
 
 #include <string>
 #include <vector>
@@ -49,6 +50,7 @@ struct ArrivalOptions {
   uint64_t headTimeoutMs = 0;    // from accept4 to the end of the first request's head
   bool tls = false;              // first bytes are a handshake, and only a PROXY header is ours to read
   bool proxyProtocol = false;    // who is trusted must begin with its header
+  bool relays = false;           // requests of HTTP/1.0 go through relay(); else the server gets them as they are
   int32_t maxConnections = 0;    // of all workers together; 0: any number
   int32_t room = 0;              // most connections of this worker: its other descriptors are for upstreams and for itself
   int32_t highestFd = 0;         // a connection with this descriptor or a higher one takes what is kept for those
@@ -58,6 +60,7 @@ struct ArrivalOptions {
   napi_ref tallies = nullptr;    // Float64Array
   napi_ref places = nullptr;     // Int32Array, the table of address_counts.h; nullptr: no limit on one address
   napi_ref onConnection = nullptr;
+  napi_ref onException = nullptr;  // (error): thrown by one of these functions
   napi_ref counts = nullptr;
   size_t self = 0;
   void (*onClosed)(void*) = nullptr;  // the loop has let go of all of it
@@ -77,7 +80,8 @@ struct Visitor {
   size_t lines = 0;             // how many bytes of its head are lines that were looked at
 };
 
-// To JavaScript: `fd` is the visitor's own or, `relayed`, uWS's end of its relay. False: the callback threw, and `fd` is closed unless it was adopted.
+// To JavaScript: `fd` is the visitor's own or, `relayed`, the server's end of a socket pair. False: the callback threw,
+// and `fd` is closed unless it was adopted.
 bool handOver(
     napi_env env, napi_ref onConnection, const Visitor& visitor, int fd, bool relayed, Calls& call, napi_value* result = nullptr);
 
@@ -88,14 +92,15 @@ struct KnownApp {
   napi_ref adoptSocket = nullptr;
 };
 
-class Line;  // relay.cc
+class Line;  // one end of a socket pair: relay() serves exchanges of HTTP/1.0 over it
 
 class Arrivals {
  public:
   // `set` is an empty epoll set.
   static Arrivals* create(
       napi_env env, napi_async_context context, uv_loop_t* loop, Descriptor set, const ArrivalOptions& options);
-  // Who waits here has `waitMs` left, and nobody comes back; exchanges of HTTP/1.0 go on to their end, which is then the end of all of it.
+  // Who waits here has `waitMs` left, and nobody comes back; exchanges of HTTP/1.0 go on to their end, which is then
+  // the end of all of it.
   void stop(uint64_t waitMs);
   // Ends all of it now, and frees it.
   void close();
@@ -131,6 +136,7 @@ class Arrivals {
 
   size_t exchanges_ = 0;          // relays under way
   size_t waiting_ = 0;            // those who have not said what they want
+  size_t gathered_ = 0;           // bytes that they have said, in all
   std::vector<Line*> idleLines;  // and what they use, between two of them
 
  private:

@@ -1,17 +1,17 @@
 // Calling back into JavaScript, and what becomes of a connection whose callback throws.
 #include "calls.h"
 
-#include "syscalls.h"
+#include "server.h"
 
 namespace tidegate {
 namespace {
 
-// Ends a connection whose callback threw before it passed the descriptor on. It may have thrown after: uWS's filter runs inside
-// adoptSocket, and an exception there leaves the socket adopted. Then it is watched already, here or by the loop, which libuv answers with
-// EEXIST. EBADF: the callback closed it itself.
+// Ends a connection whose callback threw before it passed the descriptor on. The callback may have thrown after the
+// server adopted the socket, which then stays adopted: the server's own set watches it already, or the loop does, and
+// libuv answers EEXIST. EBADF: the callback closed it itself.
 void closeUnlessAdopted(napi_env env, int fd) {
   uv_loop_t* loop;
-  if (isWatched(fd)) return;
+  if (isWatchedByServer(fd)) return;
   if (napi_get_uv_event_loop(env, &loop) != napi_ok) return;
   auto* probe = new uv_poll_t;
   if (uv_poll_init(loop, probe, fd) != 0) {
@@ -39,8 +39,18 @@ bool Calls::operator()(
   napi_is_exception_pending(env_, &pending);
   if (pending) napi_get_and_clear_last_exception(env_, &error);
   if (fd >= 0) closeUnlessAdopted(env_, fd);
-  if (pending) napi_fatal_exception(env_, error);
+  if (pending) tell(error);
   return false;
+}
+
+void Calls::tell(napi_value error) {
+  napi_value function, receiver, ignored;
+  napi_get_undefined(env_, &receiver);
+  if (onException_ != nullptr && napi_get_reference_value(env_, onException_, &function) == napi_ok) {
+    if (napi_call_function(env_, receiver, function, 1, &error, &ignored) == napi_ok) return;
+    napi_get_and_clear_last_exception(env_, &error);
+  }
+  napi_fatal_exception(env_, error);
 }
 
 }  // namespace tidegate

@@ -1,5 +1,6 @@
-// Unix sockets. Descriptors from one process to another of the same user: how a gateway hands its listening socket and its segment to its
-// successor. And datagrams: how a service manager is told. Knows nothing of what is handed over or said.
+// Unix sockets. Descriptors from one process to another of the same user: how a gateway hands its listening socket and
+// its segment to its successor. And datagrams: how a service manager is told. Knows nothing of what is handed over or
+// said.
 #include "addon.h"
 
 #include <fcntl.h>
@@ -17,7 +18,8 @@ constexpr size_t kMaxDescriptors = 8;
 constexpr size_t kTextBytes = 8192;
 constexpr time_t kPatienceSeconds = 5;
 
-// The other end runs as we do: whoever else could reach the path must neither get a socket from us nor give us one. Returns an errno or 0.
+// The other end runs as we do: whoever else could reach the path must neither get a socket from us nor give us one.
+// Returns an errno or 0.
 int stranger(int fd) {
   ucred peer = {};
   socklen_t size = sizeof peer;
@@ -72,7 +74,8 @@ napi_value sendDescriptors(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// receiveDescriptors(path) -> { fd, descriptors, text }: connects, and waits for one message. fd is the connection, non-blocking.
+// receiveDescriptors(path) -> { fd, descriptors, text }: connects, and waits for one message. fd is the connection,
+// non-blocking.
 napi_value receiveDescriptors(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
   sockaddr_un address = {};

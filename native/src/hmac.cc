@@ -1,4 +1,5 @@
-// HMAC-SHA256 in one call: a key is hashed once, a check is a message in and a yes or no out. The hash is OpenSSL's, the one inside Node.
+// HMAC-SHA256 in one call: a key is hashed once, a check is a message in and a yes or no out. The hash is OpenSSL's,
+// the one inside Node.
 #include "addon.h"
 
 // A Node packaged without these headers goes without: policy/signature.ts has the long way round.

@@ -1,4 +1,5 @@
-// The listening socket. The primary opens it once and every worker inherits it, so that its accept queue outlives any of them.
+// The listening socket. The primary opens it once and every worker inherits it, so that its accept queue outlives any
+// of them.
 #include "addon.h"
 
 #include <arpa/inet.h>
@@ -15,9 +16,10 @@
 namespace tidegate {
 namespace {
 
-// uSockets reads 512 KiB at a time and, when that much was there, again at once: a fast upload then fills memory before its pause is
-// looked at. The kernel doubles this (and caps it at net.core.rmem_max), so that no read finds as much. It also bounds the window, to
-// some MB/s of upload per connection at 100 ms of round trip.
+// The HTTP server (server.h) reads 512 KiB at a time and, when a read fills that, reads again at once: a fast upload
+// would fill memory before the server looks at a pause. The kernel doubles this number (and caps it at
+// net.core.rmem_max), so that no read finds 512 KiB. The number also bounds the window, to some MB/s of upload per
+// connection at 100 ms of round trip.
 constexpr int kReceiveBytes = 256 * 1024;
 constexpr int kDeferAcceptSeconds = 2;  // a connection is accepted with its first bytes, or after about this long without
 
@@ -29,8 +31,8 @@ bool configure(int fd) {
          setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &kDeferAcceptSeconds, sizeof kDeferAcceptSeconds) == 0;
 }
 
-// adoptListener(fd) -> { fd, port }. A socket that a service manager has opened and passed on; on error it stays as it is. Takes back what
-// refuseNew() has done to it.
+// adoptListener(fd) -> { fd, port }. A socket that a service manager has opened and passed on; on error it stays as it
+// is. Takes back what refuseNew() has done to it.
 napi_value adoptListener(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
   int64_t given;

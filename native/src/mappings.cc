@@ -1,9 +1,10 @@
-// A file that is mapped can be cut short by whoever may write to it, and then the next touch of what is gone is a SIGBUS, in every process
-// that has it. The handler here gives the file its length back. The mapping stays as it is, with zeros where something was lost, and is shared as
-// before: to the tables an empty place, which the primary notices and tells of (state/segment.ts).
+// A file that is mapped can be cut short by whoever may write to it, and then the next touch of what is gone is a
+// SIGBUS, in every process that has it. The handler here gives the file its length back. The mapping stays as it is,
+// with zeros where something was lost, and is shared as before: to the tables an empty place, which the primary notices
+// and tells of (state/segment.ts).
 //
-// Where the file cannot be had (a full disk, one that fails) the page becomes memory of this process alone: limits are less exact then, and
-// requests are still answered.
+// Where the file cannot be had (a full disk, one that fails) the page becomes memory of this process alone: limits are
+// less exact then, and requests are still answered.
 #include "mappings.h"
 
 #include <fcntl.h>
@@ -31,7 +32,8 @@ struct Mapping {
 namespace {
 
 constexpr uintptr_t kPageBytes = 4096;
-// Faults on one page with the file at its full length: others may have lengthened it meanwhile, but not as often as that.
+// Faults on one page with the file at its full length: others may have lengthened it meanwhile, but not as often as
+// that.
 constexpr int kMostFaults = 100;
 
 std::atomic<Mapping*> mappings{nullptr};

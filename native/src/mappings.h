@@ -12,7 +12,8 @@ Mapping* addMapping(void* memory, size_t bytes, int fd);
 // Unmaps it.
 void removeMapping(Mapping* mapping);
 
-// From here on a mapped file that somebody cuts short costs what was in it, and not the process. Once per process is enough.
+// From here on a mapped file that somebody cuts short costs what was in it, and not the process. Once per process is
+// enough.
 void surviveTruncation();
 
 }  // namespace tidegate

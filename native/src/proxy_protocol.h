@@ -1,5 +1,6 @@
-// The PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt): a header before the first request, in which a proxy says whose connection
-// it passes on. Pure; whom to believe is the acceptor's business. Reads nothing beyond the bytes it is given.
+// The PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt): a header before the first request, in which a
+// proxy says whose connection it passes on. Pure; whom to believe is the acceptor's business. Reads nothing beyond the
+// bytes it is given.
 #pragma once
 
 #include "address.h"

@@ -1,5 +1,5 @@
-// The segment: a file (or anonymous memory) that the primary opens, locks and maps, and that each worker maps again from the
-// descriptor it inherits. Knows nothing of what lies in it: magic, layout and tables are src/state/.
+// The segment: a file (or anonymous memory) that the primary opens, locks and maps, and that each worker maps again
+// from the descriptor it inherits. Knows nothing of what lies in it: magic, layout and tables are src/state/.
 //
 //   the lock      flock belongs to the open file description, which children and mappings share. A worker closes its copy once it
 //                 has mapped, and maps are made from descriptions of their own: the lock ends with the primary's descriptor,
@@ -34,8 +34,8 @@ void unmap(napi_env, void*, void* mapping) { removeMapping(static_cast<Mapping*>
 
 // Maps `bytes` of fd into *buffer; false means that an error has been thrown.
 bool map(napi_env env, int fd, size_t bytes, const char* subject, napi_value* buffer) {
-  // A mapping keeps the open file description it was made from, and with it the lock. So it is made from another one: opening the
-  // link in /proc opens the same inode anew, also where it has no name (any more).
+  // A mapping keeps the open file description it was made from, and with it the lock. So it is made from another one:
+  // opening the link in /proc opens the same inode anew, also where it has no name (any more).
   char link[32];
   snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
   Descriptor own(open(link, O_RDWR | O_CLOEXEC));
@@ -58,8 +58,9 @@ bool map(napi_env env, int fd, size_t bytes, const char* subject, napi_value* bu
   return false;
 }
 
-// Gives the first `bytes` of the file blocks of its own, keeping what is there. A sparse file would do until the disk is full: the
-// first touch of a hole is then a SIGBUS in some worker. This way a full disk is an ENOSPC at start. Returns an errno or 0.
+// Gives the first `bytes` of the file blocks of its own, keeping what is there. A sparse file would do until the disk
+// is full: the first touch of a hole is then a SIGBUS in some worker. This way a full disk is an ENOSPC at start.
+// Returns an errno or 0.
 int reserve(int fd, off_t from, off_t bytes) {
   while (fallocate(fd, 0, 0, bytes) != 0) {
     if (errno == EINTR) continue;
@@ -77,7 +78,8 @@ int reserve(int fd, off_t from, off_t bytes) {
   return 0;
 }
 
-// Why a file we did not make must not be mapped, or nullptr. A path in a directory that others may write to can hold anything.
+// Why a file we did not make must not be mapped, or nullptr. A path in a directory that others may write to can hold
+// anything.
 const char* unsafe(const struct stat& file) {
   if (!S_ISREG(file.st_mode)) return "not a regular file";
   if (file.st_uid != geteuid()) return "belongs to another user";
@@ -86,7 +88,8 @@ const char* unsafe(const struct stat& file) {
   return nullptr;
 }
 
-// A file that may be written: it holds nothing, or carries the magic, where there is one. Two pages have it, as one may be damaged.
+// A file that may be written: it holds nothing, or carries the magic, where there is one. Two pages have it, as one may
+// be damaged.
 bool foreign(int fd, const struct stat& file, const char* magic) {
   const size_t length = strlen(magic);
   if (file.st_size == 0 || length == 0) return false;
@@ -146,14 +149,15 @@ napi_value segment(napi_env env, Descriptor file, size_t bytes, bool created, co
 napi_value openAnonymous(napi_env env, size_t bytes) {
   Descriptor file(memfd_create("tidegate", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   if (!file.valid()) return throwSystem(env, errno, "memfd_create", "");
-  // Sparse: memory without a file system behind it has no ENOSPC. Sealed, so that nobody can cut it short under a reader.
+  // Sparse: memory without a file system behind it has no ENOSPC. Sealed, so that nobody can cut it short under a
+  // reader.
   if (ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) return throwSystem(env, errno, "ftruncate", "");
   if (fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) return throwSystem(env, errno, "fcntl", "");
   return segment(env, std::move(file), bytes, true, "");
 }
 
-// Creates `path`, which must not exist, locked and of full size. Removes it again when that fails: the result is then not valid
-// and an error has been thrown.
+// Creates `path`, which must not exist, locked and of full size. Removes it again when that fails: the result is then
+// not valid and an error has been thrown.
 Descriptor createFile(napi_env env, const char* path, size_t bytes, const char* magic) {
   Descriptor file(open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!file.valid()) {
@@ -178,7 +182,8 @@ Descriptor createFile(napi_env env, const char* path, size_t bytes, const char* 
   return file;
 }
 
-// A file whose descriptor, and with it the lock, is ours already: a predecessor handed it over. On error it stays the caller's.
+// A file whose descriptor, and with it the lock, is ours already: a predecessor handed it over. On error it stays the
+// caller's.
 napi_value openHeld(napi_env env, int fd, const char* path, size_t bytes, const char* magic) {
   struct stat status;
   if (fstat(fd, &status) != 0) return throwSystem(env, errno, "fstat", path);
@@ -252,10 +257,10 @@ napi_value openSegment(napi_env env, napi_callback_info info) {
   return throwCoded(env, "EAGAIN", "open", "the file keeps being replaced", path);
 }
 
-// replaceSegment(fd, path, bytes, magic = '') -> { fd, buffer, created: true, bytes }
-// For a file that does not fit: puts a new one in its place and closes `fd`, the locked descriptor of the old one. The new file is
-// locked before rename makes it visible and the old lock ends after, so the path names a locked file throughout. Mappings of
-// the old file keep the old inode.
+// replaceSegment(fd, path, bytes, magic = '') -> { fd, buffer, created: true, bytes } For a file that does not fit:
+// puts a new one in its place and closes `fd`, the locked descriptor of the old one. The new file is locked before
+// rename makes it visible and the old lock ends after, so the path names a locked file throughout. Mappings of the old
+// file keep the old inode.
 napi_value replaceSegment(napi_env env, napi_callback_info info) {
   Arguments<4> args(env, info);
   int64_t oldFd, bytes;
@@ -289,7 +294,8 @@ napi_value replaceSegment(napi_env env, napi_callback_info info) {
   return out;
 }
 
-// attachSegment(fd, bytes) -> ArrayBuffer. Closes fd when it succeeds; on error fd stays the caller's, it may be anything.
+// attachSegment(fd, bytes) -> ArrayBuffer. Closes fd when it succeeds; on error fd stays the caller's, it may be
+// anything.
 napi_value attachSegment(napi_env env, napi_callback_info info) {
   Arguments<2> args(env, info);
   int64_t fd, bytes;

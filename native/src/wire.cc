@@ -1,8 +1,9 @@
-// The sockets of the lean upstream client, over libuv. Bytes in and out, and no more: which of them are whose is JavaScript's business.
+// The sockets of the lean upstream client, over libuv. Bytes in and out, and no more: which of them are whose is
+// JavaScript's business.
 //
-// What costs most about a socket of Node's is the way into JavaScript and back, once for each read and each write. Here a turn of the loop
-// has one of each: what was read from all connections is told of when the poll phase is over, and what is to be written has been collected
-// by then.
+// What costs most about a socket of Node's is the way into JavaScript and back, once for each read and each write. Here
+// a turn of the loop has one of each: what was read from all connections is told of when the poll phase is over, and
+// what is to be written has been collected by then.
 //
 //   poll ─► read, read, read … ─► check ─► onTurn(records) ─► send(text, count) ─► write, write …
 //             into the arena       or prepare, for what other phases have left
@@ -10,7 +11,8 @@
 //   memory, which JavaScript sees as well:
 //     │ arena: what was read │ wanted │ records: id, at, length, mark │ … │ sends: id, length │ … │
 //
-// A mark says that a read begins with what its connection was told to remember: a head like the last one need not become a string.
+// A mark says that a read begins with what its connection was told to remember: a head like the last one need not
+// become a string.
 #include "calls.h"
 
 #include <sys/un.h>
@@ -31,7 +33,8 @@ constexpr size_t kSendsAt = kRecordsAt + 4 * kRecords;
 constexpr size_t kWords = kSendsAt + 2 * kSends;
 constexpr unsigned kKeepAliveSeconds = 60;
 
-// A record's second word, where it is not the place of bytes in the arena. The third one is then an error of libuv's, or 0.
+// A record's second word, where it is not the place of bytes in the arena. The third one is then an error of libuv's,
+// or 0.
 enum : int32_t { kConnected = -1, kDrained = -2, kEnded = -3, kConnectFailed = -4, kReadFailed = -5, kWriteFailed = -6 };
 
 struct Record {
@@ -198,8 +201,8 @@ void onWritten(uv_write_t* request, int status) {
   else if (c->queued == 0) tell(c, kDrained, 0);
 }
 
-// Writes up to three pieces, of which `body`, the second, is the data of `owner` and the others last as long as this call. What does not
-// fit is queued: of `body` a reference. Returns whether all of it has left.
+// Writes up to three pieces, of which `body`, the second, is the data of `owner` and the others last as long as this
+// call. What does not fit is queued: of `body` a reference. Returns whether all of it has left.
 bool writeOut(Connection* c, uv_buf_t* pieces, unsigned count, napi_value owner) {
   uv_stream_t* stream = &c->stream;
   int sent = c->queued > 0 ? 0 : uv_try_write(stream, pieces, count);
@@ -361,7 +364,8 @@ napi_value writeNow(napi_env env, napi_callback_info info) {
   return out;
 }
 
-// remember(id, text) -> the mark of reads that begin with it. It takes the place of what was remembered before, whose marks may still come.
+// remember(id, text) -> the mark of reads that begin with it. It takes the place of what was remembered before, whose
+// marks may still come.
 napi_value remember(napi_env env, napi_callback_info info) {
   napi_value at[2];
   Wire* w = wireOf(env, info, at, 2);

@@ -220,6 +220,13 @@ export const SETTINGS = {
     default: 'off',
     about: '`on`: the gateway reads the configuration file again when it changes',
   },
+  TIDEGATE_UWS_PATCHES: {
+    key: 'uwsPatches',
+    type: z.enum(['on', 'off']),
+    default: 'on',
+    about:
+      '`off`: uWebSockets.js runs without the native patches that correct it; `docs/framing.md` says what that costs',
+  },
   TIDEGATE_WORKER_MEMORY_MAX: {
     key: 'workerMemoryMaxBytes',
     type: bytesIn(0, 2 ** 40),

@@ -62,7 +62,7 @@ export const LINE = 1
 const VALUE = 2
 export const END = 3
 
-/** What the gate says of a whole head, before its fields' marks (native/src/head_marks.h). */
+/** What the gate says of a whole head, before its fields' marks (native/src/uws/head_marks.h). */
 export const HEAD = { fields: 0, looks: 1, methodEnd: 2, pathEnd: 3, targetEnd: 4, authority: 5, marks: 6 } as const
 
 /**

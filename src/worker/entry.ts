@@ -6,6 +6,7 @@ import type { TlsMaterial } from '../config/certificates.js'
 import { compile } from '../config/compile.js'
 import { type Listener, listenInherited, listenShared } from '../downstream/uws/listen.js'
 import { uwsVersion } from '../downstream/uws/load.js'
+import { usePatches } from '../downstream/uws/patches.js'
 import { AddressCounts } from '../state/address-counts.js'
 import { WorkerCounters } from '../state/counters.js'
 import { attachSegment } from '../state/segment.js'
@@ -87,6 +88,13 @@ async function start(message: StartMessage): Promise<Started> {
   const refusals = new Refusals(log, limit, tallies[lacksDescriptors]!)
   let serves = message.generation.number
   const tell = (): void => send({ type: 'serves', generation: serves, oldest: worker.oldest })
+  const { relays } = await usePatches({
+    settings,
+    tallies: counters.gate,
+    accepts: message.listenFd !== null,
+    secure: message.certificates !== null,
+    warn: (fields, text) => log.warn(fields, text),
+  })
   const worker = createWorker({
     owner: message.owner,
     settings,
@@ -147,7 +155,9 @@ async function start(message: StartMessage): Promise<Started> {
           secure: message.certificates !== null,
           room,
           highestFd: plan(0).highestFd,
+          relays,
           onError: (code) => refusals.acceptFailed(code),
+          onException: (error) => log.error({ err: error }, 'a connection was closed: an exception as it was accepted'),
         })
   send({ type: 'listening', port: listener.port, uwsVersion })
 

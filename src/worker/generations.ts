@@ -69,7 +69,7 @@ interface Generation {
   readonly digestPool: DigestPool
 }
 
-/** Use it before the first connection comes. */
+/** Use it before the first connection comes, and after usePatches(). */
 export function createWorker(parts: WorkerParts): Worker {
   const { owner, settings, segment, counters, accessLog, log } = parts
   const deadlines = new Deadlines(() => segment.nowUs())
@@ -98,7 +98,6 @@ export function createWorker(parts: WorkerParts): Worker {
   let onQuiet: (() => void) | null = null
 
   const server = new UwsServer({
-    settings,
     certificates: parts.certificates,
     minTlsVersion: parts.minTlsVersion,
     deadlines,

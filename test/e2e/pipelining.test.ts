@@ -1,5 +1,5 @@
 // Clients that ask again before they are answered (RFC 9112, 9.3.2): every request is answered, in order, however the
-// bytes are cut. uWebSockets.js would close the connection; native/src/gate.cc holds the next request back.
+// bytes are cut. uWebSockets.js would close the connection; native/src/uws/gate.cc holds the next request back.
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { type Authority, createAuthority, writePair } from '../support/certificates.js'
 import { type Gateway, startGateway } from '../support/gateway.js'

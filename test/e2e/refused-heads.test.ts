@@ -72,6 +72,39 @@ test.each([
   expect(await counted(reason)).toBe(before + 1)
 })
 
+test('heads that do not come to their end take 64 MiB of a worker in all; one that would take more gets 503', async () => {
+  const other = await startGateway({
+    workers: 1,
+    config: {
+      services: { nobody: { endpoints: ['http://127.0.0.1:1'] } },
+      routes: [{ match: { path: '/x' }, service: 'nobody', auth: 'none' }],
+    },
+    env: { TIDEGATE_MAX_HEADER_BYTES: '1MiB', TIDEGATE_HEADER_TIMEOUT_MS: '60000' },
+  })
+  const begun = `GET / HTTP/1.1\r\nHost: a\r\nX: ${'y'.repeat(1_000_000)}`
+  const open = async () => {
+    const connection = await Connection.open(other.port)
+    // What is not read when the connection ends resets it, and may take the answer with it.
+    const answer = connection.answer().catch(() => null)
+    await connection.write(begun).catch(() => {})
+    return { connection, answer }
+  }
+  // As many as have room, and one.
+  const all = await Promise.all(Array.from({ length: Math.floor((64 << 20) / begun.length) + 1 }, open))
+  const [refused, answer] = await Promise.race(all.map(async (one) => [one, await one.answer] as const))
+  if (answer !== null) expect([answer.status, answer.json<{ code: string }>().code]).toEqual([503, 'overloaded'])
+  expect(await other.metric('tidegate_heads_refused_total{reason="size"}')).toBe(1)
+  // There is room again once one of the others is whole.
+  for (const next of [async () => all.find((one) => one !== refused)!, open]) {
+    const one = await next()
+    await one.connection.write('\r\n\r\n')
+    expect((await one.answer)?.status).toBe(404)
+    all.push(one)
+  }
+  for (const { connection } of all) connection.destroy()
+  await other.close()
+})
+
 test('HEAD is told nothing behind the head, also where its name comes in two pieces', async () => {
   const connection = await Connection.open(gateway.port)
   // What comes first on a connection is gathered elsewhere (native/src/arrivals.cc).

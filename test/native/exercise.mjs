@@ -28,6 +28,12 @@ async function collect() {
   }
 }
 
+/** They take no argument, or say no whatever they are asked. */
+const NEVER_THROW = [
+  ...['closeFd', 'expectBody', 'readHead', 'socketPair', 'queuedConnection', 'gatedConnections'],
+  ...['unspareSyscalls', 'proveSyscalls', 'isSpared'],
+]
+
 function failures() {
   symlinkSync(path, join(folder, 'symlink'))
   const values = [
@@ -48,8 +54,7 @@ function failures() {
     ignore,
   ]
   for (const name of Object.keys(native)) {
-    // Says no where there is no gate, whatever it is asked.
-    if (name === 'closeFd' || name === 'expectBody' || name === 'readHead') continue
+    if (NEVER_THROW.includes(name)) continue
     for (const first of values) {
       for (const second of values) {
         if (name === 'listen' && first === '') continue
@@ -170,7 +175,26 @@ async function door() {
   }
   const trusted = (address) => address === '127.0.0.2'
   const handle = native.startAccepting(
-    ...[fd, counts, 0, onConnection, ignore, 300, tallies, trusted, true, 200, 40, places, 12345, false, 1000, 1 << 20],
+    ...[
+      fd,
+      counts,
+      0,
+      onConnection,
+      ignore,
+      300,
+      tallies,
+      trusted,
+      true,
+      200,
+      40,
+      places,
+      12345,
+      false,
+      1000,
+      1 << 20,
+      true,
+      ignore,
+    ],
   )
   const say = (text, from = '127.0.0.1', pieces = 1) =>
     new Promise((resolve) => {
@@ -392,7 +416,7 @@ async function threads() {
     globalThis.segment = native.openSegment(null, 4096)
     const counts = new Int32Array(segment.buffer, 0, 2)
     const { fd, port } = native.listen('127.0.0.1', 0, 8)
-    const door = [workerData.door ? 5000 : 0, new Float64Array(5), () => false, false, 10, 10, new Int32Array(2 * 32768), 1, false, 1000, 1 << 20]
+    const door = [workerData.door ? 5000 : 0, new Float64Array(5), () => false, false, 10, 10, new Int32Array(2 * 32768), 1, false, 1000, 1 << 20, true, (error) => { throw error }]
     globalThis.handle = native.startAccepting(fd, counts, 0, (fd) => {
       native.closeFd(fd)
       if (workerData.end === 'exit') process.exit()
@@ -468,7 +492,7 @@ async function gate() {
   assert.throws(() => native.guardApp(0, false, false), { code: 'EINVAL' })
   const told = []
   const tallies = new Float64Array(12)
-  const refusals = Array(6).fill('HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\nno')
+  const refusals = Array(7).fill('HTTP/1.1 400 No\r\nContent-Length: 2\r\n\r\nno')
   const rest = [16_384, refusals]
   for (const wrong of [undefined, new Int32Array(12), {}]) {
     assert.throws(() => native.openGate(ignore, [], wrong, 1000, 1000, ...rest), TypeError)
@@ -489,7 +513,24 @@ async function gate() {
   }
   native.resumeConnection(1)
   assert.equal(native.expectBody(-1, {}), false)
-  assert.equal(native.spareSyscalls(new Uint8Array(1)), true)
+  assert.notEqual(native.proveSyscalls(), '')
+  for (let i = 0; i < 3; i++) {
+    assert.equal(native.spareSyscalls(new Uint8Array(1)), true)
+    assert.equal(native.proveSyscalls(), '')
+    await turn()
+    if (i < 2) assert.equal(native.unspareSyscalls(), true)
+  }
+  for (const fd of [...native.socketPair(), ...native.queuedConnection()]) {
+    assert.equal(native.isSpared(fd), false)
+    native.closeFd(fd)
+  }
+  assert.throws(() => native.isSpared(-1), TypeError)
+  for (const wrong of [undefined, new Int32Array(12), {}]) assert.throws(() => native.countRefusals(wrong), TypeError)
+  assert.throws(() => native.takeFirstBytes('x'), TypeError)
+  native.countRefusals(new Float64Array(12))
+  native.countRefusals(tallies)
+  native.takeFirstBytes(true)
+  assert.equal(native.gatedConnections(), 0)
   const app = uWS.App()
   const relayed = uWS.App().any('/*', (res) => res.end('ok'))
   native.guardApp(app.getDescriptor(), false, false)
@@ -537,7 +578,21 @@ async function gate() {
     whose.adoptSocket(connection)
     return isRelayed ? undefined : app
   }
-  const door = [5000, new Float64Array(5), () => false, false, 0, 0, new Int32Array(0), 1, false, 1000, 1 << 20]
+  const door = [
+    5000,
+    new Float64Array(5),
+    () => false,
+    false,
+    0,
+    0,
+    new Int32Array(0),
+    1,
+    false,
+    1000,
+    1 << 20,
+    true,
+    ignore,
+  ]
   const handle = native.startAccepting(fd, counts, 0, onConnection, ignore, ...door)
   const send = (request, bytewise, port, forMs = 50) =>
     new Promise((resolve) => {

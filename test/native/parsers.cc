@@ -3,8 +3,9 @@
 // sanitizers see a read beyond it. Besides, what must hold of any input is held: a beginning is never judged otherwise
 // than the whole, and no split changes a result.
 #include "../../native/src/address_counts.h"
-#include "../../native/src/http10.h"
+#include "../../native/src/glance.h"
 #include "../../native/src/proxy_protocol.h"
+#include "../../native/src/uws/http10.h"
 
 #include <cstdio>
 #include <cstdlib>

@@ -31,6 +31,8 @@ export interface GatewayOptions {
   readonly listenFd?: number
   /** The limit of open files (ulimit -n) of each of its processes. */
   readonly descriptors?: number
+  /** The command of another build. */
+  readonly cli?: string
   /** Workers that die are part of the test. */
   readonly losesWorkers?: boolean
 }
@@ -128,8 +130,14 @@ export class Command {
   /** Settles when the process is gone and nobody holds its output open any more, workers included. */
   readonly ended: Promise<Ended>
 
-  constructor(args: readonly string[], env: Readonly<Record<string, string>>, listenFd?: number, descriptors?: number) {
-    const command = [process.execPath, CLI, ...args]
+  constructor(
+    args: readonly string[],
+    env: Readonly<Record<string, string>>,
+    listenFd?: number,
+    descriptors?: number,
+    cli = CLI,
+  ) {
+    const command = [process.execPath, cli, ...args]
     // The pid that LISTEN_PID names is that of the shell, and then of what it becomes.
     const first = [
       ...(listenFd === undefined ? [] : ['export LISTEN_PID=$$ LISTEN_FDS=1']),
@@ -362,6 +370,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     }),
     options.listenFd,
     options.descriptors,
+    options.cli,
   )
   const early = command.ended.then(({ code, signal }) => {
     throw new Error(`the gateway ended with ${signal ?? code} before it listened:\n${command.stderr.text}`)

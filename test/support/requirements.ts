@@ -2,7 +2,7 @@
 // says so; with TIDEGATE_TEST_REQUIRE=all, as in CI, a missing one is a failure, so that a suite cannot go green by not
 // running.
 import { spawnSync } from 'node:child_process'
-import { accessSync, constants, readFileSync } from 'node:fs'
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { delimiter, join } from 'node:path'
 import type { TestContext } from 'vitest'
 import { native, nativeProblem } from '../../native/index.js'
@@ -33,6 +33,19 @@ export function requireTool(context: TestContext, name: string): void {
 
 export function requirePython(context: TestContext, python: string, module: string): void {
   if (spawnSync(python, ['-c', `import ${module}`]).status !== 0) missing(context, `${python} has no ${module}`)
+}
+
+/** The native addon, made anew with a part of it changed: wants what built it. Returns the folder of Node's headers. */
+export function requireNativeBuild(context: TestContext): string {
+  const root = join(import.meta.dirname, '../..')
+  if (native === null) missing(context, nativeProblem)
+  requireTool(context, process.env.CXX ?? 'g++')
+  // node-gyp writes down where it took them from.
+  const config = readFileSync(join(root, 'native/build/config.gypi'), 'utf8').replace(/^#.*$/gm, '')
+  const { variables } = JSON.parse(config) as { variables: { nodedir: string } }
+  const headers = join(variables.nodedir, 'include/node')
+  if (!existsSync(join(headers, 'node_api.h'))) missing(context, "Node's headers are not installed")
+  return headers
 }
 
 /** @param count of descriptors that one process may have: Node raises its own limit to the hard one */

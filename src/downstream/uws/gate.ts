@@ -1,7 +1,7 @@
-// The native gate before uWS' parser, which is too lenient for a wall (native/src/gate.cc says where): opened once per worker, asked for each
-// head, told of each body, and of each answer that is complete, since uWS cuts off who asks before that. Without the addon, or where uWS
-// gives it no place, there is none; chunked requests then end their connection, so that whatever was misread of a body is nobody's next
-// request.
+// The native gate before uWS' parser, which is too lenient for a wall (native/src/uws/gate.cc says where): opened once
+// per worker, asked for each head, told of each body, and of each answer that is complete, since uWS cuts off who asks
+// before that. There is none without the addon, or where its proof fails (patches.ts): accept.ts then refuses chunked
+// requests, so that whatever was misread of a body is nobody's next request.
 import type { TemplatedApp } from 'uWebSockets.js'
 import { type Gate, native } from '../../../native/index.js'
 import type { Settings } from '../../config/settings.js'
@@ -16,13 +16,11 @@ export interface GuardedBody {
   onBadBody(): void
 }
 
-/** Not 0 while the end of an answer is written whose connection ends with it: the addon has both leave in one packet. */
+/**
+ * Not 0 while the end of an answer is written whose connection ends with it: the addon has both leave in one packet.
+ */
 export const isLastWrite = new Uint8Array(1)
 
-/** Before there are connections, and in a process of its own: where it does not work, nothing changes. */
-export function spareSyscalls(): void {
-  native?.spareSyscalls(isLastWrite)
-}
 // What a connection's word says (native/index.ts).
 const IDLE = 0
 const HELD = 2
@@ -37,6 +35,7 @@ const REFUSALS = [
   'headers_too_large',
   'not_implemented',
   'version_not_supported',
+  'overloaded',
 ] as const
 
 function refusalOf(code: OutcomeCode): string {
@@ -46,7 +45,7 @@ function refusalOf(code: OutcomeCode): string {
   return `HTTP/1.1 ${status} ${title}\r\n${fields}\r\n${body}`
 }
 
-/** Why there is no gate, or ''. */
+/** Once in each thread. Why there is no gate, or ''. */
 export function openGate(
   tallies: Float64Array,
   {
@@ -69,11 +68,23 @@ export function openGate(
   }
 }
 
+/** For the proofs alone. */
+export function openedGate(): Gate {
+  return gate!
+}
+
+/** Apps are not guarded from now on, and requests are read as uWS has them. */
+export function giveUpGate(): void {
+  gate?.takeFirstBytes(false)
+  gate = null
+  states = new Int32Array(1)
+}
+
 const LOOK_MS = 1000
 
 /**
- * Ends connections on which nothing would ever happen again (gate_watch.cc), and tells how many: any is a fault of the gateway. `deadlines` knows
- * of all requests that are waited for. Stop it by clearing the timer.
+ * Ends connections on which nothing would ever happen again (gate_watch.cc), and tells how many: any is a fault of the
+ * gateway. `deadlines` knows of all requests that are waited for. Stop it by clearing the timer.
  */
 export function watchConnections(deadlines: Deadlines, onEnded: (connections: number) => void): NodeJS.Timeout {
   const owned = new Uint8Array(states.length)
@@ -95,7 +106,10 @@ export function guard(app: TemplatedApp, tls: boolean, relayed: boolean): void {
   gate?.guard(app.getDescriptor(), tls, relayed)
 }
 
-/** From within the request's handler, before uWS reads on. `length`: -1 where the body is chunked. False: no gate reads it. */
+/**
+ * From within the request's handler, before uWS reads on. `length`: -1 where the body is chunked. False: no gate reads
+ * it.
+ */
 export function expectBody(length: number, body: GuardedBody): boolean {
   return gate?.expectBody(length, body) ?? false
 }
@@ -105,7 +119,10 @@ export function continueRequest(connection: number): void {
   gate!.continueRequest(connection)
 }
 
-/** From within the request's handler: its head, null without a gate. Where the parts of the last one are is in headMarks(). */
+/**
+ * From within the request's handler: its head, null without a gate. Where the parts of the last one are is in
+ * headMarks().
+ */
 export function readHead(): string | null {
   return gate === null ? null : gate.readHead()
 }
@@ -129,7 +146,10 @@ export function answered(connection: number, ends: boolean): void {
   if (more && !ends) gate!.resume(connection)
 }
 
-/** The same of a connection's last answer, where uWS could not be told that it is: the gate closes the connection once that is out. */
+/**
+ * The same of a connection's last answer, where uWS could not be told that it is: the gate closes the connection once
+ * that is out.
+ */
 export function answeredLast(connection: number): void {
   if (connection <= 0) return
   states[connection] = ENDS

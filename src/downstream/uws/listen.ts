@@ -1,9 +1,9 @@
-// How connections reach a worker's uWS app: the native acceptor on the listening socket that all workers inherit from the primary or,
-// where there is no addon, uWS's own listener (SO_REUSEPORT, so each worker has a queue that dies with it). Knows nothing of requests.
+// How connections reach a worker's uWS app: the native acceptor on the listening socket that all workers inherit from
+// the primary or, where there is no addon, uWS's own listener (SO_REUSEPORT, so each worker has a queue that dies with
+// it). Knows nothing of requests.
 import type { TemplatedApp } from 'uWebSockets.js'
 import { native } from '../../../native/index.js'
 import type { Settings } from '../../config/settings.js'
-import { spareSyscalls } from './gate.js'
 import { uWS } from './load.js'
 import type { Peers } from './peers.js'
 
@@ -42,7 +42,11 @@ export interface InheritedSocket {
   /** What there are descriptors for (worker/descriptors.ts). */
   readonly room: number
   readonly highestFd: number
+  /** Requests of HTTP/1.0 are relayed (patches.ts). */
+  readonly relays: boolean
   readonly onError: (code: string) => void
+  /** A mistake of ours, which costs one connection. */
+  readonly onException: (error: unknown) => void
 }
 
 /** In `tallies`, as the acceptor has it: over maxConnections. */
@@ -51,7 +55,6 @@ const NO_ROOM = 2
 export function listenInherited(peers: Peers, socket: InheritedSocket): Listener {
   const { settings, addresses, tallies } = socket
   peers.places = addresses.places
-  spareSyscalls()
   const acceptor = native!.accept({
     fd: socket.fd,
     counts: socket.counts,
@@ -80,6 +83,8 @@ export function listenInherited(peers: Peers, socket: InheritedSocket): Listener
       tls: socket.secure,
       room: socket.room,
       highestFd: socket.highestFd,
+      relays: socket.relays,
+      onException: socket.onException,
     },
     onError: socket.onError,
   })

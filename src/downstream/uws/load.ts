@@ -1,12 +1,16 @@
-// The only place that loads uWebSockets.js. Two builds of it are installed under aliases, each an optional dependency: the newer wants
-// Node >= 22 and glibc >= 2.38, the older runs from Node 20 and glibc 2.27. The newest that loads here is used.
+// The only place that loads uWebSockets.js. Two builds of it are installed under aliases, each an optional dependency:
+// the newer wants Node >= 22 and glibc >= 2.38, the older runs from Node 20 and glibc 2.27. The newest that loads here
+// is used.
 
 import type * as Uws from 'uWebSockets.js'
 import { createRequire } from 'node:module'
 
 declare module 'uWebSockets.js' {
   interface TemplatedApp {
-    /** Takes over a connected socket, as if accepted by the app's own listener. Exists in both builds, missing in their types. */
+    /**
+     * Takes over a connected socket, as if accepted by the app's own listener. Exists in both builds, missing in their
+     * types.
+     */
     adoptSocket(fd: number): TemplatedApp
     /** The app's address, in the bits of a double. In both builds as well. */
     getDescriptor(): number
@@ -33,8 +37,8 @@ function load(): { uWS: typeof Uws; version: string } {
 }
 
 /**
- * Each build is a package of JavaScript that looks for another with the binary. Where its own was not installed (npm skips those whose
- * Node does not fit) it finds the other build's: then it is the other one that is to be loaded.
+ * Each build is a package of JavaScript that looks for another with the binary. Where its own was not installed (npm
+ * skips those whose Node does not fit) it finds the other build's: then it is the other one that is to be loaded.
  */
 function binaryVersion(name: string): string {
   const entry = require.resolve(name)

@@ -92,12 +92,9 @@ export class UwsRequest implements GuardedBody {
     this.res?.resume()
   }
 
-  /**
-   * From within the request's handler; -1: the body is chunked. Without a gate to read it as well, its connection ends
-   * with the response, so that a chunk that uWS misreads is never taken for a request.
-   */
-  expectBody(length: number): void {
-    if (!expectBody(length, this) && length < 0) this.closes = true
+  /** From within the request's handler; -1: the body is chunked. False: no gate reads the body, only uWS does. */
+  expectBody(length: number): boolean {
+    return expectBody(length, this)
   }
 
   /** From the gate, which ends the connection afterwards. */

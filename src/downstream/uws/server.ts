@@ -3,14 +3,13 @@
 // which app they get in peers.ts.
 import type { HttpRequest, HttpResponse, TemplatedApp } from 'uWebSockets.js'
 import type { TlsMaterial } from '../../config/certificates.js'
-import type { Settings } from '../../config/settings.js'
 import type { Deadlines } from '../../exchange/deadlines.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import type { Rejection } from '../../exchange/outcome.js'
 import { canonicalAddress, isTrusted, setAddresses } from '../client-address.js'
 import type { HeadRules, Receiver } from '../receiver.js'
 import { accept, checkFraming } from './accept.js'
-import { guard, openGate, watchConnections } from './gate.js'
+import { guard, isGated, watchConnections } from './gate.js'
 import { uWS } from './load.js'
 import { type Peer, Peers } from './peers.js'
 import { endConnections } from './request.js'
@@ -24,13 +23,12 @@ declare module 'uWebSockets.js' {
 }
 
 export interface ServerParts {
-  readonly settings: Settings
   /** Null: the listener speaks cleartext. */
   readonly certificates: TlsMaterial | null
   /** '1.2' or '1.3'. */
   readonly minTlsVersion: string
   readonly deadlines: Deadlines
-  readonly counters: { readonly gate: Float64Array; connectionOpened(): void; connectionClosed(): void }
+  readonly counters: { connectionOpened(): void; connectionClosed(): void }
   readonly log: {
     warn(of: object, text: string): void
     error(of: object, text: string): void
@@ -55,12 +53,9 @@ export class UwsServer {
   private receiver: Receiver | null = null
 
   constructor(parts: ServerParts) {
-    const { counters, settings, log, deadlines, certificates, minTlsVersion } = parts
+    const { log, deadlines, certificates, minTlsVersion } = parts
     this.parts = parts
     this.secure = certificates !== null
-    const gateProblem = openGate(counters.gate, settings)
-    if (gateProblem !== '')
-      log.warn({ reason: gateProblem }, 'chunked requests end their connection: no gate before the parser')
     this.watch = watchConnections(deadlines, (connections) =>
       log.error(
         { connections },
@@ -133,6 +128,7 @@ export function receive(
 ): void {
   const exchange = take(res, req, parts)
   if (exchange === null) return
+  if (!isGated()) return receiveUngated(exchange, res, peer, secure, receiver, parts)
   receiver.begin(exchange)
   try {
     exchange.secure = secure
@@ -140,6 +136,46 @@ export function receive(
   } catch (error) {
     exchange.crash(error)
   }
+}
+
+/**
+ * Without a gate uWS goes on with the next request in the same bytes, even behind a response that ends the connection.
+ * So where the framing is in doubt, the refusal waits for the next turn: uWS closes a connection whose client sends
+ * more before it has its response.
+ */
+function receiveUngated(
+  exchange: Exchange,
+  res: HttpResponse,
+  peer: Peer,
+  secure: boolean,
+  receiver: Receiver,
+  parts: Pick<ServerParts, 'log'>,
+): void {
+  let refused: Rejection | null
+  try {
+    exchange.secure = secure
+    refused = check(exchange, res, peer, receiver.heads)
+  } catch (error) {
+    parts.log.error({ err: error }, 'exception while a request was read')
+    res.close()
+    return
+  }
+  const pass = (): void => {
+    receiver.begin(exchange)
+    try {
+      receiver.pass(exchange, refused)
+    } catch (error) {
+      exchange.crash(error)
+    }
+  }
+  if (refused === null || !refused.closesConnection) return pass()
+  let open = true
+  res.onAborted(() => {
+    open = false
+  })
+  setImmediate(() => {
+    if (open) res.cork(pass)
+  })
 }
 
 /** Null: nothing could be made of it, and the connection is gone. */

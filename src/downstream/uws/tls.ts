@@ -1,8 +1,8 @@
-// uWS apps that speak TLS: one set of certificates as the primary has read it, turned into what uSockets wants, which is files. Knows
-// nothing of requests.
+// uWS apps that speak TLS: one set of certificates as the primary has read it, turned into what uSockets wants, which
+// is files. Knows nothing of requests.
 //
-// uSockets' lower bound is TLS 1.2 and no option raises it. Its cipher list is for 1.2 alone, so one that names nothing this side can
-// negotiate leaves 1.3: a client of 1.2 is sent handshake_failure.
+// uSockets' lower bound is TLS 1.2 and no option raises it. Its cipher list is for 1.2 alone, so one that names nothing
+// this side can negotiate leaves 1.3: a client of 1.2 is sent handshake_failure.
 import type { AppOptions, TemplatedApp } from 'uWebSockets.js'
 import { closeSync, constants, openSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -31,7 +31,8 @@ export class TlsApps {
   /** @throws when uWS does not take them */
   constructor({ certificates, clientCa }: TlsMaterial, minVersion: string) {
     const common: AppOptions = {
-      // With authorities uSockets asks for a certificate, and ends the handshake where there is one that they do not vouch for.
+      // With authorities uSockets asks for a certificate, and ends the handshake where there is one that they do not
+      // vouch for.
       ...(clientCa === null ? {} : { ca_file_name: this.file(clientCa) }),
       ssl_ciphers: minVersion === '1.3' ? NO_CIPHER_OF_1_2 : CIPHERS_OF_1_2,
     }
@@ -88,7 +89,10 @@ export class TlsApps {
 /** open(2), O_TMPFILE: Node's constants lack it. */
 const O_TMPFILE = 0o20000000 | constants.O_DIRECTORY
 
-/** A file in memory that has no name and that nobody else can open: it goes with its descriptor, however this process ends. */
+/**
+ * A file in memory that has no name and that nobody else can open: it goes with its descriptor, however this process
+ * ends.
+ */
 function openNameless(): number {
   const folders = ['/dev/shm', tmpdir()]
   for (const folder of folders) {

@@ -426,6 +426,7 @@ describe('the environment', () => {
       drainTimeoutMs: 10000,
       shutdownDelayMs: 0,
       watchConfig: 'off',
+      uwsPatches: 'on',
       workerMemoryMaxBytes: 0,
     })
     rmSync(runtime, { recursive: true })

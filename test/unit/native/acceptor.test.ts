@@ -235,6 +235,37 @@ describe.skipIf(native === null)(`the acceptor${nativeProblem && ` (skipped: ${n
     for (const each of [fd, segment.fd]) closeFd(each)
   })
 
+  it('tells of an exception in a callback, and ends that connection alone', async () => {
+    const { fd, port } = listen('127.0.0.1', 0, 16)
+    const told: unknown[] = []
+    let calls = 0
+    const onConnection = (connection: number) => {
+      if (calls++ === 0) throw new Error('expected')
+      const socket = new Socket({ fd: connection, readable: true, writable: true })
+      sockets.push(socket)
+      socket.end('served')
+      return undefined
+    }
+    const door = {
+      ...{ headTimeoutMs: 5000, tallies: new Float64Array(5), isTrusted: () => false, proxyProtocol: false },
+      ...{ maxConnections: 0, maxPerAddress: 0, places: new Int32Array(0), addressSeed: 0, tls: false, room: 1000 },
+      ...{ highestFd: 1 << 20, relays: false, onException: (error: unknown) => told.push(error) },
+    }
+    acceptors.push(accept({ fd, counts: new Int32Array(1), self: 0, onConnection, door, onError: ignore }))
+    const get = async () => {
+      const socket = connect(port, '127.0.0.1', () => socket.write('GET / HTTP/1.1\r\n\r\n'))
+      sockets.push(socket)
+      let text = ''
+      socket.on('data', (data) => {
+        text += data
+      })
+      await gone(socket)
+      return text
+    }
+    expect([await get(), await get()]).toEqual(['', 'served'])
+    expect(told).toEqual([new Error('expected')])
+  })
+
   it('lets in who has begun, and answers no one else, once new ones are refused', async () => {
     const { fd, port } = listen('127.0.0.1', 0, 128)
     const accepted: number[] = []

@@ -21,7 +21,8 @@ namespace tidegate::gating {
 
 constexpr int kReadable = 1, kWritable = 2;  // UV_READABLE, UV_WRITABLE
 
-// What a connection's word in `states` says. JavaScript takes kBusy and kHeld back when the answer is complete. kEnds: nothing is answered behind it.
+// What a connection's word in `states` says. JavaScript takes kBusy and kHeld back when the answer is complete. kEnds:
+// nothing is answered behind it.
 enum State : int32_t { kIdle, kBusy, kHeld, kEnds };
 constexpr int32_t kNowhere = -1;
 constexpr size_t kStates = 1 << 17;  // connections of one worker that have one; the others cannot pipeline
@@ -30,16 +31,19 @@ constexpr size_t kStates = 1 << 17;  // connections of one worker that have one;
 constexpr size_t kMarks = kHeadMarks + 98 * kFieldMarks;
 
 // Positions in `tallies` (src/state/counters.ts).
-enum Tally { kRequestLine, kLineEnd, kFieldName, kFieldValue, kHost, kBodyLength, kSize, kParser, kIdleOver, kSlowHead, kUnread, kUnanswered, kTallies };
+enum Tally {
+  kRequestLine, kLineEnd, kFieldName, kFieldValue, kHost, kBodyLength, kSize, kParser, kIdleOver, kSlowHead, kUnread, kUnanswered, kTallies
+};
 
 // Positions in `refusals`, the responses of the gate itself (src/downstream/uws/gate.ts).
-enum Refusal { kBadRequest, kTooSlow, kTargetTooLong, kHeadTooLarge, kNoSuchMethod, kOtherVersion, kRefusals };
+enum Refusal { kBadRequest, kTooSlow, kTargetTooLong, kHeadTooLarge, kNoSuchMethod, kOtherVersion, kOverloaded, kRefusals };
 
 struct Connection {
   Flow flow;
   napi_ref exchange = nullptr;  // of the chunked body that flows
   std::string held;             // what came after the request that is being answered, behind what is handed on of it already
   size_t heldFrom = 0;          // where it begins
+  size_t gathered = 0;          // bytes of a head that is not complete, as Gate::gatheredBytes counts them
   int32_t state = kNowhere;     // position of its word
   int unsent = 0;               // bytes that the kernel had for its client, when its clock was last over
   int stalls = 0;               // how often in a row they were as many as before
@@ -73,6 +77,7 @@ struct Gate {
   napi_ref states = nullptr;       // the next one's memory
   int32_t* state = nullptr;        // by connection; [0]: whose request is being handed on, 0 once JavaScript has taken it
   size_t heldBytes = 0;                        // of all connections
+  size_t gatheredBytes = 0;                    // likewise, of heads that are not complete
   std::vector<us_socket_t*> sockets{nullptr};  // by state
   std::vector<bool> suspects{false};           // by state: nothing would happen on it, when it was last looked at
   size_t watchedTo = 1;                        // the state to look at next
@@ -85,6 +90,7 @@ struct Gate {
   int openHandles = 2;
   napi_async_cleanup_hook_handle cleanup = nullptr;
   std::unordered_map<us_socket_t*, Connection> connections;  // that have sent something
+  bool takesFirstBytes = true;     // of connections, from the acceptor
   us_socket_t* adopted = nullptr;
   FieldNames names;
   int32_t* marks = nullptr;                                  // kMarks of them, in JavaScript's hands as well
@@ -98,7 +104,20 @@ struct Gate {
 // uSockets' handlers get no pointer of ours. An environment has one gate, a thread one environment.
 inline thread_local Gate* gate = nullptr;
 
-// Whether the answer to the last request is not through yet, or not with the kernel. Who has no word cannot be held back.
+// A connection with a number, and its record; null where nobody has that number now.
+struct Numbered {
+  us_socket_t* socket = nullptr;
+  Connection* record = nullptr;
+};
+
+inline Numbered numbered(Gate& g, int32_t state) {
+  us_socket_t* s = static_cast<size_t>(state) < g.sockets.size() ? g.sockets[static_cast<size_t>(state)] : nullptr;
+  const auto found = s == nullptr ? g.connections.end() : g.connections.find(s);
+  return found == g.connections.end() ? Numbered() : Numbered{s, &found->second};
+}
+
+// Whether the answer to the last request is not through yet, or not with the kernel. Who has no word cannot be held
+// back.
 inline bool isBusy(Gate& g, us_socket_t* s, const Connection& connection) {
   return connection.state != kNowhere && (g.state[connection.state] != kIdle || (g.us.events(s) & kWritable));
 }
@@ -109,8 +128,8 @@ inline void closeNow(Gate& g, int tls, us_socket_t* s) {
   g.us.close(tls, s, 0, nullptr);
 }
 
-// gate.cc: bytes of a connection go on to uWebSockets. Before and behind them lie kPadding others. How many are left, and to be held; if the
-// connection has gone, which is forgotten then, there are none.
+// gate.cc: bytes of a connection go on to uWebSockets. Before and behind them lie kPadding others. How many are left,
+// and to be held; if the connection has gone, which is forgotten then, there are none.
 size_t pass(Gate& g, us_socket_t* s, Connection& connection, char* data, size_t length);
 void letGo(Gate& g, Connection& connection);
 void tally(Gate& g, Tally which);
@@ -119,15 +138,16 @@ void expire(Gate& g, us_socket_t* s, Connection& connection);
 // Stands between uSockets and this context. False: it has no handlers.
 bool standBefore(Gate& g, us_socket_context_t* context, bool tls, bool relayed);
 
-// gate_held.cc: keeps what came behind a request whose answer is not complete, or behind as many as are served in a turn.
+// gate_held.cc: keeps what came behind a request whose answer is not complete, or behind as many as are served in a
+// turn.
 void hold(Gate& g, us_socket_t* s, Connection& connection, const char* data, size_t length);
 void resume(Gate& g, us_socket_t* s, Connection& connection);
-// `states` is one of the gate's lists. uSockets frees what is closed before the loop polls, and leaks what was closed later in a turn
-// (us_poll_free takes a handle that is closed for one that is closing).
+// `states` is one of the gate's lists. uSockets frees what is closed before the loop polls, and leaks what was closed
+// later in a turn (us_poll_free takes a handle that is closed for one that is closing).
 void withNextTurn(Gate& g, std::vector<int32_t>& states, int32_t state);
 
-// gate_watch.cc: looks at some of the connections, and ends those on which nothing would happen any more. `owned`, by state: not 0 where JavaScript has a
-// deadline for the request. From a timer. How many it has ended.
+// gate_watch.cc: looks at some of the connections, and ends those on which nothing would happen any more. `owned`, by
+// state: not 0 where JavaScript has a deadline for the request. From a timer. How many it has ended.
 int32_t endStuck(Gate& g, const uint8_t* owned);
 
 }  // namespace tidegate::gating

@@ -1,6 +1,7 @@
-// The gate's functions for JavaScript (native/index.ts, src/downstream/uws/gate.ts): opened once in each thread, put before each app, and asked from within
-// a request's handler for its head and told what follows that.
-#include "addon.h"
+// The gate's functions for JavaScript (native/index.ts, src/downstream/uws/gate.ts): opened once in each thread, put
+// before each app, and asked from within a request's handler for its head and told what follows that.
+#include "../addon.h"
+#include "bindings.h"
 #include "gate_state.h"
 
 #include <cstring>
@@ -20,6 +21,14 @@ void onEnvironmentEnds(napi_async_cleanup_hook_handle, void* data) {
   };
   uv_close(reinterpret_cast<uv_handle_t*>(&g->turn), closed);
   uv_close(reinterpret_cast<uv_handle_t*>(&g->poll), closed);
+}
+
+bool isFloat64Array(napi_env env, napi_value value) {
+  bool isArray = false;
+  napi_typedarray_type type = napi_int8_array;
+  napi_is_typedarray(env, value, &isArray);
+  if (isArray) napi_get_typedarray_info(env, value, &type, nullptr, nullptr, nullptr, nullptr);
+  return type == napi_float64_array;
 }
 
 bool readNames(napi_env env, napi_value list, uint32_t count, FieldNames* out) {
@@ -44,19 +53,16 @@ bool readRefusals(napi_env env, napi_value list, std::string* out) {
   return true;
 }
 
-// openGate(onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs, mostHeadBytes, refusals) -> { states, marks }: once in each thread. `names`
-// are the fields' that get numbers, from 1; `refusals` the gate's own responses, without a Date.
+// openGate(onBadBody, names, tallies, headTimeoutMs, idleTimeoutMs, mostHeadBytes, refusals) -> { states, marks }: once
+// in each thread. `names` are the fields' that get numbers, from 1; `refusals` the gate's own responses, without a
+// Date.
 napi_value openGate(napi_env env, napi_callback_info info) {
   Arguments<7> args(env, info);
   uint32_t names = 0;
   int64_t headMs, idleMs, headBytes;
-  bool isArray = false;
-  napi_typedarray_type type = napi_int8_array;
   if (!checkFunction(env, args.at[0], "onBadBody")) return nullptr;
   if (napi_get_array_length(env, args.at[1], &names) != napi_ok) return throwArgument(env, "names", "an array");
-  napi_is_typedarray(env, args.at[2], &isArray);
-  if (isArray) napi_get_typedarray_info(env, args.at[2], &type, nullptr, nullptr, nullptr, nullptr);
-  if (type != napi_float64_array) return throwArgument(env, "tallies", "a Float64Array");
+  if (!isFloat64Array(env, args.at[2])) return throwArgument(env, "tallies", "a Float64Array");
   if (!readInteger(env, args.at[3], "headTimeoutMs", 1, INT32_MAX, &headMs)) return nullptr;
   if (!readInteger(env, args.at[4], "idleTimeoutMs", 1, INT32_MAX, &idleMs)) return nullptr;
   if (!readInteger(env, args.at[5], "mostHeadBytes", 1, INT32_MAX, &headBytes)) return nullptr;
@@ -104,8 +110,32 @@ napi_value openGate(napi_env env, napi_callback_info info) {
   return out;
 }
 
-// resumeConnection(state): in the next turn of the loop what it has held is handed on, where JavaScript has made that word kIdle, or it is closed,
-// where that says kEnds.
+// countRefusals(tallies): from now on in these.
+napi_value countRefusals(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  if (!isFloat64Array(env, args.at[0])) return throwArgument(env, "tallies", "a Float64Array");
+  if (gate == nullptr) return nullptr;
+  napi_delete_reference(env, gate->tallies);
+  napi_create_reference(env, args.at[0], 1, &gate->tallies);
+  return nullptr;
+}
+
+// takeFirstBytes(taken): whether the acceptor passes on what it has received of a connection.
+napi_value takeFirstBytes(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  bool taken;
+  if (napi_get_value_bool(env, args.at[0], &taken) != napi_ok) return throwArgument(env, "taken", "a boolean");
+  if (gate != nullptr) gate->takesFirstBytes = taken;
+  return nullptr;
+}
+
+// gatedConnections() -> of how many the gate keeps a record.
+napi_value gatedConnections(napi_env env, napi_callback_info) {
+  return integer(env, gate == nullptr ? 0 : static_cast<int64_t>(gate->connections.size()));
+}
+
+// resumeConnection(state): in the next turn of the loop what it has held is handed on, where JavaScript has made that
+// word kIdle, or it is closed, where that says kEnds.
 napi_value resumeConnection(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
   int64_t state;
@@ -115,15 +145,15 @@ napi_value resumeConnection(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// continueRequest(state): a client that waits to be asked for its body (RFC 9110, 10.1.1) sends it. Before its answer, so that nothing waits to be
-// sent, and there is room.
+// continueRequest(state): a client that waits to be asked for its body (RFC 9110, 10.1.1) sends it. Before its answer,
+// so that nothing waits to be sent, and there is room.
 napi_value continueRequest(napi_env env, napi_callback_info info) {
   constexpr char kContinue[] = "HTTP/1.1 100 Continue\r\n\r\n";
   Arguments<1> args(env, info);
   int64_t state;
   if (!readInteger(env, args.at[0], "state", 1, kStates - 1, &state)) return nullptr;
-  us_socket_t* s = gate == nullptr || static_cast<size_t>(state) >= gate->sockets.size() ? nullptr : gate->sockets[static_cast<size_t>(state)];
-  if (s != nullptr) gate->us.write(gate->connections.at(s).tls, s, kContinue, sizeof kContinue - 1, 0);
+  const auto [s, connection] = gate == nullptr ? Numbered() : numbered(*gate, static_cast<int32_t>(state));
+  if (s != nullptr) gate->us.write(connection->tls, s, kContinue, sizeof kContinue - 1, 0);
   return nullptr;
 }
 
@@ -140,8 +170,8 @@ napi_value endStuckConnections(napi_env env, napi_callback_info info) {
   return integer(env, gate == nullptr ? 0 : endStuck(*gate, static_cast<uint8_t*>(owned)));
 }
 
-// guardApp(descriptor, tls, relayed): from now on the app's connections pass the gate. `relayed`: they are relay.cc's, which puts a PROXY header before
-// each head.
+// guardApp(descriptor, tls, relayed): from now on the app's connections pass the gate. `relayed`: they are relay.cc's,
+// which puts a PROXY header before each head.
 napi_value guardApp(napi_env env, napi_callback_info info) {
   Arguments<3> args(env, info);
   double descriptor;
@@ -157,7 +187,8 @@ napi_value guardApp(napi_env env, napi_callback_info info) {
   return nullptr;
 }
 
-// expectBody(bytes, exchange): what follows the head that is being handled; -1 for chunks. False where no gate has seen that head.
+// expectBody(bytes, exchange): what follows the head that is being handled; -1 for chunks. False where no gate has seen
+// that head.
 napi_value expectBody(napi_env env, napi_callback_info info) {
   Arguments<2> args(env, info);
   double bytes = 0;
@@ -178,17 +209,17 @@ napi_value expectBody(napi_env env, napi_callback_info info) {
   return out;
 }
 
-// readHead() -> the head that is being handled, a character a byte, and behind it the authority of a target in absolute-form; its marks are made.
-// Null where no gate has seen it.
+// readHead() -> the head that is being handled, a character a byte, and behind it the authority of a target in
+// absolute-form; its marks are made. Null where no gate has seen it.
 napi_value readHead(napi_env env, napi_callback_info) {
   napi_value out = nullptr;
   const Gate* g = gate;
   if (g != nullptr && g->current != nullptr) {
-    const std::string& absolute = g->current->flow.absolute;
+    const std::string& absolute = g->current->flow.line.absolute;
     if (absolute.empty()) {
       napi_create_string_latin1(env, g->head, g->headBytes, &out);
     } else {
-      const std::string text = std::string(g->head, g->headBytes) + absolute.substr(strlen(kSchemes[g->current->tls]));
+      const std::string text = std::string(g->head, g->headBytes) + (absolute.c_str() + strlen(kSchemes[g->current->tls]));
       g->marks[kAuthority] = static_cast<int32_t>(g->headBytes);
       napi_create_string_latin1(env, text.data(), text.size(), &out);
     }
@@ -199,8 +230,14 @@ napi_value readHead(napi_env env, napi_callback_info) {
 
 }  // namespace
 
-void registerGate(napi_env env, napi_value exports) {
+void registerServer(napi_env env, napi_value exports) {
+  registerSyscalls(env, exports);
+  registerSyscallsProof(env, exports);
+  registerProofSockets(env, exports);
   setFunction(env, exports, "openGate", openGate);
+  setFunction(env, exports, "countRefusals", countRefusals);
+  setFunction(env, exports, "takeFirstBytes", takeFirstBytes);
+  setFunction(env, exports, "gatedConnections", gatedConnections);
   setFunction(env, exports, "guardApp", guardApp);
   setFunction(env, exports, "expectBody", expectBody);
   setFunction(env, exports, "resumeConnection", resumeConnection);

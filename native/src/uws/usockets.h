@@ -1,6 +1,13 @@
-// uSockets' functions, as the binary of the uWebSockets.js that is loaded exports them. The first argument of most says whether there is TLS.
-// Of its own calls to them most are not to be caught, us_socket_timeout's none: they are inlined. What can be changed is what a context calls.
+// uSockets' functions, as the binary of the loaded uWebSockets.js exports them, and how the gate puts its own handlers
+// into a socket context.
+//
+// Works around: uWebSockets.js (20.51.4 and 20.69.0) lets nobody see the bytes of a connection before its parser does.
+// It calls uSockets' functions mostly inlined, so they cannot be replaced; the handlers that a context calls can. Where
+// a context keeps a handler is found by setting ours and looking which word changed. The first argument of most
+// functions says whether the context speaks TLS. Without it there is no gate (gate.cc).
 #pragma once
+
+#include "breaks.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -45,7 +52,10 @@ bool findUSockets(USockets* us);
 // uSockets counts in ticks of 4 s, and up to 240 of them.
 inline unsigned seconds(int64_t ms) { return static_cast<unsigned>(ms > 900'000 ? 900 : (ms + 999) / 1000); }
 
-// Exchanges a handler of the context; what was there before, or null where it did not show.
+// Whether both are code of the same library.
+bool isSameLibrary(const void* one, const void* other);
+
+// Exchanges a handler of the context. Returns the one that was there; null where none of uSockets' library was found.
 template <typename Handler>
 Handler exchange(int tls, us_socket_context_t* context, void (*set)(int, us_socket_context_t*, Handler), Handler ours) {
   constexpr size_t kWords = 48;  // the context, with TLS's part; behind it lies uWebSockets' own data, of kilobytes
@@ -54,8 +64,10 @@ Handler exchange(int tls, us_socket_context_t* context, void (*set)(int, us_sock
   set(tls, context, ours);
   void* after[kWords];
   memcpy(after, context, sizeof after);
-  for (size_t i = 0; i < kWords; i++) {
-    if (after[i] == reinterpret_cast<void*>(ours) && before[i] != after[i]) return reinterpret_cast<Handler>(before[i]);
+  // Broken, it looks only where no handler is.
+  for (size_t i = 0; i < (breaks("handlers") ? 1 : kWords); i++) {
+    if (after[i] != reinterpret_cast<void*>(ours) || before[i] == after[i]) continue;
+    return isSameLibrary(before[i], reinterpret_cast<void*>(set)) ? reinterpret_cast<Handler>(before[i]) : nullptr;
   }
   return nullptr;
 }

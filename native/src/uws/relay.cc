@@ -1,15 +1,21 @@
-// An exchange of HTTP/1.0: its head goes to uWS as one of HTTP/1.1 (http10.h) through a socket pair, behind a PROXY header that says whose it
-// is; the answer comes back that way. So it passes the phases that every exchange does, and HTTP/1.1 pays nothing for it.
+// An exchange of HTTP/1.0: its head goes to uWS as one of HTTP/1.1 (http10.h) through a socket pair, behind a PROXY
+// header that names its client; the response comes back the same way. So the exchange passes the phases that every
+// exchange does, and HTTP/1.1 pays nothing for it.
+//
+// Works around: uWebSockets.js (20.51.4 and 20.69.0) answers 505 to HTTP/1.0. The relay relies on its reading of a
+// PROXY header before a head: 20.51.4 reads it before each request, 20.69.0 only before a connection's first.
+// Without it, a request of HTTP/1.0 gets 505.
 //
 //   client ◄──── client_ │ Relay │ Line ◄────socketpair────► uWS
 //
-// Neither direction reads while the other side has not taken what was read before. A connection that is kept goes back to arrivals.cc, where its
-// next request may be one of HTTP/1.1. A line serves one exchange of its client's address after the other, as long as there is no doubt that one is
-// over; uWS ends idle ones after 10 s. New ones for each would cost more than all the rest of this.
-#include "relay.h"
-
+// Neither direction reads while the other side has not taken what was read before. A connection that is kept goes back
+// to arrivals.cc, where its next request may be one of HTTP/1.1. A line serves one exchange of its client's address
+// after the other, as long as there is no doubt that one is over; uWS ends idle ones after 10 s. New ones for each
+// would cost more than all the rest of this.
+#include "../arrivals.h"
+#include "../glance.h"
+#include "../proxy_protocol.h"
 #include "http10.h"
-#include "proxy_protocol.h"
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -21,7 +27,8 @@
 namespace tidegate {
 namespace {
 
-// How long a client may take none of an answer that uWS is done with; before that, uWS's own clock runs, of 10 s as well.
+// How long a client may take none of an answer that uWS is done with; before that, uWS's own clock runs, of 10 s as
+// well.
 constexpr uint64_t kStalledMs = 10'000;
 
 constexpr size_t kMostIdleLines = 256;
@@ -43,7 +50,7 @@ class Line final : public Member, public Watched {
 
   Arrivals& arrivals;
   const int fd;
-  // The uWebSockets of 20.69 (7fd2be6 there) believes the first PROXY header of a connection alone.
+  // 20.69.0 believes only the first PROXY header of a connection, so a line serves one address.
   const Address address;
   Relay* relay = nullptr;  // whom it serves; null: nobody
   bool watchedForRoom = false;
@@ -199,7 +206,8 @@ class Relay final : public Member {
     arrivals_.back(visitor_, call);
   }
 
-  // An answer that cannot be completed. Its end would look like one that is, where the end of the connection is what ends it.
+  // An answer that cannot be completed. Its end would look like one that is, where the end of the connection is what
+  // ends it.
   void cut() {
     if (answer_.begun()) {
       const linger reset = {1, 0};
@@ -210,7 +218,8 @@ class Relay final : public Member {
 
   void end() {
     if (gone_) return;
-    // Unread, it would make a reset of the end, and the rest of the answer would be lost with it: old clients send a CRLF behind a body.
+    // Unread, it would make a reset of the end, and the rest of the answer would be lost with it: old clients send a
+    // CRLF behind a body.
     if (hasMore_) (void)!recv(client_.fd, arrivals_.buffer, Arrivals::kBufferBytes, 0);
     close(client_.fd);
     arrivals_.left(visitor_);

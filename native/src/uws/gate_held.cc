@@ -1,7 +1,7 @@
-// Requests that a client sends before the answer to the last one is through (RFC 9112, 9.3.2): kept, and handed on one after the other. What is
-// kept is bounded, of a connection and of all; beyond the first part of it nothing more is read. And what the gate leaves for the next turn of the
-// loop. Never on the way of a client that waits.
-#include "gate.h"
+// Requests that a client sends before the answer to the last one is through (RFC 9112, 9.3.2): kept, and handed on one
+// after the other. What is kept is bounded, of a connection and of all; beyond the first part of it nothing more is
+// read. And what the gate leaves for the next turn of the loop. Never on the way of a client that waits.
+#include "../server.h"
 #include "gate_state.h"
 
 #include <poll.h>
@@ -12,14 +12,15 @@
 namespace tidegate::gating {
 namespace {
 
-// Of requests behind the one that is being answered: where reading stops, what there may be with a last read and one that slips in (onPoll), and
-// what ends the connection, as anything does in uWebSockets.
+// Of requests behind the one that is being answered: where reading stops, what there may be with a last read and one
+// that slips in (onPoll), and what ends the connection, as anything does in uWebSockets.
 constexpr size_t kHeldEnough = 16 * 1024;
 constexpr size_t kMostRead = 512 * 1024;  // of uSockets at a time
 constexpr size_t kHeldMost = kHeldEnough + 2 * kMostRead;
 constexpr size_t kHeldOfAll = 64 * 1024 * 1024;
 
-// Those that fell silent together come to their time in one tick of 4 s. Ending one takes tens of microseconds: others are served in between.
+// Those that fell silent together come to their time in one tick of 4 s. Ending one takes tens of microseconds: others
+// are served in between.
 constexpr int kExpiriesPerTurn = 16;
 
 // Who is gone is found out by reading alone: uSockets takes a write's error for a full socket.
@@ -28,8 +29,8 @@ bool isGone(int fd) {
   return ::poll(&one, 1, 0) > 0;  // POLLERR and POLLHUP, which nobody has to ask for
 }
 
-// uSockets reads on from whom it cannot write to (us_socket_write watches for both), and a paused one would send more than is held. A write
-// within the poll phase may still be followed by one read.
+// uSockets reads on from whom it cannot write to (us_socket_write watches for both), and a paused one would send more
+// than is held. A write within the poll phase may still be followed by one read.
 void onPoll(uv_prepare_t* poll);
 
 void setReading(Gate& g, us_socket_t* s, Connection& connection, bool reading) {
@@ -45,19 +46,18 @@ void setReading(Gate& g, us_socket_t* s, Connection& connection, bool reading) {
 void onPoll(uv_prepare_t* poll) {
   Gate& g = *static_cast<Gate*>(poll->data);
   for (size_t i = 0; i < g.paused.size();) {
-    us_socket_t* s = g.sockets[static_cast<size_t>(g.paused[i])];
+    const auto [s, connection] = numbered(g, g.paused[i]);
     if (s != nullptr && !(g.us.events(s) & kReadable)) {
       i++;
       continue;
     }
     if (s != nullptr) {
-      Connection& connection = g.connections.at(s);
-      if (connection.paused && !isGone(g.us.fd(s))) {
-        setReading(g, s, connection, false);
+      if (connection->paused && !isGone(g.us.fd(s))) {
+        setReading(g, s, *connection, false);
         i++;
         continue;
       }
-      connection.listed = false;
+      connection->listed = false;
     }
     g.paused[i] = g.paused.back();
     g.paused.pop_back();
@@ -89,7 +89,8 @@ void hold(Gate& g, us_socket_t* s, Connection& connection, const char* data, siz
   if (held.size() - connection.heldFrom > kHeldEnough && !connection.paused) setReading(g, s, connection, false);
 }
 
-// The answer that what is held has waited for is complete, or the last one, of which uWebSockets does not know that it is.
+// The answer that what is held has waited for is complete, or the last one, of which uWebSockets does not know that it
+// is.
 void resume(Gate& g, us_socket_t* s, Connection& connection) {
   const bool tls = connection.tls;
   if (g.state[connection.state] == kEnds) {
@@ -98,7 +99,8 @@ void resume(Gate& g, us_socket_t* s, Connection& connection) {
     return;
   }
   if (connection.held.empty() || isBusy(g, s, connection) || g.us.isShutDown(tls, s)) return;
-  // Not the connection's while uWebSockets works on it. If all of it goes, so does its room: what all connections hold is bounded.
+  // Not the connection's while uWebSockets works on it. If all of it goes, so does its room: what all connections hold
+  // is bounded.
   std::string held;
   held.swap(connection.held);
   const size_t from = std::exchange(connection.heldFrom, 0);
@@ -126,13 +128,13 @@ void onTurn(uv_idle_t* turn) {
   std::vector<int32_t> answered;
   answered.swap(g.answered);
   for (const int32_t state : answered) {
-    us_socket_t* s = g.sockets[static_cast<size_t>(state)];
-    if (s != nullptr) resume(g, s, g.connections.at(s));
+    const auto [s, connection] = numbered(g, state);
+    if (s != nullptr) resume(g, s, *connection);
   }
   for (int n = 0; n < kExpiriesPerTurn && !g.expired.empty(); n++) {
-    us_socket_t* s = g.sockets[static_cast<size_t>(g.expired.back())];
+    const auto [s, connection] = numbered(g, g.expired.back());
     g.expired.pop_back();
-    if (s != nullptr) expire(g, s, g.connections.at(s));
+    if (s != nullptr) expire(g, s, *connection);
   }
   if (g.answered.empty() && g.expired.empty()) uv_idle_stop(turn);
 }

@@ -1,5 +1,8 @@
-// HTTP/1.0 as bytes: a request's head becomes one that uWS takes, an answer of uWS one that an HTTP/1.0 client understands. Pure; the sockets
-// are relay.cc's. Judges no request: what is doubtful passes as it is, for uWS and src/downstream/ to refuse as they would in HTTP/1.1.
+// HTTP/1.0 as bytes, for relay.cc: a request head becomes one of HTTP/1.1, and a response of HTTP/1.1 becomes one that
+// a client of HTTP/1.0 understands. Pure. Judges no request: what is doubtful passes as it is, for the gate and
+// src/downstream/ to refuse as they would in HTTP/1.1.
+//
+// Works around: uWebSockets.js (20.51.4 and 20.69.0) answers 505 to HTTP/1.0. Without it, so do we.
 //
 //   GET / HTTP/1.0            GET / HTTP/1.1         HTTP/1.1 200 OK                 HTTP/1.1 200 OK
 //   Connection: keep-alive ─► Host:                  Transfer-Encoding: chunked  ──► Connection: close (keep-alive, where there is a length)
@@ -9,6 +12,8 @@
 // The version in the answer stays 1.1: it is the sender's (RFC 9110, 2.5), as nginx and Apache have it.
 #pragma once
 
+#include "breaks.h"
+
 #include <strings.h>
 
 #include <cstdint>
@@ -16,41 +21,6 @@
 #include <string>
 
 namespace tidegate {
-
-struct Glance {
-  enum Kind {
-    kIncomplete,
-    kHttp10,  // a complete head, whose first line ends in HTTP/1.0
-    kOther,   // anything else uWS may judge: a complete HTTP/1.1 head, or what can never be one of HTTP/1.0
-  } kind;
-  size_t bytes = 0;  // of kHttp10, the head's length
-};
-
-// What the first bytes of a request say. `lines`: how many of them an earlier glance found to be whole lines behind the first, and then how many
-// are. So each line is looked at once, in however many pieces the head comes.
-inline Glance glance(const char* data, size_t n, size_t* lines = nullptr) {
-  if (n == 0) return {Glance::kIncomplete};
-  // No method begins so; TLS, among others, does.
-  if (data[0] <= ' ' || data[0] == 0x7f) return {Glance::kOther};
-  bool http10 = false;
-  const char* line = data;
-  while (line < data + n) {
-    const auto* newline = static_cast<const char*>(memchr(line, '\n', static_cast<size_t>(data + n - line)));
-    if (newline == nullptr) break;
-    if (newline == line || newline[-1] != '\r') return {Glance::kOther};
-    const size_t length = static_cast<size_t>(newline - 1 - line);
-    if (line == data) {
-      http10 = length > 9 && memcmp(newline - 10, " HTTP/1.0", 9) == 0;
-      // Another protocol, or no request line: whoever sent it may wait for an answer before there is a head.
-      if (!http10 && !(length > 9 && memcmp(newline - 10, " HTTP/1.1", 9) == 0)) return {Glance::kOther};
-    }
-    if (length == 0) return {http10 ? Glance::kHttp10 : Glance::kOther, static_cast<size_t>(newline + 1 - data)};
-    const bool skips = line == data && lines != nullptr && data + *lines > newline + 1;
-    line = skips ? data + *lines : newline + 1;
-  }
-  if (lines != nullptr) *lines = static_cast<size_t>(line - data);
-  return {Glance::kIncomplete};
-}
 
 namespace http10 {
 
@@ -62,7 +32,8 @@ struct Field {
   bool is(const char* other) const { return strlen(other) == nameBytes && strncasecmp(name, other, nameBytes) == 0; }
 };
 
-// The field on the line from `line` to the CRLF at `end`. Without a colon the whole line is its name, which nothing is called.
+// The field on the line from `line` to the CRLF at `end`. Without a colon the whole line is its name, which nothing is
+// called.
 inline Field fieldOf(const char* line, const char* end) {
   const auto* colon = static_cast<const char*>(memchr(line, ':', static_cast<size_t>(end - line)));
   if (colon == nullptr) return {line, static_cast<size_t>(end - line), end, 0};
@@ -111,7 +82,7 @@ void eachField(const char* head, size_t bytes, Each each) {
 }  // namespace http10
 
 struct Http10Request {
-  std::string head;            // as it goes to uWS
+  std::string head;            // as it goes to uWebSockets.js
   uint64_t bodyBytes = 0;      // that follow; none where their number is in doubt, and the request is refused then
   bool keepAlive = false;
   bool isHead = false;
@@ -125,7 +96,7 @@ inline Http10Request http10Request(const char* data, size_t bytes) {
   int lengths = 0;
   const size_t first = static_cast<size_t>(static_cast<const char*>(memchr(data, '\n', bytes)) + 1 - data);
   out.head.reserve(bytes + 16);
-  out.head.append(data, first - 3).append("1\r\n");
+  out.head.append(data, first - 3).append(breaks("relay") ? "0\r\n" : "1\r\n");
   http10::eachField(data, bytes, [&](const http10::Field& field, const char* line, size_t lineBytes) {
     if (field.is("host")) {
       // First, as uWS needs it (gate.cc).

@@ -1,5 +1,10 @@
-// What uWebSockets.js asks of libuv and the kernel for each connection, with fewer system calls and packets. It calls others' functions through its
-// table of imports, where these are exchanged for ours; what they are not meant for goes the way it did.
+// What uWebSockets.js asks of libuv and the kernel for each connection, with fewer system calls and packets. It calls
+// functions of other libraries through its table of imports, where ours take their place; calls for other handles and
+// descriptors are passed through unchanged.
+//
+// Works around: the uSockets of uWebSockets.js (20.51.4 and 20.69.0) spends six epoll_ctl, an ioctl and a setsockopt on
+// each connection.
+// Without it, each connection costs those calls again, and one packet more at its end.
 //
 //   uv_poll_…, uv_close  Through libuv a connection costs six epoll_ctl and an ioctl in its life: uv_poll_init tries the descriptor out (in and out
 //                        again), uv_poll_start and uv_poll_stop take it out first, uv_close once more. Here it is one epoll_ctl, for a set of our own that
@@ -10,17 +15,18 @@
 //   loop's epoll ─► set ─► onReadable ─► epoll_wait ─► poll_cb of each, as uv__poll_io (libuv's src/unix/poll.c) would call it
 #include "syscalls.h"
 
-#include "addon.h"
+#include "../addon.h"
+#include "../server.h"
+#include "bindings.h"
+#include "breaks.h"
 
-#include <dlfcn.h>
-#include <link.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <uv.h>
 
 #include <cerrno>
-#include <cstring>
+#include <utility>
 
 namespace tidegate {
 namespace {
@@ -34,10 +40,11 @@ struct Set {
   uv_poll_t poll;  // of the set, in the loop
   epoll_event events[kEventsPerWake];
   int at = 0, count = 0;  // of those that are being gone through
-  uint8_t* isLastWrite = nullptr;  // JavaScript's: not 0 while it writes the end of an answer whose connection ends with it
+  uint8_t* isLastWrite = nullptr;  // JavaScript's: not 0 while it writes the end of a response whose connection ends with it
+  int open = 0;                    // handles that are ours
 };
 
-// uSockets' calls get no pointer of ours. An environment has one set, a thread one environment.
+// uSockets' calls carry no pointer of ours. An environment has one set, a thread one environment.
 thread_local Set* set = nullptr;
 
 bool isOurs(const uv_handle_t* handle) { return handle->type == kOurs; }
@@ -59,8 +66,10 @@ int pollInit(uv_loop_t* loop, uv_poll_t* poll, uv_os_sock_t fd) {
   if (set == nullptr) return uv_poll_init_socket(loop, poll, fd);
   poll->loop = loop;
   poll->type = kOurs;
+  poll->flags = 0;  // libuv's; it is asked about this handle again if the exchange is taken back
   poll->io_watcher.fd = fd;
   poll->io_watcher.events = 0;  // what it is watched for; 0: it is not in the set
+  set->open++;
   return 0;
 }
 
@@ -88,7 +97,8 @@ int pollStop(uv_poll_t* poll) {
 
 // Without a callback: uSockets' own only frees what us_poll_free finds closing, and by itself us_poll_free does that.
 void closeHandle(uv_handle_t* handle, uv_close_cb callback) {
-  if (!isOurs(handle)) uv_close(handle, callback);
+  if (!isOurs(handle)) return uv_close(handle, callback);
+  set->open--;
 }
 
 int isClosing(const uv_handle_t* handle) { return isOurs(handle) ? 0 : uv_is_closing(handle); }
@@ -98,6 +108,7 @@ ssize_t sendOnce(int fd, const void* data, size_t bytes, int flags) {
 }
 
 int setOption(int fd, int level, int name, const void* value, socklen_t bytes) {
+  if (breaks("syscalls")) return 0;
   return set != nullptr && level == IPPROTO_TCP && name == TCP_NODELAY ? 0 : setsockopt(fd, level, name, value, bytes);
 }
 
@@ -117,82 +128,24 @@ void onReadable(uv_poll_t*, int, int) {
   set->count = 0;
 }
 
-struct Exchange {
-  const char* name;
-  void* ours;
-  void** place = nullptr;  // in the table of imports
+}  // namespace
+
+namespace sparing {
+
+Import imports[kImports] = {
+    {"uv_poll_init_socket", reinterpret_cast<void*>(pollInit)}, {"uv_poll_start", reinterpret_cast<void*>(pollStart)},
+    {"uv_poll_stop", reinterpret_cast<void*>(pollStop)},        {"uv_close", reinterpret_cast<void*>(closeHandle)},
+    {"uv_is_closing", reinterpret_cast<void*>(isClosing)},      {"send", reinterpret_cast<void*>(sendOnce)},
+    {"setsockopt", reinterpret_cast<void*>(setOption)},
 };
 
-struct Imports {
-  Exchange all[7] = {
-      {"uv_poll_init_socket", reinterpret_cast<void*>(pollInit)}, {"uv_poll_start", reinterpret_cast<void*>(pollStart)},
-      {"uv_poll_stop", reinterpret_cast<void*>(pollStop)},        {"uv_close", reinterpret_cast<void*>(closeHandle)},
-      {"uv_is_closing", reinterpret_cast<void*>(isClosing)},      {"send", reinterpret_cast<void*>(sendOnce)},
-      {"setsockopt", reinterpret_cast<void*>(setOption)},
-  };
-  bool complete() const {
-    for (const Exchange& one : all) {
-      if (one.place == nullptr) return false;
-    }
-    return true;
-  }
-};
+}  // namespace sparing
 
-#if defined(__x86_64__)
-constexpr uint32_t kImport = R_X86_64_JUMP_SLOT;
-#elif defined(__aarch64__)
-constexpr uint32_t kImport = R_AARCH64_JUMP_SLOT;
-#else
-constexpr uint32_t kImport = UINT32_MAX;
-#endif
+namespace {
 
-// Where a library has the addresses of the functions that it calls of others (System V ABI, chapter 5: the procedure linkage table).
-int findImports(dl_phdr_info* info, size_t, void* out) {
-  const size_t length = strlen(info->dlpi_name);
-  if (length < 5 || strcmp(info->dlpi_name + length - 5, ".node") != 0) return 0;
-  void* library = dlopen(info->dlpi_name, RTLD_NOW | RTLD_NOLOAD);
-  if (library == nullptr) return 0;
-  const bool isUSockets = dlsym(library, "us_adopt_accepted_socket") != nullptr;
-  dlclose(library);
-  if (!isUSockets) return 0;
-  const ElfW(Dyn)* dynamic = nullptr;
-  for (int i = 0; i < info->dlpi_phnum; i++) {
-    if (info->dlpi_phdr[i].p_type == PT_DYNAMIC) dynamic = reinterpret_cast<const ElfW(Dyn)*>(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
-  }
-  const ElfW(Sym)* symbols = nullptr;
-  const char* names = nullptr;
-  const ElfW(Rela)* relocations = nullptr;
-  size_t bytes = 0;
-  for (; dynamic != nullptr && dynamic->d_tag != DT_NULL; dynamic++) {
-    if (dynamic->d_tag == DT_SYMTAB) symbols = reinterpret_cast<const ElfW(Sym)*>(dynamic->d_un.d_ptr);
-    if (dynamic->d_tag == DT_STRTAB) names = reinterpret_cast<const char*>(dynamic->d_un.d_ptr);
-    if (dynamic->d_tag == DT_JMPREL) relocations = reinterpret_cast<const ElfW(Rela)*>(dynamic->d_un.d_ptr);
-    if (dynamic->d_tag == DT_PLTRELSZ) bytes = dynamic->d_un.d_val;
-  }
-  if (symbols == nullptr || names == nullptr || relocations == nullptr) return 0;
-  Imports found;
-  for (size_t i = 0; i < bytes / sizeof *relocations; i++) {
-    if (ELF64_R_TYPE(relocations[i].r_info) != kImport) continue;
-    const char* name = names + symbols[ELF64_R_SYM(relocations[i].r_info)].st_name;
-    for (Exchange& one : found.all) {
-      if (strcmp(name, one.name) == 0) one.place = reinterpret_cast<void**>(info->dlpi_addr + relocations[i].r_offset);
-    }
-  }
-  if (!found.complete()) return 0;
-  // Nothing is exchanged in what the linker has made read-only.
-  for (int i = 0; i < info->dlpi_phnum; i++) {
-    if (info->dlpi_phdr[i].p_type != PT_GNU_RELRO) continue;
-    const auto from = reinterpret_cast<void**>(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
-    const auto to = reinterpret_cast<void**>(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr + info->dlpi_phdr[i].p_memsz);
-    for (const Exchange& one : found.all) {
-      if (one.place >= from && one.place < to) return 0;
-    }
-  }
-  *static_cast<Imports*>(out) = found;
-  return 1;
-}
+using sparing::imports;
 
-// spareSyscalls(isLastWrite) -> whether uWebSockets.js' connections of this thread are watched here, from now on.
+// spareSyscalls(isLastWrite) -> whether this file watches the connections of uWebSockets.js in this thread from now on.
 napi_value spareSyscalls(napi_env env, napi_callback_info info) {
   Arguments<1> args(env, info);
   napi_value out;
@@ -205,8 +158,7 @@ napi_value spareSyscalls(napi_env env, napi_callback_info info) {
     return throwArgument(env, "isLastWrite", "a Uint8Array of one");
   }
   uv_loop_t* loop;
-  Imports imports;
-  const bool possible = set == nullptr && napi_get_uv_event_loop(env, &loop) == napi_ok && dl_iterate_phdr(findImports, &imports) != 0;
+  const bool possible = set == nullptr && napi_get_uv_event_loop(env, &loop) == napi_ok && sparing::findImports();
   if (possible) {
     auto* made = new Set;
     made->epoll = Descriptor(epoll_create1(EPOLL_CLOEXEC));
@@ -215,16 +167,43 @@ napi_value spareSyscalls(napi_env env, napi_callback_info info) {
       uv_poll_start(&made->poll, UV_READABLE, onReadable);
       uv_unref(reinterpret_cast<uv_handle_t*>(&made->poll));  // connections alone keep no process
       set = made;
-      for (const Exchange& one : imports.all) *one.place = one.ours;
+      for (sparing::Import& one : imports) {
+        if (*one.place != one.ours) one.before = std::exchange(*one.place, one.ours);
+      }
     } else delete made;
   }
   napi_get_boolean(env, set != nullptr, &out);
   return out;
 }
 
+// unspareSyscalls() -> whether uWebSockets.js calls libuv and the kernel by itself again. False, and nothing changes,
+// while it has connections that are watched here.
+napi_value unspareSyscalls(napi_env env, napi_callback_info) {
+  napi_value out;
+  const bool possible = set == nullptr || (set->open == 0 && set->count == 0);
+  if (possible && set != nullptr) {
+    for (const sparing::Import& one : imports) *one.place = one.before;
+    Set* former = std::exchange(set, nullptr);
+    former->poll.data = former;
+    uv_close(reinterpret_cast<uv_handle_t*>(&former->poll), [](uv_handle_t* handle) { delete static_cast<Set*>(handle->data); });
+  }
+  napi_get_boolean(env, possible, &out);
+  return out;
+}
+
+// isSpared(fd) -> whether the connection is watched here.
+napi_value isSpared(napi_env env, napi_callback_info info) {
+  Arguments<1> args(env, info);
+  int64_t fd;
+  napi_value out;
+  if (!readInteger(env, args.at[0], "fd", 0, INT32_MAX, &fd)) return nullptr;
+  napi_get_boolean(env, isWatchedByServer(static_cast<int>(fd)), &out);
+  return out;
+}
+
 }  // namespace
 
-bool isWatched(int fd) {
+bool isWatchedByServer(int fd) {
   if (set == nullptr) return false;
   epoll_event event = {};
   if (epoll_ctl(set->epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0) return errno == EEXIST;
@@ -232,6 +211,10 @@ bool isWatched(int fd) {
   return false;
 }
 
-void registerSyscalls(napi_env env, napi_value exports) { setFunction(env, exports, "spareSyscalls", spareSyscalls); }
+void registerSyscalls(napi_env env, napi_value exports) { 
+  setFunction(env, exports, "spareSyscalls", spareSyscalls);
+  setFunction(env, exports, "unspareSyscalls", unspareSyscalls);
+  setFunction(env, exports, "isSpared", isSpared);
+}
 
 }  // namespace tidegate

@@ -1,5 +1,6 @@
-// Connections on which nothing would ever happen again: nobody reads from them, or nobody is going to answer, and no clock runs that would end
-// them. There are none unless the gateway has a fault. So it looks at some of them now and then, and whoever is seen so twice is ended and counted.
+// Connections on which nothing would ever happen again: nobody reads from them, or nobody is going to answer, and no
+// clock runs that would end them. There are none unless the gateway has a fault. So it looks at some of them now and
+// then, and whoever is seen so twice is ended and counted.
 //
 //   a request is being handled ─── a deadline of JavaScript's runs: it is owned, and let alone
 //   anything else ──────────────── it is read from, or what it says waits in gate_held.cc, or its client has not taken all of the answer (then
@@ -14,17 +15,16 @@ namespace {
 // A look at one costs some 50 ns: JavaScript waits less than a millisecond for all of them.
 constexpr size_t kLooks = 4096;
 
-bool waitsInGate(const Gate& g, us_socket_t* s, bool untaken) {
-  const Connection& connection = g.connections.at(s);
+bool waitsInGate(const Gate& g, const Connection& connection, bool untaken) {
   if (!connection.paused) return false;
   return untaken || std::find(g.answered.begin(), g.answered.end(), connection.state) != g.answered.end();
 }
 
 // What is wrong with it; kTallies: nothing.
-Tally faultOf(const Gate& g, us_socket_t* s, int32_t word) {
+Tally faultOf(const Gate& g, us_socket_t* s, const Connection& connection, int32_t word) {
   const int events = g.us.events(s);
   const bool untaken = events & kWritable;
-  if (!(events & kReadable)) return waitsInGate(g, s, untaken) ? kTallies : kUnread;
+  if (!(events & kReadable)) return waitsInGate(g, connection, untaken) ? kTallies : kUnread;
   return (word == kBusy || word == kHeld) && !untaken ? kUnanswered : kTallies;
 }
 
@@ -37,14 +37,14 @@ int32_t endStuck(Gate& g, const uint8_t* owned) {
   for (size_t looks = 1; looks <= kLooks && looks < last; looks++) {
     const size_t state = g.watchedTo >= last ? (g.watchedTo = 1) : g.watchedTo;
     g.watchedTo++;
-    us_socket_t* s = state < last ? g.sockets[state] : nullptr;
+    const auto [s, connection] = numbered(g, static_cast<int32_t>(state));
     if (s == nullptr) continue;
-    const Tally fault = owned[state] ? kTallies : faultOf(g, s, g.state[state]);
+    const Tally fault = owned[state] ? kTallies : faultOf(g, s, *connection, g.state[state]);
     const bool again = g.suspects[state];
     g.suspects[state] = fault != kTallies;
     if (fault == kTallies || !again) continue;
     tally(g, fault);
-    closeNow(g, g.connections.at(s).tls, s);
+    closeNow(g, connection->tls, s);
     ended++;
   }
   return ended;

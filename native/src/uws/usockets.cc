@@ -1,4 +1,5 @@
-// Looks for uSockets among the libraries that are loaded.
+// Looks for uSockets' functions among the libraries that are loaded (usockets.h says why, and what it costs to be
+// without).
 #include "usockets.h"
 
 #include <dlfcn.h>
@@ -42,6 +43,11 @@ int lookInto(dl_phdr_info* info, size_t, void* out) {
 }
 
 }  // namespace
+
+bool isSameLibrary(const void* one, const void* other) {
+  Dl_info first, second;
+  return dladdr(one, &first) != 0 && dladdr(other, &second) != 0 && first.dli_fbase == second.dli_fbase;
+}
 
 bool findUSockets(USockets* us) { return dl_iterate_phdr(lookInto, us) != 0; }
 
