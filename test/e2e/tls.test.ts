@@ -52,6 +52,11 @@ async function servedTo(port: number, servername: string): Promise<string | stri
   return name
 }
 
+function ifReset(error: NodeJS.ErrnoException): null {
+  if (error.code !== 'ECONNRESET') throw error
+  return null
+}
+
 function configOf(tls: object, more: object = {}): object {
   const services = { echo: { endpoints: [echo.url] } }
   return {
@@ -266,10 +271,17 @@ describe('certificates whose files change', () => {
 
   const count = (msg: string) => gateway.log.all.filter((line) => line.msg === msg).length
 
-  /** Of every worker: each new connection goes to the one that has fewest. */
+  /**
+   * Of every worker: each new connection goes to the one that has fewest. Empty where one was reset: a worker that is a
+   * thread listens anew with other certificates, and what is in the queue of its former socket is lost.
+   */
   async function served(): Promise<(string | string[] | undefined)[]> {
     const connections = []
-    for (let n = 0; n < 4; n++) connections.push(await open(gateway.port, to('site.test')))
+    for (let n = 0; n < 4; n++) {
+      const connection = await open(gateway.port, to('site.test')).catch(ifReset)
+      if (connection !== null) connections.push(connection)
+    }
+    if (connections.length < 4) return []
     const names = [...new Set(connections.map(commonName))]
     for (const connection of connections) connection.destroy()
     return names
