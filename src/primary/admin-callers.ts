@@ -15,11 +15,15 @@ export interface Refusal {
 export function refusalOf(req: IncomingMessage, names: ReadonlySet<string>): Refusal | null {
   const { host } = req.headers
   if (host !== undefined && !isOurs(host, req, names)) {
-    const detail = `this listener does not go by ${JSON.stringify(host)}: name it in TIDEGATE_ADMIN_NAMES`
+    const detail = `Host ${JSON.stringify(host)} is not a name of this listener: add it to TIDEGATE_ADMIN_NAMES`
     return { status: 421, title: 'Misdirected Request', detail }
   }
   if (req.method !== 'GET' && req.method !== 'HEAD' && isFromBrowser(req)) {
-    return { status: 403, title: 'Forbidden', detail: 'not from a browser' }
+    return {
+      status: 403,
+      title: 'Forbidden',
+      detail: 'a browser sent this request (Origin or Sec-Fetch-Site); send it with another client',
+    }
   }
   return null
 }

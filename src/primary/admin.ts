@@ -156,7 +156,7 @@ async function answer(
   const query = target.indexOf('?')
   const methods = resources.get(query < 0 ? target : target.slice(0, query))
   if (methods === undefined) {
-    send(res, problem(404, 'Not Found', `there are ${[...resources.keys()].join(', ')}`), {})
+    send(res, problem(404, 'Not Found', `known paths: ${[...resources.keys()].join(', ')}`), {})
     return
   }
   const handler = methods.get(req.method === 'HEAD' ? 'GET' : (req.method ?? ''))

@@ -143,7 +143,7 @@ export class Reloader {
     const ok = errors.length === 0
     this.counts[ok ? 'ok' : 'failed']++
     const generation = this.generation.number
-    if (!ok) log.error({ by, errors }, 'configuration not reloaded: what was served before is served on')
+    if (!ok) log.error({ by, errors }, 'configuration not reloaded: the former one stays in force')
     else if (changes.length === 0) log.info({ by, generation }, 'configuration reloaded: nothing has changed')
     else log.info({ by, generation, changes }, 'configuration reloaded')
     onEnd()
@@ -161,7 +161,9 @@ export class Reloader {
     // Its sockets are open, and workers know from their start how to speak on them. Certificates are another matter
     // (certificate-watch.ts).
     if (JSON.stringify(config.tls) !== JSON.stringify(this.options.loaded.config.tls))
-      throw new Error(`${origin}: tls: what the listener speaks changes with a restart, or a takeover, alone`)
+      throw new Error(
+        `${origin}: tls: cannot change in a reload; restart the gateway, or start the new one with --takeover`,
+      )
     const draft = compile(config, this.settings)
     const slots = named(origin, () => this.options.places.forGeneration(draft, number))
     return { generation: { number, change, config, slots }, table: compile(config, this.settings, slots) }
