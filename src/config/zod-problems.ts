@@ -1,7 +1,7 @@
 // Turns zod's issues into this project's messages: they say what is expected, never the value found (it may be a
-// secret), and for an unknown key the nearest known one. Pure; runs at start only.
+// secret), and for an unknown key the nearest known one, or where it belongs. Pure; runs at start only.
 import { z } from 'zod'
-import { hint } from './nearest.js'
+import { hint, nearest } from './nearest.js'
 import type { Problem } from './problems.js'
 import { configSchema } from './schema.js'
 
@@ -19,7 +19,7 @@ function problemsOf(issue: Issue, parent: readonly PropertyKey[], input: unknown
     case 'unrecognized_keys':
       return issue.keys.map((key) => ({
         path: [...path, key],
-        message: `unknown key${hint(key, knownKeys(path, input))}`,
+        message: `unknown key${unknownHint(key, path, input)}`,
       }))
     case 'invalid_type':
       return valueAt(input, path) === undefined
@@ -87,15 +87,26 @@ function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
   return value
 }
 
-/** The keys that the schema allows at a path, without those already given. */
-function knownKeys(path: readonly PropertyKey[], input: unknown): string[] {
+/** Names the nearest key that is not given yet; or, for a key of the level above or below, the place it belongs in. */
+function unknownHint(key: string, path: readonly PropertyKey[], input: unknown): string {
+  const known = keysAt(path)
+  const given = Object.keys(Object(valueAt(input, path)))
+  const free = known.filter((name) => !given.includes(name))
+  if (nearest(key, free) === null) {
+    const below = known.filter((name) => keysAt([...path, name]).includes(key))
+    if (below.length > 0) return `; it belongs in ${[...new Set(below)].join(' or ')}`
+    if (path.length > 1 && keysAt(path.slice(0, -1)).includes(key)) return `; it belongs next to ${String(path.at(-1))}`
+  }
+  return hint(key, free)
+}
+
+/** The keys that the schema allows at a path. */
+function keysAt(path: readonly PropertyKey[]): string[] {
   let candidates: z.core.$ZodType[] = [configSchema]
   for (const part of path) candidates = candidates.flatMap(unwrap).flatMap((schema) => child(schema, part))
-  const given = Object.keys(Object(valueAt(input, path)))
-  const keys = candidates
+  return candidates
     .flatMap(unwrap)
     .flatMap((schema) => (schema instanceof z.ZodObject ? Object.keys(schema.shape) : []))
-  return keys.filter((key) => !given.includes(key))
 }
 
 function unwrap(schema: z.core.$ZodType): z.core.$ZodType[] {

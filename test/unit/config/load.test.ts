@@ -55,6 +55,16 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       'gw.yaml:3:51: routes[0].allwo: unknown key; did you mean "allow"?',
       'gw.yaml:3:63: routes[0].preserve_host: unknown key; did you mean "preserveHost"?',
     ],
+    [
+      'a key that belongs one level down',
+      route('path: /x, match: { path: / }, service: s, auth: none'),
+      'gw.yaml:3:7: routes[0].path: unknown key; it belongs in match',
+    ],
+    [
+      'a key that belongs one level up',
+      route('match: { path: /, service: s }, service: s, auth: none'),
+      'gw.yaml:3:25: routes[0].match.service: unknown key; it belongs next to match',
+    ],
     ['a key that is given twice', `${SOUND}${SERVICES}`, 'gw.yaml:4:1: "services" is given twice'],
     [
       'an unknown service',
