@@ -69,6 +69,21 @@ describe('metrics', () => {
   })
 })
 
+describe('the keys of an access line', () => {
+  it('are all in docs/operations.md, and no others', () => {
+    const code = read('src/telemetry/access-log.ts')
+    const written = [...code.matchAll(/"([a-z]+)":/gi)].map(([, key]) => key as string)
+    const [, table = ''] = read('docs/operations.md').split('A line has only the keys that apply:')
+    const documented = table
+      .split('\n\n')[1]!
+      .split('\n')
+      .flatMap((row) => [...(row.split('|')[1] ?? '').matchAll(/`(\w+)`/g)].map(([, key]) => key as string))
+    // Of pino's format: they are on the gateway's own lines, too.
+    const ofPino = ['level', 'time']
+    expect([...ofPino, ...documented].sort()).toEqual([...new Set(written)].sort())
+  })
+})
+
 describe('configurations', () => {
   const written = DOCUMENTS.flatMap((document) =>
     fences(document)
