@@ -1,5 +1,5 @@
 // Which route a request takes, seen from outside: the service that answers. The order of precedence in full is
-// test/unit/ingress/match.
+// test/unit/config/match.test.ts.
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, startEcho } from '../support/origins.js'
