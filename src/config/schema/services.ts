@@ -51,11 +51,16 @@ const healthSchema = z
       .default('/')
       .describe('Path of the check. A GET with a 2xx response is a success.'),
     interval: duration(100, HOUR_MS).prefault('5s').describe('Time between two checks of an endpoint.'),
-    timeout: duration(10, HOUR_MS).prefault('1s').describe('A check without a response in this time fails.'),
+    timeout: duration(10, HOUR_MS)
+      .prefault('1s')
+      .describe('A check without a response in this time fails. At most interval.'),
     healthyAfter: integer(1, 100).default(2).describe('Successful checks in a row that make an endpoint healthy.'),
     unhealthyAfter: integer(1, 100).default(3).describe('Failed checks in a row that make an endpoint unhealthy.'),
   })
-  .refine((health) => health.timeout <= health.interval, { path: ['timeout'], error: 'must be at most interval' })
+  .refine((health) => health.timeout <= health.interval, {
+    path: ['timeout'],
+    error: 'must be at most interval; without this key it is 1s',
+  })
   .describe(
     'Active health checks of every endpoint. Without this key all endpoints count as healthy; {} uses all defaults.',
   )

@@ -152,7 +152,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       'gw.yaml:1:71: services.s.breaker.slowRatio: must be more than 0',
       'gw.yaml:1:85: services.s.breaker.probes: must be at least 1',
       'gw.yaml:1:96: services.s.breaker.minRequests: must be a whole number',
-      'gw.yaml:1:153: services.s.health.timeout: must be at most interval',
+      'gw.yaml:1:153: services.s.health.timeout: must be at most interval; without this key it is 1s',
     ],
     [
       'a cost that the limit never admits',
