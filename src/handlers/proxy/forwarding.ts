@@ -91,7 +91,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     return this.exchange.upstreamStartUs - this.exchange.startUs
   }
 
-  /** Called by the exchange that leaves the place, which an exception here is none of. */
+  /** Another exchange calls this as it leaves the place: an exception of this one must not reach it. */
   onPlace(): void {
     this.place = 'held'
     this.placeUntilUs = Number.POSITIVE_INFINITY
