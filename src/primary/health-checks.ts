@@ -29,7 +29,7 @@ export interface HealthChecks {
   stop(): void
 }
 
-/** A tenth either way, so that the checks of many endpoints, or of many gateways, do not stay in step. */
+/** Intervals vary by a tenth, so that the checks of many endpoints, or of many gateways, do not run in step. */
 const JITTER = 0.1
 /** Until the next try at a Unix socket whose backlog is full. */
 const BACKLOG_PAUSE_MS = 25
@@ -38,7 +38,10 @@ const MAX_BODY_BYTES = 65_536
 
 export function startHealthChecks({ table, services, log }: HealthChecksOptions): HealthChecks {
   let checks = new Map<string, Check>()
+  let stopped = false
   function update(services: readonly Service[]): void {
+    // A reload, or a change of endpoints, may still end while the gateway drains.
+    if (stopped) return
     const before = checks
     checks = new Map()
     for (const service of services) {
@@ -59,6 +62,7 @@ export function startHealthChecks({ table, services, log }: HealthChecksOptions)
   return {
     update,
     stop() {
+      stopped = true
       for (const check of checks.values()) check.stop()
     },
   }

@@ -19,10 +19,10 @@ export interface AttemptSink {
   onData(chunk: Buffer): void
   /** The response has ended. The sink calls complete(). */
   onEnd(): void
-  /** Whether another attempt is to follow this one that failed (retries.ts). */
-  wantsRetry(failure: UpstreamFailure): boolean
-  /** The attempt is over. @param retry what wantsRetry has returned */
-  onFailure(failure: UpstreamFailure, retry: boolean): void
+  /** This attempt has failed: the endpoint of the one that is to follow it (retries.ts), or null. */
+  retryAt(failure: UpstreamFailure): EndpointState | null
+  /** The attempt is over. @param next what retryAt has returned */
+  onFailure(failure: UpstreamFailure, next: EndpointState | null): void
   /** One of the calls above has thrown, or the endpoint's client has. The sink calls abort(). */
   onException(error: unknown): void
 }
@@ -138,12 +138,12 @@ export class Attempt implements Dispatcher.DispatchHandler {
     try {
       if (isMistake(error)) throw error
       const failure = upstreamFailure(error)
-      const retry = this.sink!.wantsRetry(failure)
+      const next = this.sink!.retryAt(failure)
       // Where another endpoint is asked instead, one that cannot be reached says nothing of the service. Otherwise the
       // loss of one endpoint in two would open the breaker for both.
-      const isService = failure.upstreamAtFault && !(retry && failure.sent?.written === false)
+      const isService = failure.upstreamAtFault && !(next !== null && failure.sent?.written === false)
       this.giveBack(isService ? OUTCOME.failed : OUTCOME.ignored)
-      this.sink!.onFailure(failure, retry)
+      this.sink!.onFailure(failure, next)
     } catch (exception) {
       this.sink!.onException(exception)
     }

@@ -94,7 +94,7 @@ export class Breaker {
     return leftMs > 0 && leftMs <= this.rules.maxOpenForMs
   }
 
-  /** What a call says of the service that ended with this status. @param spentUs that the service took for it */
+  /** What a call that ended with this status says of the service. @param spentUs how long the service took for it */
   outcomeOf(status: number, spentUs: number): number {
     if (this.rules.failureStatuses.has(status)) return OUTCOME.failed
     return spentUs > this.rules.slowCallMs * 1000 ? OUTCOME.slow : OUTCOME.ok

@@ -10,8 +10,8 @@ import { retryWhileFull } from './unix-socket.js'
 const MAX_HEADER_BYTES = 16_384
 
 /**
- * All that a client is made from: where it is equal, one may go on in the other's place. What is named here does not
- * concern clients.
+ * All that a client is made from: where two keys are equal, one client serves both. The settings that are named here
+ * and left out do not concern clients.
  */
 export function clientKey(service: Service, endpoint: Endpoint): string {
   const { name, index, endpoints, breaker, health, firstByteTimeoutMs, idleTimeoutMs, totalTimeoutMs, ...rest } =

@@ -50,6 +50,11 @@ export class Cluster {
     return last
   }
 
+  /** The service has an endpoint besides this one, be it up or not. */
+  hasOther(than: EndpointState): boolean {
+    return this.endpoints.some((state) => state !== than)
+  }
+
   /** Null: the breaker refuses. */
   attempt(nowUs: number): Attempt | null {
     const { breaker } = this

@@ -11,7 +11,7 @@ const MAX_PENDING = 1024
 
 export class EndpointState {
   /**
-   * As the newest generation configures it: the slot in the health table is another one once the service is renamed.
+   * As the newest generation has it. Its slot in the health table changes when the service is renamed.
    */
   endpoint: Endpoint
   readonly client: Dispatcher

@@ -54,8 +54,8 @@ export interface AttemptFacts {
   readonly bodyTaken: boolean
   /** So far. */
   readonly attempts: number
-  /** Of the service. */
-  readonly endpoints: number
+  /** The service has another endpoint. */
+  readonly hasOther: boolean
 }
 
 /**
@@ -66,6 +66,6 @@ export interface AttemptFacts {
 export function mayRetry(sent: SendFacts | null, attempt: AttemptFacts): boolean {
   if (sent === null || attempt.responseStarted || attempt.bodyTaken || attempt.attempts >= MOST_ATTEMPTS) return false
   // The same endpoint could not be reached a moment later either.
-  if (!sent.written) return attempt.endpoints > 1
+  if (!sent.written) return attempt.hasOther
   return mayResend(sent, idempotent.has(attempt.method))
 }

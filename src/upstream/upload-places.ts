@@ -10,11 +10,11 @@ export interface PlaceWaiter {
   onPlace(): void
 }
 
-/** Of the connections to an endpoint: those that unfinished uploads may hold, … */
+/** Unfinished uploads may hold this share of the connections to an endpoint. */
 const SHARE = 1 / 2
 /**
- * … and up to which one may begin before its read-ahead is full, for clients that wait for the response in the middle
- * of their body.
+ * While they hold less than this share, another one may begin before its read-ahead is full: there are clients that
+ * wait for the response in the middle of their body.
  */
 const EARLY_SHARE = 1 / 8
 
@@ -38,7 +38,7 @@ export class UploadPlaces {
     return this.waiting.length > 0
   }
 
-  /** False: the waiter is told when it has one. Each place ends with leave(). */
+  /** False: all are taken, and the waiter is told when it has one. Each place ends with leave(). */
   take(waiter: PlaceWaiter): boolean {
     if (this.taken >= this.most) {
       this.waiting.push(waiter)

@@ -4,6 +4,7 @@
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
+import { fillBacklog } from '../support/full-backlog.js'
 import { temporaryFolder } from '../support/gateway.js'
 import { type Origin, type RawExchange, refusingPort, sha256, startEcho, startScripted } from '../support/origins.js'
 import { type RunningPrimary, startPrimaryHere } from '../support/primary.js'
@@ -213,6 +214,18 @@ describe.each([
     await held!.closed()
     connection.destroy()
   })
+})
+
+test('a connection that cannot be made to one that is removed meanwhile costs another attempt at another', async () => {
+  const path = join(temporaryFolder(), 'full')
+  const backlog = await fillBacklog(path)
+  cleanup.push(() => backlog.close())
+  const stays = await echo('stays')
+  const running = await start(site([`unix:${path}`], { timeouts: { connect: '1s' } }), { TIDEGATE_WORKERS: '1' })
+  const answer = call(running.port)
+  await expect.poll(() => running.metrics()).toMatch(/^tidegate_requests_in_flight\S* 1$/m)
+  await running.primary.setEndpoints('site', [stays.url])
+  expect((await answer).one('x-origin')).toBe('stays')
 })
 
 test('no endpoint at all: 503, until there is one again', async () => {

@@ -65,7 +65,10 @@ class Saboteur implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController, context: unknown): void {
     const given = {
-      pause: () => controller.pause(),
+      pause: () => {
+        pauses++
+        controller.pause()
+      },
       resume: () => (this.how === 'resume' ? fail() : controller.resume()),
       abort: (reason: Error) => {
         controller.abort(reason)
@@ -100,6 +103,8 @@ class Saboteur implements Dispatcher.DispatchHandler {
   }
 }
 
+/** How often a response was held back because its client did not read. */
+let pauses = 0
 /** Set to what a test wants to throw, once. */
 let throwing = ''
 /** How many times that goes well before. */
@@ -323,9 +328,10 @@ describe.each(['lean', 'undici'])('through %s', (client) => {
 /** Of a client whose window is full. */
 async function slowReader(target: string): Promise<Socket> {
   const socket = connect({ port, host: '127.0.0.1' }).on('error', () => {})
+  const before = pauses
   socket.pause().write(`GET ${target} HTTP/1.1\r\nHost: demo.test\r\n\r\n`)
-  await eventually('the request', () => deadlines.size, 1)
   await once(socket, 'readable')
+  await eventually('a response that is held back', () => pauses > before, true)
   return socket
 }
 

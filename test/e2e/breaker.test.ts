@@ -1,7 +1,9 @@
 // A service that fails is left alone by every worker at once, and asked again after a while. The rules of the breaker
 // itself are in test/unit/proxy.
+import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { type Gateway, startGateway } from '../support/gateway.js'
+import { fillBacklog } from '../support/full-backlog.js'
+import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.js'
 import { type Origin, refusingPort, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 
@@ -105,6 +107,26 @@ test('is asked again by a retry: none follows the attempt that opened it', async
 test('stays closed for an endpoint that refuses connections beside one that does not', async () => {
   for (let i = 0; i < 12; i++) expect((await call(gateway.port, { target: '/half' })).status).toBe(200)
   expect(await gateway.metric('tidegate_breaker_state{service="half",state="closed"}')).toBe(1)
+})
+
+test('opens on an endpoint that cannot be reached where no other is left to ask', async () => {
+  const folder = temporaryFolder()
+  const backlog = await fillBacklog(join(folder, 'full'))
+  // Both are down by the time at which the connection to the first one is given up.
+  const site = {
+    endpoints: ['full', 'missing'].map((name) => `unix:${join(folder, name)}`),
+    timeouts: { connect: '2s' },
+    health: { path: '/', interval: '1s', timeout: '1s', unhealthyAfter: 1 },
+    breaker: { minRequests: 1, openFor: '60s' },
+  }
+  const routes = [{ match: { path: '/' }, service: 'site', auth: 'none' }]
+  const alone = await startGateway({ workers: 1, config: { services: { site }, routes } })
+  const answer = await call(alone.port)
+  expect(answer.status).toBe(504)
+  expect(await alone.logged(answer)).toMatchObject({ reason: 'connect timeout', attempts: 1 })
+  expect(await alone.metric('tidegate_breaker_state{service="site",state="open"}')).toBe(1)
+  await alone.close()
+  backlog.close()
 })
 
 test('stays closed for answers that are the caller’s fault', async () => {

@@ -91,7 +91,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     return this.exchange.upstreamStartUs - this.exchange.startUs
   }
 
-  /** Called by the exchange that leaves the place, which an exception here is none of. */
+  /** Another exchange calls this as it leaves the place: an exception of this one must not reach it. */
   onPlace(): void {
     this.place = 'held'
     this.placeUntilUs = Number.POSITIVE_INFINITY
@@ -118,26 +118,27 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     this.attempt.start(upstreamRequest(exchange, endpoint.endpoint), endpoint, this.response)
   }
 
-  wantsRetry({ sent }: UpstreamFailure): boolean {
+  retryAt({ sent }: UpstreamFailure): EndpointState | null {
     const { method } = this.exchange
+    const { cluster, attempts } = this
     const responseStarted = this.response.headers !== null
     const bodyTaken = this.upload?.taken ?? false
-    const endpoints = this.cluster.endpoints.length
-    return mayRetry(sent, { method, responseStarted, bodyTaken, attempts: this.attempts, endpoints })
+    const hasOther = cluster.hasOther(this.endpoint)
+    if (!mayRetry(sent, { method, responseStarted, bodyTaken, attempts, hasOther })) return null
+    const next = cluster.pick(this.endpoint)
+    return next === null || next.isFull ? null : next
   }
 
-  attemptFailed(failure: UpstreamFailure, retry: boolean): void {
+  attemptFailed(failure: UpstreamFailure, next: EndpointState | null): void {
     this.leavePlace()
-    if (!retry || !this.retry()) this.fail(failure.rejection)
+    if (next === null || !this.retry(next)) this.fail(failure.rejection)
   }
 
-  /** False: there is no other attempt to be had. */
-  private retry(): boolean {
-    const { exchange, cluster } = this
-    const endpoint = cluster.pick(this.endpoint)
-    if (endpoint === null || endpoint.isFull) return false
+  /** False: the breaker refuses. */
+  private retry(endpoint: EndpointState): boolean {
+    const { exchange } = this
     const nowUs = this.context.nowUs()
-    const attempt = cluster.attempt(nowUs)
+    const attempt = this.cluster.attempt(nowUs)
     if (attempt === null) return false
     this.spentBeforeUs = this.patience.clock.spent(nowUs)
     this.endpoint = endpoint

@@ -4,6 +4,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { answerWhole, MOST_WHOLE_BYTES, StreamedAnswer } from '../../downstream/answer.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import type { Attempt, AttemptSink } from '../../upstream/attempt.js'
+import type { EndpointState } from '../../upstream/endpoint-state.js'
 import type { UpstreamFailure } from '../../upstream/failure.js'
 
 /** What holds the exchange meanwhile (forwarding.ts). */
@@ -19,8 +20,8 @@ export interface ResponseHolder {
    */
   settle(): void
   conclude(): void
-  wantsRetry(failure: UpstreamFailure): boolean
-  attemptFailed(failure: UpstreamFailure, retry: boolean): void
+  retryAt(failure: UpstreamFailure): EndpointState | null
+  attemptFailed(failure: UpstreamFailure, next: EndpointState | null): void
 }
 
 const emptyBody = Buffer.alloc(0)
@@ -93,12 +94,12 @@ export class PassedResponse implements AttemptSink {
     else holder.endService() // drained() goes on
   }
 
-  wantsRetry(failure: UpstreamFailure): boolean {
-    return this.holder.wantsRetry(failure)
+  retryAt(failure: UpstreamFailure): EndpointState | null {
+    return this.holder.retryAt(failure)
   }
 
-  onFailure(failure: UpstreamFailure, retry: boolean): void {
-    this.holder.attemptFailed(failure, retry)
+  onFailure(failure: UpstreamFailure, next: EndpointState | null): void {
+    this.holder.attemptFailed(failure, next)
   }
 
   onException(error: unknown): void {

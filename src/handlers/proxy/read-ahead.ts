@@ -18,14 +18,14 @@ const EARLY_US = 100_000
 export interface ReadAheadContext {
   readonly deadlines: Deadlines
   nowUs(): number
-  /** Some endpoint of the service has few uploads that are not complete. */
+  /** At least one endpoint of the service has few uploads that are not complete. */
   mayBeginEarly(service: Service): boolean
   /** It is time. */
   begin(exchange: Exchange): void
   refuse(exchange: Exchange, rejection: Rejection): void
 }
 
-/** Calls context.begin, maybe at once. Neither is called when the client leaves. */
+/** Ends in context.begin, maybe at once, or in context.refuse. Where the client leaves it calls neither. */
 export function readAhead(context: ReadAheadContext, exchange: Exchange): void {
   if (exchange.upload!.isReadAhead) context.begin(exchange)
   else new ReadingAhead(context, exchange).listen()

@@ -25,22 +25,21 @@ export interface ConnectionOwner {
   readonly memo: HeadMemo
   /** Requests share connections: the owner wants to know when they are sent and answered. */
   readonly shares: boolean
-  /** The response was complete, in `tookMs` since it was written; there is room for another request. */
+  /** There is room for another request. */
   released(connection: LeanConnection): void
   sent(connection: LeanConnection): void
   answered(connection: LeanConnection, request: LeanRequest): void
-  /** The connection is gone: told before what was in flight on it is given back, and after. */
+  /** The connection is gone. What was in flight on it comes back next, by sendAgain. */
   lost(connection: LeanConnection): void
+  /** All that was in flight on the lost connection has come back. */
   refill(): void
-  /** It goes elsewhere. `written`: for the second time. */
+  /** The request goes to another connection. @param written it was written before, so this is the second time */
   sendAgain(request: LeanRequest, written: boolean): void
 }
 
 const nothing = Buffer.alloc(0)
 
-/**
- * What onResponseData gets is valid until it returns, as what the transport has read is; whoever keeps it copies it.
- */
+/** The chunks that it gives to onResponseData are valid until that returns: they are the transport's memory. */
 export class LeanConnection implements ResponseSink, Carrier, Listener {
   readonly inFlight: LeanRequest[] = []
   unwritten = 0
@@ -54,7 +53,7 @@ export class LeanConnection implements ResponseSink, Carrier, Listener {
   idleSince = 0
   /** Since when the oldest in flight is next in line, where requests share. */
   headSinceMs = 0
-  /** The head of the line is late: takes no more for now. How many answers there had been by then; -1: it is not. */
+  /** Not -1: its next response is late, and it takes no more requests. So many had come in the pool by then. */
   lateAtAnswers = -1
   /** Requests taken off it since. */
   moved = 0

@@ -8,7 +8,7 @@ import type { Native, NativeWire } from '../../../native/index.js'
 import { backlogPauseMs } from '../unix-socket.js'
 import type { Listener, Transport, Wire } from './transport.js'
 
-/** Reads of one turn, together; one more read still fits. Above that JavaScript is called within the turn. */
+/** So much is read in one turn before JavaScript is called within the turn; one more read still fits. */
 const ARENA_BYTES = 524_288
 /** Where things are in the words behind the arena, and what they say: as in wire.cc. */
 const WANTED = 0
@@ -20,9 +20,9 @@ const DRAINED = -2
 const ENDED = -3
 const CONNECT_FAILED = -4
 const READ_FAILED = -5
-/** Longer texts of a turn are not collected, but sent at once: memory. */
+/** What a turn sends is gathered up to this length, and then sent at once: it is held in memory. */
 const SEND_CHARACTERS = 65536
-/** As long as Node has for an address while there are others. */
+/** How long one of several addresses is tried: as long as in Node. */
 const ATTEMPT_MS = 250
 /** In place of a port: the host is the path of a Unix socket. */
 const UNIX = -1

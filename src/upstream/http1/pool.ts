@@ -131,7 +131,7 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
     return best
   }
 
-  /** For one more that shares. What is in flight is of a kind: only requests that share are ever put behind others. */
+  /** For one more that shares. Either all that is in flight on a connection shares or nothing does: the last tells. */
   private hasRoom(connection: LeanConnection): boolean {
     const { load } = connection
     if (load === 0 || load >= this.depth || connection.closing || connection.lateAtAnswers >= 0) return false
@@ -171,7 +171,7 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
     if (this.connections.length === 0) this.rest()
   }
 
-  /** Whether it may be is for retries.ts to say. */
+  /** retries.ts has said that it may be. */
   sendAgain(request: LeanRequest, written: boolean): void {
     if (this.destroyed !== null) request.fail(this.destroyed)
     else if (written) this.resend(request)
@@ -220,10 +220,10 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
   }
 
   /**
-   * A connection whose next response is late takes no more. Of those behind it one is sent again elsewhere, alone, and
-   * one more each time as long has passed again; once any other response has come, the upstream as a whole is not what
-   * is slow and all of them go. The upstream may so see a request twice, but a stalled one does not get all of them
-   * twice at once.
+   * A connection whose next response is late takes no more requests. One of those that wait behind it is sent again on
+   * another connection, alone, and one more each time that as long has passed again. As soon as another connection has
+   * a response, the upstream as a whole is not slow, and all of them are sent again. The upstream may so see a request
+   * twice, but one that stalls does not get all of them twice at once.
    */
   private relieve(): void {
     const nowMs = performance.now()
@@ -238,7 +238,8 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
   }
 
   /**
-   * Takes the last `count` off a connection. Its responses to them must not be read: it closes after those before them.
+   * Moves the last `count` requests off a connection. Their responses on it must not be read: it closes once those
+   * before them have come.
    */
   private move(connection: LeanConnection, count: number): void {
     for (let i = 0; i < count && connection.load > 1 && connection.moveLast(); i++) {

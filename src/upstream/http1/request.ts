@@ -6,7 +6,7 @@ import type { Dispatcher } from 'undici'
 import { errors } from '../undici.js'
 import type { ResponseHead } from './response-head.js'
 
-/** Whoever carries the request: the queue it waits in, or its connection. */
+/** What has the request: the queue in which it waits, or its connection. */
 export interface Carrier {
   /** The handler has been told that it is over. */
   drop(request: LeanRequest): void
@@ -25,7 +25,7 @@ export class LeanRequest implements Dispatcher.DispatchController {
   readonly isHead: boolean
   /** May be sent again (RFC 9110, 9.2.2), as far as its body is still here. */
   readonly repeatable: boolean
-  /** Others may be in flight on the same connection. Ends when it is moved: then it travels alone. */
+  /** Others may be in flight on the same connection. False once it was sent again. */
   shareable: boolean
   /** The connection ends with it. */
   readonly close: boolean

@@ -1,19 +1,19 @@
 // What carries the bytes of upstream connections, as the lean client sees it: the interface that native-transport.ts
 // and node-transport.ts implement. Knows nothing of HTTP. Both pass the same tests.
 
-/** Whoever has a connection. Told nothing after close(), and nothing of what comes in while it is paused. */
+/** The owner of a connection. It is told nothing after close(), and nothing of what comes in during a pause. */
 export interface Listener {
   onConnect(): void
   /**
-   * What came is bytes[at, end), there until this returns: all connections read into the same memory. It begins with
-   * what remember() has given this mark; 0: or not, that was not looked at.
+   * bytes[at, end) has come in. It is there until this returns: all connections read into the same memory.
+   * @param mark it begins with the text for which remember() has returned this mark; 0: nobody knows
    */
   onBytes(bytes: Buffer, at: number, end: number, mark: number): void
   /** The other side has closed its end. */
   onEof(): void
   /** As Node's own: with `code` and `syscall`. */
   onError(error: Error): void
-  /** All has left of which write() has said that it has not. */
+  /** What waited when write() returned false has left. */
   onDrain(): void
   /** Asked for by flushLater(): what is to leave in this turn of the event loop, by way of send() or write(). */
   flush(): void
@@ -22,7 +22,7 @@ export interface Listener {
 export interface Wire {
   /** Calls listener.flush() once, when the events of this turn have been handled. */
   flushLater(): void
-  /** From within flush() alone: a character a byte. */
+  /** Only from within flush(). Each character is a byte. */
   send(text: string): void
   /**
    * At once, and together. The body must not change until it has left. False: some waits, and onDrain tells when it has
@@ -30,8 +30,8 @@ export interface Wire {
    */
   write(before: string, body: Uint8Array, after: string): boolean
   /**
-   * Text that what comes is likely to begin with, instead of the one before; returns its mark, -1 where that is not
-   * looked at.
+   * The text with which the next reads are likely to begin, in place of the one before. Returns its mark for onBytes;
+   * -1: the transport does not compare.
    */
   remember(text: string): number
   pause(): void
@@ -41,7 +41,7 @@ export interface Wire {
 }
 
 export interface Transport {
-  /** By address or by name. Refused connections are told of later. */
+  /** By address or by name. The listener is told of a refusal after this has returned. */
   connect(host: string, port: number, listener: Listener): Wire
   /** To a Unix socket, by its absolute path. While the server's backlog is full it tries again, until close(). */
   connectUnix(path: string, listener: Listener): Wire

@@ -74,7 +74,7 @@ function check(ports: readonly number[], rules: HealthCheck = RULES) {
   const unchecked = { name: 'unchecked', endpoints, health: null } as unknown as Service
   const checks: HealthChecks = startHealthChecks({ table, services: [unchecked, service], log: changes.log })
   cleanups.push(() => checks.stop())
-  return { table, changes, checks }
+  return { table, changes, checks, service }
 }
 
 describe('health checks', () => {
@@ -191,5 +191,20 @@ describe('health checks', () => {
     await cut
     expect(table.state(0)).toBe('unknown')
     expect(changes.lines).toEqual([])
+  })
+
+  it('stop: a reload that ends later begins none', async () => {
+    let asked = 0
+    const port = await origin((_, res) => {
+      asked++
+      res.end()
+    })
+    const { changes, checks, service } = check([port])
+    await changes.next(1)
+    checks.stop()
+    const before = asked
+    checks.update([service])
+    await new Promise((resolve) => setTimeout(resolve, 3 * RULES.intervalMs))
+    expect(asked).toBe(before)
   })
 })

@@ -40,8 +40,8 @@ let nowUs = 0
 /** What the endpoint's client was given: a test says in which order it tells of what. */
 let handler: Dispatcher.DispatchHandler
 let aborted: Error | null
-/** What the sink says to a failure. */
-let retried = false
+/** What the sink says to a failure: where another attempt is to be made. */
+let next: EndpointState | null = null
 /** What the sink was told. */
 let told: string[]
 const controller = {
@@ -76,7 +76,7 @@ function begin(): void {
   const configured = { origin: 'http://a', authority: 'a', serverName: 'a', index: 0, slot: 0 }
   endpoint = new EndpointState(client, { pipelining: 1 } as Service, configured, new HealthTable(segment, 1), 4)
   aborted = null
-  retried = false
+  next = null
   told = []
 }
 
@@ -85,7 +85,7 @@ const sink: AttemptSink = {
   onHead: (status) => void told.push(`head ${status}`),
   onData: () => void told.push('data'),
   onEnd: () => void told.push('end'),
-  wantsRetry: () => retried,
+  retryAt: () => next,
   onFailure: ({ rejection }) => void told.push(`failure ${rejection.reason}`),
   onException: () => void told.push('exception'),
 }
@@ -157,7 +157,7 @@ describe('what an attempt holds', () => {
     ['cannot be reached', 'ECONNREFUSED', [0, 0, 0]],
     ['was lost', 'ECONNRESET', [0, 1, 0]],
   ])('where another attempt follows, the breaker hears of an endpoint that %s', (_, code, expected) => {
-    retried = true
+    next = endpoint
     started()
     handler.onResponseError!(controller, Object.assign(new Error(code), { code }))
     expect([endpoint.inFlight, reported()]).toEqual([0, expected])

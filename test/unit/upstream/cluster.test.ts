@@ -78,7 +78,7 @@ function ask(cluster: Cluster, endpoint: EndpointState, path = '/'): Promise<str
         attempt.complete(0, 0)
         resolve('response')
       },
-      wantsRetry: () => false,
+      retryAt: () => null,
       onFailure: ({ rejection }) => resolve(rejection.reason),
       onException: (error) => resolve(String(error)),
     }
