@@ -74,6 +74,11 @@ for (const file of files) {
   const first = lines[0].startsWith('#!') ? lines[1] : lines[0]
   if (!first.startsWith('// ')) breach(file, 'a file begins by saying where it stands and what it may not touch')
 
+  lines.forEach((line, at) => {
+    if (/^\s*(\/\/|\/?\*)/.test(line) && [...line].length > 120)
+      breach(`${file}:${at + 1}`, 'a comment line ends at 120 columns')
+  })
+
   const code = lines.filter((line) => !/^\s*(\/\/|\/?\*)/.test(line)).join('\n')
   for (const { pattern, what, by } of NAMES) {
     if (pattern.test(code) && !by.includes(file)) breach(file, `only ${by.join(' and ')} may use ${what}`)

@@ -9,7 +9,7 @@
 //
 //   connection ─► all idle workers wake ─┬─ fewest open ──────────────► accept4 ─► onConnection(fd)
 //                                        └─ more than that ─► 1 ms ─┬─ gone: somebody took it
-//                                                                   └─ still there ─► accept4 (1, then 2, 4, 8 at a time)
+//                                                                   └─ still there ─► accept4 (1, then 2, 4, 8)
 //
 // A worker that has not moved in kHungAfter such waits is not waited for until its count changes or kForgiveMs are
 // over. Fewer would do for one that hangs; but in a burst one that only lost its core for some milliseconds would find

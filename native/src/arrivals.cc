@@ -4,7 +4,7 @@
 // edge-triggered: the set tells of it once per arrival of bytes, not once per turn.
 //
 //   accept4 ─► PROXY header, if it owes one ─► head ─┬─ complete ─┬─ HTTP/1.1 ─► server
-//                    │ bad: closed                   │            └─ HTTP/1.0 ─► relay() ─► server, and back here where it is kept
+//                    │ bad: closed                   │            └─ HTTP/1.0 ─► relay() ─► server, and back if kept
 //                    │                               ├─ no request's beginning ─► server, which says so
 //                    └──────── not there ────────────┴─► waits; 408 after headTimeoutMs
 //

@@ -1,14 +1,15 @@
 // The segment: a file (or anonymous memory) that the primary opens, locks and maps, and that each worker maps again
 // from the descriptor it inherits. Knows nothing of what lies in it: magic, layout and tables are src/state/.
 //
-//   the lock      flock belongs to the open file description, which children and mappings share. A worker closes its copy once it
-//                 has mapped, and maps are made from descriptions of their own: the lock ends with the primary's descriptor,
-//                 however the primary ends.
-//   the path      names the inode we locked, or we start over: a starter that waited on a file which was replaced meanwhile
-//                 would otherwise hold a lock on a file nobody else can find.
-//   the mapping   belongs to its ArrayBuffer and is unmapped by its finalizer, never before. mappings.cc keeps it usable, also when somebody
-//                 cuts the file short.
-//   the file      is ours if it is empty, or if its first or its second page begins with the magic; any other is left as it is.
+//   the lock      flock belongs to the open file description, which children and mappings share. A worker closes its
+//                 copy once it has mapped, and maps are made from descriptions of their own: the lock ends with the
+//                 primary's descriptor, however the primary ends.
+//   the path      names the inode we locked, or we start over: a starter that waited on a file which was replaced
+//                 meanwhile would otherwise hold a lock on a file nobody else can find.
+//   the mapping   belongs to its ArrayBuffer and is unmapped by its finalizer, never before. mappings.cc keeps it
+//                 usable, also when somebody cuts the file short.
+//   the file      is ours if it is empty, or if its first or its second page begins with the magic; any other is left
+//                 as it is.
 #include "addon.h"
 #include "mappings.h"
 

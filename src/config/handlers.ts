@@ -54,7 +54,9 @@ export const STATIC = {
 
 const kinds: HandlerKind[] = [PROXY, STATIC]
 
-/** Adds a kind; schema/handlers.ts adds the types of its keys as well. Call it before the first configuration is read. */
+/**
+ * Adds a kind; schema/handlers.ts adds the types of its keys as well. Call it before the first configuration is read.
+ */
 export function registerHandlerKind(kind: HandlerKind): void {
   kinds.push(kind)
 }

@@ -1,6 +1,6 @@
 // A process of test/unit/native/syscalls.test.ts: node uws-child.mjs ADDON. One connection to a server of
-// uWebSockets.js, two requests; prints how many descriptors the set of src/uws/syscalls.cc has before it, while it is kept,
-// and behind it.
+// uWebSockets.js, two requests; prints how many descriptors the set of src/uws/syscalls.cc has before it, while it is
+// kept, and behind it.
 import { once } from 'node:events'
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { createRequire } from 'node:module'

@@ -4,8 +4,8 @@
 //
 //           ┌─ head ──► whole, up to its CRLFCRLF ──► sink.feedHead, which says what follows: a length, or chunks
 //   bytes ──┼─ body ──► as it is, as many bytes as were declared
-//           └─ chunks ► written anew: `size CRLF data CRLF`, all that came at once as one, without extensions and trailers. The last one goes in
-//                       when all is well
+//           └─ chunks ► written anew: `size CRLF data CRLF`, all that came at once as one, without extensions and
+//                       trailers. The last one goes in when all is well
 #pragma once
 
 #include "chunks.h"
@@ -108,8 +108,9 @@ inline Passed tooLong(const Flow& flow, size_t mostHeadBytes) {
 //   feed(data, length)            lies in the bytes that have come; may change up to 32 behind it, and puts them back
 //   feedText(text, length)        what was not in them, 32 bytes at most
 //   markHead(head, end, line)     what is wrong with a head, without a PROXY header, whose first line is read
-//   feedHead(data, length, next)  that head, behind flow.announcedBytes of a PROXY header; kSlack bytes before and behind it are the sink's to change,
-//                                 and to put back. `next` is for the sink to say what follows it
+//   feedHead(data, length, next)  that head, behind flow.announcedBytes of a PROXY header; kSlack bytes before and
+//                                 behind it are the sink's to change, and to put back. `next` is for the sink to say
+//                                 what follows it
 //   isBusy()                      no further request is to be handed on now
 //   endBody()                     a chunked body was sound to its end, which comes next
 template <typename Sink>

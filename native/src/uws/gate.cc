@@ -5,7 +5,8 @@
 // Works around: the parser of uWebSockets.js (20.51.4 and 20.69.0) is too lenient where framing is in doubt, and
 // answers in HTML. Without the gate, a chunked request gets 400, a pipelined one may lose its response, and
 // bad heads get what that parser makes of them. What it does (test/e2e/framing.test.ts asks for all of it):
-//   chunk sizes      takes `g`, `:` and `;` for digits, blanks and controls for an end, LF for CRLF, any two bytes for a chunk's CRLF
+//   chunk sizes      takes `g`, `:` and `;` for digits, blanks and controls for an end, LF for CRLF, any two bytes for
+//                    a chunk's CRLF
 //   extensions       `5;a` is a chunk of 0x5ba bytes
 //   trailers         the bytes after `0 CRLF` but two are the next request: a way to smuggle one past a proxy in front
 //   empty names      end the list of fields: a Content-Length after one is not seen, its body is the next request
@@ -13,7 +14,8 @@
 //   targets that are no path are answered 505, as if it were for their version
 //   bytes over 127 at either end of a value are taken for blanks and cut off, so that `chunked\xa0` is chunked
 //
-//   on_data ──► framing.h ─ head ─► head_marks.h ─► uWebSockets' on_data ─► handler ─► expectBody(length | chunked), in time for what is behind
+//   on_data ──► framing.h ─ head ─► head_marks.h ─► uWebSockets' on_data ─► handler ─► expectBody(length | chunked),
+//                                                                      in time for the bytes behind the head
 //
 // A request that comes while another's answer is not complete would end the connection there (both answers are lost),
 // so what lies behind a request is held (gate_held.cc) until JavaScript says that its answer is through, and the kernel

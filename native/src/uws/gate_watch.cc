@@ -3,8 +3,8 @@
 // then, and whoever is seen so twice is ended and counted.
 //
 //   a request is being handled ─── a deadline of JavaScript's runs: it is owned, and let alone
-//   anything else ──────────────── it is read from, or what it says waits in gate_held.cc, or its client has not taken all of the answer (then
-//                                  uWebSockets' clock runs)
+//   anything else ──────────────── it is read from, or what it says waits in gate_held.cc, or its client has not taken
+//                                  all of the response (then uWebSockets' clock runs)
 #include "gate_state.h"
 
 #include <algorithm>

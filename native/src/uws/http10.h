@@ -5,8 +5,8 @@
 // Works around: uWebSockets.js (20.51.4 and 20.69.0) answers 505 to HTTP/1.0. Without it, so do we.
 //
 //   GET / HTTP/1.0            GET / HTTP/1.1         HTTP/1.1 200 OK                 HTTP/1.1 200 OK
-//   Connection: keep-alive ─► Host:                  Transfer-Encoding: chunked  ──► Connection: close (keep-alive, where there is a length)
-//
+//   Connection: keep-alive ─► Host:                  Transfer-Encoding: chunked  ──► Connection: close
+//                                                                                    (keep-alive with a length)
 //                                                    5 CRLF hello CRLF 0 CRLF CRLF   hello
 //
 // The version in the answer stays 1.1: it is the sender's (RFC 9110, 2.5), as nginx and Apache have it.

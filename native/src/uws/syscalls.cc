@@ -6,13 +6,16 @@
 // each connection.
 // Without it, each connection costs those calls again, and one packet more at its end.
 //
-//   uv_poll_…, uv_close  Through libuv a connection costs six epoll_ctl and an ioctl in its life: uv_poll_init tries the descriptor out (in and out
-//                        again), uv_poll_start and uv_poll_stop take it out first, uv_close once more. Here it is one epoll_ctl, for a set of our own that
-//                        lies in the loop's; closing the descriptor takes it out. A handle's memory is uSockets' own, and its type says whose it is.
-//   send                 The last write of a connection waits for its FIN (MSG_MORE), which follows at once: one packet for both, and one ACK.
+//   uv_poll_…, uv_close  Through libuv a connection costs six epoll_ctl and an ioctl in its life: uv_poll_init tries
+//                        the descriptor out (in and out again), uv_poll_start and uv_poll_stop take it out first,
+//                        uv_close once more. Here it is one epoll_ctl, for a set of our own that lies in the loop's;
+//                        closing the descriptor takes it out. A handle's memory is uSockets' own, and its type says
+//                        whose it is.
+//   send                 The last write of a connection waits for its FIN (MSG_MORE), which follows at once: one packet
+//                        for both, and one ACK.
 //   setsockopt           TCP_NODELAY is inherited from the listening socket.
 //
-//   loop's epoll ─► set ─► onReadable ─► epoll_wait ─► poll_cb of each, as uv__poll_io (libuv's src/unix/poll.c) would call it
+//   loop's epoll ─► set ─► onReadable ─► epoll_wait ─► poll_cb of each, as libuv's uv__poll_io would call it
 #include "syscalls.h"
 
 #include "../addon.h"

@@ -3,7 +3,8 @@
 //
 //   syscalls.cc         what ours do
 //   imports.cc          finds the table
-//   syscalls_proof.cc   proves that the table holds ours, and that calls for other handles and descriptors pass through unchanged
+//   syscalls_proof.cc   proves that the table holds ours, and that calls for other handles and descriptors pass through
+//                       unchanged
 //
 // Works around: see syscalls.cc. Relies on uWebSockets.js (20.51.4 and 20.69.0) calling all of these through a table
 // that stays writable.
