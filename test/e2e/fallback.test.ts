@@ -104,6 +104,7 @@ test('another service: its answer, marked with why', async () => {
   const line = await gateway.logged(answer)
   expect(line).toMatchObject({ route: '/other', service: 'well', endpoint: origin.url, fallback: 'upstream_error' })
   expect(line.handler).toBeUndefined()
+  expect(line.reason).toBeUndefined()
 })
 
 test('another service that fails as well: a problem, and no third attempt', async () => {

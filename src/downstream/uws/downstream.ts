@@ -130,7 +130,8 @@ export class UwsDownstream extends UwsRequest implements Downstream {
     this.prepareHead(res)
     res.cork(() => {
       this.writeHead(res)
-      if (this.length >= 0) res.tryEnd('', this.length)
+      // A response of no bytes is complete with its head.
+      if (this.length >= 0 && res.tryEnd('', this.length)[1]) this.completeUntold()
     })
   }
 
@@ -188,7 +189,7 @@ export class UwsDownstream extends UwsRequest implements Downstream {
   /** With a declared length uWS has ended the response with its last byte. */
   end(): void {
     const { res } = this
-    if (res === null || this.length > 0 || (this.length === 0 && this.head === null)) return
+    if (res === null || this.length > 0) return
     this.prepareHead(res)
     res.cork(() => {
       this.writeHead(res)
