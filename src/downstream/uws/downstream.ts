@@ -82,7 +82,8 @@ export class UwsDownstream extends UwsRequest implements Downstream {
     let taken = true
     res.cork(() => {
       if (head.length > 0) res.writeStatus(head)
-      this.writeClose(res)
+      // As in writeHead: tryEnd is not told to close.
+      if (this.closes) res.writeHeader('connection', 'close')
       taken = this.tryEnd(res, body, body.length)
     })
     if (taken) return
