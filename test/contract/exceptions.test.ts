@@ -54,6 +54,9 @@ const upstream: Readonly<Record<string, (request: IncomingMessage, response: Ser
   body: (request, response) => request.resume().on('end', () => response.setHeader('content-length', 2).end('ok')),
 }
 
+/** The upstream was told to wait for the client. */
+let isHeldBack = false
+
 /** Between an upstream client and whoever forwards: what it tells of some responses throws. */
 class Saboteur implements Dispatcher.DispatchHandler {
   private chunks = 0
@@ -65,7 +68,10 @@ class Saboteur implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController, context: unknown): void {
     const given = {
-      pause: () => controller.pause(),
+      pause: () => {
+        isHeldBack = true
+        controller.pause()
+      },
       resume: () => (this.how === 'resume' ? fail() : controller.resume()),
       abort: (reason: Error) => {
         controller.abort(reason)
@@ -298,7 +304,9 @@ describe.each(['lean', 'undici'])('through %s', (client) => {
   })
 
   test('a client that can take more: the connection is cut', async () => {
+    isHeldBack = false
     const socket = await slowReader(`/${client}/resume/large`)
+    await eventually('the upstream to be held back', () => isHeldBack, true)
     let bytes = 0
     socket.on('data', (chunk: Buffer) => {
       bytes += chunk.length
