@@ -63,7 +63,7 @@ export function answerWhole(
 export class StreamedAnswer implements DrainListener {
   private readonly exchange: Exchange
   private readonly onDrained: () => void
-  /** For the client to take what its side of the exchange has. */
+  /** The client must take what was written before more is sent. */
   waiting = false
 
   constructor(exchange: Exchange, phrase: string, headers: IncomingHttpHeaders, length: number, onDrained: () => void) {

@@ -1,5 +1,5 @@
-// What a server of any protocol needs of the phases: to whom it gives a request whose head is here, and what the
-// configuration says about heads.
+// What a server of any protocol needs of the phases: they receive the exchange of each request whose head has arrived,
+// and say what the configuration allows in heads.
 import type { RouteTable } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
 import type { Rejection } from '../exchange/outcome.js'
@@ -8,7 +8,7 @@ import type { ClientCertificates } from './client-certificate.js'
 /** The phases of one generation: the newest, when the request arrives. */
 export interface Receiver {
   readonly heads: HeadRules
-  /** The exchange is the phases' from now on, and has a place for its exceptions. Calls pass() next. */
+  /** The phases take the exchange over: from now on they end it if something throws. The server calls pass() next. */
   begin(exchange: Exchange): void
   /** @param refused what is wrong with its head; null where nothing is */
   pass(exchange: Exchange, refused: Rejection | null): void

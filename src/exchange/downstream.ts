@@ -1,10 +1,10 @@
 // The client's side of one exchange: what the phases and handlers ask of the client's protocol, and what they are told
 // by it. The implementations are in downstream/: uws/ speaks HTTP/1.1, memory.ts stands in for a client in tests. It
-// knows no exchange: an owner hears of its events. An implementation leaves out what its protocol cannot do, and says
-// so here by a null or by doing nothing.
+// knows no exchange: an owner hears of its events. Where a protocol cannot do something, the method returns null or does
+// nothing.
 import type { HeadLines, StatusLine } from './response-head.js'
 
-/** Whom a downstream's events are for: the exchange. */
+/** Hears of a downstream's events. The exchange is one. */
 export interface DownstreamOwner {
   /** The client is gone. Once at most, and only after watch(). */
   clientLeft(): void
@@ -38,8 +38,8 @@ export interface Downstream {
   /** The client sends its body once it is told to continue, and has not been told yet. */
   readonly awaitsContinue: boolean
   /**
-   * The connection ends with this response. Takes effect until the response begins; without meaning where requests do
-   * not share a connection.
+   * The connection ends with this response. Set it before the response begins. Has no meaning in a protocol that gives
+   * each request a stream of its own.
    */
   closes: boolean
   /**
@@ -60,8 +60,9 @@ export interface Downstream {
    */
   respond(line: StatusLine, lines: HeadLines, own: string, body: Buffer | string | null, length: number): void
   /**
-   * A response whose body follows by write(). The head leaves with the first chunk, or with flush().
-   * @param length the Content-Length; null where only the end tells
+   * A response whose body follows by write(). The head leaves with the first chunk, or with flush(). Not for a response
+   * that must have no body (to HEAD, or by its status): respond() is.
+   * @param length the Content-Length; null if it is not known
    */
   start(line: StatusLine, lines: HeadLines, own: string, length: number | null, listener: DrainListener): void
   /** The head leaves now, where the protocol can send it without a body. */

@@ -1,4 +1,4 @@
-// The per-request record that every phase reads and writes, from the request's head to the access log. Beside data it
+// The per-request record that every phase reads and writes, from the request's head to the access log. Besides data it
 // refers to the three objects that act for the exchange: the client's side, the streamed body, and the holder between
 // two events. It knows them by their interfaces alone. The constructor sets all fields, so that every exchange has one
 // hidden class. Runs per request.
@@ -81,7 +81,7 @@ export class Exchange implements DownstreamOwner {
   route: Route | null = null
   /** How many of the route's phases it has begun. */
   phase = 0
-  /** The one that was asked last: the route's, until its fallback asks another one. Null where none is asked. */
+  /** The service that was asked last: the route's, or its fallback's. Null if the handler asks none. */
   service: Service | null = null
   /** Position among the route's `auth` of the kind of credentials that decides. */
   authAt = 0

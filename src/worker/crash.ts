@@ -17,7 +17,7 @@ export function createCrash(
     try {
       log.error({ err: error, rid, method, path, route: route?.name }, 'exception on the way of a request')
     } catch {
-      // Whoever reads the log is told nothing; the client still gets its end.
+      // The log does not show the exception; the client still gets its response.
     }
   }
 

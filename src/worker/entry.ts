@@ -21,7 +21,7 @@ import type { DrainMessage, EndpointsMessage, FromWorker, Generation, StartMessa
 const HEARTBEAT_MS = 200
 /** Reading it costs a system call. */
 const MEMORY_BEATS = 5
-/** The next primary's workers are there for those who come back. */
+/** How long a worker without a primary waits for idle connections: clients that come back reach the next gateway. */
 const ORPHAN_IDLE_MS = 1000
 
 /** How often a drain looks whether the last answers are through the acceptor's relay. */
@@ -29,7 +29,7 @@ const SETTLE_MS = 20
 
 const send = (message: FromWorker): void => {
   if (parentPort !== null) parentPort.postMessage(message)
-  // One that breaks this moment is told by 'disconnect'; without a callback it would be an uncaught exception.
+  // A channel that breaks now emits 'disconnect'. Without a callback, send() would also throw an uncaught exception.
   else if (process.connected) process.send!(message, () => {})
 }
 
@@ -44,7 +44,7 @@ function fail(message: string): void {
   setImmediate(() => leave(1))
 }
 
-/** Without a descriptor to read it by, as it was. */
+/** Resident memory; the last known figure where no descriptor is left to read it. */
 function residentBytes(before: number): number {
   try {
     return process.memoryUsage.rss()
@@ -79,7 +79,7 @@ async function start(message: StartMessage): Promise<Started> {
   const accessLog = createAccessLog(settings.accessLog, { onTrouble }, message.stdoutFd)
   const limit = descriptorLimit()
   const sharers = parentPort === null ? 1 : settings.workers
-  // Before there are connections. Those that threads open later are in the plan's spare ones.
+  // Counted before there are connections. The plan has spare descriptors for what threads open later.
   const open = openDescriptors()
   const plan = (endpoints: number) => planDescriptors(limit, settings, endpoints, sharers, open)
   let room = 0
@@ -105,7 +105,7 @@ async function start(message: StartMessage): Promise<Started> {
     log,
     certificates: message.certificates,
     minTlsVersion: message.generation.config.tls?.minVersion ?? '',
-    // The native acceptor refuses them before they come so far.
+    // With a native acceptor none comes this far: it refuses connections by itself.
     accepts: (connections) => {
       if (message.listenFd !== null || connections <= room) return true
       tallies[lacksDescriptors]!++
@@ -131,7 +131,7 @@ async function start(message: StartMessage): Promise<Started> {
   let beats = 0
   let memoryBytes = 0
   const beat = (): void => {
-    // Of a thread it would be the whole process's.
+    // For a thread it would be the memory of the whole process.
     if (beats++ % MEMORY_BEATS === 0 && parentPort === null) memoryBytes = residentBytes(memoryBytes)
     refusals.tell(tallies[lacksDescriptors]!)
     counters.beat(segment.nowUs(), loopDelay.max / 1000, accessLog?.dropped ?? 0, memoryBytes, worker.bodyBytes)
@@ -239,7 +239,7 @@ function receive(message: ToWorker): void {
 if (parentPort !== null) parentPort.on('message', receive)
 else {
   process.on('message', (message) => receive(message as ToWorker))
-  // The primary is gone, however it went: serve what is in flight, leave the port to a successor.
+  // The primary is gone: finish what is in flight, and leave the port to a successor.
   process.on('disconnect', () => {
     if (started === null) leave(1)
     else void started.then((worker) => worker?.drain({ last: !worker.isSocketShared, idleMs: ORPHAN_IDLE_MS }))

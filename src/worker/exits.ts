@@ -9,6 +9,7 @@ import type { Handler } from '../handlers/handler.js'
 import type { WorkerCounters } from '../state/counters.js'
 import type { AccessLog } from '../telemetry/access-log.js'
 import type { Logger } from '../telemetry/log.js'
+import { newRid } from '../telemetry/trace.js'
 import { createCrash } from './crash.js'
 
 interface ExitParts {
@@ -60,6 +61,8 @@ export class Exits implements ExchangeEnds {
 
   clientLeft(exchange: Exchange): void {
     if (exchange.concluded) return
+    // Without a gate a client may leave before the phases have its request.
+    if (exchange.rid === '') exchange.rid = newRid()
     exchange.code = 'client_closed'
     exchange.reason = 'client left'
     if (exchange.bytesOut === 0) exchange.status = 499

@@ -34,7 +34,7 @@ const noRoute = new Rejection('no_route', 'no route')
 const noTrace = new Rejection('not_implemented', 'TRACE is served by routes that name it')
 const CLEARTEXT = { clientAuth: 'none', clientName: 'cn' } as const
 
-/** What a worker has whatever its configuration is. */
+/** What a worker has in all generations of its configuration. */
 export interface Shared {
   /** Of claims and permits in the kept tables (state/owners.ts). */
   readonly owner: number
@@ -52,9 +52,9 @@ export interface Shared {
 
 export interface Phases extends Receiver {
   readonly inFlight: number
-  /** Told each time that the last request in flight has ended. */
+  /** Called each time when the last exchange in flight has ended. */
   onIdle: (() => void) | null
-  /** Nothing is in flight, and nothing begins any more. */
+  /** Call it when no exchange is in flight and none can begin any more. */
   close(): void
 }
 
@@ -86,11 +86,11 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     addressCheck(route), // may the client's address use the route: 403
     credentials.identify(route), // who calls, as far as the head tells: 401
     bodyPhase(bodyRules, resume, credentials.needsBody(route)), // waits for the body if the credentials cover it: 413
-    credentials.verify(route), // whether that is true; may wait for a thread or the network: 401
+    credentials.verify(route), // is that proved; may wait for a thread or the network: 401
     replays.refuse(route), // was this signature accepted before: 401
     consumerCheck(route), // may the consumer use the route: 403
     rateLimit(route), // are all limits met: 429
-    replays.remember(route), // from now on the signature was accepted
+    replays.remember(route), // remembers the signature as accepted; another worker may have done so first: 401
   ]
   const phases = table.routes.map((route) => phasesOf(route).filter((phase) => phase !== null))
 

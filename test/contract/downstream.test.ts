@@ -84,7 +84,6 @@ beforeAll(async () => {
     const events: Events = { left: 0, errors: [] }
     exchange.ends = { crash: (_, error) => events.errors.push(error), clientLeft: () => events.left++ }
     expect(checkFraming(exchange, rules)).toBeNull()
-    exchange.downstream.watch()
     serving(exchange.downstream, events)
   })
   port = await new Promise((resolve) => {
@@ -110,6 +109,7 @@ const uws: Side = {
       served = resolve
     })
     serving = (downstream, events) => {
+      downstream.watch()
       serve(downstream, events)
       served()
     }
@@ -324,7 +324,7 @@ describe.each([uws, memory])('over $name', (side) => {
     test.skipIf(cannot.flush !== '')(
       `sends its head before its body when asked to${unless(cannot.flush)}`,
       async () => {
-        for (const length of [3, null]) {
+        for (const length of [3, 0, null]) {
           let served!: Downstream
           const client = await side.open({}, (downstream) => {
             served = downstream
@@ -332,7 +332,7 @@ describe.each([uws, memory])('over $name', (side) => {
             downstream.flush()
           })
           expect(await client.status()).toBe(200)
-          served.write(Buffer.from('one'))
+          if (length !== 0) served.write(Buffer.from('one'))
           served.end(null)
           expect(served.open).toBe(false)
           await client.leave()
@@ -607,6 +607,7 @@ describe('over uWebSockets.js, a connection that ends with its response', () => 
     ['without a body', 'GET', (one: Downstream) => one.respond(new StatusLine(304, 'X'), PLAIN, OWN, null, -1)],
   ])('says so, and ends: %s', async (what, method, respond) => {
     serving = (downstream) => {
+      downstream.watch()
       downstream.closes = true
       respond(downstream)
     }
@@ -615,6 +616,34 @@ describe('over uWebSockets.js, a connection that ends with its response', () => 
     expect(answer.one('connection')).toBe('close')
     // Without a gate nobody can end what uWS could not be told to.
     if (native !== null || what === 'a whole one' || what === 'to HEAD') await connection.closedByPeer()
+    connection.destroy()
+  })
+})
+
+/** Most refusals: uWS is told nothing of them but the response. */
+describe('over uWebSockets.js, a response on the spot, without watch()', () => {
+  const wide = new HeadLines(Array.from({ length: 300 }, (_, i) => `\r\nx-${i}: ${'v'.repeat(i)}\xe9`).join(''))
+  test.each([
+    ['short', PLAIN, 100],
+    ['of a cork', PLAIN, 10_000],
+    ['behind a long head', wide, 10_000],
+    ['in parts', PLAIN, 10_001],
+    ['in parts, behind a long head', wide, 10_001],
+    ['of more than the kernel takes', PLAIN, LARGE.length],
+  ])('arrives whole, and then the next one: %s', async (_, lines, length) => {
+    const body = LARGE.subarray(0, length)
+    const connection = await Connection.open(port)
+    for (const closes of [false, false, true]) {
+      serving = (downstream, events) => {
+        downstream.closes = closes
+        downstream.respond(OK, lines, OWN, body, length)
+        expect(events.errors).toEqual([])
+      }
+      const answer = await connection.exchange({})
+      expect([answer.one('content-length'), answer.body.equals(body)]).toEqual([String(length), true])
+      expect(answer.one('connection')).toBe(closes ? 'close' : null)
+    }
+    if (native !== null) await connection.closedByPeer()
     connection.destroy()
   })
 })

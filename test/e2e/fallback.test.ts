@@ -7,6 +7,9 @@ import { type Gateway, startGateway, temporaryFolder } from '../support/gateway.
 import { type Origin, refusingPort, sha256, startScripted } from '../support/origins.js'
 import { Connection, call } from '../support/raw-client.js'
 
+/** More than a socket takes at once. */
+const LARGE = 'large '.repeat(500_000)
+
 let origin: Origin
 let gateway: Gateway
 let alsoGone: string
@@ -46,6 +49,7 @@ beforeAll(async () => {
         route('/twice', { service: 'alsoGone' }),
         route('/own', { body: 'not this' }, 'well'),
         route('/held', { body: 'held' }, 'well'),
+        route('/held-large', { body: LARGE }, 'well'),
       ],
     },
   })
@@ -104,6 +108,7 @@ test('another service: its answer, marked with why', async () => {
   const line = await gateway.logged(answer)
   expect(line).toMatchObject({ route: '/other', service: 'well', endpoint: origin.url, fallback: 'upstream_error' })
   expect(line.handler).toBeUndefined()
+  expect(line.reason).toBeUndefined()
 })
 
 test('another service that fails as well: a problem, and no third attempt', async () => {
@@ -127,6 +132,7 @@ test('a breaker held open refuses until it is released; only who is no browser m
   const refused = await call(gateway.port, { target: '/held' })
   expect(refused.text).toBe('held')
   expect(refused.one('x-tidegate-fallback')).toBe('breaker_open')
+  expect((await call(gateway.port, { target: '/held-large' })).text).toBe(LARGE)
   expect((await hold('service=well&hold=none', { origin: 'http://evil.example' })).status).toBe(403)
   const { breakers } = await gateway.status<{ breakers: { service: string; held: string | null }[] }>()
   expect(breakers.find(({ service }) => service === 'well')?.held).toBe('open')

@@ -4,7 +4,7 @@
 //
 // uWS gathers a cork's writes in 16 KiB and flushes those before a write that does not fit. Where that flush meets a
 // full socket, 20.51 loses the write and tells nobody but tryEnd's caller (uWebSockets 6b7f354 mends it). So no cork is
-// given more than it holds, but by tryEnd.
+// given more than it holds, except by tryEnd.
 //
 // uWS sends no interim response but 100 Continue, and no trailers. WebSocket is refused with the head (accept.ts).
 import type { HttpResponse } from 'uWebSockets.js'
@@ -15,13 +15,14 @@ import { isLastWrite } from './gate.js'
 import { headOf, MOST_HEAD_BYTES, writeLongHead } from './head.js'
 import { UwsRequest } from './request.js'
 
-/** A chunk and its framing, alone in a cork. */
+/** The longest chunk that fits a cork together with its framing. */
 const CORK_CHUNK_BYTES = 16_384 - 32
 
 export class UwsDownstream extends UwsRequest implements Downstream {
   // Of a response whose body comes in parts.
   /**
-   * What is still to be written of it: '' where only `Connection` is. Null before there is one, and once it is written.
+   * The part of the head that is not written yet: '' if that is only `Connection`. Null before start(), and once all of
+   * it is written.
    */
   private head: string | Buffer | null = null
   /** -1: chunked. */
@@ -82,7 +83,8 @@ export class UwsDownstream extends UwsRequest implements Downstream {
     let taken = true
     res.cork(() => {
       if (head.length > 0) res.writeStatus(head)
-      this.writeClose(res)
+      // As in writeHead: tryEnd is not told to close.
+      if (this.closes) res.writeHeader('connection', 'close')
       taken = this.tryEnd(res, body, body.length)
     })
     if (taken) return
@@ -120,9 +122,9 @@ export class UwsDownstream extends UwsRequest implements Downstream {
   }
 
   /**
-   * Of a chunked response all but what makes it chunked. Not with uWS 20.69: it takes a tryEnd of nothing for the end
-   * of the response, and after its beginWrite() the first chunk begins with a line too many. There the head leaves with
-   * the first byte.
+   * uWS writes Transfer-Encoding with the first chunk, so a chunked response's head leaves without it, unfinished. Does
+   * nothing with uWS 20.69, which takes a tryEnd of nothing for the end of the response, and after whose beginWrite()
+   * the first chunk begins with a line too many: there the head leaves with the first byte.
    */
   flush(): void {
     const { res } = this
@@ -130,7 +132,8 @@ export class UwsDownstream extends UwsRequest implements Downstream {
     this.prepareHead(res)
     res.cork(() => {
       this.writeHead(res)
-      if (this.length >= 0) res.tryEnd('', this.length)
+      // A response of no bytes is complete with its head.
+      if (this.length >= 0 && res.tryEnd('', this.length)[1]) this.completeUntold()
     })
   }
 
@@ -170,7 +173,7 @@ export class UwsDownstream extends UwsRequest implements Downstream {
     return this.pending === null
   }
 
-  /** The client can take more. False: not all that waits here. */
+  /** The client can take more. False: some of what waits here is still left. */
   private drain(offset: number): boolean {
     const { res, pending } = this
     if (res === null || !this.waiting) return true
@@ -188,7 +191,7 @@ export class UwsDownstream extends UwsRequest implements Downstream {
   /** With a declared length uWS has ended the response with its last byte. */
   end(): void {
     const { res } = this
-    if (res === null || this.length > 0 || (this.length === 0 && this.head === null)) return
+    if (res === null || this.length > 0) return
     this.prepareHead(res)
     res.cork(() => {
       this.writeHead(res)

@@ -5,7 +5,7 @@ import type { BodyListener, DownstreamOwner } from '../../exchange/downstream.js
 import type { Fields } from '../../exchange/fields.js'
 import { answered, answeredLast, continueRequest, expectBody, type GuardedBody, takeConnection } from './gate.js'
 
-/** The worker leaves: each connection ends with its next response, whenever its request has begun. */
+/** The worker drains: each connection ends with its next response, also if the request began before the drain. */
 let leaving = false
 
 export function endConnections(): void {
@@ -128,7 +128,7 @@ export class UwsRequest implements GuardedBody {
     answered(this.connection, this.closes)
   }
 
-  /** The same of a response that left no room to tell uWS: the gate ends the connection. */
+  /** Like complete(), where uWS could not be told that the connection ends: the gate ends it. */
   protected completeUntold(): void {
     this.res = null
     if (this.closes) answeredLast(this.connection)

@@ -66,13 +66,13 @@ export class UwsServer {
     this.peers = new Peers((peer) => this.serve(peer), parts.isTrusted, this.tlsApps?.contexts)
   }
 
-  /** Requests from now on are this receiver's. Before the first connection comes. */
+  /** Requests from now on are this receiver's. Call it before the first connection comes. */
   use(receiver: Receiver): void {
     this.receiver = receiver
     this.peers.judgeAnew()
   }
 
-  /** For connections from now on. Throws, and leaves all as it was, when uWS does not take them. */
+  /** Connections from now on get these. Throws, and changes nothing, when uWS does not take them. */
   useCertificates(certificates: TlsMaterial): void {
     const next = new TlsApps(certificates, this.parts.minTlsVersion)
     this.tlsApps?.release()
@@ -98,7 +98,7 @@ export class UwsServer {
     const speaksTls = tlsApps !== null && !peer.relayed
     const app = speaksTls ? tlsApps.create(route) : route(uWS.App())
     guard(app, speaksTls, peer.relayed)
-    // Its connections are its own: the acceptor counts those of its clients.
+    // The relay's own connections are not counted: the acceptor counts those of its clients.
     if (peer.relayed) return app
     app.filter((res, change) => {
       if (Number(change) > 0) {
@@ -128,11 +128,12 @@ export function receive(
 ): void {
   const exchange = take(res, req, parts)
   if (exchange === null) return
-  if (!isGated()) return receiveUngated(exchange, res, peer, secure, receiver, parts)
   receiver.begin(exchange)
   try {
     exchange.secure = secure
-    receiver.pass(exchange, check(exchange, res, peer, receiver.heads))
+    const refused = check(exchange, res, peer, receiver.heads)
+    if (refused === null || !refused.closesConnection || isGated()) receiver.pass(exchange, refused)
+    else refuseLater(exchange, receiver, refused)
   } catch (error) {
     exchange.crash(error)
   }
@@ -143,42 +144,19 @@ export function receive(
  * So where the framing is in doubt, the refusal waits for the next turn: uWS closes a connection whose client sends
  * more before it has its response.
  */
-function receiveUngated(
-  exchange: Exchange,
-  res: HttpResponse,
-  peer: Peer,
-  secure: boolean,
-  receiver: Receiver,
-  parts: Pick<ServerParts, 'log'>,
-): void {
-  let refused: Rejection | null
-  try {
-    exchange.secure = secure
-    refused = check(exchange, res, peer, receiver.heads)
-  } catch (error) {
-    parts.log.error({ err: error }, 'exception while a request was read')
-    res.close()
-    return
-  }
-  const pass = (): void => {
-    receiver.begin(exchange)
+function refuseLater(exchange: Exchange, receiver: Receiver, refused: Rejection): void {
+  exchange.downstream.watch()
+  setImmediate(() => {
+    if (exchange.concluded) return
     try {
       receiver.pass(exchange, refused)
     } catch (error) {
       exchange.crash(error)
     }
-  }
-  if (refused === null || !refused.closesConnection) return pass()
-  let open = true
-  res.onAborted(() => {
-    open = false
-  })
-  setImmediate(() => {
-    if (open) res.cork(pass)
   })
 }
 
-/** Null: nothing could be made of it, and the connection is gone. */
+/** Null: reading the request threw an exception, and its connection is closed. */
 function take(res: HttpResponse, req: HttpRequest, parts: Pick<ServerParts, 'log' | 'nowUs'>): Exchange | null {
   try {
     return accept(res, req, parts.nowUs())

@@ -61,6 +61,8 @@ class ServiceProxy implements Handler {
   handle(exchange: Exchange): void {
     exchange.service = this.cluster.service
     exchange.endpoint = null
+    // As a fallback: why the route's handler failed is not the reason of this service's response.
+    exchange.reason = ''
     if (exchange.upload === null || this.cluster.breaker?.isShut(this.context.nowUs())) return this.call(exchange)
     exchange.downstream.continueBody()
     readAhead(this.reading, exchange)
