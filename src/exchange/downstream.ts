@@ -1,7 +1,7 @@
 // The client's side of one exchange: what the phases and handlers ask of the client's protocol, and what they are told
 // by it. The implementations are in downstream/: uws/ speaks HTTP/1.1, memory.ts stands in for a client in tests. It
-// knows no exchange: an owner hears of its events. Where a protocol cannot do something, the method returns null or does
-// nothing.
+// knows no exchange: an owner hears of its events. Where a protocol cannot do something, the method returns null or
+// does nothing.
 import type { HeadLines, StatusLine } from './response-head.js'
 
 /** Hears of a downstream's events. The exchange is one. */
