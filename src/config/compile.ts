@@ -5,9 +5,8 @@ import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './cred
 import { endpointAddress } from './endpoint.js'
 import { compileHandler } from './handlers.js'
 import { compileHttpSignature } from './http-signature.js'
-import { bytesOf, canonicalHost } from './patterns.js'
+import { bytesOf, canonicalHost, patternOf } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
-import { patternOf } from './references.js'
 import type {
   AddressRange,
   Consumer,

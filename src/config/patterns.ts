@@ -129,3 +129,17 @@ export function parsePattern(path: string, exact: boolean): PathPattern {
 export function isParameter(segment: string): boolean {
   return segment.startsWith(':')
 }
+
+/** The path keys of a route's match, as the configuration has them. */
+interface PathMatch {
+  readonly path?: string | undefined
+  readonly exactPath?: string | undefined
+  readonly trailingSlash?: 'strict' | 'ignore' | undefined
+}
+
+export function patternOf({ match }: { readonly match: PathMatch }): PathPattern {
+  const { path, exactPath, trailingSlash } = match
+  if (exactPath === undefined) return parsePattern(path ?? '/', false)
+  // Where a slash at the end is ignored, the pattern has none.
+  return parsePattern(trailingSlash === 'ignore' ? exactPath.replace(/(?!^)\/$/, '') : exactPath, true)
+}

@@ -6,7 +6,7 @@ import { endpointAddress } from './endpoint.js'
 import { servicesNamedIn } from './handlers.js'
 import { limitProblems } from './limit-references.js'
 import { hint } from './nearest.js'
-import { canonicalHost, isParameter, type PathPattern, parsePattern } from './patterns.js'
+import { canonicalHost, isParameter, patternOf } from './patterns.js'
 import type { CheckedEntries, DefinedNames, Problem } from './problems.js'
 import { UNLIMITED_BYTES } from './quantities.js'
 import type { Config, RouteConfig } from './schema.js'
@@ -223,11 +223,4 @@ function ambiguousRoutes(routes: readonly (RouteConfig | undefined)[]): Problem[
     }
   })
   return problems
-}
-
-export function patternOf(route: Pick<RouteConfig, 'match'>): PathPattern {
-  const { path, exactPath, trailingSlash } = route.match
-  if (exactPath === undefined) return parsePattern(path ?? '/', false)
-  // An empty value makes the route no more specific.
-  return parsePattern(trailingSlash === 'ignore' ? exactPath.replace(/(?!^)\/$/, '') : exactPath, true)
 }
