@@ -6,6 +6,8 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { lean, leans } from '../support/upstream-clients.js'
 import { CaseServer, disagreement, upstreamCase } from '../support/upstream-fuzz.js'
 
+/** TIDEGATE_FUZZ_FROM: the same cases in every run. */
+const seed = process.env.TIDEGATE_FUZZ_FROM === undefined ? {} : { seed: Number(process.env.TIDEGATE_FUZZ_FROM) }
 const seconds = Number(process.env.TIDEGATE_FUZZ_SECONDS ?? 6) / leans.length
 
 // A server for each test: the last case of a fuzzed test may still be under way when its time is over, and would change
@@ -24,6 +26,7 @@ test.each(leans)('undici and $name make the same of a response, however it is sp
     expect(disagreement(one, await here.verdicts(one, client))).toBeNull()
   })
   await fc.assert(property, {
+    ...seed,
     numRuns: Number.MAX_SAFE_INTEGER,
     interruptAfterTimeLimit: seconds * 1000,
     markInterruptAsFailure: false,

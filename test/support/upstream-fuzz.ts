@@ -35,6 +35,11 @@ export const differences: readonly Difference[] = [
     bytes: /(?:^|\r\n\r\n)[\r\n]+HTTP/,
   },
   {
+    why: 'RFC 9112, 2.2: a bare CR is no part of a status line, and does not end one',
+    refusedBy: 'lean',
+    bytes: /(?:^|\r\n\r\n)HTTP\/1\.[01] [^\r\n]*\r(?!\n)/,
+  },
+  {
     why: 'RFC 9112, 7.1.1: a chunk extension has a name, and a value where it has an equals sign',
     refusedBy: 'lean',
     bytes: /\r\n[0-9a-f]+;(?:[^\r\n]*;)?(?:[=;\r]|[^\r\n]*=[;\r])/i,
