@@ -75,7 +75,11 @@ describe('one that refuses connections', () => {
     expect(answers.map((answer) => answer.status)).toEqual(Array(8).fill(200))
     const lines = await Promise.all(answers.map((answer) => gateway.logged(answer)))
     expect(new Set(lines.map((line) => line.endpoint))).toEqual(new Set([origins[0]!.url]))
-    expect(new Set(lines.map((line) => line.attempts))).toEqual(new Set([1, 2]))
+    // A retry takes its turn too: if each request's retry comes before the next request, all of them begin at the one
+    // that refuses.
+    const attempts = new Set(lines.map((line) => line.attempts))
+    expect(attempts).toContain(2)
+    expect([...attempts].filter((n) => n !== 1 && n !== 2)).toEqual([])
   })
 
   test('and is the only one: 502', async () => {
