@@ -27,6 +27,7 @@ struct Flow {
   size_t lineBytes = 0;                // of that, how many are of a line that is not complete
   uint64_t bytes = 0;                  // of the body or the chunk, still to come
   size_t announcedBytes = 0;           // of a PROXY header, in all
+  size_t cutBytes = 0;                 // of a target in absolute-form: they are not in the head that is handed on
   bool first = true;                   // no chunk has been handed on yet
   size_t extensionBytes = 0;
   size_t trailerBytes = 0;

@@ -89,6 +89,7 @@ inline bool readFirstLine(Flow& flow, int tls, char** start, char* p) {
     flow.fault = readRequestLine(tls, line, &flow.head[flow.head.size() - 2], &flow.line, &cut);
     flow.head.erase(flow.announcedBytes + static_cast<size_t>(flow.line.methodEnd) + 1, cut);
   }
+  flow.cutBytes = cut;
   return flow.fault == HeadFault::kNone;
 }
 
@@ -122,10 +123,12 @@ Passed passHead(Sink& sink, Flow& flow, int tls, bool relayed, size_t mostHeadBy
     else gathered = gather(flow, relayed, &p, &start, end);
   }
   const size_t length = flow.head.size() + static_cast<size_t>(p - start);
-  if (gathered != Gathered::kComplete || length > flow.announcedBytes + mostHeadBytes) {
+  // As it was sent: a head must not pass or fail by how much of it had come when its line was read.
+  const bool isLong = length + flow.cutBytes > flow.announcedBytes + mostHeadBytes;
+  if (gathered != Gathered::kComplete || isLong) {
     flow.head.append(start, p);
     if (gathered == Gathered::kBad) return Passed::kBadHead;
-    return length > flow.announcedBytes + mostHeadBytes ? tooLong(flow, mostHeadBytes) : Passed::kOpen;
+    return isLong ? tooLong(flow, mostHeadBytes) : Passed::kOpen;
   }
   std::string pieces;
   if (!flow.head.empty()) {
