@@ -146,7 +146,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
 }
 
 /**
- * Of an endpoint as it is written. `serverName` is what the service's `tls` says, `slot` its place in the health
+ * Of an endpoint as it is written. `serverName` is what the service's `tls` says, `slot` its place in the endpoint
  * table.
  */
 export function endpointOf(text: string, serverName: string | undefined, slot: number): Endpoint {

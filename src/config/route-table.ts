@@ -63,7 +63,7 @@ export interface Endpoint {
   /** The absolute path of the Unix socket that it is reached by; null: over TCP. */
   readonly socketPath: string | null
   /**
-   * In the health table. The same as long as service and origin keep their names, from one configuration to the next.
+   * In the endpoint table. The same as long as service and origin keep their names, from one configuration to the next.
    */
   readonly slot: number
 }

@@ -1,5 +1,5 @@
 // Active health checks: the primary asks each endpoint of a service with `health` how it is and writes the answer where
-// every worker's selection reads it (state/health-table.ts). Sees no request; no worker waits for it.
+// every worker's selection reads it (state/endpoint-table.ts). Sees no request; no worker waits for it.
 //
 // A check is a GET of the path on a connection of its own, so that accepting is checked too and a kept-alive connection
 // the endpoint closed meanwhile is no fault. 2xx within the timeout is well, all else is not: a redirect is not
@@ -13,11 +13,11 @@ import { type ClientRequest, get as getHttp, type IncomingMessage } from 'node:h
 import { get as getHttps } from 'node:https'
 import type { ConnectionOptions as TlsOptions } from 'node:tls'
 import type { Endpoint, HealthCheck, Service, UpstreamTls } from '../config/compile.js'
-import type { HealthTable } from '../state/health-table.js'
+import type { EndpointTable } from '../state/endpoint-table.js'
 import type { Logger } from '../telemetry/log.js'
 
 export interface HealthChecksOptions {
-  readonly table: HealthTable
+  readonly table: EndpointTable
   readonly services: readonly Service[]
   readonly log: Logger
 }
@@ -48,7 +48,7 @@ export function startHealthChecks({ table, services, log }: HealthChecksOptions)
       const { health } = service
       for (const endpoint of service.endpoints) {
         // What nobody looks at any more must not stay down for ever.
-        if (health === null) table.set(endpoint.slot, 'unknown')
+        if (health === null) table.setHealth(endpoint.slot, 'unknown')
         else {
           const key = JSON.stringify([service.name, endpoint.slot, endpoint.origin, health])
           checks.set(key, before.get(key) ?? new Check(service, endpoint, health, table, log))
@@ -79,7 +79,7 @@ class Check {
     private readonly service: Service,
     private readonly endpoint: Endpoint,
     private readonly rules: HealthCheck,
-    private readonly table: HealthTable,
+    private readonly table: EndpointTable,
     private readonly log: Logger,
   ) {
     this.timer = setTimeout(() => this.run(), Math.random() * JITTER * rules.intervalMs)
@@ -141,19 +141,19 @@ class Check {
 
   private judge(fault: string): void {
     const { slot, origin } = this.endpoint
-    const state = this.table.state(slot)
+    const state = this.table.health(slot)
     if (fault === '') {
       this.failures = 0
       this.successes++
       if (state === 'up' || (state === 'down' && this.successes < this.rules.healthyAfter)) return
-      this.table.set(slot, 'up')
+      this.table.setHealth(slot, 'up')
       this.log.info({ service: this.service.name, endpoint: origin, from: state }, 'endpoint is up')
       return
     }
     this.successes = 0
     this.failures++
     if (state === 'down' || this.failures < this.rules.unhealthyAfter) return
-    this.table.set(slot, 'down')
+    this.table.setHealth(slot, 'down')
     this.log.warn({ service: this.service.name, endpoint: origin, from: state, reason: fault }, 'endpoint is down')
   }
 }

@@ -100,7 +100,7 @@ export class Places {
   /** @throws Error where there is not enough room */
   private endpointSlots(endpoints: Names['endpoints']): readonly number[] {
     const { state, oldestChange } = this.options
-    const { health, spec } = state
+    const { endpoints: table, spec } = state
     this.lost = this.lost.filter(({ change, names }) => names.length > 0 && change > oldestChange())
     const used = new Set([
       ...this.inUse.flatMap((one) => [...one.endpoints.values()].flat()),
@@ -109,7 +109,7 @@ export class Places {
     const names = [...endpoints.values()].flat()
     const slots = fits(this.endpoints.assign(names, used), 'endpoints', spec.endpoints)
     // What an endpoint's health was when some service last had it says nothing of what it is now.
-    for (const [at, name] of names.entries()) if (!used.has(name)) health.set(slots[at] as number, 'unknown')
+    for (const [at, name] of names.entries()) if (!used.has(name)) table.clear(slots[at] as number)
     return slots
   }
 }

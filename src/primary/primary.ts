@@ -73,7 +73,7 @@ export class Primary {
   async start(): Promise<void> {
     const { log, service, state } = this.foundation
     await this.startServing()
-    this.checks = startHealthChecks({ table: state.health, services: this.reloader.table.services, log })
+    this.checks = startHealthChecks({ table: state.endpoints, services: this.reloader.table.services, log })
     this.keepHouse()
     this.checkDescriptors()
     if (this.isolation === 'process' && this.settings.state !== 'none') this.offer = this.offerTakeover()

@@ -5,7 +5,7 @@ import type { Settings } from '../config/settings.js'
 import { makeStateDirectory } from '../config/state-path.js'
 import { BreakerTable } from '../state/breaker-table.js'
 import { CountersReader } from '../state/counters.js'
-import { HealthTable } from '../state/health-table.js'
+import { EndpointTable } from '../state/endpoint-table.js'
 import { openSegment } from '../state/open-segment.js'
 import { Owners } from '../state/owners.js'
 import { RateTable } from '../state/rate-table.js'
@@ -20,7 +20,7 @@ export class SharedState {
   readonly spec: SegmentSpec
   readonly segment: Segment
   readonly workers: WorkerTable
-  readonly health: HealthTable
+  readonly endpoints: EndpointTable
   readonly counters: CountersReader
   readonly breakers: BreakerTable
   /** To read: the primary takes no charge and remembers no signature, so its owner index does not matter. */
@@ -40,7 +40,7 @@ export class SharedState {
     this.segment = segment
     this.workers = new WorkerTable(segment, spec.workers)
     this.workers.reset(settings.workers)
-    this.health = new HealthTable(segment, spec.endpoints)
+    this.endpoints = new EndpointTable(segment, spec)
     this.counters = new CountersReader(segment, spec.workers, spec.routes)
     this.breakers = new BreakerTable(segment)
     this.rates = new RateTable(segment, 0)

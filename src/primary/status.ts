@@ -30,7 +30,7 @@ export interface StatusPages {
 
 export function createStatus(source: StatusSource): StatusPages {
   const { reloader, isolation, supervisor, certificates, isLeaving } = source
-  const { segment, workers: slots, health, breakers, rates, replays, counters } = source.state
+  const { segment, workers: slots, endpoints, breakers, rates, replays, counters } = source.state
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -80,7 +80,7 @@ export function createStatus(source: StatusSource): StatusPages {
         })),
         services: reloader.table.services.map((service) => ({
           name: service.name,
-          endpoints: service.endpoints.map(({ origin, slot }) => ({ origin, health: health.state(slot) })),
+          endpoints: service.endpoints.map(({ origin, slot }) => ({ origin, health: endpoints.health(slot) })),
         })),
         breakers: breakerStates(),
         rateTable: rateTable(),
@@ -102,7 +102,7 @@ export function createStatus(source: StatusSource): StatusPages {
         workers: slots.readAll(),
         reloads: reloader.counts,
         reloadedOk: reloader.last?.ok ?? true,
-        health,
+        endpoints,
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),

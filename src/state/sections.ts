@@ -4,7 +4,7 @@
 import { addressesSection } from './address-counts.js'
 import { breakersSection } from './breaker-table.js'
 import { countersSection } from './counters.js'
-import { healthSection } from './health-table.js'
+import { endpointsSection } from './endpoint-table.js'
 import { ratesSection } from './rates-section.js'
 import { replaysSection } from './replay-table.js'
 import type { SpecOf } from './segment.js'
@@ -14,7 +14,7 @@ export const SECTIONS = [
   ratesSection,
   breakersSection,
   replaysSection,
-  healthSection,
+  endpointsSection,
   workersSection,
   countersSection,
   addressesSection,

@@ -4,7 +4,7 @@ import type { Route, Service } from '../config/compile.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
 import type { CountersReader, RouteTotals } from '../state/counters.js'
 import { countUpTo } from '../state/durations.js'
-import type { HealthTable } from '../state/health-table.js'
+import type { EndpointTable } from '../state/endpoint-table.js'
 import { EXPIRED, HEADS_REFUSED, STUCK, TURNED_AWAY, type WorkerStatus } from '../state/worker-table.js'
 import { toHdr } from './quantiles.js'
 
@@ -48,7 +48,7 @@ export interface MetricsSource {
   readonly services: readonly Service[]
   readonly counters: CountersReader
   readonly workers: readonly WorkerStatus[]
-  readonly health: HealthTable
+  readonly endpoints: EndpointTable
   readonly breakers: readonly BreakerStatus[]
   readonly rateTable: RateTableStatus | null
   readonly replayTable: ReplayTableStatus | null
@@ -202,7 +202,7 @@ function durations(out: Exposition, used: readonly RouteCounts[]): void {
   }
 }
 
-function upstreams(out: Exposition, used: readonly RouteCounts[], { services, health }: MetricsSource): void {
+function upstreams(out: Exposition, used: readonly RouteCounts[], { services, endpoints }: MetricsSource): void {
   const forwarded = used.filter(({ totals }) => totals.forwarded > 0)
   perRoute(
     out,
@@ -234,7 +234,7 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, he
   )
   for (const service of services) {
     for (const { origin, slot } of service.endpoints) {
-      out.sample(health.isUp(slot) ? 1 : 0, { service: service.name, endpoint: origin })
+      out.sample(endpoints.health(slot) === 'down' ? 0 : 1, { service: service.name, endpoint: origin })
     }
   }
 }

@@ -5,7 +5,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
 import { type Breaker, OUTCOME } from './breaker.js'
-import type { EndpointState } from './endpoint-state.js'
+import type { EndpointState } from './cluster/endpoint-state.js'
 import { DeadlineError, isMistake, type UpstreamFailure, upstreamFailure } from './failure.js'
 import { errors } from './undici.js'
 import type { UpstreamRequest } from './upstream-request.js'
@@ -39,6 +39,10 @@ export class Attempt implements Dispatcher.DispatchHandler {
   private reason: Error | null = null
   /** Of the final response; 0 before it has come. */
   private status = 0
+  private startUs = 0
+  /** From the start to the head of the response. Negative: it has not come, or waited for the client's upload. */
+  private latencyUs = -1
+  private isUpload = false
   private over = false
 
   /** Made by Cluster.attempt. @param permit of the breaker, where there is one */
@@ -56,6 +60,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
   start(request: UpstreamRequest, endpoint: EndpointState, sink: AttemptSink): void {
     this.sink = sink
     this.endpoint = endpoint
+    this.startUs = this.nowUs()
+    this.isUpload = request.body !== null && !Buffer.isBuffer(request.body)
     endpoint.begin()
     endpoint.client.dispatch(request as Dispatcher.DispatchOptions, this)
   }
@@ -63,14 +69,16 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** The response is complete. @param spentUs the service's own part of the time that the attempt took */
   complete(spentUs: number, nowUs: number): void {
     if (this.over) return
-    this.giveBack(this.breaker === null ? OUTCOME.ok : this.breaker.outcomeOf(this.status, spentUs), nowUs)
+    const outcome = this.breaker === null ? OUTCOME.ok : this.breaker.outcomeOf(this.status, spentUs)
+    this.giveBack(outcome, this.status >= 500, nowUs)
   }
 
   /** The breaker counts a DeadlineError as a failure of the service, and no other reason. */
   abort(reason: Error): void {
     if (this.over) return
     this.reason = reason
-    this.giveBack(reason instanceof DeadlineError ? OUTCOME.failed : OUTCOME.ignored)
+    const failed = reason instanceof DeadlineError
+    this.giveBack(failed ? OUTCOME.failed : OUTCOME.ignored, failed)
     this.controller?.abort(reason)
   }
 
@@ -82,9 +90,10 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.controller!.resume()
   }
 
-  private giveBack(outcome: number, nowUs: number | null = null): void {
+  /** @param failed the endpoint is to blame; the outcome is what the breaker of its service counts */
+  private giveBack(outcome: number, failed: boolean, nowUs: number | null = null): void {
     this.over = true
-    this.endpoint?.end()
+    this.endpoint?.end(failed, this.latencyUs)
     this.breaker?.report(this.permit, outcome, nowUs ?? this.nowUs())
   }
 
@@ -106,6 +115,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   onResponseStart(_: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders, phrase = ''): void {
     if (this.over || status < 200) return
     this.status = status
+    if (!this.isUpload) this.latencyUs = this.nowUs() - this.startUs
     try {
       this.sink!.onHead(status, headers, phrase)
     } catch (error) {
@@ -142,7 +152,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
       // Where another endpoint is asked instead, one that cannot be reached says nothing of the service. Otherwise the
       // loss of one endpoint in two would open the breaker for both.
       const isService = failure.upstreamAtFault && !(next !== null && failure.sent?.written === false)
-      this.giveBack(isService ? OUTCOME.failed : OUTCOME.ignored)
+      this.giveBack(isService ? OUTCOME.failed : OUTCOME.ignored, failure.upstreamAtFault)
       this.sink!.onFailure(failure, next)
     } catch (exception) {
       this.sink!.onException(exception)

@@ -1,20 +1,22 @@
 // The endpoints of all services in one worker, kept from one generation of the configuration to the next: an endpoint
 // that is still there, with the same settings, keeps its connections. Off the request's way: a request only meets its
-// service's Cluster (cluster.ts).
+// service's Cluster (cluster/cluster.ts).
 import { type Endpoint, endpointOf, type Service } from '../config/compile.js'
 import type { BreakerChange } from '../state/breaker-record.js'
 import type { BreakerTable } from '../state/breaker-table.js'
-import type { HealthTable } from '../state/health-table.js'
+import type { EndpointTable } from '../state/endpoint-table.js'
 import { Breaker } from './breaker.js'
 import { clientKey, createClient } from './client.js'
-import { Cluster, type EndpointSource } from './cluster.js'
-import { EndpointState } from './endpoint-state.js'
+import { Cluster, type EndpointSource } from './cluster/cluster.js'
+import { EndpointState } from './cluster/endpoint-state.js'
 
 export interface UpstreamParts {
   /** Of permits in the breaker table (state/owners.ts). */
   readonly owner: number
   readonly breakers: BreakerTable
-  readonly health: HealthTable
+  /** The worker's slot in the endpoint table. */
+  readonly worker: number
+  readonly endpoints: EndpointTable
   /** Most connections to one endpoint. */
   readonly connections: number
   /** Microseconds on the segment's clock. */
@@ -52,7 +54,7 @@ export class Upstreams implements EndpointSource {
    * From now on the service has these endpoints, in every generation: a request of an older one must not get an
    * endpoint that is gone either.
    * @param endpoints as the configuration spells them
-   * @param slots their places in the health table
+   * @param slots their places in the endpoint table
    */
   setEndpoints(name: string, endpoints: readonly string[], slots: readonly number[]): void {
     for (const cluster of this.clusters) {
@@ -75,8 +77,8 @@ export class Upstreams implements EndpointSource {
     const states = this.states.get(key) ?? []
     let state = states.find(({ generations }) => !generations.has(generation))
     if (state === undefined) {
-      const { health, connections } = this.parts
-      state = new EndpointState(createClient(service, endpoint, connections), service, endpoint, health, connections)
+      const { connections } = this.parts
+      state = new EndpointState(createClient(service, endpoint, connections), service, endpoint, this.parts)
       this.states.set(key, [...states, state])
     }
     state.endpoint = endpoint

@@ -13,9 +13,10 @@ import { addressKey } from '../policy/address-key.js'
 import { DigestPool } from '../policy/digest-pool.js'
 import { BreakerTable } from '../state/breaker-table.js'
 import type { WorkerCounters } from '../state/counters.js'
-import { HealthTable } from '../state/health-table.js'
+import { EndpointTable } from '../state/endpoint-table.js'
 import { RateTable } from '../state/rate-table.js'
 import { ReplayTable } from '../state/replay-table.js'
+import type { SegmentSpec } from '../state/sections.js'
 import type { Segment } from '../state/segment.js'
 import type { AccessLog } from '../telemetry/access-log.js'
 import type { Logger } from '../telemetry/log.js'
@@ -27,8 +28,9 @@ export interface WorkerParts {
   readonly owner: number
   readonly settings: Settings
   readonly segment: Segment
-  /** Slots of the health table. */
-  readonly endpointSlots: number
+  /** The worker's slot, and how large the tables are. */
+  readonly slot: number
+  readonly spec: SegmentSpec
   readonly counters: WorkerCounters
   readonly accessLog: AccessLog | null
   readonly log: Logger
@@ -48,7 +50,7 @@ export interface Worker {
   useCertificates(certificates: TlsMaterial): void
   /** Requests whose head arrives from now on get this table. */
   use(generation: number, table: RouteTable): void
-  /** From now on the service has these endpoints, in every generation. `slots`: their places in the health table. */
+  /** From now on the service has these endpoints, in every generation. `slots`: their places in the endpoint table. */
   setEndpoints(service: string, endpoints: readonly string[], slots: readonly number[]): void
   /** The oldest generation that requests may be on. */
   readonly oldest: number
@@ -73,6 +75,8 @@ interface Generation {
 export function createWorker(parts: WorkerParts): Worker {
   const { owner, settings, segment, counters, accessLog, log } = parts
   const deadlines = new Deadlines(() => segment.nowUs())
+  const endpoints = new EndpointTable(segment, parts.spec)
+  endpoints.enter(parts.slot)
   const shared: Shared = {
     owner,
     settings,
@@ -85,8 +89,9 @@ export function createWorker(parts: WorkerParts): Worker {
     replays: new ReplayTable(segment, owner),
     upstreams: new Upstreams({
       owner,
+      worker: parts.slot,
       breakers: new BreakerTable(segment),
-      health: new HealthTable(segment, parts.endpointSlots),
+      endpoints,
       connections: settings.upstreamConnections,
       nowUs: () => segment.nowUs(),
       onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),

@@ -57,7 +57,7 @@ export interface EndpointsMessage {
   /** Counts up with each of them. */
   readonly change: number
   readonly service: string
-  /** As the configuration spells them, and their places in the health table. */
+  /** As the configuration spells them, and their places in the endpoint table. */
   readonly endpoints: readonly string[]
   readonly slots: readonly number[]
   /** How many endpoints all services have together: the worker keeps descriptors for them. */

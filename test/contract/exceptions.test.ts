@@ -18,7 +18,7 @@ import { SharedState } from '../../src/primary/shared-state.js'
 import { WorkerCounters } from '../../src/state/counters.js'
 import type { AccessLog } from '../../src/telemetry/access-log.js'
 import type { Logger } from '../../src/telemetry/log.js'
-import type { EndpointState } from '../../src/upstream/endpoint-state.js'
+import type { EndpointState } from '../../src/upstream/cluster/endpoint-state.js'
 import { Upstreams } from '../../src/upstream/upstreams.js'
 import { createPhases, type Phases } from '../../src/worker/phases.js'
 import { type Answer, Connection, type RequestParts } from '../support/raw-client.js'
@@ -177,7 +177,8 @@ routes:
   const upstreams = new Upstreams({
     owner: 0,
     breakers: state.breakers,
-    health: state.health,
+    worker: 0,
+    endpoints: state.endpoints,
     connections: 64,
     nowUs: () => clock.nowUs(),
     onBreakerChange: (service, change) => warn({ service, ...change }, 'breaker changed state'),

@@ -9,8 +9,8 @@ import type { Exchange, Holder } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
 import type { Upload, UploadEvents } from '../../exchange/upload.js'
 import type { Attempt } from '../../upstream/attempt.js'
-import type { Cluster } from '../../upstream/cluster.js'
-import type { EndpointState } from '../../upstream/endpoint-state.js'
+import type { Cluster } from '../../upstream/cluster/cluster.js'
+import type { EndpointState } from '../../upstream/cluster/endpoint-state.js'
 import { DeadlineError, type UpstreamFailure, upstreamFailure } from '../../upstream/failure.js'
 import { mayRetry } from '../../upstream/retries.js'
 import type { PlaceWaiter } from '../../upstream/upload-places.js'
@@ -125,7 +125,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     const bodyTaken = this.upload?.taken ?? false
     const hasOther = cluster.hasOther(this.endpoint)
     if (!mayRetry(sent, { method, responseStarted, bodyTaken, attempts, hasOther })) return null
-    const next = cluster.pick(this.endpoint)
+    const next = cluster.pick(0, [this.endpoint])
     return next === null || next.isFull ? null : next
   }
 

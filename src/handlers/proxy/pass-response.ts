@@ -4,7 +4,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import { answerWhole, MOST_WHOLE_BYTES, StreamedAnswer } from '../../downstream/answer.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import type { Attempt, AttemptSink } from '../../upstream/attempt.js'
-import type { EndpointState } from '../../upstream/endpoint-state.js'
+import type { EndpointState } from '../../upstream/cluster/endpoint-state.js'
 import type { UpstreamFailure } from '../../upstream/failure.js'
 
 /** What holds the exchange meanwhile (forwarding.ts). */

@@ -3,7 +3,8 @@
 import type { RouteTable, Service } from '../../config/compile.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
-import type { Cluster } from '../../upstream/cluster.js'
+import { NONE } from '../../upstream/cluster/balancer.js'
+import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { Upstreams } from '../../upstream/upstreams.js'
 import type { Handler, HandlerContext } from '../handler.js'
 import { Forwarding } from './forwarding.js'
@@ -72,7 +73,7 @@ class ServiceProxy implements Handler {
     const { context, cluster } = this
     // An exchange that has waited for something is watched; any other is still in the turn of the loop that it came in.
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
-    const endpoint = cluster.pick(null)
+    const endpoint = cluster.pick(0, NONE)
     if (endpoint === null) return context.fail(exchange, noEndpoint)
     if (endpoint.isFull) return context.fail(exchange, queueFull)
     exchange.endpoint = endpoint.endpoint

@@ -4,7 +4,7 @@ import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { Endpoint, HealthCheck, Service } from '../../../src/config/compile.js'
 import { type HealthChecks, startHealthChecks } from '../../../src/primary/health-checks.js'
-import { HealthTable } from '../../../src/state/health-table.js'
+import { EndpointTable } from '../../../src/state/endpoint-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import type { Logger } from '../../../src/telemetry/log.js'
@@ -62,7 +62,7 @@ function check(ports: readonly number[], rules: HealthCheck = RULES) {
     routes: 1,
   }
   const segment = openSegment(SECTIONS, spec, { path: null, isolation: 'thread' })
-  const table = new HealthTable(segment, ports.length)
+  const table = new EndpointTable(segment, spec)
   const changes = new Changes()
   const endpoints: Endpoint[] = ports.map((port, index) => ({
     origin: `http://127.0.0.1:${port}`,
@@ -77,14 +77,16 @@ function check(ports: readonly number[], rules: HealthCheck = RULES) {
   return { table, changes, checks, service }
 }
 
+const isUp = (table: EndpointTable, slot: number): boolean => table.out(slot) === 0
+
 describe('health checks', () => {
   it('count an endpoint as up until the first answer, and settle that with one success', async () => {
     const port = await origin((_, res) => res.end('fine'))
     const { table, changes } = check([port])
-    expect(table.state(0)).toBe('unknown')
-    expect(table.isUp(0)).toBe(true)
+    expect(table.health(0)).toBe('unknown')
+    expect(isUp(table, 0)).toBe(true)
     expect(await changes.next(1)).toMatchObject({ message: 'endpoint is up', service: 'demo', from: 'unknown' })
-    expect(table.state(0)).toBe('up')
+    expect(table.health(0)).toBe('up')
   })
 
   it('ask for the configured path, on a new connection each time', async () => {
@@ -113,7 +115,7 @@ describe('health checks', () => {
     const { table, changes } = check([port])
     expect(await changes.next(1)).toMatchObject({ message: 'endpoint is down', reason: `status ${status}` })
     expect(asked).toBe(RULES.unhealthyAfter)
-    expect(table.isUp(0)).toBe(false)
+    expect(isUp(table, 0)).toBe(false)
   })
 
   it('take an endpoint that stalls down, whether before its headers or in its body', async () => {
@@ -124,7 +126,7 @@ describe('health checks', () => {
     })
     const { table, changes } = check([silent, halfway], { ...RULES, timeoutMs: 80 })
     expect(await changes.next(2)).toMatchObject({ reason: 'no answer within 80 ms' })
-    expect([table.isUp(0), table.isUp(1)]).toEqual([false, false])
+    expect([isUp(table, 0), isUp(table, 1)]).toEqual([false, false])
   })
 
   it('take an endpoint that refuses, resets or talks nonsense down and leave its neighbour up', async () => {
@@ -137,7 +139,7 @@ describe('health checks', () => {
     const fine = await origin((_, res) => res.end())
     const { table, changes } = check([refusing, resetting, (nonsense.address() as AddressInfo).port, fine])
     await changes.next(4)
-    expect([0, 1, 2, 3].map((i) => table.state(i))).toEqual(['down', 'down', 'down', 'up'])
+    expect([0, 1, 2, 3].map((i) => table.health(i))).toEqual(['down', 'down', 'down', 'up'])
     expect(changes.lines.filter((line) => line.message === 'endpoint is down').map((line) => line.reason)).toEqual(
       expect.arrayContaining([expect.stringContaining('ECONNREFUSED')]),
     )
@@ -152,7 +154,7 @@ describe('health checks', () => {
     })
     const { table, changes } = check([port])
     await changes.next(1)
-    expect(table.isUp(0)).toBe(false)
+    expect(isUp(table, 0)).toBe(false)
     status = 200
     expect(await changes.next(2)).toMatchObject({ message: 'endpoint is up', from: 'down' })
     expect(successes).toBe(RULES.healthyAfter)
@@ -172,7 +174,7 @@ describe('health checks', () => {
     })
     const { table, changes } = check([port])
     await enough
-    expect(table.isUp(0)).toBe(true)
+    expect(isUp(table, 0)).toBe(true)
     expect(changes.lines.map((line) => line.message)).toEqual(['endpoint is up'])
   })
 
@@ -189,7 +191,7 @@ describe('health checks', () => {
     await request
     checks.stop()
     await cut
-    expect(table.state(0)).toBe('unknown')
+    expect(table.health(0)).toBe('unknown')
     expect(changes.lines).toEqual([])
   })
 

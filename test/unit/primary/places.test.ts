@@ -41,7 +41,7 @@ function setUp() {
 test('endpoints that a service has lost keep their places until every worker has taken note', () => {
   const { state, places, workers, first } = setUp()
   const { endpoints: before } = places.forGeneration(first, 1)
-  state.health.set(before[0]!, 'down')
+  state.endpoints.setHealth(before[0]!, 'down')
   const wide = places.forEndpoints(tableOf({ a: many(60, 100), b: many(1) }), 'a', 1).endpoints
   expect(wide).toHaveLength(61)
   expect(wide.slice(0, 60)).not.toContain(before[0])
@@ -49,12 +49,12 @@ test('endpoints that a service has lost keep their places until every worker has
   // 62 of them are in use: one that is lost, and those of now.
   const next = tableOf({ a: many(7, 200), b: many(1) })
   expect(() => places.forEndpoints(next, 'a', 2)).toThrow(`this start made (${ROOM}): restart`)
-  expect(state.health.state(before[0]!)).toBe('down')
+  expect(state.endpoints.health(before[0]!)).toBe('down')
   workers.oldestChange = 1
   const narrow = places.forEndpoints(next, 'a', 2).endpoints
   expect(narrow).toHaveLength(8)
   for (const slot of narrow.slice(0, 7)) expect(wide).not.toContain(slot)
-  expect(narrow.map((slot) => state.health.state(slot))).toEqual(Array(8).fill('unknown'))
+  expect(narrow.map((slot) => state.endpoints.health(slot))).toEqual(Array(8).fill('unknown'))
   // The sixty are still some worker's.
   expect(() => places.forEndpoints(tableOf({ a: many(8, 300), b: many(1) }), 'a', 3)).toThrow('need more room')
   workers.oldestChange = 2
@@ -75,10 +75,10 @@ test('a change is one of every generation that has the service', () => {
 test('an endpoint that comes back begins as unknown; one that stays is what it was', () => {
   const { state, places, workers, first } = setUp()
   const [a, b] = places.forGeneration(first, 1).endpoints as [number, number]
-  state.health.set(a, 'down')
-  state.health.set(b, 'down')
+  state.endpoints.setHealth(a, 'down')
+  state.endpoints.setHealth(b, 'down')
   places.forEndpoints(tableOf({ a: many(1, 2), b: many(1) }), 'a', 1)
   workers.oldestChange = 1
   expect(places.forEndpoints(first, 'a', 2).endpoints).toEqual([a, b])
-  expect([a, b].map((slot) => state.health.state(slot))).toEqual(['unknown', 'down'])
+  expect([a, b].map((slot) => state.endpoints.health(slot))).toEqual(['unknown', 'down'])
 })

@@ -5,7 +5,7 @@ import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { STATE_NAMES } from '../../../src/state/breaker-record.js'
 import { CountersReader, WorkerCounters } from '../../../src/state/counters.js'
-import { HealthTable } from '../../../src/state/health-table.js'
+import { EndpointTable } from '../../../src/state/endpoint-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import { WorkerTable } from '../../../src/state/worker-table.js'
@@ -96,7 +96,7 @@ function setUp() {
   table.started(0, 100, 1_000_000)
   table.listening(0)
   const counters = [0, 1].map((slot) => new WorkerCounters(segment, table, slot, 2))
-  const health = new HealthTable(segment, 3)
+  const endpoints = new EndpointTable(segment, { endpoints: 3, workers: 2 })
   const count = (slot: number, route: Route | null, status: number, us: number, fields: Partial<Exchange> = {}) => {
     counters[slot]!.begin()
     counters[slot]!.count(
@@ -113,7 +113,7 @@ function setUp() {
         reloadedOk: true,
         counters: new CountersReader(segment, 2, 2),
         workers: table.readAll(),
-        health,
+        endpoints,
         breakers: [
           { service: 'demo', state: 'open', held: null, transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 } },
         ],
@@ -134,7 +134,7 @@ function setUp() {
         ...more,
       }),
     )
-  return { routes, table, counters, health, count, read }
+  return { routes, table, counters, endpoints, count, read }
 }
 
 function value(families: Map<string, Family>, name: string, labels: Record<string, string>): number | undefined {
@@ -198,8 +198,8 @@ describe('metrics', () => {
   })
 
   it('show which endpoints are up, once each even if one is listed twice', () => {
-    const { health, read } = setUp()
-    health.set(1, 'down')
+    const { endpoints, read } = setUp()
+    endpoints.setHealth(1, 'down')
     const families = read()
     expect(families.get('tidegate_endpoint_up')!.samples).toHaveLength(2)
     expect(value(families, 'tidegate_endpoint_up', { service: 'demo', endpoint: 'http://127.0.0.1:9000' })).toBe(1)

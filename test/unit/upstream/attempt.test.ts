@@ -3,12 +3,12 @@ import type { Dispatcher } from 'undici'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { Service } from '../../../src/config/compile.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
-import { HealthTable } from '../../../src/state/health-table.js'
+import { EndpointTable } from '../../../src/state/endpoint-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import { Attempt, type AttemptSink } from '../../../src/upstream/attempt.js'
 import { Breaker } from '../../../src/upstream/breaker.js'
-import { EndpointState } from '../../../src/upstream/endpoint-state.js'
+import { EndpointState } from '../../../src/upstream/cluster/endpoint-state.js'
 import { DeadlineError } from '../../../src/upstream/failure.js'
 import { FieldLines } from '../../../src/upstream/field-lines.js'
 import { errors } from '../../../src/upstream/undici.js'
@@ -74,7 +74,12 @@ function begin(): void {
     },
   } as unknown as Dispatcher
   const configured = { origin: 'http://a', authority: 'a', serverName: 'a', index: 0, slot: 0 }
-  endpoint = new EndpointState(client, { pipelining: 1 } as Service, configured, new HealthTable(segment, 1), 4)
+  const endpoints = new EndpointTable(segment, { endpoints: 1, workers: 1 })
+  endpoint = new EndpointState(client, { pipelining: 1 } as Service, configured, {
+    connections: 4,
+    endpoints,
+    worker: 0,
+  })
   aborted = null
   next = null
   told = []

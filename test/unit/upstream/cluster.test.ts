@@ -2,18 +2,19 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { compile, type Endpoint } from '../../../src/config/compile.js'
 import { loadConfig } from '../../../src/config/load.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
-import { HealthTable } from '../../../src/state/health-table.js'
+import { EndpointTable } from '../../../src/state/endpoint-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import type { AttemptSink } from '../../../src/upstream/attempt.js'
-import type { Cluster } from '../../../src/upstream/cluster.js'
-import type { EndpointState } from '../../../src/upstream/endpoint-state.js'
+import { NONE } from '../../../src/upstream/cluster/balancer.js'
+import type { Cluster } from '../../../src/upstream/cluster/cluster.js'
+import type { EndpointState } from '../../../src/upstream/cluster/endpoint-state.js'
 import { FieldLines } from '../../../src/upstream/field-lines.js'
 import { Upstreams } from '../../../src/upstream/upstreams.js'
 import { type Origin, type RawExchange, startScripted } from '../../support/origins.js'
 
 let origins: Origin[]
-let health: HealthTable
+let table: EndpointTable
 let upstreams: Upstreams
 /** Requests for /wait, in the order in which they came to any of the origins. */
 let waiting: RawExchange[]
@@ -27,11 +28,12 @@ beforeEach(async () => {
     { workers: 1, rateLimitKeys: 15, services: 4, endpoints: 8, routes: 1 },
     { path: null, isolation: 'thread' },
   )
-  health = new HealthTable(segment, 8)
+  table = new EndpointTable(segment, { endpoints: 8, workers: 1 })
   upstreams = new Upstreams({
     owner: 0,
     breakers: new BreakerTable(segment),
-    health,
+    worker: 0,
+    endpoints: table,
     connections: 2,
     nowUs: () => segment.nowUs(),
     onBreakerChange() {},
@@ -56,7 +58,7 @@ const one = (...endpoints: Origin[]): Cluster => clustersOf({ one: { endpoints: 
 const endpointsOf = (...list: Origin[]): Endpoint[] =>
   list.map(({ url }, slot) => ({ origin: url, authority: new URL(url).host, serverName: '', index: slot, slot }))
 const picked = (cluster: Cluster, times: number): (string | undefined)[] =>
-  Array.from({ length: times }, () => cluster.pick(null)?.endpoint.origin)
+  Array.from({ length: times }, () => cluster.pick(0, NONE)?.endpoint.origin)
 
 /** Resolves with what the attempt tells in the end. */
 function ask(cluster: Cluster, endpoint: EndpointState, path = '/'): Promise<string> {
@@ -104,7 +106,7 @@ describe('a set of endpoints that changes', () => {
     const [a, b] = origins as [Origin, Origin]
     const cluster = one(a, b)
     cluster.setEndpoints([])
-    expect(cluster.pick(null)).toBeNull()
+    expect(cluster.pick(0, NONE)).toBeNull()
     cluster.setEndpoints(endpointsOf(b))
     expect(picked(cluster, 2)).toEqual([b.url, b.url])
   })
@@ -142,7 +144,7 @@ describe('a set of endpoints that changes', () => {
   it('passes over one that is down by the slot that it has now', () => {
     const [a, b] = origins as [Origin, Origin]
     const cluster = one(a, b)
-    health.set(0, 'down')
+    table.setHealth(0, 'down')
     expect(picked(cluster, 2)).toEqual([b.url, b.url])
     cluster.setEndpoints(endpointsOf(b, a))
     expect(picked(cluster, 2)).toEqual([a.url, a.url])

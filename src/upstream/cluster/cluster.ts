@@ -1,9 +1,11 @@
-// One service in one generation of the configuration: its endpoints, taken in turn, and its breaker. Runs per request.
-// Generations share the states of endpoints (upstreams.ts). The set of endpoints may change while requests are in
-// flight.
-import type { Endpoint, Service } from '../config/compile.js'
-import { Attempt } from './attempt.js'
-import type { Breaker } from './breaker.js'
+// One service in one generation of the configuration: its endpoints, what chooses one of them (balancer.ts), and its
+// breaker. Runs per request. Generations share the states of endpoints (upstreams.ts). The set of endpoints may change
+// while requests are in flight.
+import type { Endpoint, Service } from '../../config/compile.js'
+import { Attempt } from '../attempt.js'
+import type { Breaker } from '../breaker.js'
+import type { Balancer } from './balancer.js'
+import { balancerOf } from './balancers.js'
 import type { EndpointState } from './endpoint-state.js'
 
 /** What keeps the endpoints of all services (upstreams.ts). */
@@ -25,29 +27,24 @@ export class Cluster {
   readonly breaker: Breaker | null
   readonly generation: number
   private readonly source: EndpointSource
-  private next: number
+  private readonly balancer: Balancer
 
   constructor(service: Service, breaker: Breaker | null, generation: number, source: EndpointSource) {
     this.service = service
     this.breaker = breaker
     this.generation = generation
     this.source = source
-    this.next = source.owner
+    this.balancer = balancerOf(service, source.owner)
     this.setEndpoints(service.endpoints)
   }
 
-  /** The next endpoint that is up, or null. `avoid` (the one that just failed) is taken only when there is no other. */
-  pick(avoid: EndpointState | null): EndpointState | null {
-    const { endpoints } = this
-    let last: EndpointState | null = null
-    for (let i = 0; i < endpoints.length; i++) {
-      const state = endpoints[this.next] as EndpointState
-      this.next = this.next + 1 === endpoints.length ? 0 : this.next + 1
-      if (!state.isUp) continue
-      if (state !== avoid) return state
-      last = state
-    }
-    return last
+  /**
+   * The endpoint for the next attempt, or null where none gets requests.
+   * @param key of balancers that choose by a hash; 0 for others
+   * @param tried those that have failed the request: chosen only when there is no other
+   */
+  pick(key: number, tried: readonly EndpointState[]): EndpointState | null {
+    return this.balancer.pick(this.endpoints, key, tried)
   }
 
   /** The service has an endpoint besides this one, be it up or not. */
@@ -80,7 +77,6 @@ export class Cluster {
       state.endpoint = endpoint
       return state
     })
-    this.next = endpoints.length === 0 ? 0 : this.next % endpoints.length
     for (const state of before) if (!this.endpoints.includes(state)) this.source.release(this, state)
   }
 

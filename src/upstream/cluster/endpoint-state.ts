@@ -1,17 +1,26 @@
-// One endpoint of a service in this worker: its configuration, its client, the requests in flight, whether it is up.
-// These are kept nowhere else. Runs per request. It knows no request and no other endpoint; cluster.ts chooses one of
-// several.
+// One endpoint of a service in this worker: its configuration, its client, the requests in flight, and whether it gets
+// more. These are kept nowhere else. Runs per request. It knows no request and no other endpoint; cluster.ts chooses
+// one of several.
 import type { Dispatcher } from 'undici'
-import type { Endpoint, Service } from '../config/compile.js'
-import type { HealthTable } from '../state/health-table.js'
-import { type PlaceWaiter, UploadPlaces } from './upload-places.js'
+import type { Endpoint, Service } from '../../config/compile.js'
+import type { EndpointTable } from '../../state/endpoint-table.js'
+import { type PlaceWaiter, UploadPlaces } from '../upload-places.js'
 
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
 const MAX_PENDING = 1024
 
+/** What the worker gives the states of all endpoints. */
+export interface EndpointParts {
+  /** Most connections to one endpoint. */
+  readonly connections: number
+  readonly endpoints: EndpointTable
+  /** The worker's slot in that table. */
+  readonly worker: number
+}
+
 export class EndpointState {
   /**
-   * As the newest generation has it. Its slot in the health table changes when the service is renamed.
+   * As the newest generation has it. Its slot in the endpoint table changes when the service is renamed.
    */
   endpoint: Endpoint
   readonly client: Dispatcher
@@ -20,26 +29,28 @@ export class EndpointState {
   /** The generations of the configuration that use it (upstreams.ts). */
   readonly generations = new Set<number>()
   private readonly uploads: UploadPlaces
-  private readonly health: HealthTable
+  private readonly table: EndpointTable
+  private readonly worker: number
   /** How many requests the connections carry at once. */
   private readonly capacity: number
   private readonly most: number
   /** No service has it any more, and its client is not closed yet. */
   private retired = false
 
-  /** @param connections most open at once */
-  constructor(client: Dispatcher, service: Service, endpoint: Endpoint, health: HealthTable, connections: number) {
+  constructor(client: Dispatcher, service: Service, endpoint: Endpoint, parts: EndpointParts) {
+    const { connections } = parts
     this.endpoint = endpoint
     this.client = client
     this.uploads = new UploadPlaces(connections)
-    this.health = health
+    this.table = parts.endpoints
+    this.worker = parts.worker
     this.capacity = connections * service.pipelining
     this.most = connections + MAX_PENDING
   }
 
-  /** False: its health checks have found it down. */
-  get isUp(): boolean {
-    return this.health.isUp(this.endpoint.slot)
+  /** It gets no requests: its health checks have found it down, say (state/endpoint-table.ts). */
+  get isOut(): boolean {
+    return this.table.out(this.endpoint.slot) !== 0
   }
 
   /** No more requests may wait for a connection to it. */
@@ -55,10 +66,16 @@ export class EndpointState {
   /** Call it as a request is given to the client, and end() once when that request is over. */
   begin(): void {
     this.inFlight++
+    this.table.begin(this.worker, this.endpoint.slot)
   }
 
-  end(): void {
+  /**
+   * @param failed it is to blame
+   * @param latencyUs until the head of its response; negative where that says nothing of it
+   */
+  end(failed: boolean, latencyUs: number): void {
     this.inFlight--
+    this.table.end(this.worker, this.endpoint.slot, failed, latencyUs)
     if (this.retired) this.closeUnused()
   }
 
