@@ -5,6 +5,7 @@ import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './cred
 import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
 import { compileHttpSignature } from './http-signature.js'
+import { compileOutliers } from './outliers.js'
 import { bytesOf, canonicalHost, patternOf } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
 import type {
@@ -195,7 +196,7 @@ function compileIssuer(
 function compileService(
   name: string,
   index: number,
-  { timeouts, tls, breaker, health, client, pipelining }: Config['services'][string],
+  { timeouts, tls, breaker, health, outliers, client, pipelining }: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
   return {
@@ -234,6 +235,7 @@ function compileService(
             healthyAfter: health.healthyAfter,
             unhealthyAfter: health.unhealthyAfter,
           },
+    outliers: compileOutliers(outliers),
   }
 }
 

@@ -69,7 +69,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   complete(spentUs: number, nowUs: number): void {
     if (this.over) return
     const outcome = this.breaker === null ? OUTCOME.ok : this.breaker.outcomeOf(this.status, spentUs)
-    this.giveBack(outcome, this.status >= 500, nowUs)
+    this.giveBack(outcome, this.endpoint!.isFailure(this.status), nowUs)
   }
 
   /** The breaker counts a DeadlineError as a failure of the service, and no other reason. */
@@ -92,7 +92,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** @param failed the endpoint is to blame; the outcome is what the breaker of its service counts */
   private giveBack(outcome: number, failed: boolean, nowUs: number | null = null): void {
     this.over = true
-    this.endpoint?.end(failed, this.waits)
+    this.endpoint?.end(this.startUs, failed, this.waits)
     this.breaker?.report(this.permit, outcome, nowUs ?? this.nowUs())
   }
 

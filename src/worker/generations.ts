@@ -96,6 +96,10 @@ export function createWorker(parts: WorkerParts): Worker {
       connections: settings.upstreamConnections,
       nowUs: () => segment.nowUs(),
       onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
+      onOutlierChange: (service, { endpoint: { origin }, to, reason, forMs }) => {
+        if (to === 'ejected') log.warn({ service, endpoint: origin, reason, forMs }, 'endpoint is ejected')
+        else log.info({ service, endpoint: origin, reason }, 'ejected endpoint is back')
+      },
     }),
     bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
   }

@@ -108,10 +108,12 @@ beforeAll(async () => {
   const upstreams = new Upstreams({
     owner: 0,
     breakers: state.breakers,
-    health: state.health,
+    worker: 0,
+    endpoints: state.endpoints,
     connections: 64,
     nowUs,
     onBreakerChange() {},
+    onOutlierChange() {},
   })
   const writer = { write: (line: string) => lines.push(JSON.parse(line)) } as unknown as LineWriter
   const log = { warn() {}, error() {} } as unknown as Logger

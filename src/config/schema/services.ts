@@ -1,6 +1,7 @@
 // Options of services: endpoints, deadlines, TLS, the breaker and health checks.
 import { z } from 'zod'
 import { endpointSchema } from './endpoints.js'
+import { outliersSchema } from './outliers.js'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
 
 const breakerSchema = z
@@ -121,5 +122,6 @@ export const serviceSchema = z
     tls: upstreamTlsSchema.optional(),
     breaker: breakerSchema.optional(),
     health: healthSchema.optional(),
+    outliers: outliersSchema,
   })
   .describe('A service: one or several endpoints that serve the same requests.')

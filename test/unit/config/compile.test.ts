@@ -26,7 +26,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [guesses, { by: consumer, r
 test('every default is there, in the units the phases use', () => {
   const table = tableOf(`
 consumers: { c: { secret: long-enough-secret } }
-services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { endpoints: [https://h:443] } }
+services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { endpoints: [https://h:443], outliers: false } }
 routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] }]
 `)
   expect(table.consumers).toEqual([
@@ -71,6 +71,16 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         failureStatuses: new Set([502, 503, 504]),
       },
       health: { path: '/', intervalMs: 5000, timeoutMs: 1000, healthyAfter: 2, unhealthyAfter: 3 },
+      outliers: {
+        failures: 5,
+        ratio: 0.1,
+        slow: 5,
+        windowUs: 10_000_000,
+        ejectForUs: 3_000_000,
+        maxEjectForUs: 12_000_000,
+        maxShare: 0.5,
+        statuses: null,
+      },
     },
     expect.objectContaining({
       name: 'bare',
@@ -79,6 +89,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       ],
       breaker: null,
       health: null,
+      outliers: null,
     }),
   ])
   expect(table.endpoints).toEqual(table.services.flatMap((service) => service.endpoints))

@@ -37,6 +37,7 @@ beforeEach(async () => {
     connections: 2,
     nowUs: () => segment.nowUs(),
     onBreakerChange() {},
+    onOutlierChange() {},
   })
 })
 
