@@ -263,6 +263,18 @@ export class EndpointTable {
     return this.blocks[this.blockAt(worker, slot) + LATENCY_NOW] as number
   }
 
+  /** The same over all workers that had one. */
+  meanLatencyNowUs(slot: number): number {
+    let sum = 0
+    let count = 0
+    for (let worker = 0; worker < this.workers; worker++) {
+      const us = this.latencyNowUs(worker, slot)
+      sum += us
+      if (us > 0) count++
+    }
+    return count === 0 ? 0 : sum / count
+  }
+
   totals(slot: number): EndpointTotals {
     const sum = [0, 0, 0, 0, 0, 0, 0] as [number, number, number, number, number, number, number]
     for (let worker = 0; worker < this.workers; worker++) {

@@ -6,6 +6,8 @@ import type { CountersReader, RouteTotals } from '../state/counters.js'
 import { countUpTo } from '../state/durations.js'
 import type { EndpointTable } from '../state/endpoint-table.js'
 import { EXPIRED, HEADS_REFUSED, STUCK, TURNED_AWAY, type WorkerStatus } from '../state/worker-table.js'
+import { endpointMetrics } from './endpoint-metrics.js'
+import { Exposition } from './exposition.js'
 import { toHdr } from './quantiles.js'
 
 interface BreakerStatus {
@@ -65,41 +67,6 @@ export interface MetricsSource {
 const BOUNDS = [0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 const PERCENTILES = [50, 90, 95, 99, 99.9]
 
-type Labels = Readonly<Record<string, string | number>>
-
-/** A label's value escapes these three characters and no others. */
-function labelValue(value: string | number): string {
-  return String(value).replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
-}
-
-class Exposition {
-  private text = ''
-  private name = ''
-  private seen = new Set<string>()
-
-  family(name: string, type: 'counter' | 'gauge' | 'histogram' | 'summary', help: string): void {
-    this.name = name
-    this.seen = new Set()
-    this.text += `# HELP ${name} ${help.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')}\n# TYPE ${name} ${type}\n`
-  }
-
-  /**
-   * Skips a series that was already written: duplicates make the whole scrape invalid (an origin listed twice in a
-   * service).
-   */
-  sample(value: number, labels: Labels = {}, suffix = ''): void {
-    const pairs = Object.entries(labels).map(([name, of]) => `${name}="${labelValue(of)}"`)
-    const series = this.name + suffix + (pairs.length > 0 ? `{${pairs.join(',')}}` : '')
-    if (this.seen.has(series)) return
-    this.seen.add(series)
-    this.text += `${series} ${value}\n`
-  }
-
-  toString(): string {
-    return this.text
-  }
-}
-
 /** Writes one number per route that has had requests. */
 function perRoute(
   out: Exposition,
@@ -131,7 +98,8 @@ export function renderMetrics(source: MetricsSource): string {
   reloads(out, source)
   requests(out, used, source)
   durations(out, used)
-  upstreams(out, used, source)
+  upstreams(out, used)
+  endpointMetrics(out, source)
   breakers(out, source)
   rateTable(out, source)
   replayTable(out, source)
@@ -202,7 +170,7 @@ function durations(out: Exposition, used: readonly RouteCounts[]): void {
   }
 }
 
-function upstreams(out: Exposition, used: readonly RouteCounts[], { services, endpoints }: MetricsSource): void {
+function upstreams(out: Exposition, used: readonly RouteCounts[]): void {
   const forwarded = used.filter(({ totals }) => totals.forwarded > 0)
   perRoute(
     out,
@@ -226,16 +194,6 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, en
   for (const { route, totals } of forwarded) {
     out.sample(totals.upstreamUs / 1e6, { route }, '_sum')
     out.sample(totals.forwarded, { route }, '_count')
-  }
-  out.family(
-    'tidegate_endpoint_up',
-    'gauge',
-    'Whether requests are sent to the endpoint; one not checked yet counts as up.',
-  )
-  for (const service of services) {
-    for (const { origin, slot } of service.endpoints) {
-      out.sample(endpoints.health(slot) === 'down' ? 0 : 1, { service: service.name, endpoint: origin })
-    }
   }
 }
 
