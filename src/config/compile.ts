@@ -7,6 +7,7 @@ import { compileHandler } from './handlers.js'
 import { compileHttpSignature } from './http-signature.js'
 import { bytesOf, canonicalHost, patternOf } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
+import { compileRetries } from './retries.js'
 import type {
   AddressRange,
   Consumer,
@@ -194,7 +195,7 @@ function compileIssuer(
 function compileService(
   name: string,
   index: number,
-  { timeouts, tls, breaker, health, client, pipelining }: Config['services'][string],
+  { timeouts, tls, breaker, health, client, pipelining, retries }: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
   return {
@@ -207,6 +208,7 @@ function compileService(
     totalTimeoutMs: orInfinity(timeouts.total),
     client,
     pipelining,
+    retries: compileRetries(retries),
     tls: { ca: tls?.ca, cert: tls?.cert, key: tls?.key, serverName: tls?.serverName, verify: tls?.verify ?? true },
     breaker:
       breaker === undefined

@@ -6,6 +6,7 @@ import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
 import type { PathPattern, PathRules } from './patterns.js'
+import type { RetryRules } from './retries.js'
 
 export interface Consumer {
   readonly name: string
@@ -115,6 +116,7 @@ export interface Service {
   readonly client: 'lean' | 'undici'
   /** Requests in flight on one connection at most. */
   readonly pipelining: number
+  readonly retries: RetryRules
   readonly tls: UpstreamTls
   readonly breaker: BreakerRules | null
   readonly health: HealthCheck | null

@@ -14,8 +14,18 @@ const MAX_HEADER_BYTES = 16_384
  * and left out do not concern clients.
  */
 export function clientKey(service: Service, endpoint: Endpoint): string {
-  const { name, index, endpoints, breaker, health, firstByteTimeoutMs, idleTimeoutMs, totalTimeoutMs, ...rest } =
-    service
+  const {
+    name,
+    index,
+    endpoints,
+    breaker,
+    health,
+    retries,
+    firstByteTimeoutMs,
+    idleTimeoutMs,
+    totalTimeoutMs,
+    ...rest
+  } = service
   return `${endpoint.origin} ${JSON.stringify(rest)}`
 }
 

@@ -1,6 +1,7 @@
 // Options of services: endpoints, deadlines, TLS, the breaker and health checks.
 import { z } from 'zod'
 import { endpointProblem } from '../endpoint.js'
+import { retriesSchema } from './retries.js'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
 
 const endpoint = z
@@ -130,6 +131,7 @@ export const serviceSchema = z
       ),
     tls: upstreamTlsSchema.optional(),
     breaker: breakerSchema.optional(),
+    retries: retriesSchema,
     health: healthSchema.optional(),
   })
   .describe('A service: one or several endpoints that serve the same requests.')
