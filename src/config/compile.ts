@@ -4,6 +4,7 @@ import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
+import { compileHealth } from './health.js'
 import { compileHttpSignature } from './http-signature.js'
 import { bytesOf, canonicalHost, patternOf } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
@@ -226,16 +227,7 @@ function compileService(
             rampMs: breaker.ramp,
             failureStatuses: new Set(breaker.failureStatuses),
           },
-    health:
-      health === undefined
-        ? null
-        : {
-            path: health.path,
-            intervalMs: health.interval,
-            timeoutMs: health.timeout,
-            healthyAfter: health.healthyAfter,
-            unhealthyAfter: health.unhealthyAfter,
-          },
+    health: compileHealth(health),
   }
 }
 

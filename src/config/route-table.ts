@@ -4,6 +4,7 @@ import type { JsonWebKey } from 'node:crypto'
 import type ipaddr from 'ipaddr.js'
 import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
+import type { HealthCheck } from './health.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
 import type { PathPattern, PathRules } from './patterns.js'
 import type { RetryRules } from './retries.js'
@@ -86,14 +87,6 @@ export interface BreakerRules {
   readonly rampMs: number
   /** Upstream statuses that count as failures, next to connect errors, resets and timeouts. */
   readonly failureStatuses: ReadonlySet<number>
-}
-
-export interface HealthCheck {
-  readonly path: string
-  readonly intervalMs: number
-  readonly timeoutMs: number
-  readonly healthyAfter: number
-  readonly unhealthyAfter: number
 }
 
 /** Towards https endpoints. PEM texts; undefined where there are none. */
