@@ -113,6 +113,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       allow: null,
       allowGroups: [],
       addresses: null,
+      mirror: null,
       strippedFields: ['x-m'],
       strippedParameter: null,
       hiddenParameter: null,
