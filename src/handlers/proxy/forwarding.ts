@@ -4,6 +4,7 @@
 
 import { cut } from '../../downstream/answer.js'
 import { CLIENT_SILENCE_MS, uploadTooSlow } from '../../downstream/body.js'
+import type { ClientDeadline } from '../../exchange/client-deadline.js'
 import type { Deadline } from '../../exchange/deadlines.js'
 import type { Exchange, Holder } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
@@ -22,6 +23,8 @@ import { upstreamRequest } from './upstream-request.js'
 /** How long an upload waits for one of the connections that unfinished uploads may hold. */
 const PLACE_WAIT_US = 10e6
 const answerNotTaken = new Rejection('request_timeout', 'answer not taken in time', true)
+const tooLate = new Rejection('deadline_exceeded', "the client's deadline passed before forwarding")
+const deadlinePassed = new Rejection('deadline_exceeded', "the client's deadline passed")
 const noPlace = new Rejection('overloaded', 'too many uploads wait for a connection', true)
 
 // Slow clients give way while others wait for the upstream connections that they hold.
@@ -67,7 +70,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     // Not 0 where this is the service of a fallback.
     this.attempts = exchange.attempts
     const startUs = exchange.upstreamStartUs
-    this.patience = new Patience(cluster.service, startUs)
+    this.patience = new Patience(cluster.service, startUs, exchange.deadline)
     this.deadlineUs = this.patience.withService(startUs, cluster.service.firstByteTimeoutMs)
     exchange.holder = this
     context.deadlines.add(this)
@@ -113,9 +116,15 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
 
   private send(): void {
     const { exchange, endpoint } = this
+    if (exchange.deadline !== null && !this.isInTime(exchange.deadline)) return this.giveUp(tooLate)
     this.attempts++
     exchange.attempts++
     this.attempt.start(upstreamRequest(exchange, endpoint.endpoint), endpoint, this.response)
+  }
+
+  private isInTime(deadline: ClientDeadline): boolean {
+    const nowUs = this.context.nowUs()
+    return deadline.begin(nowUs, this.patience.leftOfTotalUs(nowUs))
   }
 
   retryAt({ sent }: UpstreamFailure): EndpointState | null {
@@ -177,6 +186,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
 
   expire(): void {
     const nowUs = this.context.nowUs()
+    if (this.patience.isDeadlineOver(nowUs)) return this.giveUp(deadlinePassed)
     if (this.patience.clock.isWaitingForClient) return this.judgeClient(nowUs)
     const error = new DeadlineError(this.lateness(nowUs))
     this.attempt.abort(error)
@@ -228,7 +238,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
 
   // The end.
 
-  /** Because of the client. */
+  /** Because of the client: neither its service nor the endpoint is to blame. */
   private giveUp(rejection: Rejection): void {
     this.attempt.abort(new Error(rejection.reason))
     if (!this.exchange.concluded) this.fail(rejection)
