@@ -45,7 +45,7 @@ export class ClientDeadline {
     return new ClientDeadline(startUs + timeoutUs)
   }
 
-  /** An attempt begins. False: it is too late for that. @param serviceLeftUs what the service may take by its timeouts */
+  /** An attempt begins. False: it is too late for that. @param serviceLeftUs what is left of the service's total */
   begin(nowUs: number, serviceLeftUs: number): boolean {
     this.leftMs = Math.floor(Math.min(this.untilUs - nowUs, serviceLeftUs) / 1000)
     return this.leftMs >= LEAST_MS
