@@ -2,7 +2,7 @@
 // (to refuse a bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
-import { endpointAddress } from './endpoint.js'
+import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
 import { compileHttpSignature } from './http-signature.js'
 import { bytesOf, canonicalHost, patternOf } from './patterns.js'
@@ -65,9 +65,9 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
   const consumersByName = new Map(consumers.map((consumer) => [consumer.name, consumer]))
   const endpoints: Endpoint[] = []
   const services = Object.entries(config.services).map(([name, service], index) => {
-    const own = service.endpoints.map((text, position) => {
+    const own = service.endpoints.map((entry, position) => {
       const index = endpoints.length + position
-      return endpointOf(text, service.tls?.serverName, slots?.endpoints[index] ?? index)
+      return endpointOf(entry, service.tls?.serverName, slots?.endpoints[index] ?? index)
     })
     endpoints.push(...own)
     return compileService(name, index, service, own)
@@ -149,9 +149,10 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
  * Of an endpoint as it is written. `serverName` is what the service's `tls` says, `slot` its place in the endpoint
  * table.
  */
-export function endpointOf(text: string, serverName: string | undefined, slot: number): Endpoint {
-  const { origin, authority, hostname, socketPath } = endpointAddress(text)
-  return { origin, authority, serverName: serverName ?? hostname, socketPath, slot }
+export function endpointOf(entry: EndpointConfig, serverName: string | undefined, slot: number): Endpoint {
+  const { url, weight, zone } = endpointOptions(entry)
+  const { origin, authority, hostname, socketPath } = endpointAddress(url)
+  return { origin, authority, serverName: serverName ?? hostname, socketPath, weight, zone, slot }
 }
 
 function compileAddresses(addresses: RouteConfig['addresses']): Route['addresses'] {

@@ -62,6 +62,10 @@ export interface Endpoint {
   readonly serverName: string
   /** The absolute path of the Unix socket that it is reached by; null: over TCP. */
   readonly socketPath: string | null
+  /** Its share of the requests, next to the weights of the others. */
+  readonly weight: number
+  /** '' where it has none. */
+  readonly zone: string
   /**
    * In the endpoint table. The same as long as service and origin keep their names, from one configuration to the next.
    */

@@ -2,6 +2,7 @@
 // that is still there, with the same settings, keeps its connections. Off the request's way: a request only meets its
 // service's Cluster (cluster/cluster.ts).
 import { type Endpoint, endpointOf, type Service } from '../config/compile.js'
+import type { EndpointConfig } from '../config/endpoint.js'
 import type { BreakerChange } from '../state/breaker-record.js'
 import type { BreakerTable } from '../state/breaker-table.js'
 import type { EndpointTable } from '../state/endpoint-table.js'
@@ -56,11 +57,11 @@ export class Upstreams implements EndpointSource {
    * @param endpoints as the configuration spells them
    * @param slots their places in the endpoint table
    */
-  setEndpoints(name: string, endpoints: readonly string[], slots: readonly number[]): void {
+  setEndpoints(name: string, endpoints: readonly EndpointConfig[], slots: readonly number[]): void {
     for (const cluster of this.clusters) {
       const { service } = cluster
       if (service.name !== name) continue
-      cluster.setEndpoints(endpoints.map((text, at) => endpointOf(text, service.tls.serverName, slots[at] as number)))
+      cluster.setEndpoints(endpoints.map((entry, at) => endpointOf(entry, service.tls.serverName, slots[at] as number)))
     }
   }
 
@@ -81,7 +82,7 @@ export class Upstreams implements EndpointSource {
       state = new EndpointState(createClient(service, endpoint, connections), service, endpoint, this.parts)
       this.states.set(key, [...states, state])
     }
-    state.endpoint = endpoint
+    state.use(endpoint)
     state.generations.add(generation)
     return state
   }
