@@ -31,7 +31,7 @@ export interface StatusPages {
 
 export function createStatus(source: StatusSource): StatusPages {
   const { reloader, isolation, supervisor, certificates, isLeaving } = source
-  const { segment, workers: slots, endpoints, breakers, rates, replays, counters } = source.state
+  const { segment, workers: slots, endpoints, branches, breakers, rates, replays, counters } = source.state
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -46,6 +46,8 @@ export function createStatus(source: StatusSource): StatusPages {
     let missing = source.workers - all.filter(({ state }) => state !== 'empty').length
     return all.filter(({ state }) => state !== 'empty' || missing-- > 0)
   }
+  const branchTotals = () =>
+    reloader.table.branches.map((branch) => ({ ...branch, totals: branches.totals(branch.slot) }))
   const rateTable = () => ({ ...rates.totals(), ...rates.occupancy() })
   const replayTable = () => ({ ...replays.totals(), ...replays.occupancy(Math.floor(Date.now() / 1000)) })
 
@@ -86,6 +88,12 @@ export function createStatus(source: StatusSource): StatusPages {
             ...endpointStatus(endpoints, slot, nowUs),
           })),
         })),
+        splits: branchTotals()
+          .filter(({ kind }) => kind === 'split')
+          .map(({ route, service, share, totals }) => ({ route, service, share, requests: totals.picked })),
+        mirrors: branchTotals()
+          .filter(({ kind }) => kind === 'mirror')
+          .map(({ route, service, share, totals: { picked, ...totals } }) => ({ route, service, share, ...totals })),
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),
@@ -103,6 +111,7 @@ export function createStatus(source: StatusSource): StatusPages {
         routes: reloader.table.routes,
         services: reloader.table.services,
         counters,
+        branches: branchTotals(),
         workers: slots.readAll(),
         reloads: reloader.counts,
         reloadedOk: reloader.last?.ok ?? true,

@@ -70,7 +70,6 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         rampMs: 10_000,
         failureStatuses: new Set([502, 503, 504]),
       },
-      health: { path: '/', intervalMs: 5000, timeoutMs: 1000, healthyAfter: 2, unhealthyAfter: 3 },
       outliers: {
         failures: 5,
         ratio: 0.1,
@@ -80,6 +79,13 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         maxEjectForUs: 12_000_000,
         maxShare: 0.5,
         statuses: null,
+      },
+      health: {
+        http: { method: 'GET', path: '/', host: null, statuses: [[200, 299]], text: '' },
+        intervalMs: 5000,
+        timeoutMs: 1000,
+        healthyAfter: 2,
+        unhealthyAfter: 3,
       },
     },
     expect.objectContaining({
@@ -118,6 +124,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       allow: null,
       allowGroups: [],
       addresses: null,
+      mirror: null,
       strippedFields: ['x-m'],
       strippedParameter: null,
       hiddenParameter: null,
