@@ -40,9 +40,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** Of the final response; 0 before it has come. */
   private status = 0
   private startUs = 0
-  /** From the start to the head of the response. Negative: it has not come, or waited for the client's upload. */
-  private latencyUs = -1
-  private isUpload = false
+  /** The whole request was there, and the head of its response has not come. */
+  private waits = false
   private over = false
 
   /** Made by Cluster.attempt. @param permit of the breaker, where there is one */
@@ -61,8 +60,8 @@ export class Attempt implements Dispatcher.DispatchHandler {
     this.sink = sink
     this.endpoint = endpoint
     this.startUs = this.nowUs()
-    this.isUpload = request.body !== null && !Buffer.isBuffer(request.body)
-    endpoint.begin()
+    this.waits = request.body === null || Buffer.isBuffer(request.body)
+    endpoint.begin(this.waits)
     endpoint.client.dispatch(request as Dispatcher.DispatchOptions, this)
   }
 
@@ -93,7 +92,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** @param failed the endpoint is to blame; the outcome is what the breaker of its service counts */
   private giveBack(outcome: number, failed: boolean, nowUs: number | null = null): void {
     this.over = true
-    this.endpoint?.end(failed, this.latencyUs)
+    this.endpoint?.end(failed, this.waits)
     this.breaker?.report(this.permit, outcome, nowUs ?? this.nowUs())
   }
 
@@ -115,7 +114,10 @@ export class Attempt implements Dispatcher.DispatchHandler {
   onResponseStart(_: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders, phrase = ''): void {
     if (this.over || status < 200) return
     this.status = status
-    if (!this.isUpload) this.latencyUs = this.nowUs() - this.startUs
+    if (this.waits) {
+      this.waits = false
+      this.endpoint!.answered(this.nowUs() - this.startUs)
+    }
     try {
       this.sink!.onHead(status, headers, phrase)
     } catch (error) {

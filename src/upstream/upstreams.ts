@@ -82,7 +82,7 @@ export class Upstreams implements EndpointSource {
       state = new EndpointState(createClient(service, endpoint, connections), service, endpoint, this.parts)
       this.states.set(key, [...states, state])
     }
-    state.endpoint = endpoint
+    state.use(endpoint)
     state.generations.add(generation)
     return state
   }

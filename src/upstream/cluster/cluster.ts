@@ -74,7 +74,7 @@ export class Cluster {
     this.endpoints = endpoints.map((endpoint) => {
       const state = before.find((one) => one.endpoint.origin === endpoint.origin)
       if (state === undefined) return this.source.hold(this, endpoint)
-      state.endpoint = endpoint
+      state.use(endpoint)
       return state
     })
     for (const state of before) if (!this.endpoints.includes(state)) this.source.release(this, state)

@@ -456,6 +456,7 @@ describe('the environment', () => {
       watchConfig: 'off',
       uwsPatches: 'on',
       workerMemoryMaxBytes: 0,
+      zone: '',
     })
     rmSync(runtime, { recursive: true })
     expect(loadSettings({ TIDEGATE_MAX_BODY_BYTES: '2MiB' }).maxBodyBytes).toBe(2 ** 21)

@@ -79,6 +79,7 @@ function begin(): void {
     connections: 4,
     endpoints,
     worker: 0,
+    nowUs: () => nowUs,
   })
   aborted = null
   next = null
