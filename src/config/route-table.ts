@@ -2,6 +2,7 @@
 // worked out that depends on the route alone. Types, and nothing else; compile.ts makes them of a configuration.
 import type { JsonWebKey } from 'node:crypto'
 import type ipaddr from 'ipaddr.js'
+import type { BalanceRules } from './balance.js'
 import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
@@ -120,6 +121,9 @@ export interface Service {
   /** Requests in flight on one connection at most. */
   readonly pipelining: number
   readonly tls: UpstreamTls
+  readonly balance: BalanceRules
+  /** In which an endpoint that comes back gets a growing share of the requests; 0: it gets its whole share at once. */
+  readonly slowStartMs: number
   readonly breaker: BreakerRules | null
   readonly health: HealthCheck | null
 }

@@ -20,6 +20,8 @@ export interface UpstreamParts {
   readonly endpoints: EndpointTable
   /** Most connections to one endpoint. */
   readonly connections: number
+  /** The gateway's; '' where it has none. */
+  readonly zone: string
   /** Microseconds on the segment's clock. */
   readonly nowUs: () => number
   onBreakerChange(service: string, change: BreakerChange): void
@@ -33,12 +35,14 @@ export class Upstreams implements EndpointSource {
   private readonly parts: UpstreamParts
   readonly nowUs: () => number
   readonly owner: number
+  readonly zone: string
   private generations = 0
 
   constructor(parts: UpstreamParts) {
     this.parts = parts
     this.nowUs = parts.nowUs
     this.owner = parts.owner
+    this.zone = parts.zone
   }
 
   /** The clusters of one generation, by Service.index. Close each of them when the generation ends. */

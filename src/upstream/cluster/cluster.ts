@@ -6,6 +6,7 @@ import { Attempt } from '../attempt.js'
 import type { Breaker } from '../breaker.js'
 import type { Balancer } from './balancer.js'
 import { balancerOf } from './balancers.js'
+import { Eligible } from './eligible.js'
 import type { EndpointState } from './endpoint-state.js'
 
 /** What keeps the endpoints of all services (upstreams.ts). */
@@ -13,6 +14,8 @@ export interface EndpointSource {
   /** The worker's number, from 0: so that not all workers begin their rounds at the same endpoint. */
   readonly owner: number
   readonly nowUs: () => number
+  /** The gateway's; '' where it has none. */
+  readonly zone: string
   /** The state of an endpoint that the cluster does not have yet. */
   hold(cluster: Cluster, endpoint: Endpoint): EndpointState
   release(cluster: Cluster, state: EndpointState): void
@@ -28,23 +31,30 @@ export class Cluster {
   readonly generation: number
   private readonly source: EndpointSource
   private readonly balancer: Balancer
+  private readonly eligible: Eligible
 
   constructor(service: Service, breaker: Breaker | null, generation: number, source: EndpointSource) {
     this.service = service
     this.breaker = breaker
     this.generation = generation
     this.source = source
-    this.balancer = balancerOf(service, source.owner)
+    const { owner, zone, nowUs } = source
+    this.balancer = balancerOf(service, { first: owner, random: Math.random, nowUs })
+    this.eligible = new Eligible({ zone, slowStartMs: service.slowStartMs, nowUs, random: Math.random })
     this.setEndpoints(service.endpoints)
   }
 
   /**
    * The endpoint for the next attempt, or null where none gets requests.
-   * @param key of balancers that choose by a hash; 0 for others
+   * @param key of the request, for services that balance by a hash; 0: it has none
    * @param tried those that have failed the request: chosen only when there is no other
    */
   pick(key: number, tried: readonly EndpointState[]): EndpointState | null {
-    return this.balancer.pick(this.endpoints, key, tried)
+    const { balancer, eligible } = this
+    eligible.look()
+    let state = balancer.pick(eligible.candidates, key, tried)
+    if (state !== null && eligible.hasLeft(state)) state = balancer.pick(eligible.candidates, key, tried)
+    return eligible.orFarther(state, tried)
   }
 
   /** The service has an endpoint besides this one, be it up or not. */
@@ -77,6 +87,7 @@ export class Cluster {
       state.use(endpoint)
       return state
     })
+    this.eligible.use(this.endpoints)
     for (const state of before) if (!this.endpoints.includes(state)) this.source.release(this, state)
   }
 
