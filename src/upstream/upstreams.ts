@@ -10,6 +10,7 @@ import { Breaker } from './breaker.js'
 import { clientKey, createClient } from './client.js'
 import { Cluster, type EndpointSource } from './cluster/cluster.js'
 import { EndpointState } from './cluster/endpoint-state.js'
+import { RetryBudget } from './retry-budget.js'
 
 export interface UpstreamParts {
   /** Of permits in the breaker table (state/owners.ts). */
@@ -32,6 +33,8 @@ export class Upstreams implements EndpointSource {
   private readonly states = new Map<string, EndpointState[]>()
   /** Of all generations that still have requests. */
   private readonly clusters = new Set<Cluster>()
+  /** By service. */
+  private readonly budgets = new Map<string, RetryBudget>()
   private readonly parts: UpstreamParts
   readonly nowUs: () => number
   readonly owner: number
@@ -77,6 +80,16 @@ export class Upstreams implements EndpointSource {
     return breaker
   }
 
+  budgetOf({ name, retries }: Service): RetryBudget {
+    let budget = this.budgets.get(name)
+    if (budget === undefined) {
+      budget = new RetryBudget(retries.budget, this.nowUs())
+      this.budgets.set(name, budget)
+    }
+    budget.ratio = retries.budget
+    return budget
+  }
+
   hold({ service, generation }: Cluster, endpoint: Endpoint): EndpointState {
     const key = clientKey(service, endpoint)
     const states = this.states.get(key) ?? []
@@ -103,6 +116,8 @@ export class Upstreams implements EndpointSource {
 
   forget(cluster: Cluster): void {
     this.clusters.delete(cluster)
+    const { name } = cluster.service
+    if (![...this.clusters].some(({ service }) => service.name === name)) this.budgets.delete(name)
   }
 
   /** The worker ends. */

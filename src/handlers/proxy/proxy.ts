@@ -7,6 +7,7 @@ import { NONE } from '../../upstream/cluster/balancer.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { Upstreams } from '../../upstream/upstreams.js'
 import type { Handler, HandlerContext } from '../handler.js'
+import { withBalanceKey } from './balance-key.js'
 import { Forwarding } from './forwarding.js'
 import { type ReadAheadContext, readAhead } from './read-ahead.js'
 
@@ -22,16 +23,21 @@ export interface ProxyParts {
 /** The services of one generation, shared by the handlers of all routes. */
 export class Proxies {
   /** By Service.index. */
-  readonly clusters: readonly Cluster[]
-  readonly context: HandlerContext
+  private readonly clusters: readonly Cluster[]
+  /** By Service.index. One for all routes of a service: it keeps nothing that is about a route. */
+  private readonly handlers: readonly Handler[]
 
   constructor(context: HandlerContext, { upstreams }: ProxyParts, table: RouteTable) {
-    this.context = context
     this.clusters = upstreams.clustersOf(table.services)
+    this.handlers = this.clusters.map((cluster) => withBalanceKey(new ServiceProxy(context, cluster), cluster.service))
   }
 
   handlerOf(service: Service): Handler {
-    return new ServiceProxy(this.context, this.clusters[service.index]!)
+    return this.handlers[service.index]!
+  }
+
+  clusterOf(service: Service): Cluster {
+    return this.clusters[service.index]!
   }
 
   /** No exchange is left that could ask for an endpoint. */
@@ -73,7 +79,8 @@ class ServiceProxy implements Handler {
     const { context, cluster } = this
     // An exchange that has waited for something is watched; any other is still in the turn of the loop that it came in.
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
-    const endpoint = cluster.pick(0, NONE)
+    cluster.budget.deposit(exchange.upstreamStartUs)
+    const endpoint = cluster.pick(exchange.balanceKey, NONE)
     if (endpoint === null) return context.fail(exchange, noEndpoint)
     if (endpoint.isFull) return context.fail(exchange, queueFull)
     exchange.endpoint = endpoint.endpoint

@@ -12,13 +12,5 @@ export interface Balancer {
   pick(candidates: Candidates, key: number, tried: readonly EndpointState[]): EndpointState | null
 }
 
-/** From 0 up to but not including 1, as Math.random. */
-export type Random = () => number
-
 /** No endpoint has failed the request. */
 export const NONE: readonly EndpointState[] = Object.freeze([])
-
-/** It may be given the request, if the balancer wants it to. */
-export function isFree(state: EndpointState, tried: readonly EndpointState[]): boolean {
-  return !state.isFull && !tried.includes(state)
-}

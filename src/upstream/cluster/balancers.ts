@@ -1,6 +1,7 @@
 // The balancers by name. Runs when a generation begins, not per request.
 import type { Service } from '../../config/compile.js'
-import type { Balancer, Random } from './balancer.js'
+import type { Balancer } from './balancer.js'
+import type { Random } from './candidates.js'
 import { PeakEwma } from './ewma.js'
 import { HashBalancer } from './hash.js'
 import { PowerOfTwo } from './p2c.js'

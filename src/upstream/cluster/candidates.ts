@@ -1,8 +1,10 @@
-// The endpoints among which a balancer chooses, each with the share of the requests that it is to get. eligible.ts makes
-// a new one when other endpoints are eligible, and only changes the weights of this one during a slow start. So a
-// balancer may keep something by position as long as it is given the same object. Runs per request.
-import type { Random } from './balancer.js'
+// The endpoints among which a balancer chooses, each with the share of the requests that it is to get. eligible.ts
+// makes a new object when other endpoints are eligible, and only changes the weights of this one during a slow start.
+// So a balancer may keep something by position as long as it is given the same object. Runs per request.
 import type { EndpointState } from './endpoint-state.js'
+
+/** From 0 up to but not including 1, as Math.random. */
+export type Random = () => number
 
 export class Candidates {
   readonly states: readonly EndpointState[]
@@ -96,4 +98,9 @@ export class Candidates {
     }
     return low
   }
+}
+
+/** It may be given the request, if the balancer wants it to. */
+export function isFree(state: EndpointState, tried: readonly EndpointState[]): boolean {
+  return !state.isFull && !tried.includes(state)
 }

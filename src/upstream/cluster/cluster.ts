@@ -4,6 +4,7 @@
 import type { Endpoint, Service } from '../../config/compile.js'
 import { Attempt } from '../attempt.js'
 import type { Breaker } from '../breaker.js'
+import type { RetryBudget } from '../retry-budget.js'
 import type { Balancer } from './balancer.js'
 import { balancerOf } from './balancers.js'
 import { Eligible } from './eligible.js'
@@ -16,6 +17,8 @@ export interface EndpointSource {
   readonly nowUs: () => number
   /** The gateway's; '' where it has none. */
   readonly zone: string
+  /** Shared by all generations of the service. */
+  budgetOf(service: Service): RetryBudget
   /** The state of an endpoint that the cluster does not have yet. */
   hold(cluster: Cluster, endpoint: Endpoint): EndpointState
   release(cluster: Cluster, state: EndpointState): void
@@ -28,6 +31,7 @@ export class Cluster {
   readonly service: Service
   /** Null where the service has none. */
   readonly breaker: Breaker | null
+  readonly budget: RetryBudget
   readonly generation: number
   private readonly source: EndpointSource
   private readonly balancer: Balancer
@@ -37,6 +41,7 @@ export class Cluster {
     this.service = service
     this.breaker = breaker
     this.generation = generation
+    this.budget = source.budgetOf(service)
     this.source = source
     const { owner, zone, nowUs } = source
     this.balancer = balancerOf(service, { first: owner, random: Math.random, nowUs })
@@ -55,11 +60,6 @@ export class Cluster {
     let state = balancer.pick(eligible.candidates, key, tried)
     if (state !== null && eligible.hasLeft(state)) state = balancer.pick(eligible.candidates, key, tried)
     return eligible.orFarther(state, tried)
-  }
-
-  /** The service has an endpoint besides this one, be it up or not. */
-  hasOther(than: EndpointState): boolean {
-    return this.endpoints.some((state) => state !== than)
   }
 
   /** Null: the breaker refuses. */

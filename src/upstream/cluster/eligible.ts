@@ -2,8 +2,7 @@
 // are in, all but the drained ones; those of the own zone where enough of them are in; fewer for one that has just come
 // back. Asked once per request, and looks at the endpoints only while something may change by itself. It does not
 // choose: balancers do.
-import { isFree, type Random } from './balancer.js'
-import { Candidates } from './candidates.js'
+import { Candidates, isFree, type Random } from './candidates.js'
 import type { EndpointState } from './endpoint-state.js'
 
 /** Panic: if more than this share of the endpoints is out, the rest would not carry the load. */
@@ -65,7 +64,7 @@ export class Eligible {
     return true
   }
 
-  /** What the balancer has chosen, or one of another zone where all of the own one are full or have failed the request. */
+  /** What the balancer has chosen; or one of another zone, where those of the own one are full or have failed. */
   orFarther(chosen: EndpointState | null, tried: readonly EndpointState[]): EndpointState | null {
     if (this.wider === null || (chosen !== null && isFree(chosen, tried))) return chosen
     return this.wider.spare(tried, this.options.random)

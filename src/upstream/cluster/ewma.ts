@@ -2,9 +2,8 @@
 // that are in flight there (Finagle's peak EWMA). The average of latencies follows a slower response at once and faster
 // ones by and by; while no response comes it decays, so that an endpoint that was slow is tried again. Per worker. Runs
 // per request.
-import type { Balancer, Random } from './balancer.js'
-import { isFree } from './balancer.js'
-import type { Candidates } from './candidates.js'
+import type { Balancer } from './balancer.js'
+import { type Candidates, isFree, type Random } from './candidates.js'
 import type { EndpointState } from './endpoint-state.js'
 
 /** The time in which what was measured loses 63 % of its weight. */

@@ -1,10 +1,9 @@
 // The endpoint that a key of the request has, by rendezvous hashing: every endpoint draws a number that it and the key
 // alone decide, and the highest has the key. So all workers, restarts and machines agree without a word, and of n
-// endpoints one that comes or goes moves the keys of one n-th, and no other. An endpoint that has more than its share of
-// what is in flight leaves further requests to the next highest. Runs per request.
-import type { Balancer, Random } from './balancer.js'
-import { isFree } from './balancer.js'
-import type { Candidates } from './candidates.js'
+// endpoints one that comes or goes moves the keys of one n-th, and no other. An endpoint that has more than its share
+// of what is in flight leaves further requests to the next highest. Runs per request.
+import type { Balancer } from './balancer.js'
+import { type Candidates, isFree, type Random } from './candidates.js'
 import type { EndpointState } from './endpoint-state.js'
 import { PowerOfTwo } from './p2c.js'
 
@@ -43,7 +42,7 @@ export class HashBalancer implements Balancer {
     return best >= 0 ? (states[best] as EndpointState) : candidates.spare(tried, this.random)
   }
 
-  /** The logarithm of a number between 0 and 1, over the weight: an endpoint is the highest as often as its weight says. */
+  /** The logarithm of a number between 0 and 1, over the weight: the highest as often as the weight says. */
   private draw(at: number, key: number): number {
     const drawn = ((mix(key ^ (this.seeds[at] as number)) >>> 0) + 0.5) / 2 ** 32
     return Math.log(drawn) / (this.weights[at] as number)

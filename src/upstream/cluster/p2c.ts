@@ -1,10 +1,9 @@
 // The less busy of two endpoints that are drawn at random: nearly as good as the least busy of all, and requests that
 // come at once do not all go to one (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing"). Both are
-// drawn by weight, and of two that are equally busy the first is chosen, so that idle endpoints share by weight. Runs per
-// request.
-import type { Balancer, Random } from './balancer.js'
-import { isFree } from './balancer.js'
-import type { Candidates } from './candidates.js'
+// drawn by weight, and of two that are equally busy the first is chosen, so that idle endpoints share by weight. Runs
+// per request.
+import type { Balancer } from './balancer.js'
+import { type Candidates, isFree, type Random } from './candidates.js'
 import type { EndpointState } from './endpoint-state.js'
 
 export class PowerOfTwo implements Balancer {

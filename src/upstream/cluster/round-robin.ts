@@ -1,9 +1,8 @@
 // Endpoints in turn. Where their weights differ, each gains its weight in credit per request, the one with the most
 // credit gets the request, and pays for it what all have gained: nginx calls it smooth, since a heavy endpoint's turns
 // do not come in a row. Runs per request.
-import type { Balancer, Random } from './balancer.js'
-import { isFree } from './balancer.js'
-import type { Candidates } from './candidates.js'
+import type { Balancer } from './balancer.js'
+import { type Candidates, isFree, type Random } from './candidates.js'
 import type { EndpointState } from './endpoint-state.js'
 
 export class RoundRobin implements Balancer {
@@ -54,7 +53,7 @@ export class RoundRobin implements Balancer {
     return states[best] as EndpointState
   }
 
-  /** Endpoints that were candidates before keep their credit. The first pick of a worker is not always the heaviest's. */
+  /** Endpoints that were candidates before keep their credit. Not every worker begins with the heaviest. */
   private adopt(candidates: Candidates): void {
     const { known, credits } = this
     const before = known?.states ?? []
