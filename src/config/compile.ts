@@ -1,6 +1,7 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary
 // (to refuse a bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
+import { compileBalance } from './balance.js'
 import { branchesOf } from './branches.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
@@ -206,7 +207,18 @@ function compileIssuer(
 function compileService(
   name: string,
   index: number,
-  { timeouts, tls, breaker, health, outliers, client, pipelining, retries }: Config['services'][string],
+  {
+    timeouts,
+    tls,
+    balance,
+    slowStart,
+    breaker,
+    health,
+    outliers,
+    client,
+    pipelining,
+    retries,
+  }: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
   return {
@@ -221,6 +233,8 @@ function compileService(
     pipelining,
     retries: compileRetries(retries),
     tls: { ca: tls?.ca, cert: tls?.cert, key: tls?.key, serverName: tls?.serverName, verify: tls?.verify ?? true },
+    balance: compileBalance(balance),
+    slowStartMs: slowStart,
     breaker:
       breaker === undefined
         ? null

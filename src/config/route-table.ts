@@ -75,6 +75,18 @@ export interface Endpoint {
   readonly slot: number
 }
 
+/** What requests for the same endpoint have in common. */
+type HashPart = RequestKey | { readonly kind: 'path' }
+
+export type BalanceRules =
+  | { readonly kind: 'p2c' | 'round-robin' | 'ewma' }
+  | {
+      readonly kind: 'hash'
+      readonly part: HashPart
+      /** No endpoint has more than this times the mean in flight. Infinity: as many as come. */
+      readonly bounded: number
+    }
+
 export interface BreakerRules {
   readonly windowMs: number
   readonly minRequests: number
@@ -116,6 +128,9 @@ export interface Service {
   readonly pipelining: number
   readonly retries: RetryRules
   readonly tls: UpstreamTls
+  readonly balance: BalanceRules
+  /** In which an endpoint that comes back gets a growing share of the requests; 0: it gets its whole share at once. */
+  readonly slowStartMs: number
   readonly breaker: BreakerRules | null
   readonly health: HealthCheck | null
   /** Null where the service wants none. They act where it has two endpoints or more. */

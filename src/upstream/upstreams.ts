@@ -22,6 +22,8 @@ export interface UpstreamParts {
   readonly endpoints: EndpointTable
   /** Most connections to one endpoint. */
   readonly connections: number
+  /** The gateway's; '' where it has none. */
+  readonly zone: string
   /** Microseconds on the segment's clock. */
   readonly nowUs: () => number
   onBreakerChange(service: string, change: BreakerChange): void
@@ -41,6 +43,7 @@ export class Upstreams implements EndpointSource {
   private readonly parts: UpstreamParts
   readonly nowUs: () => number
   readonly owner: number
+  readonly zone: string
   private generations = 0
   /** Null as long as no service has endpoints that it could eject. */
   private judging: NodeJS.Timeout | null = null
@@ -49,6 +52,7 @@ export class Upstreams implements EndpointSource {
     this.parts = parts
     this.nowUs = parts.nowUs
     this.owner = parts.owner
+    this.zone = parts.zone
   }
 
   /** The clusters of one generation, by Service.index. Close each of them when the generation ends. */

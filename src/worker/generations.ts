@@ -95,6 +95,7 @@ export function createWorker(parts: WorkerParts): Worker {
       breakers: new BreakerTable(segment),
       endpoints,
       connections: settings.upstreamConnections,
+      zone: settings.zone,
       nowUs: () => segment.nowUs(),
       onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
       onOutlierChange: (service, { endpoint: { origin }, to, reason, forMs }) => {

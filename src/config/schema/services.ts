@@ -1,5 +1,6 @@
 // Options of services: endpoints, deadlines, TLS and the breaker.
 import { z } from 'zod'
+import { balanceKeys } from './balance.js'
 import { endpointSchema } from './endpoints.js'
 import { healthSchema } from './health.js'
 import { outliersSchema } from './outliers.js'
@@ -100,6 +101,7 @@ export const serviceSchema = z
         'Most requests in flight on one connection. Above 1, idempotent requests without a body share connections (RFC 9110, 9.2.2). Useful for many small, fast responses of one kind.',
       ),
     tls: upstreamTlsSchema.optional(),
+    ...balanceKeys,
     breaker: breakerSchema.optional(),
     retries: retriesSchema,
     health: healthSchema.optional(),

@@ -7,6 +7,7 @@ import { NONE } from '../../upstream/cluster/balancer.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { Upstreams } from '../../upstream/upstreams.js'
 import type { Handler, HandlerContext } from '../handler.js'
+import { withBalanceKey } from './balance-key.js'
 import { Forwarding } from './forwarding.js'
 import { type ReadAheadContext, readAhead } from './read-ahead.js'
 
@@ -28,7 +29,7 @@ export class Proxies {
 
   constructor(context: HandlerContext, { upstreams }: ProxyParts, table: RouteTable) {
     this.clusters = upstreams.clustersOf(table.services)
-    this.handlers = this.clusters.map((cluster) => new ServiceProxy(context, cluster))
+    this.handlers = this.clusters.map((cluster) => withBalanceKey(new ServiceProxy(context, cluster), cluster.service))
   }
 
   handlerOf(service: Service): Handler {
@@ -79,7 +80,7 @@ class ServiceProxy implements Handler {
     // An exchange that has waited for something is watched; any other is still in the turn of the loop that it came in.
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
     cluster.budget.deposit(exchange.upstreamStartUs)
-    const endpoint = cluster.pick(0, NONE)
+    const endpoint = cluster.pick(exchange.balanceKey, NONE)
     if (endpoint === null) return context.fail(exchange, noEndpoint)
     if (endpoint.isFull) return context.fail(exchange, queueFull)
     exchange.endpoint = endpoint.endpoint

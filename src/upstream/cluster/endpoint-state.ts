@@ -80,9 +80,30 @@ export class EndpointState {
     return (this.table.out(this.endpoint.slot) & OUT.drained) !== 0
   }
 
+  /** Its health checks have found it down. */
+  get isDown(): boolean {
+    return (this.table.out(this.endpoint.slot) & OUT.down) !== 0
+  }
+
   /** What its responses took this worker lately, until their heads; 0 where none has come yet. */
   get latencyUs(): number {
     return this.table.latencyNowUs(this.worker, this.endpoint.slot)
+  }
+
+  // What has ended at it in this worker, since ever.
+
+  /** Until the heads of its responses. */
+  get latencySumUs(): number {
+    return this.table.latencySumUs(this.worker, this.endpoint.slot)
+  }
+
+  /** Responses in that sum. */
+  get latencies(): number {
+    return this.table.latencies(this.worker, this.endpoint.slot)
+  }
+
+  get failures(): number {
+    return this.table.failures(this.worker, this.endpoint.slot)
   }
 
   /** Since when it gets requests again, on the segment's clock; 0 where it has never been out. For a slow start. */

@@ -58,6 +58,8 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       client: 'lean',
       pipelining: 1,
       tls: { verify: true },
+      balance: { kind: 'p2c' },
+      slowStartMs: 10_000,
       breaker: {
         windowMs: 10_000,
         minRequests: 20,
