@@ -3,12 +3,14 @@
 import ipaddr from 'ipaddr.js'
 import { branchesOf } from './branches.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
-import { endpointAddress } from './endpoint.js'
+import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
+import { compileHealth } from './health.js'
 import { compileHttpSignature } from './http-signature.js'
 import { compileMirror, MIRROR_FIELD } from './mirror.js'
 import { bytesOf, canonicalHost, patternOf } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
+import { compileRetries } from './retries.js'
 import type {
   AddressRange,
   Consumer,
@@ -67,9 +69,9 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
   const consumersByName = new Map(consumers.map((consumer) => [consumer.name, consumer]))
   const endpoints: Endpoint[] = []
   const services = Object.entries(config.services).map(([name, service], index) => {
-    const own = service.endpoints.map((text, position) => {
+    const own = service.endpoints.map((entry, position) => {
       const index = endpoints.length + position
-      return endpointOf(text, service.tls?.serverName, slots?.endpoints[index] ?? index)
+      return endpointOf(entry, service.tls?.serverName, slots?.endpoints[index] ?? index)
     })
     endpoints.push(...own)
     return compileService(name, index, service, own)
@@ -157,9 +159,10 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
  * Of an endpoint as it is written. `serverName` is what the service's `tls` says, `slot` its place in the endpoint
  * table.
  */
-export function endpointOf(text: string, serverName: string | undefined, slot: number): Endpoint {
-  const { origin, authority, hostname, socketPath } = endpointAddress(text)
-  return { origin, authority, serverName: serverName ?? hostname, socketPath, slot }
+export function endpointOf(entry: EndpointConfig, serverName: string | undefined, slot: number): Endpoint {
+  const { url, weight, zone } = endpointOptions(entry)
+  const { origin, authority, hostname, socketPath } = endpointAddress(url)
+  return { origin, authority, serverName: serverName ?? hostname, socketPath, weight, zone, slot }
 }
 
 function compileAddresses(addresses: RouteConfig['addresses']): Route['addresses'] {
@@ -202,7 +205,7 @@ function compileIssuer(
 function compileService(
   name: string,
   index: number,
-  { timeouts, tls, breaker, health, client, pipelining }: Config['services'][string],
+  { timeouts, tls, breaker, health, client, pipelining, retries }: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
   return {
@@ -215,6 +218,7 @@ function compileService(
     totalTimeoutMs: orInfinity(timeouts.total),
     client,
     pipelining,
+    retries: compileRetries(retries),
     tls: { ca: tls?.ca, cert: tls?.cert, key: tls?.key, serverName: tls?.serverName, verify: tls?.verify ?? true },
     breaker:
       breaker === undefined
@@ -231,16 +235,7 @@ function compileService(
             rampMs: breaker.ramp,
             failureStatuses: new Set(breaker.failureStatuses),
           },
-    health:
-      health === undefined
-        ? null
-        : {
-            path: health.path,
-            intervalMs: health.interval,
-            timeoutMs: health.timeout,
-            healthyAfter: health.healthyAfter,
-            unhealthyAfter: health.unhealthyAfter,
-          },
+    health: compileHealth(health),
   }
 }
 

@@ -2,7 +2,7 @@
 // that cannot be told apart, and options without effect. Pure; each problem carries the path of its key.
 import { consumerProblems, credentialProblems, groupProblems } from './caller-references.js'
 import { CREDENTIAL_KINDS, CREDENTIALS, GROUP } from './credentials.js'
-import { endpointAddress } from './endpoint.js'
+import { endpointAddress, endpointOptions } from './endpoint.js'
 import { servicesNamedIn } from './handlers.js'
 import { limitProblems } from './limit-references.js'
 import { mirrorEntry } from './mirror.js'
@@ -43,7 +43,7 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
   for (const [name, service] of Object.entries(config.services)) {
     const seen = new Set<string>()
     service.endpoints.forEach((endpoint, index) => {
-      const { origin } = endpointAddress(endpoint)
+      const { origin } = endpointAddress(endpointOptions(endpoint).url)
       if (seen.has(origin))
         problems.push({ path: ['services', name, 'endpoints', index], message: `"${origin}" is listed twice` })
       seen.add(origin)
@@ -100,7 +100,8 @@ function tlsProblems({ tls, endpoints }: Config['services'][string], at: readonl
   if (tls === undefined) return []
   const problems: Problem[] = []
   const add = (key: string[], message: string) => problems.push({ path: [...at, ...key], message })
-  if (!endpoints.some((text) => /^https:/i.test(text))) add([], 'has no effect: no endpoint is https')
+  if (!endpoints.some((entry) => /^https:/i.test(endpointOptions(entry).url)))
+    add([], 'has no effect: no endpoint is https')
   if (tls.cert !== undefined && tls.key === undefined) add(['cert'], 'needs key, the private key that belongs to it')
   if (tls.key !== undefined && tls.cert === undefined) add(['key'], 'needs cert, the certificate it belongs to')
   if (tls.passphrase !== undefined && tls.key === undefined) add(['passphrase'], 'has no effect without key')

@@ -4,8 +4,10 @@ import type { JsonWebKey } from 'node:crypto'
 import type ipaddr from 'ipaddr.js'
 import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
+import type { HealthCheck } from './health.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
 import type { PathPattern, PathRules } from './patterns.js'
+import type { RetryRules } from './retries.js'
 
 export interface Consumer {
   readonly name: string
@@ -62,6 +64,10 @@ export interface Endpoint {
   readonly serverName: string
   /** The absolute path of the Unix socket that it is reached by; null: over TCP. */
   readonly socketPath: string | null
+  /** Its share of the requests, next to the weights of the others. */
+  readonly weight: number
+  /** '' where it has none. */
+  readonly zone: string
   /**
    * In the endpoint table. The same as long as service and origin keep their names, from one configuration to the next.
    */
@@ -81,14 +87,6 @@ export interface BreakerRules {
   readonly rampMs: number
   /** Upstream statuses that count as failures, next to connect errors, resets and timeouts. */
   readonly failureStatuses: ReadonlySet<number>
-}
-
-export interface HealthCheck {
-  readonly path: string
-  readonly intervalMs: number
-  readonly timeoutMs: number
-  readonly healthyAfter: number
-  readonly unhealthyAfter: number
 }
 
 /** Towards https endpoints. PEM texts; undefined where there are none. */
@@ -115,6 +113,7 @@ export interface Service {
   readonly client: 'lean' | 'undici'
   /** Requests in flight on one connection at most. */
   readonly pipelining: number
+  readonly retries: RetryRules
   readonly tls: UpstreamTls
   readonly breaker: BreakerRules | null
   readonly health: HealthCheck | null

@@ -225,6 +225,19 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, en
     'Attempts beyond the first of a request.',
     (totals) => totals.attempts - totals.forwarded,
   )
+  out.family('tidegate_retries_total', 'counter', 'Attempts that followed another one, by what that came to.')
+  for (const { route, totals } of forwarded) {
+    for (const reason of ['connect', 'reset', 'timeout', 'status', 'out'] as const) {
+      out.sample(totals.retries.get(reason) ?? 0, { route, reason })
+    }
+  }
+  perRoute(
+    out,
+    forwarded,
+    'tidegate_retries_refused_total',
+    'Attempts that were not made because the retry budget of the service was used up.',
+    (totals) => totals.retries.get('refused') ?? 0,
+  )
   out.family(
     'tidegate_upstream_duration_seconds',
     'summary',

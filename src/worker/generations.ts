@@ -3,6 +3,7 @@
 // indirection runs here.
 import type { TlsMaterial } from '../config/certificates.js'
 import type { Consumer, RouteTable } from '../config/compile.js'
+import type { EndpointConfig } from '../config/endpoint.js'
 import type { Settings } from '../config/settings.js'
 import { BodyMemory } from '../downstream/body-memory.js'
 import { isTrusted } from '../downstream/client-address.js'
@@ -52,7 +53,7 @@ export interface Worker {
   /** Requests whose head arrives from now on get this table. */
   use(generation: number, table: RouteTable): void
   /** From now on the service has these endpoints, in every generation. `slots`: their places in the endpoint table. */
-  setEndpoints(service: string, endpoints: readonly string[], slots: readonly number[]): void
+  setEndpoints(service: string, endpoints: readonly EndpointConfig[], slots: readonly number[]): void
   /** The oldest generation that requests may be on. */
   readonly oldest: number
   /** Bytes that request bodies hold. */

@@ -78,6 +78,7 @@ class ServiceProxy implements Handler {
     const { context, cluster } = this
     // An exchange that has waited for something is watched; any other is still in the turn of the loop that it came in.
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
+    cluster.budget.deposit(exchange.upstreamStartUs)
     const endpoint = cluster.pick(0, NONE)
     if (endpoint === null) return context.fail(exchange, noEndpoint)
     if (endpoint.isFull) return context.fail(exchange, queueFull)
