@@ -1,5 +1,6 @@
-// Splits and mirrors before real services: who gets which request, over workers and restarts, and that a client hears
+// Splits and mirrors before real services: who gets which request, over workers and reloads, and that a client hears
 // nothing of what a mirror's service does.
+import { readFileSync, writeFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { Service } from '../../src/config/route-table.js'
 import { Split } from '../../src/config/split.js'
@@ -65,6 +66,7 @@ beforeAll(async () => {
         split('canary', { split: { orders: 95, next: 5 } }),
         split('by-consumer', { split: halves, sticky: 'consumer', auth: 'api-key' }),
         split('by-header', { split: halves, sticky: 'header:X-Tenant' }),
+        split('without-key', { split: halves, sticky: 'header:X-Tenant' }),
         split('by-cookie', { split: halves, sticky: 'cookie:sid' }),
         split('stands-in', { split: { orders: 0, gone: 1 }, fallback: { service: 'orders' } }),
         split('once', { split: { orders: 0, gone: 1 }, fallback: { service: 'gone' } }),
@@ -154,25 +156,29 @@ describe('a split', () => {
   )
 
   test('requests without the key are divided', async () => {
-    await ask(40, '/by-header')
-    const lines = await gateway.access.take(
-      4 * CONSUMERS.length + 41,
-      ({ route }) => route === 'by-header',
-      'requests with and without the header',
-    )
-    const sides = lines.slice(-40).map(({ service }) => service)
+    await ask(40, '/without-key')
+    const lines = await gateway.access.take(40, ({ route }) => route === 'without-key', 'requests without the header')
+    const sides = lines.map(({ service }) => service)
     expect(sides.filter((service) => service === 'next').length).toBeGreaterThan(10)
     expect(sides.filter((service) => service === 'orders').length).toBeGreaterThan(10)
   })
 
-  test('a restart of the workers moves nobody', async () => {
+  test('a reload that raises a weight moves callers to that service alone, and turns no counts round', async () => {
     const headers = (key: string) => ({ 'x-tenant': key })
     const before = await servicesOf('/by-header', CONSUMERS, headers)
-    // Threads cannot be restarted.
-    if (gateway.isolation === 'thread') return
-    await call(gateway.adminPort, { method: 'POST', target: '/restart', host: 'localhost' })
-    await gateway.log.find(({ msg }) => msg === 'all workers were restarted', 'the end of it')
-    expect(await servicesOf('/by-header', CONSUMERS, headers)).toEqual(before)
+    const counted = [await picked('by-header', 'orders'), await picked('by-header', 'next')] as [number, number]
+    const config = JSON.parse(readFileSync(gateway.configFile, 'utf8'))
+    config.routes.find(({ name }: { name: string }) => name === 'by-header').split = { next: 200, orders: 50 }
+    writeFileSync(gateway.configFile, JSON.stringify(config))
+    const reload = await call(gateway.adminPort, { method: 'POST', target: '/reload', host: 'localhost' })
+    expect(reload.status).toBe(200)
+    const after = await servicesOf('/by-header', CONSUMERS, headers)
+    expect(after.filter((service, at) => service !== before[at] && service !== 'next')).toEqual([])
+    expect(after).not.toEqual(before)
+    const moved = after.filter((service) => service === 'next').length
+    expect(await picked('by-header', 'next')).toBe(counted[1] + moved)
+    expect(await picked('by-header', 'orders')).toBe(counted[0] + CONSUMERS.length - moved)
+    expect(await gateway.metric('tidegate_split_share{route="by-header",service="next"}')).toBe(0.8)
   })
 
   test('a canary that fails is stood in for, and nobody asks a service again that has just failed', async () => {
@@ -217,6 +223,8 @@ describe('a mirror', () => {
     const [trace, copied] = [seen, copy].map((one) => headerOf(one, 'traceparent')[0]!.split('-'))
     expect(copied![1]).toBe(trace![1])
     await eventually('the copy to be answered', () => results('copied'), { answered: 1, failed: 0, inFlight: 0 })
+    // The copy has ended: what it logs would be there before the line of a later request.
+    await gateway.logged(await call(gateway.port, { target: '/canary' }))
     expect(gateway.access.all.filter(({ rid }) => rid === answer.rid)).toHaveLength(1)
   })
 
