@@ -1,6 +1,7 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary
 // (to refuse a bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
+import { compileBulkhead } from './bulkhead.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { endpointAddress } from './endpoint.js'
 import { compileHandler } from './handlers.js'
@@ -70,7 +71,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       return endpointOf(text, service.tls?.serverName, slots?.endpoints[index] ?? index)
     })
     endpoints.push(...own)
-    return compileService(name, index, service, own)
+    return compileService(name, index, slots?.services[index] ?? index, service, own)
   })
   const servicesByName = new Map(services.map((service) => [service.name, service]))
   const named = new Map(Object.entries(config.limits).map(([name, limit]) => [name, compileLimit(name, limit)]))
@@ -194,12 +195,15 @@ function compileIssuer(
 function compileService(
   name: string,
   index: number,
-  { timeouts, tls, breaker, health, client, pipelining }: Config['services'][string],
+  slot: number,
+  service: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
+  const { timeouts, tls, breaker, health, client, pipelining } = service
   return {
     name,
     index,
+    slot,
     endpoints,
     connectTimeoutMs: timeouts.connect,
     firstByteTimeoutMs: orInfinity(timeouts.firstByte),
@@ -233,6 +237,7 @@ function compileService(
             healthyAfter: health.healthyAfter,
             unhealthyAfter: health.unhealthyAfter,
           },
+    bulkhead: compileBulkhead(service),
   }
 }
 

@@ -4,6 +4,7 @@ import type { RouteTable } from '../config/compile.js'
 import type { Settings } from '../config/settings.js'
 import { makeStateDirectory } from '../config/state-path.js'
 import { BreakerTable } from '../state/breaker-table.js'
+import { BulkheadTable } from '../state/bulkhead-table.js'
 import { CountersReader } from '../state/counters.js'
 import { EndpointTable } from '../state/endpoint-table.js'
 import { openSegment } from '../state/open-segment.js'
@@ -21,6 +22,7 @@ export class SharedState {
   readonly segment: Segment
   readonly workers: WorkerTable
   readonly endpoints: EndpointTable
+  readonly bulkheads: BulkheadTable
   readonly counters: CountersReader
   readonly breakers: BreakerTable
   /** To read: the primary takes no charge and remembers no signature, so its owner index does not matter. */
@@ -41,6 +43,7 @@ export class SharedState {
     this.workers = new WorkerTable(segment, spec.workers)
     this.workers.reset(settings.workers)
     this.endpoints = new EndpointTable(segment, spec)
+    this.bulkheads = new BulkheadTable(segment, spec)
     this.counters = new CountersReader(segment, spec.workers, spec.routes)
     this.breakers = new BreakerTable(segment)
     this.rates = new RateTable(segment, 0)

@@ -3,6 +3,7 @@
 // (owners.ts), and the others ask which workers still live.
 import { addressesSection } from './address-counts.js'
 import { breakersSection } from './breaker-table.js'
+import { bulkheadsSection } from './bulkhead-table.js'
 import { countersSection } from './counters.js'
 import { endpointsSection } from './endpoint-table.js'
 import { ratesSection } from './rates-section.js'
@@ -15,6 +16,7 @@ export const SECTIONS = [
   breakersSection,
   replaysSection,
   endpointsSection,
+  bulkheadsSection,
   workersSection,
   countersSection,
   addressesSection,

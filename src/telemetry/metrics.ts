@@ -2,6 +2,7 @@
 // alone: no worker is asked, so a worker that hangs or has died is still counted.
 import type { Route, Service } from '../config/compile.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
+import type { BulkheadTable } from '../state/bulkhead-table.js'
 import type { CountersReader, RouteTotals } from '../state/counters.js'
 import { countUpTo } from '../state/durations.js'
 import type { EndpointTable } from '../state/endpoint-table.js'
@@ -49,6 +50,7 @@ export interface MetricsSource {
   readonly counters: CountersReader
   readonly workers: readonly WorkerStatus[]
   readonly endpoints: EndpointTable
+  readonly bulkheads: BulkheadTable
   readonly breakers: readonly BreakerStatus[]
   readonly rateTable: RateTableStatus | null
   readonly replayTable: ReplayTableStatus | null
@@ -132,6 +134,7 @@ export function renderMetrics(source: MetricsSource): string {
   requests(out, used, source)
   durations(out, used)
   upstreams(out, used, source)
+  bulkheads(out, source)
   breakers(out, source)
   rateTable(out, source)
   replayTable(out, source)
@@ -236,6 +239,31 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, en
     for (const { origin, slot } of service.endpoints) {
       out.sample(endpoints.health(slot) === 'down' ? 0 : 1, { service: service.name, endpoint: origin })
     }
+  }
+}
+
+function bulkheads(out: Exposition, { services, bulkheads: table }: MetricsSource): void {
+  const all = services.flatMap(({ name, slot, bulkhead }) =>
+    bulkhead === null ? [] : [{ service: name, ...table.read(slot, bulkhead) }],
+  )
+  // Skipped: no service uses it.
+  if (all.length === 0) return
+  out.family('tidegate_bulkhead_limit', 'gauge', 'Most requests that a service may have in flight now.')
+  for (const { service, limit } of all) out.sample(limit, { service })
+  out.family('tidegate_bulkhead_in_flight', 'gauge', 'Requests that a service with such a limit has in flight.')
+  for (const { service, inFlight } of all) out.sample(inFlight, { service })
+  out.family('tidegate_bulkhead_waiting', 'gauge', 'Requests that wait for their turn.')
+  for (const { service, waiting } of all) out.sample(waiting, { service })
+  out.family('tidegate_bulkhead_waited_total', 'counter', 'Requests that had to wait, and then got their turn.')
+  for (const { service, waited } of all) out.sample(waited, { service })
+  out.family(
+    'tidegate_bulkhead_refusals_total',
+    'counter',
+    'Requests refused because too many were in flight: at once (full), or after they had waited (late).',
+  )
+  for (const { service, refusedFull, refusedLate } of all) {
+    out.sample(refusedFull, { service, reason: 'full' })
+    out.sample(refusedLate, { service, reason: 'late' })
   }
 }
 

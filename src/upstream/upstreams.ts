@@ -4,8 +4,10 @@
 import { type Endpoint, endpointOf, type Service } from '../config/compile.js'
 import type { BreakerChange } from '../state/breaker-record.js'
 import type { BreakerTable } from '../state/breaker-table.js'
+import type { BulkheadTable } from '../state/bulkhead-table.js'
 import type { EndpointTable } from '../state/endpoint-table.js'
 import { Breaker } from './breaker.js'
+import { Bulkheads } from './bulkhead.js'
 import { clientKey, createClient } from './client.js'
 import { Cluster, type EndpointSource } from './cluster/cluster.js'
 import { EndpointState } from './cluster/endpoint-state.js'
@@ -17,6 +19,7 @@ export interface UpstreamParts {
   /** The worker's slot in the endpoint table. */
   readonly worker: number
   readonly endpoints: EndpointTable
+  readonly bulkheads: BulkheadTable
   /** Most connections to one endpoint. */
   readonly connections: number
   /** Microseconds on the segment's clock. */
@@ -29,6 +32,8 @@ export class Upstreams implements EndpointSource {
   private readonly states = new Map<string, EndpointState[]>()
   /** Of all generations that still have requests. */
   private readonly clusters = new Set<Cluster>()
+  /** Of services that bound how many requests they have in flight. */
+  readonly bulkheads: Bulkheads
   private readonly parts: UpstreamParts
   readonly nowUs: () => number
   readonly owner: number
@@ -38,6 +43,7 @@ export class Upstreams implements EndpointSource {
     this.parts = parts
     this.nowUs = parts.nowUs
     this.owner = parts.owner
+    this.bulkheads = new Bulkheads(parts)
   }
 
   /** The clusters of one generation, by Service.index. Close each of them when the generation ends. */

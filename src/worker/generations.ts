@@ -12,6 +12,7 @@ import { Deadlines } from '../exchange/deadlines.js'
 import { addressKey } from '../policy/address-key.js'
 import { DigestPool } from '../policy/digest-pool.js'
 import { BreakerTable } from '../state/breaker-table.js'
+import { BulkheadTable } from '../state/bulkhead-table.js'
 import type { WorkerCounters } from '../state/counters.js'
 import { EndpointTable } from '../state/endpoint-table.js'
 import { RateTable } from '../state/rate-table.js'
@@ -92,6 +93,7 @@ export function createWorker(parts: WorkerParts): Worker {
       worker: parts.slot,
       breakers: new BreakerTable(segment),
       endpoints,
+      bulkheads: new BulkheadTable(segment),
       connections: settings.upstreamConnections,
       nowUs: () => segment.nowUs(),
       onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),

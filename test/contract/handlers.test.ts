@@ -108,7 +108,9 @@ beforeAll(async () => {
   const upstreams = new Upstreams({
     owner: 0,
     breakers: state.breakers,
-    health: state.health,
+    worker: 0,
+    endpoints: state.endpoints,
+    bulkheads: state.bulkheads,
     connections: 64,
     nowUs,
     onBreakerChange() {},

@@ -1,6 +1,7 @@
 // Options of services: endpoints, deadlines, TLS, the breaker and health checks.
 import { z } from 'zod'
 import { endpointProblem } from '../endpoint.js'
+import { maxInFlight } from './bulkhead.js'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
 
 const endpoint = z
@@ -131,5 +132,6 @@ export const serviceSchema = z
     tls: upstreamTlsSchema.optional(),
     breaker: breakerSchema.optional(),
     health: healthSchema.optional(),
+    maxInFlight: maxInFlight.optional(),
   })
   .describe('A service: one or several endpoints that serve the same requests.')

@@ -48,6 +48,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: 's',
       index: 0,
+      slot: 0,
       endpoints: [{ origin: 'http://h', authority: 'h', serverName: 'h', socketPath: null, slot: 0 }],
       connectTimeoutMs: 2000,
       firstByteTimeoutMs: 15_000,
@@ -69,6 +70,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         failureStatuses: new Set([502, 503, 504]),
       },
       health: { path: '/', intervalMs: 5000, timeoutMs: 1000, healthyAfter: 2, unhealthyAfter: 3 },
+      bulkhead: null,
     },
     expect.objectContaining({
       name: 'bare',

@@ -4,6 +4,7 @@ import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { STATE_NAMES } from '../../../src/state/breaker-record.js'
+import { BulkheadTable } from '../../../src/state/bulkhead-table.js'
 import { CountersReader, WorkerCounters } from '../../../src/state/counters.js'
 import { EndpointTable } from '../../../src/state/endpoint-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
@@ -85,6 +86,8 @@ function setUp() {
   const segment = openSegment(SECTIONS, spec, { path: null, isolation: 'thread' })
   const service = {
     name: 'demo',
+    slot: 0,
+    bulkhead: { most: 5, queueSize: 0, waitMs: 0, adaptive: null },
     endpoints: [0, 1, 2].map((index) => ({ origin: `http://127.0.0.1:900${index % 2}`, slot: index })),
   } as unknown as Service
   const routes = [
@@ -97,6 +100,7 @@ function setUp() {
   table.listening(0)
   const counters = [0, 1].map((slot) => new WorkerCounters(segment, table, slot, 2))
   const endpoints = new EndpointTable(segment, { endpoints: 3, workers: 2 })
+  const bulkheads = new BulkheadTable(segment, spec)
   const count = (slot: number, route: Route | null, status: number, us: number, fields: Partial<Exchange> = {}) => {
     counters[slot]!.begin()
     counters[slot]!.count(
@@ -114,6 +118,7 @@ function setUp() {
         counters: new CountersReader(segment, 2, 2),
         workers: table.readAll(),
         endpoints,
+        bulkheads,
         breakers: [
           { service: 'demo', state: 'open', held: null, transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 } },
         ],
