@@ -12,6 +12,7 @@ interface Names {
   readonly generation: number
   readonly services: readonly string[]
   readonly routes: readonly string[]
+  readonly branches: readonly string[]
   readonly breakers: readonly string[]
   /** By service. */
   readonly endpoints: Map<string, readonly string[]>
@@ -32,6 +33,7 @@ export class Places {
   private readonly services: Slots
   private readonly routes: Slots
   private readonly endpoints: Slots
+  private readonly branches: Slots
   private inUse: Names[] = []
   /** Endpoints that services have lost at run time, and by which change. */
   private lost: { readonly change: number; readonly names: readonly string[] }[] = []
@@ -41,6 +43,7 @@ export class Places {
     this.services = new Slots(options.state.bulkheads.services)
     this.routes = new Slots(options.state.spec.routes)
     this.endpoints = new Slots(options.state.spec.endpoints)
+    this.branches = new Slots(options.state.spec.branches ?? 0)
   }
 
   /**
@@ -49,16 +52,18 @@ export class Places {
    */
   forGeneration(table: RouteTable, generation: number): TableSlots {
     const { state, oldestGeneration, isChangingHands } = this.options
-    const { bulkheads, counters, breakers, spec } = state
+    const { bulkheads, counters, branches, breakers, spec } = state
     const names: Names = {
       generation,
       services: table.services.map(({ name }) => name),
       routes: table.routes.map(({ name }) => name),
+      branches: table.branches.map(({ kind, route, service }) => `${kind} ${route} ${service}`),
       breakers: table.services.filter(({ breaker }) => breaker !== null).map(({ name }) => name),
       endpoints: endpointNames(table),
     }
     this.inUse = this.inUse.filter((one) => one.generation >= Math.min(oldestGeneration(), generation - 1))
-    const used = (key: 'services' | 'routes' | 'breakers') => new Set(this.inUse.flatMap((one) => one[key]))
+    const used = (key: 'services' | 'routes' | 'branches' | 'breakers') =>
+      new Set(this.inUse.flatMap((one) => one[key]))
     const slots = {
       services: fits(
         this.services.assign(names.services, used('services'), (slot) => bulkheads.clear(slot)),
@@ -71,6 +76,11 @@ export class Places {
         spec.routes,
       ),
       endpoints: this.endpointSlots(names.endpoints),
+      branches: fits(
+        this.branches.assign(names.branches, used('branches'), (slot) => branches.clear(slot)),
+        'splits and mirrors',
+        this.branches.capacity,
+      ),
     }
     // Which breakers workers of another primary use is not known.
     const hasStrangers = state.hasOrphans() || isChangingHands()
@@ -95,6 +105,7 @@ export class Places {
     const slots = {
       services: table.services.map(({ slot }) => slot),
       routes: table.routes.map(({ slot }) => slot),
+      branches: table.branches.map(({ slot }) => slot),
       endpoints: this.endpointSlots(endpoints),
     }
     const now = endpoints.get(service) as readonly string[]

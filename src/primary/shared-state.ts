@@ -3,6 +3,7 @@
 import type { RouteTable } from '../config/compile.js'
 import type { Settings } from '../config/settings.js'
 import { makeStateDirectory } from '../config/state-path.js'
+import { BranchCounts } from '../state/branch-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
 import { BulkheadTable } from '../state/bulkhead-table.js'
 import { CountersReader } from '../state/counters.js'
@@ -24,6 +25,7 @@ export class SharedState {
   readonly endpoints: EndpointTable
   readonly bulkheads: BulkheadTable
   readonly counters: CountersReader
+  readonly branches: BranchCounts
   readonly breakers: BreakerTable
   /** To read: the primary takes no charge and remembers no signature, so its owner index does not matter. */
   readonly rates: RateTable
@@ -45,6 +47,7 @@ export class SharedState {
     this.endpoints = new EndpointTable(segment, spec)
     this.bulkheads = new BulkheadTable(segment, spec)
     this.counters = new CountersReader(segment, spec.workers, spec.routes)
+    this.branches = new BranchCounts(segment, spec)
     this.breakers = new BreakerTable(segment)
     this.rates = new RateTable(segment, 0)
     this.replays = new ReplayTable(segment, 0)
@@ -71,6 +74,7 @@ export class SharedState {
   /** One of ours is gone. */
   workerGone(owner: number, slot: number): void {
     this.release(false, slot)
+    this.branches.forget(slot)
     this.giveBack(owner)
   }
 
@@ -119,6 +123,7 @@ function specOf(table: RouteTable, settings: Settings): SegmentSpec {
     services: table.services.length,
     endpoints: roomFor(table.endpoints.length),
     routes: roomFor(table.routes.length),
+    branches: roomFor(table.branches.length),
     countsAddresses: settings.maxConnectionsPerAddress > 0,
   }
 }

@@ -165,7 +165,8 @@ export class Bulkheads {
     return bulkhead
   }
 
-  release({ slot }: Service): void {
+  release({ slot, bulkhead: rules }: Service): void {
+    if (rules === null) return
     const bulkhead = this.bySlot.get(slot)
     if (bulkhead !== undefined && --bulkhead.users === 0) this.bySlot.delete(slot)
   }

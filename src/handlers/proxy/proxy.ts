@@ -4,7 +4,7 @@ import type { RouteTable, Service } from '../../config/compile.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
 import type { Attempt } from '../../upstream/attempt.js'
-import type { Bulkhead } from '../../upstream/bulkhead.js'
+import type { Bulkhead, Bulkheads } from '../../upstream/bulkhead.js'
 import { NONE } from '../../upstream/cluster/balancer.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { EndpointState } from '../../upstream/cluster/endpoint-state.js'
@@ -27,29 +27,32 @@ export interface ProxyParts {
 /** The services of one generation, shared by the handlers of all routes. */
 export class Proxies {
   /** By Service.index. */
-  readonly clusters: readonly Cluster[]
-  readonly context: HandlerContext
-  private readonly upstreams: Upstreams
-  /** By Service.index; null where the service sets no bound. */
-  private readonly bulkheads: readonly (Bulkhead | null)[]
+  private readonly clusters: readonly Cluster[]
+  /** By Service.index. One for all routes of a service: it keeps nothing that is about a route. */
+  private readonly handlers: readonly Handler[]
+  private readonly bulkheads: Bulkheads
 
   constructor(context: HandlerContext, { upstreams }: ProxyParts, table: RouteTable) {
-    this.context = context
-    this.upstreams = upstreams
-    this.bulkheads = table.services.map((service) => upstreams.bulkheads.hold(service))
+    const { bulkheads } = upstreams
+    this.bulkheads = bulkheads
     this.clusters = upstreams.clustersOf(table.services)
+    this.handlers = this.clusters.map((cluster) => {
+      const bulkhead = bulkheads.hold(cluster.service)
+      return bulkhead === null ? new ServiceProxy(context, cluster) : new BoundServiceProxy(context, cluster, bulkhead)
+    })
   }
 
   handlerOf(service: Service): Handler {
-    const cluster = this.clusters[service.index]!
-    const bulkhead = this.bulkheads[service.index]!
-    if (bulkhead === null) return new ServiceProxy(this.context, cluster)
-    return new BoundServiceProxy(this.context, cluster, bulkhead)
+    return this.handlers[service.index]!
+  }
+
+  clusterOf(service: Service): Cluster {
+    return this.clusters[service.index]!
   }
 
   /** No exchange is left that could ask for an endpoint. */
   close(): void {
-    for (const { service } of this.clusters) if (service.bulkhead !== null) this.upstreams.bulkheads.release(service)
+    for (const { service } of this.clusters) this.bulkheads.release(service)
     for (const cluster of this.clusters) cluster.close()
   }
 }
@@ -98,6 +101,7 @@ class ServiceProxy implements Handler {
     const { context, cluster } = this
     // An exchange that has waited for something is watched; any other is still in the turn of the loop that it came in.
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
+    cluster.budget.deposit(exchange.upstreamStartUs)
     const endpoint = cluster.pick(0, NONE)
     if (endpoint === null) return this.refuse(exchange, noEndpoint)
     if (endpoint.isFull) return this.refuse(exchange, queueFull)
