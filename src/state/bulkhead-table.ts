@@ -4,8 +4,8 @@
 //
 //   section `bulkheads`
 //     head     64 bytes: 0 [Int32] workers   4 [Int32] services
-//     record   one for each service, 64 bytes of Float64, of the adaptive limit (upstream/adaptive-limit.ts):
-//               0 limit, 0 before the first   1 to 7 what the controller remembers
+//     record   one for each service, 128 bytes of Float64, of the adaptive limit (upstream/gradient.ts):
+//               0 limit, 0 before the first   1 to 10 what the rules remember
 //     turn     one for each service, 64 bytes:
 //               0 [Int32] how often the adaptive limit was worked out: who counts it up works it out
 //     rows     three for each service (shared-count.ts): Int32 in flight, Int32 waiting, and twice as long
@@ -17,7 +17,7 @@ import type { LiveSection, Segment } from './segment.js'
 import { rowLength, SharedCount, sumOf } from './shared-count.js'
 
 const LINE_BYTES = 64
-const RECORD_64 = 8
+const RECORD_64 = 16
 const BLOCK_64 = 8
 
 const REFUSED_FULL = 0
@@ -38,7 +38,7 @@ function placesFor(services: number): number {
 function layoutOf(services: number, workers: number) {
   const row = rowLength(workers) * 4
   const records = LINE_BYTES
-  const turns = records + services * LINE_BYTES
+  const turns = records + services * RECORD_64 * 8
   const held = turns + services * LINE_BYTES
   const waiting = held + services * row
   const oldest = waiting + services * row

@@ -7,11 +7,15 @@
 // free place to a worker whose oldest request has waited clearly longer: for five milliseconds, once per such request,
 // because that worker may hang.
 import type { BulkheadRules } from '../config/bulkhead.js'
-import type { Service } from '../config/compile.js'
 import { Rejection } from '../exchange/outcome.js'
 import { type BulkheadPart, type BulkheadTable, limitInForce } from '../state/bulkhead-table.js'
+import type { EndpointTable } from '../state/endpoint-table.js'
+import type { Cluster } from './cluster/cluster.js'
+import { Gradient } from './gradient.js'
 
 const POLL_MS = 2
+/** How often each worker looks whether an adaptive limit is due; one of them then works it out. */
+const ADAPT_MS = 25
 /** Requests of other workers go first where they have waited longer than ours by this. */
 const FAIR_US = 10_000
 const LEFT_FREE_US = 5000
@@ -25,7 +29,9 @@ export interface Waiting {
 }
 
 export class Bulkhead {
-  rules: BulkheadRules
+  private current: BulkheadRules
+  /** Of the newest generation: its endpoints tell the latency. */
+  private cluster: Cluster
   /** Generations of the configuration that use it (Bulkheads). */
   users = 0
   /** Refusals, prepared: no room in the queue, and waited too long in it. */
@@ -36,6 +42,9 @@ export class Bulkhead {
   /** In order of arrival. */
   private readonly queue = new Set<Waiting>()
   private timer: NodeJS.Timeout | null = null
+  private adapting: NodeJS.Timeout | null = null
+  private readonly gradient: Gradient
+  private readonly endpoints: EndpointTable
   private isServing = false
   // The oldest request of another worker, since when a place is left free for it, and the last for which that was in
   // vain.
@@ -43,12 +52,33 @@ export class Bulkhead {
   private leftFreeSinceUs = 0
   private inVainUs = 0
 
-  constructor(name: string, rules: BulkheadRules, part: BulkheadPart, nowUs: () => number) {
-    this.rules = rules
-    this.part = part
+  constructor(cluster: Cluster, rules: BulkheadRules, { bulkheads, endpoints, worker, nowUs }: BulkheadParts) {
+    const { name, slot } = cluster.service
+    this.cluster = cluster
+    this.current = rules
+    this.part = bulkheads.part(slot, worker)
+    this.gradient = new Gradient(this.part.record)
+    this.endpoints = endpoints
     this.nowUs = nowUs
     this.full = new Rejection('overloaded', `bulkhead ${name}: too many requests in flight`)
     this.late = new Rejection('overloaded', `bulkhead ${name}: waited too long for a place`)
+  }
+
+  get rules(): BulkheadRules {
+    return this.current
+  }
+
+  /** From now on these are the rules, for requests of older generations too. */
+  use(cluster: Cluster, rules: BulkheadRules): void {
+    this.cluster = cluster
+    this.current = rules
+    if (rules.adaptive === null) this.stopAdapting()
+    else this.adapting ??= setInterval(() => this.adapt(), ADAPT_MS).unref()
+  }
+
+  /** No generation uses it any more. */
+  close(): void {
+    this.stopAdapting()
   }
 
   /** Requests in flight at most, now. */
@@ -100,6 +130,27 @@ export class Bulkhead {
     this.part.noteRefusal(late)
   }
 
+  /** The adaptive limit, if it is due, and no other worker is working it out. */
+  private adapt(): void {
+    const { gradient, part, rules, cluster } = this
+    const nowUs = this.nowUs()
+    const { turns } = part
+    if (rules.adaptive === null || !gradient.isDue(nowUs) || !part.takeTurn(turns)) return
+    let latencyUs = 0
+    let latencies = 0
+    for (const { endpoint } of cluster.endpoints) {
+      const totals = this.endpoints.totals(endpoint.slot)
+      latencyUs += totals.latencyUs
+      latencies += totals.latencies
+    }
+    gradient.look(nowUs, latencyUs, latencies, part.held.total, rules.adaptive, rules.most)
+  }
+
+  private stopAdapting(): void {
+    if (this.adapting !== null) clearInterval(this.adapting)
+    this.adapting = null
+  }
+
   private serve(): void {
     for (const waiting of this.queue) {
       if (!this.takeInTurn(waiting.sinceUs)) return
@@ -136,6 +187,7 @@ export class Bulkhead {
 
 export interface BulkheadParts {
   readonly bulkheads: BulkheadTable
+  readonly endpoints: EndpointTable
   /** The worker's slot. */
   readonly worker: number
   readonly nowUs: () => number
@@ -152,22 +204,24 @@ export class Bulkheads {
   }
 
   /** For one generation, which calls release() when it has no more requests. Null where the service has no bound. */
-  hold({ name, slot, bulkhead: rules }: Service): Bulkhead | null {
+  hold(cluster: Cluster): Bulkhead | null {
+    const { slot, bulkhead: rules } = cluster.service
     if (rules === null) return null
-    const { bulkheads, worker, nowUs } = this.parts
     let bulkhead = this.bySlot.get(slot)
     if (bulkhead === undefined) {
-      bulkhead = new Bulkhead(name, rules, bulkheads.part(slot, worker), nowUs)
+      bulkhead = new Bulkhead(cluster, rules, this.parts)
       this.bySlot.set(slot, bulkhead)
     }
-    bulkhead.rules = rules
+    bulkhead.use(cluster, rules)
     bulkhead.users++
     return bulkhead
   }
 
-  release({ slot, bulkhead: rules }: Service): void {
+  release({ service: { slot, bulkhead: rules } }: Cluster): void {
     if (rules === null) return
     const bulkhead = this.bySlot.get(slot)
-    if (bulkhead !== undefined && --bulkhead.users === 0) this.bySlot.delete(slot)
+    if (bulkhead === undefined || --bulkhead.users > 0) return
+    this.bySlot.delete(slot)
+    bulkhead.close()
   }
 }

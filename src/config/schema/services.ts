@@ -1,6 +1,6 @@
 // Options of services: endpoints, deadlines, TLS and the breaker.
 import { z } from 'zod'
-import { maxInFlight } from './bulkhead.js'
+import { concurrency, maxInFlight } from './bulkhead.js'
 import { endpointSchema } from './endpoints.js'
 import { healthSchema } from './health.js'
 import { retriesSchema } from './retries.js'
@@ -104,5 +104,6 @@ export const serviceSchema = z
     retries: retriesSchema,
     health: healthSchema.optional(),
     maxInFlight: maxInFlight.optional(),
+    concurrency: concurrency.optional(),
   })
   .describe('A service: one or several endpoints that serve the same requests.')

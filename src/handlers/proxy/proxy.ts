@@ -37,7 +37,7 @@ export class Proxies {
     this.bulkheads = bulkheads
     this.clusters = upstreams.clustersOf(table.services)
     this.handlers = this.clusters.map((cluster) => {
-      const bulkhead = bulkheads.hold(cluster.service)
+      const bulkhead = bulkheads.hold(cluster)
       return bulkhead === null ? new ServiceProxy(context, cluster) : new BoundServiceProxy(context, cluster, bulkhead)
     })
   }
@@ -52,7 +52,7 @@ export class Proxies {
 
   /** No exchange is left that could ask for an endpoint. */
   close(): void {
-    for (const { service } of this.clusters) this.bulkheads.release(service)
+    for (const cluster of this.clusters) this.bulkheads.release(cluster)
     for (const cluster of this.clusters) cluster.close()
   }
 }
