@@ -3,6 +3,7 @@
 import ipaddr from 'ipaddr.js'
 import { compileBalance } from './balance.js'
 import { branchesOf } from './branches.js'
+import { compileBulkhead } from './bulkhead.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
@@ -76,7 +77,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       return endpointOf(entry, service.tls?.serverName, slots?.endpoints[index] ?? index)
     })
     endpoints.push(...own)
-    return compileService(name, index, service, own)
+    return compileService(name, index, slots?.services[index] ?? index, service, own)
   })
   const servicesByName = new Map(services.map((service) => [service.name, service]))
   const named = new Map(Object.entries(config.limits).map(([name, limit]) => [name, compileLimit(name, limit)]))
@@ -207,23 +208,15 @@ function compileIssuer(
 function compileService(
   name: string,
   index: number,
-  {
-    timeouts,
-    tls,
-    balance,
-    slowStart,
-    breaker,
-    health,
-    outliers,
-    client,
-    pipelining,
-    retries,
-  }: Config['services'][string],
+  slot: number,
+  service: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
+  const { timeouts, tls, balance, slowStart, breaker, health, outliers, client, pipelining, retries } = service
   return {
     name,
     index,
+    slot,
     endpoints,
     connectTimeoutMs: timeouts.connect,
     firstByteTimeoutMs: orInfinity(timeouts.firstByte),
@@ -252,6 +245,7 @@ function compileService(
           },
     health: compileHealth(health),
     outliers: compileOutliers(outliers),
+    bulkhead: compileBulkhead(service),
   }
 }
 

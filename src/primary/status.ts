@@ -31,7 +31,7 @@ export interface StatusPages {
 
 export function createStatus(source: StatusSource): StatusPages {
   const { reloader, isolation, supervisor, certificates, isLeaving } = source
-  const { segment, workers: slots, endpoints, branches, breakers, rates, replays, counters } = source.state
+  const { segment, workers: slots, endpoints, bulkheads, branches, breakers, rates, replays, counters } = source.state
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -83,6 +83,7 @@ export function createStatus(source: StatusSource): StatusPages {
         })),
         services: reloader.table.services.map((service) => ({
           name: service.name,
+          ...(service.bulkhead !== null && { bulkhead: bulkheads.read(service.slot, service.bulkhead) }),
           endpoints: service.endpoints.map(({ origin, slot }) => ({
             origin,
             ...endpointStatus(endpoints, slot, nowUs),
@@ -116,6 +117,7 @@ export function createStatus(source: StatusSource): StatusPages {
         reloads: reloader.counts,
         reloadedOk: reloader.last?.ok ?? true,
         endpoints,
+        bulkheads,
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),

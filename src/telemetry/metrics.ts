@@ -4,6 +4,7 @@ import type { Branch, Route, Service } from '../config/compile.js'
 import { MIRROR_DROPS } from '../config/mirror.js'
 import type { BranchTotals } from '../state/branch-counts.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
+import type { BulkheadTable } from '../state/bulkhead-table.js'
 import type { CountersReader, RouteTotals } from '../state/counters.js'
 import { countUpTo } from '../state/durations.js'
 import type { EndpointTable } from '../state/endpoint-table.js'
@@ -57,6 +58,7 @@ export interface MetricsSource {
   readonly branches: readonly BranchStatus[]
   readonly workers: readonly WorkerStatus[]
   readonly endpoints: EndpointTable
+  readonly bulkheads: BulkheadTable
   readonly breakers: readonly BreakerStatus[]
   readonly rateTable: RateTableStatus | null
   readonly replayTable: ReplayTableStatus | null
@@ -106,6 +108,7 @@ export function renderMetrics(source: MetricsSource): string {
   durations(out, used)
   upstreams(out, used)
   endpointMetrics(out, source)
+  bulkheads(out, source)
   branches(out, source)
   breakers(out, source)
   rateTable(out, source)
@@ -214,6 +217,31 @@ function upstreams(out: Exposition, used: readonly RouteCounts[]): void {
   for (const { route, totals } of forwarded) {
     out.sample(totals.upstreamUs / 1e6, { route }, '_sum')
     out.sample(totals.forwarded, { route }, '_count')
+  }
+}
+
+function bulkheads(out: Exposition, { services, bulkheads: table }: MetricsSource): void {
+  const all = services.flatMap(({ name, slot, bulkhead }) =>
+    bulkhead === null ? [] : [{ service: name, ...table.read(slot, bulkhead) }],
+  )
+  // Skipped: no service uses it.
+  if (all.length === 0) return
+  out.family('tidegate_bulkhead_limit', 'gauge', 'Most requests that a service may have in flight now.')
+  for (const { service, limit } of all) out.sample(limit, { service })
+  out.family('tidegate_bulkhead_in_flight', 'gauge', 'Requests that a service with such a limit has in flight.')
+  for (const { service, inFlight } of all) out.sample(inFlight, { service })
+  out.family('tidegate_bulkhead_waiting', 'gauge', 'Requests that wait for their turn.')
+  for (const { service, waiting } of all) out.sample(waiting, { service })
+  out.family('tidegate_bulkhead_waited_total', 'counter', 'Requests that had to wait, and then got their turn.')
+  for (const { service, waited } of all) out.sample(waited, { service })
+  out.family(
+    'tidegate_bulkhead_refusals_total',
+    'counter',
+    'Requests refused because too many were in flight: at once (full), or after they had waited (late).',
+  )
+  for (const { service, refusedFull, refusedLate } of all) {
+    out.sample(refusedFull, { service, reason: 'full' })
+    out.sample(refusedLate, { service, reason: 'late' })
   }
 }
 

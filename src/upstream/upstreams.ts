@@ -5,8 +5,10 @@ import { type Endpoint, endpointOf, type Service } from '../config/compile.js'
 import type { EndpointConfig } from '../config/endpoint.js'
 import type { BreakerChange } from '../state/breaker-record.js'
 import type { BreakerTable } from '../state/breaker-table.js'
+import type { BulkheadTable } from '../state/bulkhead-table.js'
 import type { EndpointTable } from '../state/endpoint-table.js'
 import { Breaker } from './breaker.js'
+import { Bulkheads } from './bulkhead.js'
 import { clientKey, createClient } from './client.js'
 import { Cluster, type EndpointSource } from './cluster/cluster.js'
 import { EndpointState } from './cluster/endpoint-state.js'
@@ -20,6 +22,7 @@ export interface UpstreamParts {
   /** The worker's slot in the endpoint table. */
   readonly worker: number
   readonly endpoints: EndpointTable
+  readonly bulkheads: BulkheadTable
   /** Most connections to one endpoint. */
   readonly connections: number
   /** The gateway's; '' where it has none. */
@@ -38,6 +41,8 @@ export class Upstreams implements EndpointSource {
   private readonly states = new Map<string, EndpointState[]>()
   /** Of all generations that still have requests. */
   private readonly clusters = new Set<Cluster>()
+  /** Of services that bound how many requests they have in flight. */
+  readonly bulkheads: Bulkheads
   /** By service. */
   private readonly budgets = new Map<string, RetryBudget>()
   private readonly parts: UpstreamParts
@@ -53,6 +58,7 @@ export class Upstreams implements EndpointSource {
     this.nowUs = parts.nowUs
     this.owner = parts.owner
     this.zone = parts.zone
+    this.bulkheads = new Bulkheads(parts)
   }
 
   /** The clusters of one generation, by Service.index. Close each of them when the generation ends. */

@@ -14,6 +14,7 @@ import { addressKey } from '../policy/address-key.js'
 import { DigestPool } from '../policy/digest-pool.js'
 import { BranchCounts } from '../state/branch-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
+import { BulkheadTable } from '../state/bulkhead-table.js'
 import type { WorkerCounters } from '../state/counters.js'
 import { EndpointTable } from '../state/endpoint-table.js'
 import { RateTable } from '../state/rate-table.js'
@@ -94,6 +95,7 @@ export function createWorker(parts: WorkerParts): Worker {
       worker: parts.slot,
       breakers: new BreakerTable(segment),
       endpoints,
+      bulkheads: new BulkheadTable(segment),
       connections: settings.upstreamConnections,
       zone: settings.zone,
       nowUs: () => segment.nowUs(),

@@ -179,6 +179,7 @@ routes:
     breakers: state.breakers,
     worker: 0,
     endpoints: state.endpoints,
+    bulkheads: state.bulkheads,
     connections: 64,
     nowUs: () => clock.nowUs(),
     onBreakerChange: (service, change) => warn({ service, ...change }, 'breaker changed state'),

@@ -111,6 +111,7 @@ beforeAll(async () => {
     breakers: state.breakers,
     worker: 0,
     endpoints: state.endpoints,
+    bulkheads: state.bulkheads,
     connections: 64,
     nowUs,
     onBreakerChange() {},

@@ -1,6 +1,7 @@
 // Options of services: endpoints, deadlines, TLS and the breaker.
 import { z } from 'zod'
 import { balanceKeys } from './balance.js'
+import { concurrency, maxInFlight } from './bulkhead.js'
 import { endpointSchema } from './endpoints.js'
 import { healthSchema } from './health.js'
 import { outliersSchema } from './outliers.js'
@@ -106,5 +107,7 @@ export const serviceSchema = z
     retries: retriesSchema,
     health: healthSchema.optional(),
     outliers: outliersSchema,
+    maxInFlight: maxInFlight.optional(),
+    concurrency: concurrency.optional(),
   })
   .describe('A service: one or several endpoints that serve the same requests.')

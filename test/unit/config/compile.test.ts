@@ -48,6 +48,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: 's',
       index: 0,
+      slot: 0,
       endpoints: [
         { origin: 'http://h', authority: 'h', serverName: 'h', socketPath: null, weight: 1, zone: '', slot: 0 },
       ],
@@ -82,6 +83,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         maxShare: 0.5,
         statuses: null,
       },
+      bulkhead: null,
       health: {
         http: { method: 'GET', path: '/', host: null, statuses: [[200, 299]], text: '' },
         intervalMs: 5000,
