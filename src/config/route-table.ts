@@ -6,6 +6,7 @@ import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
 import type { PathPattern, PathRules } from './patterns.js'
+import type { SheddingRules } from './shedding.js'
 
 export interface Consumer {
   readonly name: string
@@ -212,6 +213,8 @@ export interface Route {
   /** In the counters. The same as long as the route keeps its name, from one configuration to the next. */
   readonly slot: number
   readonly match: RouteMatch
+  /** Position in IMPORTANCES. */
+  readonly importance: number
   readonly handler: HandlerRules
   /** What callers may be known by, in the order of the file; none at all: they are not. */
   readonly auth: readonly CredentialKind[]
@@ -275,6 +278,8 @@ export interface ListenerRules {
 
 export interface RouteTable {
   readonly tls: ListenerRules | null
+  /** Null where an overloaded gateway refuses nothing. */
+  readonly shedding: SheddingRules | null
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
   readonly endpoints: readonly Endpoint[]

@@ -10,12 +10,22 @@
 //                    8 … by outcome code, in the order of OUTCOME_CODES
 //                      … by status, in the order of STATUS_LABELS
 //                      … durations, by bucket (durations.ts)
+//                      … requests refused because of overload
 //                   Each group begins on a cache line. A block has one writer, so a plain add is exact, to 2^53.
 import type { Exchange } from '../exchange/exchange.js'
 import { OUTCOME_CODES, type OutcomeCode } from '../exchange/outcome.js'
 import { bucketOf, DURATION_BUCKETS, MAX_DURATION_US } from './durations.js'
 import type { LiveSection, Segment } from './segment.js'
-import { BODY_BYTES, HEARTBEAT_US, LOG_DROPPED, LOOP_DELAY_US, MEMORY_BYTES, type WorkerTable } from './worker-table.js'
+import {
+  BODY_BYTES,
+  HEARTBEAT_US,
+  LATE_US,
+  LOG_DROPPED,
+  LOOP_DELAY_US,
+  MEMORY_BYTES,
+  SHED_SHARE,
+  type WorkerTable,
+} from './worker-table.js'
 
 const BYTES_IN = 0
 const BYTES_OUT = 1
@@ -48,7 +58,8 @@ function upTo(multiple: number, n: number): number {
 const CODES_AT = 8
 const STATUSES_AT = CODES_AT + upTo(8, OUTCOME_CODES.length)
 const DURATIONS_AT = STATUSES_AT + upTo(8, STATUS_LABELS.length)
-const BLOCK = DURATIONS_AT + DURATION_BUCKETS
+const SHED = DURATIONS_AT + DURATION_BUCKETS
+const BLOCK = SHED + 8
 
 /** Size of one worker's share of the section. */
 export function countersBytesPerWorker(routes: number): number {
@@ -69,6 +80,7 @@ export class WorkerCounters {
   private readonly connections: Int32Array
   /** What the gate counts, in the order of HEADS_REFUSED, EXPIRED and STUCK. */
   readonly gate: Float64Array
+  private ended = 0
   private readonly noRoute: number
   private readonly droppedBefore: number
 
@@ -106,6 +118,7 @@ export class WorkerCounters {
   /** Once per exchange, when it has ended. */
   count(exchange: Exchange, durationUs: number): void {
     this.inFlight[0]!--
+    this.ended++
     const blocks = this.blocks
     const route = exchange.route
     const at = route === null ? this.noRoute : route.slot * BLOCK
@@ -123,6 +136,26 @@ export class WorkerCounters {
     if (exchange.code !== '') blocks[at + CODES_AT + (CODE_POSITION.get(exchange.code) as number)]!++
     blocks[at + STATUSES_AT + (STATUS_POSITION[exchange.status] ?? OTHER_STATUS)]!++
     blocks[at + DURATIONS_AT + bucketOf(us)]!++
+  }
+
+  /** That have begun since the worker has. */
+  get requests(): number {
+    return this.ended + this.inFlight[0]!
+  }
+
+  /** The exchange is refused because the worker is overloaded. It has a route. */
+  shed({ route }: Exchange): void {
+    this.blocks[route!.slot * BLOCK + SHED]!++
+  }
+
+  /** The worker is overloaded. @param share of its requests that are refused @param lateUs how late its loop is */
+  overloaded(share: number, lateUs: number): void {
+    this.floats[SHED_SHARE] = share
+    this.floats[LATE_US] = Math.max(1, lateUs)
+  }
+
+  notOverloaded(): void {
+    this.floats[LATE_US] = 0
   }
 
   /**
@@ -156,6 +189,8 @@ export interface RouteTotals {
   readonly attempts: number
   readonly limitReports: number
   readonly fallbacks: number
+  /** Refused because of overload. */
+  readonly shed: number
   /** Exchanges by duration, in the buckets of durations.ts. */
   readonly durations: Float64Array
 }
@@ -210,6 +245,7 @@ export class CountersReader {
       attempts: value(ATTEMPTS),
       limitReports: value(LIMIT_REPORTS),
       fallbacks: value(FALLBACKS),
+      shed: value(SHED),
       durations,
     }
   }

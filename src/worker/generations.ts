@@ -23,6 +23,7 @@ import type { AccessLog } from '../telemetry/access-log.js'
 import type { Logger } from '../telemetry/log.js'
 import { Upstreams } from '../upstream/upstreams.js'
 import { createPhases, type Phases, type Shared } from './phases.js'
+import { Shedder } from './shedder.js'
 
 export interface WorkerParts {
   /** Of claims and permits in the kept tables (state/owners.ts). */
@@ -98,6 +99,7 @@ export function createWorker(parts: WorkerParts): Worker {
       onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
     }),
     bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
+    shedder: new Shedder({ counters, deadlines, log, nowUs: () => segment.nowUs() }),
   }
   /** Oldest first; the last one is what new requests get. */
   let generations: Generation[] = []
@@ -124,6 +126,7 @@ export function createWorker(parts: WorkerParts): Worker {
     const next: Generation = { number, table, phases: createPhases(shared, table, digestPool), digestPool }
     generations.push(next)
     server.use(next.phases)
+    shared.shedder.overload.use(table.shedding)
     if (before?.phases.inFlight === 0) retire(before)
     else if (before !== undefined) before.phases.onIdle = () => retire(before)
   }
@@ -180,6 +183,7 @@ export function createWorker(parts: WorkerParts): Worker {
     drain,
     close(): void {
       deadlines.close()
+      shared.shedder.close()
       server.close()
       void shared.upstreams.close()
       for (const { digestPool } of generations) void digestPool.close()

@@ -28,6 +28,7 @@ import type { LineWriter } from '../../src/telemetry/line-writer.js'
 import type { Logger } from '../../src/telemetry/log.js'
 import { Upstreams } from '../../src/upstream/upstreams.js'
 import { createPhases, type Phases } from '../../src/worker/phases.js'
+import { Shedder } from '../../src/worker/shedder.js'
 import { refusingPort } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 
@@ -107,20 +108,23 @@ beforeAll(async () => {
   const deadlines = new Deadlines(nowUs)
   const upstreams = new Upstreams({
     owner: 0,
+    worker: 0,
     breakers: state.breakers,
-    health: state.health,
+    endpoints: state.endpoints,
     connections: 64,
     nowUs,
     onBreakerChange() {},
   })
   const writer = { write: (line: string) => lines.push(JSON.parse(line)) } as unknown as LineWriter
   const log = { warn() {}, error() {} } as unknown as Logger
+  const counters = new WorkerCounters(segment, state.workers, 0, state.spec.routes)
+  const shedder = new Shedder({ counters, deadlines, log, nowUs })
   phases = createPhases(
     {
       owner: 0,
       settings,
       segment,
-      counters: new WorkerCounters(segment, state.workers, 0, state.spec.routes),
+      counters,
       accessLog: new AccessLog(writer),
       log,
       deadlines,
@@ -128,6 +132,7 @@ beforeAll(async () => {
       replays: state.replays,
       upstreams,
       bodyMemory: new BodyMemory(settings.bodyMemoryBytes, (address) => address),
+      shedder,
     },
     table,
     digestPool,

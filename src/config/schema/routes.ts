@@ -6,6 +6,7 @@ import { patternProblem } from '../patterns.js'
 import { httpSignatureSchema, replaySchema } from './callers.js'
 import { addedKeys, fallbackKeys, routeKeys } from './handlers.js'
 import { inlineLimit } from './limits.js'
+import { importance } from './shedding.js'
 import {
   address,
   duration,
@@ -101,6 +102,7 @@ export const routeSchema = z.lazy(() =>
       priority: integer(-1_000_000, 1_000_000)
         .default(0)
         .describe('Order of routes with equally specific paths: the higher priority wins.'),
+      importance,
       service: serviceKey(),
       ...addedKeys('route'),
       auth: oneOrMore(z.enum([...CREDENTIAL_KINDS, 'none'])).describe(
