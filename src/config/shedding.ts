@@ -6,13 +6,13 @@ export const IMPORTANCES = ['low', 'normal', 'high'] as const
 export type Importance = (typeof IMPORTANCES)[number]
 
 export interface SheddingRules {
-  /** How late a worker's event loop may be … */
+  /** How long requests may wait for a worker … */
   readonly targetUs: number
   /** … unless it is so for this long. */
   readonly intervalUs: number
 }
 
-/** Null: the gateway refuses nothing, however late it is. */
+/** Null: the gateway refuses nothing, however long requests wait. */
 export function compileShedding(shedding: false | { target: number; interval: number }): SheddingRules | null {
   return shedding === false ? null : { targetUs: shedding.target * 1000, intervalUs: shedding.interval * 1000 }
 }

@@ -19,11 +19,11 @@ import type { LiveSection, Segment } from './segment.js'
 import {
   BODY_BYTES,
   HEARTBEAT_US,
-  LATE_US,
   LOG_DROPPED,
   LOOP_DELAY_US,
   MEMORY_BYTES,
   SHED_SHARE,
+  WAIT_US,
   type WorkerTable,
 } from './worker-table.js'
 
@@ -80,7 +80,8 @@ export class WorkerCounters {
   private readonly connections: Int32Array
   /** What the gate counts, in the order of HEADS_REFUSED, EXPIRED and STUCK. */
   readonly gate: Float64Array
-  private ended = 0
+  /** Exchanges that have ended since the worker began. */
+  finished = 0
   private readonly noRoute: number
   private readonly droppedBefore: number
 
@@ -118,7 +119,7 @@ export class WorkerCounters {
   /** Once per exchange, when it has ended. */
   count(exchange: Exchange, durationUs: number): void {
     this.inFlight[0]!--
-    this.ended++
+    this.finished++
     const blocks = this.blocks
     const route = exchange.route
     const at = route === null ? this.noRoute : route.slot * BLOCK
@@ -140,7 +141,7 @@ export class WorkerCounters {
 
   /** That have begun since the worker has. */
   get requests(): number {
-    return this.ended + this.inFlight[0]!
+    return this.finished + this.inFlight[0]!
   }
 
   /** The exchange is refused because the worker is overloaded. It has a route. */
@@ -148,14 +149,14 @@ export class WorkerCounters {
     this.blocks[route!.slot * BLOCK + SHED]!++
   }
 
-  /** The worker is overloaded. @param share of its requests that are refused @param lateUs how late its loop is */
-  overloaded(share: number, lateUs: number): void {
+  /** The worker is overloaded. @param share of its requests that are refused @param waitUs what requests wait for it */
+  overloaded(share: number, waitUs: number): void {
     this.floats[SHED_SHARE] = share
-    this.floats[LATE_US] = Math.max(1, lateUs)
+    this.floats[WAIT_US] = Math.max(1, waitUs)
   }
 
   notOverloaded(): void {
-    this.floats[LATE_US] = 0
+    this.floats[WAIT_US] = 0
   }
 
   /**

@@ -79,6 +79,15 @@ export function createWorker(parts: WorkerParts): Worker {
   const deadlines = new Deadlines(() => segment.nowUs())
   const endpoints = new EndpointTable(segment, parts.spec)
   endpoints.enter(parts.slot)
+  const upstreams = new Upstreams({
+    owner,
+    worker: parts.slot,
+    breakers: new BreakerTable(segment),
+    endpoints,
+    connections: settings.upstreamConnections,
+    nowUs: () => segment.nowUs(),
+    onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
+  })
   const shared: Shared = {
     owner,
     settings,
@@ -89,17 +98,9 @@ export function createWorker(parts: WorkerParts): Worker {
     deadlines,
     rates: new RateTable(segment, owner),
     replays: new ReplayTable(segment, owner),
-    upstreams: new Upstreams({
-      owner,
-      worker: parts.slot,
-      breakers: new BreakerTable(segment),
-      endpoints,
-      connections: settings.upstreamConnections,
-      nowUs: () => segment.nowUs(),
-      onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
-    }),
+    upstreams,
     bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
-    shedder: new Shedder({ counters, deadlines, log, nowUs: () => segment.nowUs() }),
+    shedder: new Shedder({ counters, upstreams, deadlines, log, nowUs: () => segment.nowUs() }),
   }
   /** Oldest first; the last one is what new requests get. */
   let generations: Generation[] = []

@@ -1,13 +1,10 @@
-// Whether this worker is overloaded, and which share of its requests it refuses because of that. Pure: shedder.ts tells
-// it the time and how late the loop is, phases.ts asks it. admits() runs per request, but only while it refuses some.
+// Whether this worker is overloaded, and which share of its requests it refuses because of that. Pure: shedder.ts
+// tells it the time and how long requests wait, phases.ts asks it. admits() runs per request, but only while some are
+// refused.
 //
-// The measure is the length of a turn of the event loop. Each turn takes what every connection has sent, one request at
-// most of each; so a request waits for about one turn before it is read, and its response for one more. Requests that
-// wait anywhere else wait for a service, which is not this worker's overload.
-//
-// As in CoDel (RFC 8289) the least of an interval counts: a pause, to collect garbage say, makes one turn long, and a
-// standing queue makes all of them long. While the least is above the target the level rises with each interval, and
-// else it falls.
+// As in CoDel (RFC 8289) the least of an interval counts: a pause, to collect garbage say, makes requests wait once,
+// and a standing queue makes all of them wait. While the least is above the target the level rises with each interval,
+// and else it falls.
 //
 //   level    0 ────────────────── 1 ────────────────── 2
 //   refused  none   a share of all   all of low and normal, and
@@ -17,12 +14,12 @@ import { IMPORTANCES, type SheddingRules } from '../config/shedding.js'
 
 const NORMAL = IMPORTANCES.indexOf('normal')
 const HIGH = IMPORTANCES.indexOf('high')
-/** By how much the level rises in an interval at most: where the loop is as late as twice the target. */
+/** By how much the level rises in an interval at most: where requests wait for twice the target. */
 const STEP = 0.1
 const MOST = 1.9
-/** Turns in an interval, or it goes on: a process that was stopped for seconds has had one long turn. */
-const LEAST_TURNS = 3
-/** Requests in an interval, or requests are not what makes the loop late. */
+/** Looks in an interval, or it goes on: a process that was stopped for seconds has had one long wait. */
+const LEAST_LOOKS = 3
+/** Requests in an interval, or requests are not what the worker is busy with. */
 const LEAST_REQUESTS = 20
 /** Intervals at level 0 before it is over: not each of a row of waves is told of. */
 const CALM_INTERVALS = 10
@@ -32,8 +29,8 @@ export class Overload {
   isActive = false
   /** Which share of the requests of the last interval was refused. */
   share = 0
-  /** The least that the loop was late in the last interval. */
-  lateUs = 0
+  /** The least that requests have waited in the last interval. */
+  waitUs = 0
   /** By importance, since it has been active. */
   readonly refused: number[] = IMPORTANCES.map(() => 0)
   /** Told when isActive has changed. */
@@ -48,7 +45,7 @@ export class Overload {
   private refusedBefore = 0
   // The interval.
   private sinceUs = 0
-  private turns = 0
+  private looks = 0
   private leastUs = Number.POSITIVE_INFINITY
   private requestsBefore = 0
 
@@ -58,18 +55,18 @@ export class Overload {
     if (rules === null && this.isActive) this.end()
   }
 
-  /** A turn of the loop, or a few. @param lateUs how late they were @param requests so far, with those in flight */
-  turn(nowUs: number, lateUs: number, requests: number): void {
+  /** One look. @param waitUs what requests wait now @param requests so far, with those in flight */
+  look(nowUs: number, waitUs: number, requests: number): void {
     const { rules } = this
     if (rules === null) return
-    this.turns++
-    this.leastUs = Math.min(this.leastUs, lateUs)
-    // So the first interval begins with the first long turn.
-    if (!this.isActive && lateUs <= rules.targetUs) return this.begin(nowUs, requests)
-    if (this.turns < LEAST_TURNS || nowUs - this.sinceUs < rules.intervalUs) return
+    this.looks++
+    this.leastUs = Math.min(this.leastUs, waitUs)
+    // So the first interval begins with the first long wait.
+    if (!this.isActive && waitUs <= rules.targetUs) return this.begin(nowUs, requests)
+    if (this.looks < LEAST_LOOKS || nowUs - this.sinceUs < rules.intervalUs) return
     const busy = requests - this.requestsBefore >= LEAST_REQUESTS
     const excess = busy ? Math.min(1, (this.leastUs - rules.targetUs) / rules.targetUs) : -1
-    this.lateUs = this.leastUs
+    this.waitUs = this.leastUs
     this.begin(nowUs, requests)
     if (this.isActive) this.adjust(excess)
     else if (excess > 0) this.start()
@@ -90,7 +87,7 @@ export class Overload {
 
   private begin(nowUs: number, requests: number): void {
     this.sinceUs = nowUs
-    this.turns = 0
+    this.looks = 0
     this.leastUs = Number.POSITIVE_INFINITY
     this.requestsBefore = requests
   }

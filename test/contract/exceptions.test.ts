@@ -201,7 +201,7 @@ routes:
   const digestPool = new DigestPool(table.consumers, 1)
   const logger = { warn, error: log('error') } as unknown as Logger
   const counters = new WorkerCounters(segment, state.workers, 0, state.spec.routes)
-  const shedder = new Shedder({ counters, deadlines, log: logger, nowUs: () => segment.nowUs() })
+  const shedder = new Shedder({ counters, upstreams, deadlines, log: logger, nowUs: () => segment.nowUs() })
   phases = createPhases(
     {
       owner: 0,

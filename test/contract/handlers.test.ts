@@ -118,7 +118,7 @@ beforeAll(async () => {
   const writer = { write: (line: string) => lines.push(JSON.parse(line)) } as unknown as LineWriter
   const log = { warn() {}, error() {} } as unknown as Logger
   const counters = new WorkerCounters(segment, state.workers, 0, state.spec.routes)
-  const shedder = new Shedder({ counters, deadlines, log, nowUs })
+  const shedder = new Shedder({ counters, upstreams, deadlines, log, nowUs })
   phases = createPhases(
     {
       owner: 0,

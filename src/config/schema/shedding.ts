@@ -13,11 +13,13 @@ export const importance = z
 const rules = z.strictObject({
   target: duration(5, 60_000)
     .prefault('200ms')
-    .describe("How late a worker's event loop may be. A request waits about twice as long as that in the gateway."),
+    .describe(
+      'How long requests may wait for a worker: for a turn of its event loop, and for a connection if the worker is too busy to free one.',
+    ),
   interval: duration(50, 60_000)
     .prefault('500ms')
     .describe(
-      'How long the event loop must be late all the time before the worker refuses requests, and how often it refuses more of them or fewer.',
+      'How long requests must wait longer than target all the time before the worker refuses some, and how often it refuses more or fewer of them.',
     ),
 })
 

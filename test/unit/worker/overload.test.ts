@@ -1,4 +1,4 @@
-// When a worker counts as overloaded, and which requests it refuses then: with a clock and a loop of the test's own.
+// When a worker counts as overloaded, and which requests it refuses then: with a clock and waits of the test's own.
 import { beforeEach, describe, expect, test } from 'vitest'
 import { IMPORTANCES } from '../../../src/config/shedding.js'
 import { Overload } from '../../../src/worker/overload.js'
@@ -22,57 +22,57 @@ beforeEach(() => {
   overload.onChange = () => changes++
 })
 
-/** One turn of the loop, with so many requests of each importance. The requests that were refused. */
-function turn(lateUs: number, counts: readonly number[] = [0, 100, 0]): number[] {
-  nowUs += 50_000 + lateUs
+/** One look, after so many requests of each importance. The requests that were refused. */
+function look(waitUs: number, counts: readonly number[] = [0, 100, 0]): number[] {
+  nowUs += 50_000 + waitUs
   const refused = IMPORTANCES.map(() => 0)
   counts.forEach((count, importance) => {
     requests += count
     for (let i = 0; i < count; i++) if (overload.isActive && !overload.admits(importance)) refused[importance]!++
   })
-  overload.turn(nowUs, lateUs, requests)
+  overload.look(nowUs, waitUs, requests)
   return refused
 }
 
-/** As many turns as make an interval. */
-function interval(lateUs: number, counts?: readonly number[]): number[] {
+/** As many looks as make an interval. */
+function interval(waitUs: number, counts?: readonly number[]): number[] {
   let refused = [0, 0, 0]
   const endUs = nowUs + INTERVAL_US
-  for (let turns = 0; turns < 3 || nowUs < endUs; turns++) {
-    const more = turn(lateUs, counts)
+  for (let looks = 0; looks < 3 || nowUs < endUs; looks++) {
+    const more = look(waitUs, counts)
     refused = refused.map((count, i) => count + more[i]!)
   }
   return refused
 }
 
 describe('a worker is overloaded', () => {
-  test('when each turn of an interval was too long', () => {
+  test('when all waits of an interval were too long', () => {
     interval(TARGET_US + 1)
     expect(overload.isActive).toBe(true)
     expect(changes).toBe(1)
-    expect(overload.lateUs).toBe(TARGET_US + 1)
+    expect(overload.waitUs).toBe(TARGET_US + 1)
   })
 
-  test('not when one turn of them was short enough', () => {
+  test('not when one of them was short enough', () => {
     for (let i = 0; i < 50; i++) {
-      turn(TARGET_US * 3)
-      turn(TARGET_US * 3)
-      turn(TARGET_US)
+      look(TARGET_US * 3)
+      look(TARGET_US * 3)
+      look(TARGET_US)
     }
     expect(changes).toBe(0)
   })
 
   test('not when it was stopped for a while, however long', () => {
     for (let i = 0; i < 5; i++) {
-      turn(60e6)
-      turn(0)
+      look(60e6)
+      look(0)
     }
-    turn(60e6)
-    turn(60e6)
+    look(60e6)
+    look(60e6)
     expect(changes).toBe(0)
   })
 
-  test('not when it has few requests: something else makes its loop late', () => {
+  test('not when it has few requests: something else keeps it busy', () => {
     for (let i = 0; i < 10; i++) interval(TARGET_US * 5, [1, 2, 1])
     expect(changes).toBe(0)
   })
@@ -85,7 +85,7 @@ describe('a worker is overloaded', () => {
 })
 
 describe('while it is overloaded', () => {
-  test('it refuses a share that grows while the loop is late, and falls when it is not', () => {
+  test('it refuses a share that grows while requests wait, and falls when they do not', () => {
     interval(TARGET_US * 2)
     const growing = [1, 2, 3, 4, 5].map(() => interval(TARGET_US * 2)[NORMAL]!)
     // The first one only counts.
@@ -96,12 +96,12 @@ describe('while it is overloaded', () => {
     expect(falling.at(-1)).toBeLessThan(falling[1]!)
   })
 
-  test('it grows less where the loop is a little late', () => {
-    const share = (lateUs: number): number => {
+  test('it grows less where the wait is a little too long', () => {
+    const share = (waitUs: number): number => {
       const one = new Overload()
       one.use({ targetUs: TARGET_US, intervalUs: INTERVAL_US })
       overload = one
-      for (let i = 0; i < 6; i++) interval(lateUs)
+      for (let i = 0; i < 6; i++) interval(waitUs)
       return one.share
     }
     expect(share(TARGET_US * 1.2)).toBeLessThan(share(TARGET_US * 2) / 2)
@@ -125,7 +125,7 @@ describe('while it is overloaded', () => {
 
   test('requests of low importance that come later go first as well', () => {
     for (let i = 0; i < 4; i++) interval(TARGET_US * 3, [0, 100, 0])
-    expect(turn(TARGET_US * 3, [10, 0, 0])).toEqual([10, 0, 0])
+    expect(look(TARGET_US * 3, [10, 0, 0])).toEqual([10, 0, 0])
   })
 
   test('it counts whom it refused', () => {
