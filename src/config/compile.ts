@@ -32,6 +32,7 @@ import type {
 import type { MeasureConfig } from './schema/limits.js'
 import type { Config, LimitConfig, RouteConfig } from './schema.js'
 import type { Settings } from './settings.js'
+import { compileShedding, IMPORTANCES } from './shedding.js'
 
 export type * from './route-table.js'
 
@@ -102,6 +103,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       index,
       slot: slots?.routes[index] ?? index,
       match,
+      importance: IMPORTANCES.indexOf(route.importance),
       handler: compileHandler(route, 'route', servicesByName),
       mirror: compileMirror(route.mirror, servicesByName),
       auth,
@@ -143,6 +145,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
   })
   return {
     tls: config.tls ?? null,
+    shedding: compileShedding(config.shedding),
     routes,
     services,
     endpoints,

@@ -10,6 +10,7 @@ import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
 import type { OutlierRules } from './outliers.js'
 import type { PathPattern, PathRules } from './patterns.js'
 import type { RetryRules } from './retries.js'
+import type { SheddingRules } from './shedding.js'
 
 export interface Consumer {
   readonly name: string
@@ -260,6 +261,8 @@ export interface Route {
   /** In the counters. The same as long as the route keeps its name, from one configuration to the next. */
   readonly slot: number
   readonly match: RouteMatch
+  /** Position in IMPORTANCES. */
+  readonly importance: number
   readonly handler: HandlerRules
   /** Null where nobody gets copies. */
   readonly mirror: MirrorRules | null
@@ -336,6 +339,8 @@ export interface Branch {
 
 export interface RouteTable {
   readonly tls: ListenerRules | null
+  /** Null where an overloaded gateway refuses nothing. */
+  readonly shedding: SheddingRules | null
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
   readonly endpoints: readonly Endpoint[]

@@ -2,6 +2,7 @@
 // alone: no worker is asked, so a worker that hangs or has died is still counted.
 import type { Branch, Route, Service } from '../config/compile.js'
 import { MIRROR_DROPS } from '../config/mirror.js'
+import { IMPORTANCES } from '../config/shedding.js'
 import type { BranchTotals } from '../state/branch-counts.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
 import type { BulkheadTable } from '../state/bulkhead-table.js'
@@ -153,6 +154,11 @@ function requests(out: Exposition, used: readonly RouteCounts[], { routes }: Met
   out.family('tidegate_fallbacks_total', 'counter', 'Requests that a fallback answered in place of the service.')
   for (const { name, fallback } of routes) {
     if (fallback !== null) out.sample(byName.get(name)?.fallbacks ?? 0, { route: name })
+  }
+  out.family('tidegate_shed_requests_total', 'counter', 'Requests refused because a worker was overloaded.')
+  for (const { route, totals } of used) {
+    const importance = IMPORTANCES[routes.find(({ name }) => name === route)?.importance ?? -1]
+    if (importance !== undefined) out.sample(totals.shed, { route, importance })
   }
   out.family('tidegate_rate_limit_reports_total', 'counter', 'Requests a limit in report mode would have refused.')
   for (const { name } of limited) out.sample(byName.get(name)?.limitReports ?? 0, { route: name })
@@ -390,6 +396,11 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
     'tidegate_worker_event_loop_delay_max_seconds',
     'Longest delay of the event loop between the last two heartbeats.',
     (worker) => worker.loopDelayUs / 1e6,
+  )
+  gauge(
+    'tidegate_worker_shed_share',
+    'Share of its requests that the worker has refused lately because it is overloaded.',
+    (worker) => worker.overload?.refusedShare ?? 0,
   )
   gauge('tidegate_worker_memory_bytes', 'Resident memory, a second ago at most.', (worker) => worker.memoryBytes)
   gauge('tidegate_worker_body_memory_bytes', 'Memory that request bodies hold.', (worker) => worker.bodyBytes)

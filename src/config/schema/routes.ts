@@ -6,6 +6,7 @@ import { patternProblem } from '../patterns.js'
 import { httpSignatureSchema, replaySchema } from './callers.js'
 import { addedKeys, fallbackKeys, routeKeys } from './handlers.js'
 import { inlineLimit } from './limits.js'
+import { importance } from './shedding.js'
 import { mirrorKey, stickyKey } from './splits.js'
 import {
   address,
@@ -96,6 +97,7 @@ export const routeSchema = z.lazy(() =>
       priority: integer(-1_000_000, 1_000_000)
         .default(0)
         .describe('Order of routes with equally specific paths: the higher priority wins.'),
+      importance,
       ...routeKeys,
       ...addedKeys('route'),
       ...stickyKey,

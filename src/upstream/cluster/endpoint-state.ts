@@ -116,6 +116,11 @@ export class EndpointState {
     return this.inFlight >= this.most
   }
 
+  /** How many requests wait for a connection to it. */
+  get queued(): number {
+    return Math.max(0, this.inFlight - this.capacity)
+  }
+
   /** Requests wait until others give back their connections. */
   get isContended(): boolean {
     return this.uploads.anyWaits || this.inFlight > this.capacity
