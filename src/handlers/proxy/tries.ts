@@ -84,8 +84,9 @@ export class Tries {
   /** One that was not tried yet, or else one that is not the last one tried. */
   private pick(): EndpointState | null {
     const { cluster, endpoint, tried } = this
-    const next = cluster.pick(0, [...tried, endpoint])
-    return next !== null && tried.includes(next) ? cluster.pick(0, [endpoint]) : next
+    const all = [...tried, endpoint]
+    const next = cluster.pick(0, all)
+    return all.length > 1 && next !== null && all.includes(next) ? cluster.pick(0, [endpoint]) : next
   }
 
   /**
