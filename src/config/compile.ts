@@ -1,10 +1,13 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary
 // (to refuse a bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
+import { branchesOf } from './branches.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
+import { compileHealth } from './health.js'
 import { compileHttpSignature } from './http-signature.js'
+import { compileMirror, MIRROR_FIELD } from './mirror.js'
 import { bytesOf, canonicalHost, patternOf } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
 import { compileRetries } from './retries.js'
@@ -97,6 +100,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       slot: slots?.routes[index] ?? index,
       match,
       handler: compileHandler(route, 'route', servicesByName),
+      mirror: compileMirror(route.mirror, servicesByName),
       auth,
       challenge: challengeFields(auth),
       signBody: auth.includes('x-m') && route.signBody !== false,
@@ -111,7 +115,11 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
         .filter((entry) => entry.startsWith(GROUP))
         .map((entry) => entry.slice(GROUP.length)),
       addresses: compileAddresses(route.addresses),
-      strippedFields: strips ? credentialFields(auth, config.apiKeys.header) : [],
+      strippedFields: [
+        ...(strips ? credentialFields(auth, config.apiKeys.header) : []),
+        // Nobody but the gateway may mark a request as a copy.
+        ...(route.mirror === undefined ? [] : [MIRROR_FIELD]),
+      ],
       strippedParameter: strips && auth.includes('api-key') ? keyParameter : null,
       hiddenParameter: keyParameter,
       limits: limits.filter(({ on }) => on === 'request'),
@@ -135,6 +143,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
     routes,
     services,
     endpoints,
+    branches: branchesOf(routes, slots?.branches),
     consumers,
     consumersByName,
     trustedProxies: config.trustedProxies.map(addressRange),
@@ -226,16 +235,7 @@ function compileService(
             rampMs: breaker.ramp,
             failureStatuses: new Set(breaker.failureStatuses),
           },
-    health:
-      health === undefined
-        ? null
-        : {
-            path: health.path,
-            intervalMs: health.interval,
-            timeoutMs: health.timeout,
-            healthyAfter: health.healthyAfter,
-            unhealthyAfter: health.unhealthyAfter,
-          },
+    health: compileHealth(health),
   }
 }
 

@@ -12,6 +12,7 @@ import { UwsServer } from '../downstream/uws/server.js'
 import { Deadlines } from '../exchange/deadlines.js'
 import { addressKey } from '../policy/address-key.js'
 import { DigestPool } from '../policy/digest-pool.js'
+import { BranchCounts } from '../state/branch-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
 import type { WorkerCounters } from '../state/counters.js'
 import { EndpointTable } from '../state/endpoint-table.js'
@@ -97,6 +98,7 @@ export function createWorker(parts: WorkerParts): Worker {
       nowUs: () => segment.nowUs(),
       onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
     }),
+    branches: new BranchCounts(segment, parts.spec).ofWorker(parts.slot),
     bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
   }
   /** Oldest first; the last one is what new requests get. */

@@ -20,6 +20,7 @@ import { consumerCheck } from '../policy/authorize.js'
 import type { DigestPool } from '../policy/digest-pool.js'
 import { createGuessLimit, createRateLimit } from '../policy/rate-limit.js'
 import { createReplayGuard } from '../policy/replay.js'
+import type { WorkerBranchCounts } from '../state/branch-counts.js'
 import type { WorkerCounters } from '../state/counters.js'
 import type { RateTable } from '../state/rate-table.js'
 import type { ReplayTable } from '../state/replay-table.js'
@@ -48,6 +49,7 @@ export interface Shared {
   readonly rates: RateTable
   readonly replays: ReplayTable
   readonly upstreams: Upstreams
+  readonly branches: WorkerBranchCounts
   readonly bodyMemory: BodyMemory
 }
 

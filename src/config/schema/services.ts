@@ -1,6 +1,7 @@
-// Options of services: endpoints, deadlines, TLS, the breaker and health checks.
+// Options of services: endpoints, deadlines, TLS and the breaker.
 import { z } from 'zod'
 import { endpointSchema } from './endpoints.js'
+import { healthSchema } from './health.js'
 import { retriesSchema } from './retries.js'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
 
@@ -34,28 +35,6 @@ const breakerSchema = z
   })
   .describe(
     'Circuit breaker: stops calling a failing service. Without this key the service has none; {} uses all defaults.',
-  )
-
-const healthSchema = z
-  .strictObject({
-    path: z
-      .string()
-      .regex(/^\/[\u0021-\u007e]*$/, "must start with '/' and hold no blanks")
-      .default('/')
-      .describe('Path of the check. A GET with a 2xx response is a success.'),
-    interval: duration(100, HOUR_MS).prefault('5s').describe('Time between two checks of an endpoint.'),
-    timeout: duration(10, HOUR_MS)
-      .prefault('1s')
-      .describe('A check without a response in this time fails. At most interval.'),
-    healthyAfter: integer(1, 100).default(2).describe('Successful checks in a row that make an endpoint healthy.'),
-    unhealthyAfter: integer(1, 100).default(3).describe('Failed checks in a row that make an endpoint unhealthy.'),
-  })
-  .refine((health) => health.timeout <= health.interval, {
-    path: ['timeout'],
-    error: 'must be at most interval; without this key it is 1s',
-  })
-  .describe(
-    'Active health checks of every endpoint. Without this key all endpoints count as healthy; {} uses all defaults.',
   )
 
 const timeoutsSchema = z

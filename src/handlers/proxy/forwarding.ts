@@ -4,6 +4,7 @@
 
 import { cut } from '../../downstream/answer.js'
 import { CLIENT_SILENCE_MS, uploadTooSlow } from '../../downstream/body.js'
+import type { ClientDeadline } from '../../exchange/client-deadline.js'
 import type { Deadline } from '../../exchange/deadlines.js'
 import type { Exchange, Holder } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
@@ -23,6 +24,8 @@ const PLACE_WAIT_US = 10e6
 /** While the head of a response is waited for, so often it is asked whether another endpoint should be, too. */
 const LOOK_US = 200_000
 const answerNotTaken = new Rejection('request_timeout', 'answer not taken in time', true)
+const tooLate = new Rejection('deadline_exceeded', "the client's deadline passed before forwarding")
+const deadlinePassed = new Rejection('deadline_exceeded', "the client's deadline passed")
 const noPlace = new Rejection('overloaded', 'too many uploads wait for a connection', true)
 
 // Slow clients give way while others wait for the upstream connections that they hold.
@@ -66,7 +69,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     this.response = new PassedResponse(exchange, this)
     this.tries = new Tries(context, exchange, cluster, endpoint, attempt, this.response)
     const startUs = exchange.upstreamStartUs
-    this.patience = new Patience(cluster.service, startUs)
+    this.patience = new Patience(cluster.service, startUs, exchange.deadline)
     this.deadlineUs = this.waitForHead(startUs)
     exchange.holder = this
     context.deadlines.add(this)
@@ -83,7 +86,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
 
   /** An upload that is still coming begins once there is a place for it. */
   private start(): void {
-    if (!this.isUploading) return this.tries.send()
+    if (!this.isUploading) return this.send()
     if (this.tries.endpoint.takePlace(this)) return this.onPlace()
     this.place = 'awaited'
     this.placeUntilUs = this.context.nowUs() + PLACE_WAIT_US
@@ -100,7 +103,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     this.placeUntilUs = Number.POSITIVE_INFINITY
     try {
       this.wait()
-      this.tries.send()
+      this.send()
     } catch (error) {
       this.exchange.crash(error)
     }
@@ -112,6 +115,17 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     this.placeUntilUs = Number.POSITIVE_INFINITY
     if (place === 'held') this.tries.endpoint.leavePlace()
     else if (place === 'awaited') this.tries.endpoint.stopWaiting(this)
+  }
+
+  private send(): void {
+    const { deadline } = this.exchange
+    if (deadline !== null && !this.isInTime(deadline)) return this.giveUp(tooLate)
+    this.tries.send()
+  }
+
+  private isInTime(deadline: ClientDeadline): boolean {
+    const nowUs = this.context.nowUs()
+    return deadline.begin(nowUs, this.patience.leftOfTotalUs(nowUs))
   }
 
   // Another attempt.
@@ -179,13 +193,14 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     const begins = this.place === 'awaited' && !this.isUploading
     if (!this.isUploading) this.leavePlace()
     this.wait()
-    if (begins) this.tries.send()
+    if (begins) this.send()
   }
 
   // From the clock.
 
   expire(): void {
     const nowUs = this.context.nowUs()
+    if (this.patience.isDeadlineOver(nowUs)) return this.giveUp(deadlinePassed)
     if (this.patience.clock.isWaitingForClient) return this.judgeClient(nowUs)
     if (nowUs < this.serviceUntilUs) return this.look(nowUs)
     const error = new DeadlineError(this.lateness(nowUs))
@@ -257,7 +272,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
 
   // The end.
 
-  /** Because of the client. */
+  /** Because of the client: neither its service nor the endpoint is to blame. */
   private giveUp(rejection: Rejection): void {
     this.tries.abort(new Error(rejection.reason))
     if (!this.exchange.concluded) this.fail(rejection)

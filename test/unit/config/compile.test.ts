@@ -70,7 +70,13 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         rampMs: 10_000,
         failureStatuses: new Set([502, 503, 504]),
       },
-      health: { path: '/', intervalMs: 5000, timeoutMs: 1000, healthyAfter: 2, unhealthyAfter: 3 },
+      health: {
+        http: { method: 'GET', path: '/', host: null, statuses: [[200, 299]], text: '' },
+        intervalMs: 5000,
+        timeoutMs: 1000,
+        healthyAfter: 2,
+        unhealthyAfter: 3,
+      },
     },
     expect.objectContaining({
       name: 'bare',
@@ -107,6 +113,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       allow: null,
       allowGroups: [],
       addresses: null,
+      mirror: null,
       strippedFields: ['x-m'],
       strippedParameter: null,
       hiddenParameter: null,
