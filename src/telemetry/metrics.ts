@@ -209,7 +209,11 @@ function durations(out: Exposition, used: readonly RouteCounts[]): void {
   }
 }
 
-function upstreams(out: Exposition, used: readonly RouteCounts[], { services, endpoints }: MetricsSource): void {
+function upstreams(
+  out: Exposition,
+  used: readonly RouteCounts[],
+  { services, endpoints, routes }: MetricsSource,
+): void {
   const forwarded = used.filter(({ totals }) => totals.forwarded > 0)
   perRoute(
     out,
@@ -238,6 +242,13 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, en
     'Attempts that were not made because the retry budget of the service was used up.',
     (totals) => totals.retries.get('refused') ?? 0,
   )
+  out.family('tidegate_hedges_total', 'counter', 'Attempts beside one that took long, sent or refused by their budget.')
+  for (const { name, hedge } of routes) {
+    if (hedge === null) continue
+    const retries = used.find(({ route }) => route === name)?.totals.retries
+    out.sample(retries?.get('hedge') ?? 0, { route: name, result: 'sent' })
+    out.sample(retries?.get('hedge_refused') ?? 0, { route: name, result: 'refused' })
+  }
   out.family(
     'tidegate_upstream_duration_seconds',
     'summary',

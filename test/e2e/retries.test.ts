@@ -2,81 +2,55 @@
 // of them is asked first about an id does what the path says, and the second attempt at it gets a good response.
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
-import { type Origin, type RawExchange, type Script, sha256, startScripted } from '../support/origins.js'
+import { type Script, sha256 } from '../support/origins.js'
 import { type Answer, Connection, call, type RequestParts } from '../support/raw-client.js'
+import { after, type Firstly, type Replicas, silent, startReplicas } from '../support/replicas.js'
 import { eventually } from '../support/waiting.js'
 
 const CLIENTS = ['lean', 'undici'] as const
-const LONG = Buffer.alloc(1 << 20, 'x')
-
-/** What the endpoints have seen, by target: which of them, and the bodies. */
-const seen = new Map<string, { port: number; body: string }[]>()
-/** Exchanges of first attempts, by target. */
-const firsts = new Map<string, RawExchange>()
+const LONG = 'x'.repeat(1 << 20)
 /** Services whose endpoints all respond 503. */
 const down = new Set<string>()
 
-/** @param first what the first attempt gets @param then what the others get */
-function firstly(first: Script, then: Script = (exchange) => exchange.answer(200, {}, 'second')): Script {
-  return async (exchange) => {
-    const { target } = exchange
-    const { bytes } = await exchange.body()
-    const before = seen.get(target) ?? []
-    seen.set(target, [...before, { port: exchange.socket.localPort!, body: sha256(bytes) }])
-    if (before.length > 0) return then(exchange)
-    firsts.set(target, exchange)
-    return first(exchange)
-  }
-}
+const busy: Script = (exchange) => exchange.answer(503, {}, 'first')
+const badGateway: Script = (exchange) => exchange.answer(502, {}, 'first')
+/** Unless its service is down. */
+const unlessDown =
+  (script: Script): Script =>
+  (exchange) =>
+    down.has(exchange.query.get('service')!) ? exchange.answer(503, {}, 'down') : script(exchange)
 
-const silent: Script = () => new Promise(() => {})
-const scripts: Record<string, Script> = {
-  '/status': firstly((exchange) => exchange.answer(503, {}, 'first')),
-  '/not-implemented': firstly((exchange) => exchange.answer(501, {}, 'first')),
-  '/no-content': firstly(
-    (exchange) => exchange.answer(502, {}, 'first'),
-    (exchange) => exchange.send('HTTP/1.1 204 No Content\r\n\r\n'),
-  ),
-  '/not-modified': firstly(
-    (exchange) => exchange.answer(502, {}, 'first'),
-    (exchange) => exchange.send('HTTP/1.1 304 Not Modified\r\nEtag: "x"\r\n\r\n'),
-  ),
-  '/both': firstly(
-    (exchange) => exchange.answer(503, {}, 'first'),
-    (exchange) => exchange.answer(500, {}, 'second'),
-  ),
-  '/long': firstly((exchange) => exchange.answer(503, {}, LONG.toString())),
-  '/trickle': firstly(async (exchange) => {
+const scripts: Firstly = {
+  '/status': busy,
+  '/not-implemented': (exchange) => exchange.answer(501, {}, 'first'),
+  '/no-content': [badGateway, (exchange) => exchange.send('HTTP/1.1 204 No Content\r\n\r\n')],
+  '/not-modified': [badGateway, (exchange) => exchange.send('HTTP/1.1 304 Not Modified\r\nEtag: "x"\r\n\r\n')],
+  '/both': [busy, (exchange) => exchange.answer(500, {}, 'second')],
+  '/long': (exchange) => exchange.answer(503, {}, LONG),
+  '/trickle': async (exchange) => {
     await exchange.send('HTTP/1.1 503 Busy\r\nTransfer-Encoding: chunked\r\n\r\n')
     await exchange.chunk('some')
     await exchange.closed()
-  }),
-  '/reset': firstly((exchange) => exchange.reset()),
-  '/garbage': firstly((exchange) => exchange.send('220 smtp.test ESMTP\r\n')),
-  '/half': firstly(async (exchange) => {
+  },
+  '/reset': (exchange) => exchange.reset(),
+  '/garbage': (exchange) => exchange.send('220 smtp.test ESMTP\r\n'),
+  '/half': async (exchange) => {
     await exchange.send('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf')
     exchange.reset()
-  }),
-  '/silent': firstly(silent),
-  '/late': firstly(silent, async (exchange) => {
-    await new Promise((resolve) => setTimeout(resolve, 400))
-    await exchange.answer(200, {}, 'second')
-  }),
-  '/mute': firstly(silent, silent),
-  '/down': async (exchange) => {
-    const who = exchange.query.get('service')!
-    if (down.has(who)) await exchange.answer(503, {}, 'down')
-    else await firstly((first) => first.answer(503))(exchange)
   },
+  '/silent': silent,
+  '/late': [silent, after(400, (exchange) => exchange.answer(200, {}, 'second'))],
+  '/mute': [silent, silent],
+  '/down': [unlessDown(busy), unlessDown((exchange) => exchange.answer(200, {}, 'second'))],
 }
 
-let origins: Origin[]
+let replicas: Replicas
 let gateway: Gateway
 let ids = 0
 
 beforeAll(async () => {
-  origins = await Promise.all([startScripted(scripts), startScripted(scripts)])
-  const endpoints = origins.map(({ url }) => url)
+  replicas = await startReplicas(2, scripts)
+  const endpoints = replicas.origins.map(({ url }) => url)
   const of = (more: object) => Object.fromEntries(CLIENTS.map((client) => [client, { endpoints, client, ...more }]))
   const named = (name: string, more: object) =>
     Object.fromEntries(Object.entries(of(more)).map(([client, service]) => [`${name}-${client}`, service]))
@@ -109,7 +83,7 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await gateway.close()
-  await Promise.all(origins.map((origin) => origin.close()))
+  await replicas.close()
 })
 
 interface Asked {
@@ -121,7 +95,7 @@ interface Asked {
 async function ask(service: string, path: string, parts: RequestParts = {}): Promise<Asked> {
   const target = `${path}?service=${service}&id=${ids++}`
   const answer = await call(gateway.port, { ...parts, target: `/${service}${target}` })
-  return { answer, seen: seen.get(target) ?? [] }
+  return { answer, seen: replicas.seen.get(target) ?? [] }
 }
 
 /** What the access lines are to say; they come a moment later. */
@@ -218,11 +192,11 @@ describe.each(CLIENTS)('with %s', (client) => {
     expect((await connection.head()).status).toBe(200)
     await connection.reader.some()
     await connection.closedByPeer()
-    expect(seen.get(target)!.length).toBe(1)
+    expect(replicas.seen.get(target)!.length).toBe(1)
   })
 
   test('a response that is not wanted leaves its connection usable if it is short, and closes it if not', async () => {
-    const connections = () => origins.reduce((sum, origin) => sum + origin.connections, 0)
+    const connections = () => replicas.origins.reduce((sum, origin) => sum + origin.connections, 0)
     const unwanted = async (): Promise<void> => {
       for (let i = 0; i < 4; i++) await call(gateway.port, { target: `/plain-${client}/status?id=${ids++}` })
     }
@@ -233,7 +207,7 @@ describe.each(CLIENTS)('with %s', (client) => {
     for (const path of ['/long', '/trickle']) {
       const target = `${path}?id=${ids++}`
       expect((await call(gateway.port, { target: `/plain-${client}${target}` })).text).toBe('second')
-      await firsts.get(target)!.closed()
+      await replicas.exchanges.get(target)![0]!.closed()
     }
   })
 })
@@ -272,7 +246,7 @@ test('a client that leaves between two attempts ends it', async () => {
   const connection = await Connection.open(gateway.port)
   await connection.send({ target: `/thrice${target}` })
   // Two attempts at once; the third waits for up to 20 s.
-  await eventually('two attempts', () => seen.get(target)?.length, 2)
+  await eventually('two attempts', () => replicas.seen.get(target)?.length, 2)
   connection.destroy()
   const line = await gateway.access.find((one) => one.route === '/thrice' && one.status === 499, 'the request')
   expect([line.code, line.attempts]).toEqual(['client_closed', 2])

@@ -1,10 +1,11 @@
 // The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is
 // read ahead, an endpoint picked, the breaker asked. The rest is in forwarding.ts. Runs per request.
-import type { RouteTable, Service } from '../../config/compile.js'
+import type { Route, RouteTable, Service } from '../../config/compile.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
 import { NONE } from '../../upstream/cluster/balancer.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
+import { Hedge } from '../../upstream/hedge.js'
 import type { Upstreams } from '../../upstream/upstreams.js'
 import type { Handler, HandlerContext } from '../handler.js'
 import { Forwarding } from './forwarding.js'
@@ -25,14 +26,18 @@ export class Proxies {
   private readonly clusters: readonly Cluster[]
   /** By Service.index. One for all routes of a service: it keeps nothing that is about a route. */
   private readonly handlers: readonly Handler[]
+  private readonly context: HandlerContext
 
   constructor(context: HandlerContext, { upstreams }: ProxyParts, table: RouteTable) {
+    this.context = context
     this.clusters = upstreams.clustersOf(table.services)
     this.handlers = this.clusters.map((cluster) => new ServiceProxy(context, cluster))
   }
 
-  handlerOf(service: Service): Handler {
-    return this.handlers[service.index]!
+  handlerOf(service: Service, { hedge }: Route): Handler {
+    if (hedge === null) return this.handlers[service.index]!
+    const { context } = this
+    return new HedgedProxy(context, this.clusters[service.index]!, new Hedge(hedge, context.nowUs()))
   }
 
   clusterOf(service: Service): Cluster {
@@ -92,6 +97,25 @@ class ServiceProxy implements Handler {
     exchange.downstream.watch()
     // Where the breaker was shut when that was to be asked, and is not any more.
     exchange.downstream.continueBody()
+    this.begin(forwarding)
+  }
+
+  protected begin(forwarding: Forwarding): void {
     forwarding.begin()
+  }
+}
+
+/** For a route that hedges. */
+class HedgedProxy extends ServiceProxy {
+  private readonly hedge: Hedge
+
+  constructor(context: HandlerContext, cluster: Cluster, hedge: Hedge) {
+    super(context, cluster)
+    this.hedge = hedge
+  }
+
+  protected override begin(forwarding: Forwarding): void {
+    forwarding.begin()
+    forwarding.hedge(this.hedge)
   }
 }
