@@ -8,6 +8,7 @@ import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './cred
 import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
 import { compileHealth } from './health.js'
+import { compileHedge } from './hedge.js'
 import { compileHttpSignature } from './http-signature.js'
 import { compileMirror, MIRROR_FIELD } from './mirror.js'
 import { compileOutliers } from './outliers.js'
@@ -137,6 +138,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
         route.rewrite === undefined
           ? null
           : route.rewrite.replace(match.path.exact && !match.slashIgnored ? '' : /\/+$/, ''),
+      hedge: compileHedge(route.hedge),
       fallback: route.fallback === undefined ? null : compileHandler(route.fallback, 'fallback', servicesByName),
       maxBodyBytes: route.maxBody ?? settings.maxBodyBytes,
       logQuery: route.logQuery,

@@ -6,6 +6,7 @@ import type { BulkheadRules } from './bulkhead.js'
 import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HealthCheck } from './health.js'
+import type { HedgeRules } from './hedge.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
 import type { OutlierRules } from './outliers.js'
 import type { PathPattern, PathRules } from './patterns.js'
@@ -309,6 +310,7 @@ export interface Route {
   readonly rewrite: string | null
   /** Answers where the handler fails; null where nothing does. */
   readonly fallback: HandlerRules | null
+  readonly hedge: HedgeRules | null
   /** Number.MAX_SAFE_INTEGER where it is unlimited. */
   readonly maxBodyBytes: number
   /** The access line shows the query as well. */

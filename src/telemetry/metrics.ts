@@ -107,7 +107,7 @@ export function renderMetrics(source: MetricsSource): string {
   reloads(out, source)
   requests(out, used, source)
   durations(out, used)
-  upstreams(out, used)
+  upstreams(out, used, source)
   endpointMetrics(out, source)
   bulkheads(out, source)
   branches(out, source)
@@ -186,7 +186,7 @@ function durations(out: Exposition, used: readonly RouteCounts[]): void {
   }
 }
 
-function upstreams(out: Exposition, used: readonly RouteCounts[]): void {
+function upstreams(out: Exposition, used: readonly RouteCounts[], { routes }: MetricsSource): void {
   const forwarded = used.filter(({ totals }) => totals.forwarded > 0)
   perRoute(
     out,
@@ -215,6 +215,13 @@ function upstreams(out: Exposition, used: readonly RouteCounts[]): void {
     'Attempts that were not made because the retry budget of the service was used up.',
     (totals) => totals.retries.get('refused') ?? 0,
   )
+  out.family('tidegate_hedges_total', 'counter', 'Attempts beside one that took long, sent or refused by their budget.')
+  for (const { name, hedge } of routes) {
+    if (hedge === null) continue
+    const retries = used.find(({ route }) => route === name)?.totals.retries
+    out.sample(retries?.get('hedge') ?? 0, { route: name, result: 'sent' })
+    out.sample(retries?.get('hedge_refused') ?? 0, { route: name, result: 'refused' })
+  }
   out.family(
     'tidegate_upstream_duration_seconds',
     'summary',
