@@ -31,13 +31,10 @@ export class EndpointState {
   inFlight = 0
   /** Those of them that wait for the head of their response. Uploads do not count: they may wait for their client. */
   waiting = 0
-  /** Called soon after it was ejected, by whatever worker: who waits for its response may ask another one. */
-  onEjected: (() => void) | null = null
   /** As the newest generation has it; null where its service ejects none. */
   private outliers: Outliers | null = null
   /** From where on a response counts as slow. */
   private slowUs = Number.POSITIVE_INFINITY
-  private wasEjected = false
   /** The generations of the configuration that use it (upstreams.ts). */
   readonly generations = new Set<number>()
   private readonly uploads: UploadPlaces
@@ -70,7 +67,7 @@ export class EndpointState {
 
   private isOutBy(out: number): boolean {
     if ((out & (OUT.down | OUT.drained)) !== 0) return true
-    // A service that ejects no more has nobody who would end an ejection.
+    // Of an older generation, in another worker: nobody ends it, where the service ejects no more.
     if (this.outliers === null) return false
     return (out & OUT.ejected) !== 0 || !this.outliers.admitsOne(this.endpoint.slot)
   }
@@ -137,16 +134,14 @@ export class EndpointState {
     if (endpoint.slot !== slot) this.table.move(this.worker, slot, endpoint.slot, this.inFlight, this.waiting)
     this.endpoint = endpoint
     this.outliers = outliers
-    if (outliers === null) this.slowUs = Number.POSITIVE_INFINITY
+    if (outliers !== null) return
+    this.slowUs = Number.POSITIVE_INFINITY
+    this.table.setOut(endpoint.slot, OUT.ejected | OUT.probation, false)
   }
 
   /** Every 100 ms, where its service ejects endpoints: takes over what some worker has judged. */
   heedJudgement(): void {
-    const { slot } = this.endpoint
-    this.slowUs = this.table.slowUs(slot)
-    const isEjected = (this.table.out(slot) & OUT.ejected) !== 0
-    if (isEjected && !this.wasEjected) this.onEjected?.()
-    this.wasEjected = isEjected
+    this.slowUs = this.table.slowUs(this.endpoint.slot)
   }
 
   /** A response with this status is a failure of the endpoint. */
