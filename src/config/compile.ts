@@ -1,13 +1,16 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary
 // (to refuse a bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
+import { compileBalance } from './balance.js'
 import { branchesOf } from './branches.js'
+import { compileBulkhead } from './bulkhead.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
 import { compileHealth } from './health.js'
 import { compileHttpSignature } from './http-signature.js'
 import { compileMirror, MIRROR_FIELD } from './mirror.js'
+import { compileOutliers } from './outliers.js'
 import { bytesOf, canonicalHost, patternOf } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
 import { compileRetries } from './retries.js'
@@ -74,7 +77,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       return endpointOf(entry, service.tls?.serverName, slots?.endpoints[index] ?? index)
     })
     endpoints.push(...own)
-    return compileService(name, index, service, own)
+    return compileService(name, index, slots?.services[index] ?? index, service, own)
   })
   const servicesByName = new Map(services.map((service) => [service.name, service]))
   const named = new Map(Object.entries(config.limits).map(([name, limit]) => [name, compileLimit(name, limit)]))
@@ -205,12 +208,15 @@ function compileIssuer(
 function compileService(
   name: string,
   index: number,
-  { timeouts, tls, breaker, health, client, pipelining, retries }: Config['services'][string],
+  slot: number,
+  service: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
+  const { timeouts, tls, balance, slowStart, breaker, health, outliers, client, pipelining, retries } = service
   return {
     name,
     index,
+    slot,
     endpoints,
     connectTimeoutMs: timeouts.connect,
     firstByteTimeoutMs: orInfinity(timeouts.firstByte),
@@ -220,6 +226,8 @@ function compileService(
     pipelining,
     retries: compileRetries(retries),
     tls: { ca: tls?.ca, cert: tls?.cert, key: tls?.key, serverName: tls?.serverName, verify: tls?.verify ?? true },
+    balance: compileBalance(balance),
+    slowStartMs: slowStart,
     breaker:
       breaker === undefined
         ? null
@@ -236,6 +244,8 @@ function compileService(
             failureStatuses: new Set(breaker.failureStatuses),
           },
     health: compileHealth(health),
+    outliers: compileOutliers(outliers),
+    bulkhead: compileBulkhead(service),
   }
 }
 

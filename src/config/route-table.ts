@@ -2,10 +2,12 @@
 // worked out that depends on the route alone. Types, and nothing else; compile.ts makes them of a configuration.
 import type { JsonWebKey } from 'node:crypto'
 import type ipaddr from 'ipaddr.js'
+import type { BulkheadRules } from './bulkhead.js'
 import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HealthCheck } from './health.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
+import type { OutlierRules } from './outliers.js'
 import type { PathPattern, PathRules } from './patterns.js'
 import type { RetryRules } from './retries.js'
 
@@ -74,6 +76,18 @@ export interface Endpoint {
   readonly slot: number
 }
 
+/** What requests for the same endpoint have in common. */
+type HashPart = RequestKey | { readonly kind: 'path' }
+
+export type BalanceRules =
+  | { readonly kind: 'p2c' | 'round-robin' | 'ewma' }
+  | {
+      readonly kind: 'hash'
+      readonly part: HashPart
+      /** No endpoint has more than this times the mean in flight. Infinity: as many as come. */
+      readonly bounded: number
+    }
+
 export interface BreakerRules {
   readonly windowMs: number
   readonly minRequests: number
@@ -102,6 +116,8 @@ export interface UpstreamTls {
 export interface Service {
   readonly name: string
   readonly index: number
+  /** In the tables that have a place for each service. The same as long as the service keeps its name. */
+  readonly slot: number
   readonly endpoints: readonly Endpoint[]
   readonly connectTimeoutMs: number
   /** This and the next two: Infinity where there is none. */
@@ -115,8 +131,15 @@ export interface Service {
   readonly pipelining: number
   readonly retries: RetryRules
   readonly tls: UpstreamTls
+  readonly balance: BalanceRules
+  /** In which an endpoint that comes back gets a growing share of the requests; 0: it gets its whole share at once. */
+  readonly slowStartMs: number
   readonly breaker: BreakerRules | null
+  /** Null: as many requests as come may be in flight. */
+  readonly bulkhead: BulkheadRules | null
   readonly health: HealthCheck | null
+  /** Null where the service wants none. They act where it has two endpoints or more. */
+  readonly outliers: OutlierRules | null
 }
 
 export type LimitKey =
@@ -330,10 +353,11 @@ export interface RouteTable {
 }
 
 /**
- * Where routes, endpoints and branches have their places in shared tables, in the order of RouteTable. Given out by the
- * primary.
+ * Where services, routes, endpoints and branches have their places in shared tables, in the order of RouteTable. Given
+ * out by the primary.
  */
 export interface TableSlots {
+  readonly services: readonly number[]
   readonly routes: readonly number[]
   readonly endpoints: readonly number[]
   readonly branches: readonly number[]

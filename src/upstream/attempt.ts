@@ -82,7 +82,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   complete(spentUs: number, nowUs: number): void {
     if (this.over) return
     const outcome = this.breaker === null ? OUTCOME.ok : this.breaker.outcomeOf(this.status, spentUs)
-    this.giveBack(outcome, this.status >= 500, nowUs)
+    this.giveBack(outcome, this.endpoint!.isFailure(this.status), nowUs)
   }
 
   /** The breaker counts a DeadlineError as a failure of the service, and no other reason. */
@@ -112,7 +112,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** Within onHead: another attempt follows, and the rest of this response is for nobody. */
   discard(declaredBytes: number): void {
     if (this.over) return
-    this.giveBack(OUTCOME.ignored, this.status >= 500)
+    this.giveBack(OUTCOME.ignored, this.endpoint!.isFailure(this.status))
     // A connection in the middle of an upload is of no more use.
     if (this.isUpload || declaredBytes > MOST_DISCARDED_BYTES) return this.controller!.abort(discarded)
     this.discardTimer = setTimeout(() => this.controller!.abort(discarded), DISCARD_MS).unref()
@@ -144,7 +144,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** @param failed the endpoint is to blame; the outcome is what the breaker of its service counts */
   private giveBack(outcome: number, failed: boolean, nowUs: number | null = null): void {
     this.over = true
-    this.endpoint?.end(failed, this.waits)
+    this.endpoint?.end(this.startUs, failed, this.waits)
     this.breaker?.report(this.permit, outcome, nowUs ?? this.nowUs())
   }
 

@@ -111,9 +111,11 @@ beforeAll(async () => {
     breakers: state.breakers,
     worker: 0,
     endpoints: state.endpoints,
+    bulkheads: state.bulkheads,
     connections: 64,
     nowUs,
     onBreakerChange() {},
+    onOutlierChange() {},
   })
   const writer = { write: (line: string) => lines.push(JSON.parse(line)) } as unknown as LineWriter
   const log = { warn() {}, error() {} } as unknown as Logger

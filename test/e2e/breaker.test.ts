@@ -116,6 +116,7 @@ test('opens on an endpoint that cannot be reached where no other is left to ask'
   const site = {
     endpoints: ['full', 'missing'].map((name) => `unix:${join(folder, name)}`),
     timeouts: { connect: '2s' },
+    balance: 'round-robin',
     health: { path: '/', interval: '1s', timeout: '1s', unhealthyAfter: 1 },
     breaker: { minRequests: 1, openFor: '60s' },
   }

@@ -312,7 +312,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
   }
 
   /** Gives back all that it holds but the attempt. May be called again. */
-  private letGo(nowUs: number): void {
+  protected letGo(nowUs: number): void {
     const { exchange } = this
     exchange.endUs = nowUs
     exchange.upstreamUs = this.patience.clock.spent(nowUs)

@@ -84,8 +84,9 @@ export class Tries {
   /** One that was not tried yet, or else one that is not the last one tried. */
   private pick(): EndpointState | null {
     const { cluster, endpoint, tried } = this
-    const next = cluster.pick(0, [...tried, endpoint])
-    return next !== null && tried.includes(next) ? cluster.pick(0, [endpoint]) : next
+    const { balanceKey } = this.exchange
+    const next = cluster.pick(balanceKey, [...tried, endpoint])
+    return next !== null && tried.includes(next) ? cluster.pick(balanceKey, [endpoint]) : next
   }
 
   /**
