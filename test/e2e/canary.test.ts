@@ -21,6 +21,8 @@ let shadow: Origin
 let gateway: Gateway
 /** Until then the mirror's service answers nothing on /held. */
 const released = deferred()
+/** The same on /bounded. */
+const answered = deferred()
 
 beforeAll(async () => {
   orders = await startEcho()
@@ -29,6 +31,10 @@ beforeAll(async () => {
     '/held': async (exchange) => {
       await released.promise
       exchange.reset()
+    },
+    '/bounded': async (exchange) => {
+      await answered.promise
+      await exchange.answer(200)
     },
     '/hangs': () => new Promise(() => {}),
     '/resets': (exchange) => exchange.reset(),
@@ -60,6 +66,7 @@ beforeAll(async () => {
         gone: { endpoints: [gone] },
         shadow: { endpoints: [shadow.url] },
         impatient: { endpoints: [shadow.url], timeouts: { firstByte: '200ms' } },
+        bounded: { endpoints: [shadow.url], maxInFlight: { most: 1, queue: { size: 10, wait: '20s' } } },
         broken: { endpoints: [gone], breaker: { minRequests: 1, openFor: '60s' } },
       },
       routes: [
@@ -73,6 +80,7 @@ beforeAll(async () => {
         mirrored('copied'),
         mirrored('signed', { service: 'shadow', maxBody: '1KiB' }, { auth: ['x-m', 'api-key'] }),
         mirrored('held'),
+        mirrored('bounded', 'bounded'),
         mirrored('hangs', 'impatient'),
         mirrored('resets'),
         mirrored('large'),
@@ -287,6 +295,16 @@ describe('a mirror', () => {
     await eventually('the copy', () => results('refused', 'broken'), { answered: 0, failed: 1, inFlight: 0 })
     await ask(9, '/refused')
     await eventually('the others', () => dropped('refused', 'unavailable', 'broken'), 9)
+  })
+
+  test('sends as many as its service may have in flight over all workers, and gives the places back', async () => {
+    await ask(8, '/bounded')
+    expect(await results('bounded', 'bounded')).toEqual({ answered: 0, failed: 0, inFlight: 1 })
+    expect(await dropped('bounded', 'unavailable', 'bounded')).toBe(7)
+    answered.resolve()
+    await eventually('the copy', () => results('bounded', 'bounded'), { answered: 1, failed: 0, inFlight: 0 })
+    await ask(1, '/bounded')
+    await eventually('another copy', () => results('bounded', 'bounded'), { answered: 2, failed: 0, inFlight: 0 })
   })
 
   test('holds 100 copies per worker at most, drops the others, and no client waits', async () => {

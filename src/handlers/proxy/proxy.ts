@@ -31,14 +31,17 @@ export class Proxies {
   private readonly clusters: readonly Cluster[]
   /** By Service.index. One for all routes of a service: it keeps nothing that is about a route. */
   private readonly handlers: readonly Handler[]
+  /** By Service.index; null where the service has no bound. */
+  private readonly bounds: readonly (Bulkhead | null)[]
   private readonly bulkheads: Bulkheads
 
   constructor(context: HandlerContext, { upstreams }: ProxyParts, table: RouteTable) {
     const { bulkheads } = upstreams
     this.bulkheads = bulkheads
     this.clusters = upstreams.clustersOf(table.services)
-    this.handlers = this.clusters.map((cluster) => {
-      const bulkhead = bulkheads.hold(cluster)
+    this.bounds = this.clusters.map((cluster) => bulkheads.hold(cluster))
+    this.handlers = this.clusters.map((cluster, index) => {
+      const bulkhead = this.bounds[index]!
       const proxy =
         bulkhead === null ? new ServiceProxy(context, cluster) : new BoundServiceProxy(context, cluster, bulkhead)
       return withBalanceKey(proxy, cluster.service)
@@ -51,6 +54,11 @@ export class Proxies {
 
   clusterOf(service: Service): Cluster {
     return this.clusters[service.index]!
+  }
+
+  /** Null where the service has no bound. */
+  bulkheadOf(service: Service): Bulkhead | null {
+    return this.bounds[service.index]!
   }
 
   /** No exchange is left that could ask for an endpoint. */
