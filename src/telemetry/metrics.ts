@@ -2,6 +2,7 @@
 // alone: no worker is asked, so a worker that hangs or has died is still counted.
 import type { Branch, Route, Service } from '../config/compile.js'
 import { MIRROR_DROPS } from '../config/mirror.js'
+import { IMPORTANCES } from '../config/shedding.js'
 import type { BranchTotals } from '../state/branch-counts.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
 import type { BulkheadTable } from '../state/bulkhead-table.js'
@@ -106,7 +107,7 @@ export function renderMetrics(source: MetricsSource): string {
   reloads(out, source)
   requests(out, used, source)
   durations(out, used)
-  upstreams(out, used)
+  upstreams(out, used, source)
   endpointMetrics(out, source)
   bulkheads(out, source)
   branches(out, source)
@@ -154,6 +155,11 @@ function requests(out: Exposition, used: readonly RouteCounts[], { routes }: Met
   for (const { name, fallback } of routes) {
     if (fallback !== null) out.sample(byName.get(name)?.fallbacks ?? 0, { route: name })
   }
+  out.family('tidegate_shed_requests_total', 'counter', 'Requests refused because a worker was overloaded.')
+  for (const { route, totals } of used) {
+    const importance = IMPORTANCES[routes.find(({ name }) => name === route)?.importance ?? -1]
+    if (importance !== undefined) out.sample(totals.shed, { route, importance })
+  }
   out.family('tidegate_rate_limit_reports_total', 'counter', 'Requests a limit in report mode would have refused.')
   for (const { name } of limited) out.sample(byName.get(name)?.limitReports ?? 0, { route: name })
 }
@@ -180,7 +186,7 @@ function durations(out: Exposition, used: readonly RouteCounts[]): void {
   }
 }
 
-function upstreams(out: Exposition, used: readonly RouteCounts[]): void {
+function upstreams(out: Exposition, used: readonly RouteCounts[], { routes }: MetricsSource): void {
   const forwarded = used.filter(({ totals }) => totals.forwarded > 0)
   perRoute(
     out,
@@ -209,6 +215,13 @@ function upstreams(out: Exposition, used: readonly RouteCounts[]): void {
     'Attempts that were not made because the retry budget of the service was used up.',
     (totals) => totals.retries.get('refused') ?? 0,
   )
+  out.family('tidegate_hedges_total', 'counter', 'Attempts beside one that took long, sent or refused by their budget.')
+  for (const { name, hedge } of routes) {
+    if (hedge === null) continue
+    const retries = used.find(({ route }) => route === name)?.totals.retries
+    out.sample(retries?.get('hedge') ?? 0, { route: name, result: 'sent' })
+    out.sample(retries?.get('hedge_refused') ?? 0, { route: name, result: 'refused' })
+  }
   out.family(
     'tidegate_upstream_duration_seconds',
     'summary',
@@ -390,6 +403,11 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
     'tidegate_worker_event_loop_delay_max_seconds',
     'Longest delay of the event loop between the last two heartbeats.',
     (worker) => worker.loopDelayUs / 1e6,
+  )
+  gauge(
+    'tidegate_worker_shed_share',
+    'Share of its requests that the worker has refused lately because it is overloaded.',
+    (worker) => worker.overload?.refusedShare ?? 0,
   )
   gauge('tidegate_worker_memory_bytes', 'Resident memory, a second ago at most.', (worker) => worker.memoryBytes)
   gauge('tidegate_worker_body_memory_bytes', 'Memory that request bodies hold.', (worker) => worker.bodyBytes)

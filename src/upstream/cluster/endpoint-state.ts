@@ -75,6 +75,11 @@ export class EndpointState {
     return (out & OUT.ejected) !== 0 || !this.outliers.admitsOne(this.endpoint.slot)
   }
 
+  /** A request that waits there had better be sent to another one, too. A drained one finishes its requests. */
+  get isFailing(): boolean {
+    return (this.table.out(this.endpoint.slot) & (OUT.down | OUT.ejected)) !== 0
+  }
+
   /** The same where too few endpoints are left: then only an operator keeps requests away. */
   get isOutInPanic(): boolean {
     return (this.table.out(this.endpoint.slot) & OUT.drained) !== 0
@@ -114,6 +119,11 @@ export class EndpointState {
   /** No more requests may wait for a connection to it. */
   get isFull(): boolean {
     return this.inFlight >= this.most
+  }
+
+  /** How many requests wait for a connection to it. */
+  get queued(): number {
+    return Math.max(0, this.inFlight - this.capacity)
   }
 
   /** Requests wait until others give back their connections. */
