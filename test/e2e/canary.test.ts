@@ -79,6 +79,7 @@ beforeAll(async () => {
         split('once', { split: { orders: 0, gone: 1 }, fallback: { service: 'gone' } }),
         mirrored('copied'),
         mirrored('signed', { service: 'shadow', maxBody: '1KiB' }, { auth: ['x-m', 'api-key'] }),
+        mirrored('small', 'shadow', { maxBody: '1KiB' }),
         mirrored('held'),
         mirrored('bounded', 'bounded'),
         mirrored('hangs', 'impatient'),
@@ -261,6 +262,18 @@ describe('a mirror', () => {
     // Nothing is copied of what the gateway refuses.
     expect((await call(gateway.port, { target: '/signed' })).status).toBe(401)
     expect(await results('signed')).toEqual({ answered: 1, failed: 0, inFlight: 0 })
+  })
+
+  test('of an upload that is refused, or whose client leaves, sends nothing', async () => {
+    const refused = await call(gateway.port, { method: 'POST', target: '/small', chunks: ['x'.repeat(2000)] })
+    expect(refused.status).toBe(413)
+    const connection = await Connection.open(gateway.port)
+    await connection.write('POST /small HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 1000\r\n\r\nhalf')
+    // It has begun to stream, and the copy that cannot be whole is counted.
+    await eventually('the stream', () => dropped('small', 'body'), 1)
+    connection.destroy()
+    await gateway.access.find(({ route, status }) => route === 'small' && status === 499, 'the client that left')
+    expect(await results('small')).toEqual({ answered: 0, failed: 0, inFlight: 0 })
   })
 
   test('of a share of the requests', async () => {

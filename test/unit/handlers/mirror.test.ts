@@ -45,11 +45,13 @@ let bulkhead: Bulkhead
 let places: number
 let pick: () => EndpointState | null
 let aborted: Error | null
+let abortThrows: boolean
 let handler: MirroredHandler
 
 const controller = {
   abort: (reason: Error) => {
     aborted = reason
+    if (abortThrows) throw new Error('poison')
     response.onResponseError!(controller, reason)
   },
 } as unknown as Dispatcher.DispatchController
@@ -64,6 +66,7 @@ beforeEach(() => {
   nowUs = 1e9
   deadlines = new Set()
   aborted = null
+  abortThrows = false
   dispatch = () => response.onRequestStart!(controller, {})
   pick = () => endpoint
   const segment = openSegment(SECTIONS, SPEC, { path: null, isolation: 'thread' })
@@ -179,6 +182,15 @@ describe('a mirror', () => {
     // What still comes of it changes nothing.
     response.onResponseData!(controller, Buffer.from('x'))
     response.onResponseEnd!(controller, {})
+    expectOver({ failed: 1 })
+  })
+
+  it('whose deadline throws gives back all the same, and no exchange hears of it', () => {
+    handle()
+    abortThrows = true
+    const [deadline] = [...deadlines] as [Deadline]
+    expect(() => deadline.expire()).not.toThrow()
+    expect(told).toEqual(['handled', 'copied', 'logged poison'])
     expectOver({ failed: 1 })
   })
 
