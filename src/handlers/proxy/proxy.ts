@@ -65,6 +65,11 @@ export class Proxies {
     return this.clusters[service.index]!
   }
 
+  /** Null where the service has no bound. */
+  bulkheadOf(service: Service): Bulkhead | null {
+    return this.bounds[service.index]!
+  }
+
   /** No exchange is left that could ask for an endpoint. */
   close(): void {
     for (const cluster of this.clusters) this.bulkheads.release(cluster)
