@@ -30,7 +30,7 @@ export interface StatusPages {
 
 export function createStatus(source: StatusSource): StatusPages {
   const { reloader, isolation, supervisor, certificates, isLeaving } = source
-  const { segment, workers: slots, endpoints, breakers, rates, replays, counters } = source.state
+  const { segment, workers: slots, endpoints, branches, breakers, rates, replays, counters } = source.state
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -45,6 +45,8 @@ export function createStatus(source: StatusSource): StatusPages {
     let missing = source.workers - all.filter(({ state }) => state !== 'empty').length
     return all.filter(({ state }) => state !== 'empty' || missing-- > 0)
   }
+  const branchTotals = () =>
+    reloader.table.branches.map((branch) => ({ ...branch, totals: branches.totals(branch.slot) }))
   const rateTable = () => ({ ...rates.totals(), ...rates.occupancy() })
   const replayTable = () => ({ ...replays.totals(), ...replays.occupancy(Math.floor(Date.now() / 1000)) })
 
@@ -82,6 +84,12 @@ export function createStatus(source: StatusSource): StatusPages {
           name: service.name,
           endpoints: service.endpoints.map(({ origin, slot }) => ({ origin, health: endpoints.health(slot) })),
         })),
+        splits: branchTotals()
+          .filter(({ kind }) => kind === 'split')
+          .map(({ route, service, share, totals }) => ({ route, service, share, requests: totals.picked })),
+        mirrors: branchTotals()
+          .filter(({ kind }) => kind === 'mirror')
+          .map(({ route, service, share, totals: { picked, ...totals } }) => ({ route, service, share, ...totals })),
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),
@@ -99,6 +107,7 @@ export function createStatus(source: StatusSource): StatusPages {
         routes: reloader.table.routes,
         services: reloader.table.services,
         counters,
+        branches: branchTotals(),
         workers: slots.readAll(),
         reloads: reloader.counts,
         reloadedOk: reloader.last?.ok ?? true,

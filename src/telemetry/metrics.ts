@@ -1,6 +1,8 @@
 // Writes the counts as Prometheus text (exposition format 0.0.4). Runs per scrape, in the primary, from the segment
 // alone: no worker is asked, so a worker that hangs or has died is still counted.
-import type { Route, Service } from '../config/compile.js'
+import type { Branch, Route, Service } from '../config/compile.js'
+import { MIRROR_DROPS } from '../config/mirror.js'
+import type { BranchTotals } from '../state/branch-counts.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
 import type { CountersReader, RouteTotals } from '../state/counters.js'
 import { countUpTo } from '../state/durations.js'
@@ -43,10 +45,14 @@ interface ReplayTableStatus {
   readonly share: number
 }
 
+/** A branch, and what was counted of it. */
+export type BranchStatus = Branch & { readonly totals: BranchTotals }
+
 export interface MetricsSource {
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
   readonly counters: CountersReader
+  readonly branches: readonly BranchStatus[]
   readonly workers: readonly WorkerStatus[]
   readonly endpoints: EndpointTable
   readonly breakers: readonly BreakerStatus[]
@@ -132,6 +138,7 @@ export function renderMetrics(source: MetricsSource): string {
   requests(out, used, source)
   durations(out, used)
   upstreams(out, used, source)
+  branches(out, source)
   breakers(out, source)
   rateTable(out, source)
   replayTable(out, source)
@@ -218,6 +225,19 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, en
     'Attempts beyond the first of a request.',
     (totals) => totals.attempts - totals.forwarded,
   )
+  out.family('tidegate_retries_total', 'counter', 'Attempts that followed another one, by what that came to.')
+  for (const { route, totals } of forwarded) {
+    for (const reason of ['connect', 'reset', 'timeout', 'status', 'out'] as const) {
+      out.sample(totals.retries.get(reason) ?? 0, { route, reason })
+    }
+  }
+  perRoute(
+    out,
+    forwarded,
+    'tidegate_retries_refused_total',
+    'Attempts that were not made because the retry budget of the service was used up.',
+    (totals) => totals.retries.get('refused') ?? 0,
+  )
   out.family(
     'tidegate_upstream_duration_seconds',
     'summary',
@@ -237,6 +257,33 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, en
       out.sample(endpoints.health(slot) === 'down' ? 0 : 1, { service: service.name, endpoint: origin })
     }
   }
+}
+
+function branches(out: Exposition, { branches: all }: MetricsSource): void {
+  const splits = all.filter(({ kind }) => kind === 'split')
+  const mirrors = all.filter(({ kind }) => kind === 'mirror')
+  if (splits.length > 0) {
+    out.family('tidegate_split_requests_total', 'counter', 'Requests that a split has given to each of its services.')
+    for (const { route, service, totals } of splits) out.sample(totals.picked, { route, service })
+    out.family('tidegate_split_share', 'gauge', "Share of a split's requests that each of its services is to get.")
+    for (const { route, service, share } of splits) out.sample(share, { route, service })
+  }
+  if (mirrors.length === 0) return
+  out.family(
+    'tidegate_mirrored_requests_total',
+    'counter',
+    'Copies of requests that a mirror has sent, by whether the service responded with less than 500.',
+  )
+  for (const { route, service, totals } of mirrors) {
+    out.sample(totals.answered, { route, service, result: 'answered' })
+    out.sample(totals.failed, { route, service, result: 'failed' })
+  }
+  out.family('tidegate_mirror_drops_total', 'counter', 'Copies of requests that a mirror has not sent, by reason.')
+  for (const { route, service, totals } of mirrors) {
+    for (const reason of MIRROR_DROPS) out.sample(totals.dropped[reason], { route, service, reason })
+  }
+  out.family('tidegate_mirror_in_flight', 'gauge', 'Copies of requests whose responses a mirror waits for.')
+  for (const { route, service, totals } of mirrors) out.sample(totals.inFlight, { route, service })
 }
 
 function breakers(out: Exposition, source: MetricsSource): void {

@@ -2,6 +2,7 @@
 // that is still there, with the same settings, keeps its connections. Off the request's way: a request only meets its
 // service's Cluster (cluster/cluster.ts).
 import { type Endpoint, endpointOf, type Service } from '../config/compile.js'
+import type { EndpointConfig } from '../config/endpoint.js'
 import type { BreakerChange } from '../state/breaker-record.js'
 import type { BreakerTable } from '../state/breaker-table.js'
 import type { EndpointTable } from '../state/endpoint-table.js'
@@ -9,6 +10,7 @@ import { Breaker } from './breaker.js'
 import { clientKey, createClient } from './client.js'
 import { Cluster, type EndpointSource } from './cluster/cluster.js'
 import { EndpointState } from './cluster/endpoint-state.js'
+import { RetryBudget } from './retry-budget.js'
 
 export interface UpstreamParts {
   /** Of permits in the breaker table (state/owners.ts). */
@@ -29,6 +31,8 @@ export class Upstreams implements EndpointSource {
   private readonly states = new Map<string, EndpointState[]>()
   /** Of all generations that still have requests. */
   private readonly clusters = new Set<Cluster>()
+  /** By service. */
+  private readonly budgets = new Map<string, RetryBudget>()
   private readonly parts: UpstreamParts
   readonly nowUs: () => number
   readonly owner: number
@@ -56,11 +60,11 @@ export class Upstreams implements EndpointSource {
    * @param endpoints as the configuration spells them
    * @param slots their places in the endpoint table
    */
-  setEndpoints(name: string, endpoints: readonly string[], slots: readonly number[]): void {
+  setEndpoints(name: string, endpoints: readonly EndpointConfig[], slots: readonly number[]): void {
     for (const cluster of this.clusters) {
       const { service } = cluster
       if (service.name !== name) continue
-      cluster.setEndpoints(endpoints.map((text, at) => endpointOf(text, service.tls.serverName, slots[at] as number)))
+      cluster.setEndpoints(endpoints.map((entry, at) => endpointOf(entry, service.tls.serverName, slots[at] as number)))
     }
   }
 
@@ -72,6 +76,16 @@ export class Upstreams implements EndpointSource {
     return breaker
   }
 
+  budgetOf({ name, retries }: Service): RetryBudget {
+    let budget = this.budgets.get(name)
+    if (budget === undefined) {
+      budget = new RetryBudget(retries.budget, this.nowUs())
+      this.budgets.set(name, budget)
+    }
+    budget.ratio = retries.budget
+    return budget
+  }
+
   hold({ service, generation }: Cluster, endpoint: Endpoint): EndpointState {
     const key = clientKey(service, endpoint)
     const states = this.states.get(key) ?? []
@@ -81,7 +95,7 @@ export class Upstreams implements EndpointSource {
       state = new EndpointState(createClient(service, endpoint, connections), service, endpoint, this.parts)
       this.states.set(key, [...states, state])
     }
-    state.endpoint = endpoint
+    state.use(endpoint)
     state.generations.add(generation)
     return state
   }
@@ -98,6 +112,8 @@ export class Upstreams implements EndpointSource {
 
   forget(cluster: Cluster): void {
     this.clusters.delete(cluster)
+    const { name } = cluster.service
+    if (![...this.clusters].some(({ service }) => service.name === name)) this.budgets.delete(name)
   }
 
   /** The worker ends. */

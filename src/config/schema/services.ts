@@ -1,15 +1,9 @@
-// Options of services: endpoints, deadlines, TLS, the breaker and health checks.
+// Options of services: endpoints, deadlines, TLS and the breaker.
 import { z } from 'zod'
-import { endpointProblem } from '../endpoint.js'
+import { endpointSchema } from './endpoints.js'
+import { healthSchema } from './health.js'
+import { retriesSchema } from './retries.js'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
-
-const endpoint = z
-  .string()
-  .superRefine((text, context) => {
-    const problem = endpointProblem(text)
-    if (problem !== null) context.addIssue(problem)
-  })
-  .describe('http(s)://host[:port], without a path; or unix:/absolute/path of a socket, 107 bytes at most.')
 
 const breakerSchema = z
   .strictObject({
@@ -41,28 +35,6 @@ const breakerSchema = z
   })
   .describe(
     'Circuit breaker: stops calling a failing service. Without this key the service has none; {} uses all defaults.',
-  )
-
-const healthSchema = z
-  .strictObject({
-    path: z
-      .string()
-      .regex(/^\/[\u0021-\u007e]*$/, "must start with '/' and hold no blanks")
-      .default('/')
-      .describe('Path of the check. A GET with a 2xx response is a success.'),
-    interval: duration(100, HOUR_MS).prefault('5s').describe('Time between two checks of an endpoint.'),
-    timeout: duration(10, HOUR_MS)
-      .prefault('1s')
-      .describe('A check without a response in this time fails. At most interval.'),
-    healthyAfter: integer(1, 100).default(2).describe('Successful checks in a row that make an endpoint healthy.'),
-    unhealthyAfter: integer(1, 100).default(3).describe('Failed checks in a row that make an endpoint unhealthy.'),
-  })
-  .refine((health) => health.timeout <= health.interval, {
-    path: ['timeout'],
-    error: 'must be at most interval; without this key it is 1s',
-  })
-  .describe(
-    'Active health checks of every endpoint. Without this key all endpoints count as healthy; {} uses all defaults.',
   )
 
 const timeoutsSchema = z
@@ -113,11 +85,9 @@ const upstreamTlsSchema = z
 export const serviceSchema = z
   .strictObject({
     endpoints: z
-      .array(endpoint)
+      .array(endpointSchema)
       .min(1)
-      .describe(
-        'Where the service listens: scheme, host and port, or the path of a Unix socket. Requests go to the healthy ones in turn.',
-      ),
+      .describe('Where the service listens: scheme, host and port, or the path of a Unix socket.'),
     timeouts: timeoutsSchema.prefault({}),
     client: z
       .enum(['lean', 'undici'])
@@ -130,6 +100,7 @@ export const serviceSchema = z
       ),
     tls: upstreamTlsSchema.optional(),
     breaker: breakerSchema.optional(),
+    retries: retriesSchema,
     health: healthSchema.optional(),
   })
   .describe('A service: one or several endpoints that serve the same requests.')

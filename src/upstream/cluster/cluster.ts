@@ -4,6 +4,7 @@
 import type { Endpoint, Service } from '../../config/compile.js'
 import { Attempt } from '../attempt.js'
 import type { Breaker } from '../breaker.js'
+import type { RetryBudget } from '../retry-budget.js'
 import type { Balancer } from './balancer.js'
 import { balancerOf } from './balancers.js'
 import type { EndpointState } from './endpoint-state.js'
@@ -13,6 +14,8 @@ export interface EndpointSource {
   /** The worker's number, from 0: so that not all workers begin their rounds at the same endpoint. */
   readonly owner: number
   readonly nowUs: () => number
+  /** Shared by all generations of the service. */
+  budgetOf(service: Service): RetryBudget
   /** The state of an endpoint that the cluster does not have yet. */
   hold(cluster: Cluster, endpoint: Endpoint): EndpointState
   release(cluster: Cluster, state: EndpointState): void
@@ -25,6 +28,7 @@ export class Cluster {
   readonly service: Service
   /** Null where the service has none. */
   readonly breaker: Breaker | null
+  readonly budget: RetryBudget
   readonly generation: number
   private readonly source: EndpointSource
   private readonly balancer: Balancer
@@ -33,6 +37,7 @@ export class Cluster {
     this.service = service
     this.breaker = breaker
     this.generation = generation
+    this.budget = source.budgetOf(service)
     this.source = source
     this.balancer = balancerOf(service, source.owner)
     this.setEndpoints(service.endpoints)
@@ -45,11 +50,6 @@ export class Cluster {
    */
   pick(key: number, tried: readonly EndpointState[]): EndpointState | null {
     return this.balancer.pick(this.endpoints, key, tried)
-  }
-
-  /** The service has an endpoint besides this one, be it up or not. */
-  hasOther(than: EndpointState): boolean {
-    return this.endpoints.some((state) => state !== than)
   }
 
   /** Null: the breaker refuses. */
@@ -74,7 +74,7 @@ export class Cluster {
     this.endpoints = endpoints.map((endpoint) => {
       const state = before.find((one) => one.endpoint.origin === endpoint.origin)
       if (state === undefined) return this.source.hold(this, endpoint)
-      state.endpoint = endpoint
+      state.use(endpoint)
       return state
     })
     for (const state of before) if (!this.endpoints.includes(state)) this.source.release(this, state)

@@ -3,7 +3,7 @@
 // one of several.
 import type { Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../../config/compile.js'
-import type { EndpointTable } from '../../state/endpoint-table.js'
+import { type EndpointTable, OUT } from '../../state/endpoint-table.js'
 import { type PlaceWaiter, UploadPlaces } from '../upload-places.js'
 
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
@@ -16,6 +16,8 @@ export interface EndpointParts {
   readonly endpoints: EndpointTable
   /** The worker's slot in that table. */
   readonly worker: number
+  /** Microseconds on the segment's clock. */
+  readonly nowUs: () => number
 }
 
 export class EndpointState {
@@ -26,6 +28,10 @@ export class EndpointState {
   readonly client: Dispatcher
   /** Requests that were given to the client and have not ended, of all generations. */
   inFlight = 0
+  /** Those of them that wait for the head of their response. Uploads do not count: they may wait for their client. */
+  waiting = 0
+  /** Called soon after it was ejected, by whatever worker: who waits for its response may ask another one. */
+  onEjected: (() => void) | null = null
   /** The generations of the configuration that use it (upstreams.ts). */
   readonly generations = new Set<number>()
   private readonly uploads: UploadPlaces
@@ -53,6 +59,21 @@ export class EndpointState {
     return this.table.out(this.endpoint.slot) !== 0
   }
 
+  /** The same where too few endpoints are left: then only an operator keeps requests away. */
+  get isOutInPanic(): boolean {
+    return (this.table.out(this.endpoint.slot) & OUT.drained) !== 0
+  }
+
+  /** What its responses took this worker lately, until their heads; 0 where none has come yet. */
+  get latencyUs(): number {
+    return this.table.latencyNowUs(this.worker, this.endpoint.slot)
+  }
+
+  /** Since when it gets requests again, on the segment's clock; 0 where it has never been out. For a slow start. */
+  get returnedUs(): number {
+    return this.table.returnedUs(this.endpoint.slot)
+  }
+
   /** No more requests may wait for a connection to it. */
   get isFull(): boolean {
     return this.inFlight >= this.most
@@ -63,19 +84,34 @@ export class EndpointState {
     return this.uploads.anyWaits || this.inFlight > this.capacity
   }
 
-  /** Call it as a request is given to the client, and end() once when that request is over. */
-  begin(): void {
-    this.inFlight++
-    this.table.begin(this.worker, this.endpoint.slot)
+  /** From now on it is configured so. What is in flight goes with it to another slot. */
+  use(endpoint: Endpoint): void {
+    const { slot } = this.endpoint
+    if (endpoint.slot !== slot) this.table.move(this.worker, slot, endpoint.slot, this.inFlight, this.waiting)
+    this.endpoint = endpoint
   }
 
   /**
-   * @param failed it is to blame
-   * @param latencyUs until the head of its response; negative where that says nothing of it
+   * Call it as a request is given to the client, and end() once when that request is over.
+   * @param waits the whole request is there, so that it waits for nobody but the endpoint
    */
-  end(failed: boolean, latencyUs: number): void {
+  begin(waits: boolean): void {
+    this.inFlight++
+    if (waits) this.waiting++
+    this.table.begin(this.worker, this.endpoint.slot, waits)
+  }
+
+  /** The head of the response has come that was waited for. */
+  answered(latencyUs: number): void {
+    this.waiting--
+    this.table.answered(this.worker, this.endpoint.slot, latencyUs, false)
+  }
+
+  /** @param failed it is to blame @param waits no head has come that was waited for */
+  end(failed: boolean, waits: boolean): void {
     this.inFlight--
-    this.table.end(this.worker, this.endpoint.slot, failed, latencyUs)
+    if (waits) this.waiting--
+    this.table.end(this.worker, this.endpoint.slot, failed, waits, false)
     if (this.retired) this.closeUnused()
   }
 

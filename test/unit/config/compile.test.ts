@@ -48,7 +48,9 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: 's',
       index: 0,
-      endpoints: [{ origin: 'http://h', authority: 'h', serverName: 'h', socketPath: null, slot: 0 }],
+      endpoints: [
+        { origin: 'http://h', authority: 'h', serverName: 'h', socketPath: null, weight: 1, zone: '', slot: 0 },
+      ],
       connectTimeoutMs: 2000,
       firstByteTimeoutMs: 15_000,
       idleTimeoutMs: 60_000,
@@ -68,11 +70,19 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         rampMs: 10_000,
         failureStatuses: new Set([502, 503, 504]),
       },
-      health: { path: '/', intervalMs: 5000, timeoutMs: 1000, healthyAfter: 2, unhealthyAfter: 3 },
+      health: {
+        http: { method: 'GET', path: '/', host: null, statuses: [[200, 299]], text: '' },
+        intervalMs: 5000,
+        timeoutMs: 1000,
+        healthyAfter: 2,
+        unhealthyAfter: 3,
+      },
     },
     expect.objectContaining({
       name: 'bare',
-      endpoints: [{ origin: 'https://h', authority: 'h', serverName: 'h', socketPath: null, slot: 1 }],
+      endpoints: [
+        { origin: 'https://h', authority: 'h', serverName: 'h', socketPath: null, weight: 1, zone: '', slot: 1 },
+      ],
       breaker: null,
       health: null,
     }),
@@ -103,6 +113,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       allow: null,
       allowGroups: [],
       addresses: null,
+      mirror: null,
       strippedFields: ['x-m'],
       strippedParameter: null,
       hiddenParameter: null,

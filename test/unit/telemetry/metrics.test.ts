@@ -74,6 +74,14 @@ function labelsOf(text: string): Record<string, string> {
 
 const AWKWARD = 'quote " slash \\ line\nend, } é'
 
+const TOTALS = {
+  picked: 0,
+  answered: 0,
+  failed: 0,
+  inFlight: 0,
+  dropped: { body: 0, in_flight: 0, unavailable: 0 },
+}
+
 function setUp() {
   const spec = {
     workers: 2,
@@ -114,6 +122,23 @@ function setUp() {
         counters: new CountersReader(segment, 2, 2),
         workers: table.readAll(),
         endpoints,
+        branches: [
+          { kind: 'split', route: 'hello', service: 'next', share: 0.05, slot: 0, totals: { ...TOTALS, picked: 7 } },
+          {
+            kind: 'mirror',
+            route: 'hello',
+            service: 'shadow',
+            share: 0.1,
+            slot: 1,
+            totals: {
+              ...TOTALS,
+              answered: 5,
+              failed: 2,
+              inFlight: 3,
+              dropped: { body: 1, in_flight: 4, unavailable: 6 },
+            },
+          },
+        ],
         breakers: [
           { service: 'demo', state: 'open', held: null, transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 } },
         ],
@@ -146,6 +171,19 @@ function value(families: Map<string, Family>, name: string, labels: Record<strin
 }
 
 describe('metrics', () => {
+  it('show what splits gave to each service, and what came of the copies of mirrors', () => {
+    const families = setUp().read()
+    const split = { route: 'hello', service: 'next' }
+    const mirror = { route: 'hello', service: 'shadow' }
+    expect(value(families, 'tidegate_split_requests_total', split)).toBe(7)
+    expect(value(families, 'tidegate_split_share', split)).toBe(0.05)
+    expect(value(families, 'tidegate_mirrored_requests_total', { ...mirror, result: 'answered' })).toBe(5)
+    expect(value(families, 'tidegate_mirrored_requests_total', { ...mirror, result: 'failed' })).toBe(2)
+    expect(value(families, 'tidegate_mirror_in_flight', mirror)).toBe(3)
+    const dropped = (reason: string) => value(families, 'tidegate_mirror_drops_total', { ...mirror, reason })
+    expect(['body', 'in_flight', 'unavailable'].map(dropped)).toEqual([1, 4, 6])
+  })
+
   it('are valid before the first request, with every family announced', () => {
     const families = setUp().read()
     expect([...families.keys()]).toEqual(
