@@ -1,6 +1,6 @@
 // What a log cannot tell of a configuration: limits whose keys are not in it, routes that leave no lines, callers whose
 // groups are unknown. A simulation leaves these out, and says so. Pure.
-import type { LimitPolicy, Route, RouteTable } from '../config/compile.js'
+import type { LimitPolicy, Route, RouteTable, SplitRules } from '../config/compile.js'
 
 /** What of the route's limits can be judged. Null key: all of it. */
 export function judgeable({ by, on }: LimitPolicy): boolean {
@@ -38,6 +38,14 @@ export function blindSpots({ routes, issuers }: RouteTable): string[] {
     spots.push(
       `${named('route', silent)} with accessLog: false: the log has no requests of theirs, and limits that they share count too little.`,
     )
+  for (const { name, handler, mirror } of routes) {
+    const sticky = handler.kind === 'split' ? (handler as SplitRules).sticky : null
+    if (sticky?.kind === 'header' || sticky?.kind === 'cookie')
+      spots.push(
+        `route ${name}: its split is sticky by a ${sticky.kind}, which the log does not have. Requests are drawn one by one.`,
+      )
+    if (mirror !== null) spots.push(`route ${name}: copies for its mirror are not simulated.`)
+  }
   if (issuers.some(({ groupsClaim }) => groupsClaim !== null) && routes.some(usesGroups))
     spots.push(
       'groups that a token names: the log does not have them. A consumer has the groups of the configuration alone.',

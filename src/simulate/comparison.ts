@@ -44,6 +44,8 @@ export interface Change {
 export class Comparison {
   requests = 0
   changed = 0
+  /** Others, that go to another service. */
+  elsewhere = 0
   readonly routes = new Map<string, RouteCounts>()
   readonly limits = new Map<string, Refusals>()
   readonly breakers = new Map<string, Refusals>()
@@ -70,7 +72,8 @@ export class Comparison {
       }))
       change.who.add(who)
     }
-    if (before !== after || isMoved || left.service !== right.service) this.changed++
+    if (before !== after || isMoved) this.changed++
+    else if (left.service !== '' && right.service !== '' && left.service !== right.service) this.elsewhere++
   }
 
   private countSide(side: 0 | 1, decision: Decision, who: string, nowUs: number): void {

@@ -20,7 +20,7 @@ export interface Decision {
   readonly fallback: OutcomeCode | ''
   /** A limit in report mode would have refused it. */
   readonly limitReported: boolean
-  /** Attempts after the first one. */
+  /** Attempts after one that failed. */
   readonly retries: number
   /** A retry that the service's budget refused. */
   readonly retriesRefused: number
@@ -36,7 +36,7 @@ export function describeDecision({ status, code, by, fallback }: Decision): stri
 }
 
 export function loggedDecision(entry: Entry): Decision {
-  const { route, service, status, code, fallback, limitReported, attempts } = entry
+  const { route, service, status, code, fallback, limitReported, attempts, retried } = entry
   return {
     route,
     // After a fallback the line has the service that stood in.
@@ -46,7 +46,7 @@ export function loggedDecision(entry: Entry): Decision {
     by: code === 'breaker_open' ? service : refusingLimit(entry),
     fallback,
     limitReported,
-    retries: Math.max(0, attempts - 1),
+    retries: retried === 'out' || retried === 'hedge' ? 0 : Math.max(0, attempts - 1),
     retriesRefused: 0,
   }
 }

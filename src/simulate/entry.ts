@@ -18,6 +18,7 @@ export interface Entry {
   readonly path: string
   readonly route: string
   readonly service: string
+  readonly endpoint: string
   readonly status: number
   readonly code: OutcomeCode | ''
   readonly reason: string
@@ -26,9 +27,22 @@ export interface Entry {
   readonly limitReported: boolean
   readonly bytesIn: number
   readonly attempts: number
+  /** Why the last attempt followed another one; '' too in logs of versions that do not tell. */
+  readonly retried: string
 }
 
-const TEXTS = ['consumer', 'client', 'method', 'path', 'route', 'service', 'reason', 'handler'] as const
+const TEXTS = [
+  'consumer',
+  'client',
+  'method',
+  'path',
+  'route',
+  'service',
+  'endpoint',
+  'reason',
+  'handler',
+  'retried',
+] as const
 
 /** @returns what is wrong with it where it is no access line */
 export function parseEntry(line: string): Entry | string {
@@ -68,6 +82,7 @@ export function parseEntry(line: string): Entry | string {
     path: value.path,
     route: textOf(value.route),
     service: textOf(value.service),
+    endpoint: textOf(value.endpoint),
     status,
     code,
     reason: textOf(value.reason),
@@ -76,6 +91,7 @@ export function parseEntry(line: string): Entry | string {
     limitReported: value.limitReported === true,
     bytesIn,
     attempts,
+    retried: textOf(value.retried),
   }
 }
 

@@ -16,16 +16,16 @@ export interface LoggedAnswer {
 const NOT_ASKED: LoggedAnswer = { kind: 'unknown', status: 0, code: '' }
 
 /** Of the route's service. */
-export function answerOf({ status, code, fallback, attempts, handler }: Entry): LoggedAnswer {
+export function answerOf({ status, code, fallback, attempts }: Entry): LoggedAnswer {
   if (fallback !== '') return failure(fallback)
-  if (code === '') return handler === '' && attempts > 0 ? { kind: 'answered', status, code } : NOT_ASKED
+  if (code === '') return attempts > 0 ? { kind: 'answered', status, code } : NOT_ASKED
   if (code === 'no_endpoint' || attempts > 0) return failure(code, status)
   return NOT_ASKED
 }
 
 /** Of the service that stood in. */
 export function answerOfFallback({ status, code, fallback, handler }: Entry): LoggedAnswer {
-  if (fallback === '' || handler !== '') return NOT_ASKED
+  if (fallback === '' || handler === 'static') return NOT_ASKED
   return code === '' ? { kind: 'answered', status, code } : failure(code, status)
 }
 

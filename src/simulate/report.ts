@@ -59,7 +59,10 @@ export interface Report {
   /** `log`, or the old configuration; and the configuration. */
   readonly sides: readonly [string, string]
   readonly log: Omit<LogSummary, 'fromUs' | 'toUs'> & { readonly from: string | null; readonly to: string | null }
+  /** Requests that end differently, or that another route takes. */
   readonly changed: number
+  /** Other requests that go to another service. */
+  readonly elsewhere: number
   readonly changes: readonly ChangeReport[]
   readonly moved: readonly { readonly routes: string; readonly requests: number }[]
   readonly routes: readonly RouteReport[]
@@ -83,6 +86,7 @@ export function reportOf(
     sides: [left === null ? 'log' : left.loaded.origin, right.loaded.origin],
     log: { ...log, from: isoOf(fromUs), to: isoOf(toUs) },
     changed: comparison.changed,
+    elsewhere: comparison.elsewhere,
     changes: changesOf(comparison),
     moved: comparison.moved.top(MOST_CHANGES).map(({ name, count }) => ({ routes: name, requests: count })),
     routes: routesOf(comparison),

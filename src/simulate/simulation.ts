@@ -4,7 +4,7 @@
 // way.
 import { type Consumer, compile, type Route, type RouteTable, type Service } from '../config/compile.js'
 import type { Loaded } from '../config/load.js'
-import type { StaticRules } from '../config/route-table.js'
+import type { SplitRules, StaticRules } from '../config/route-table.js'
 import { MemoryDownstream } from '../downstream/memory.js'
 import { Exchange } from '../exchange/exchange.js'
 import { Fields } from '../exchange/fields.js'
@@ -21,7 +21,8 @@ import { type Entry, refusingLimit } from './entry.js'
 import { answerOf, answerOfFallback, type LoggedAnswer } from './logged-answer.js'
 import { openPrivateState, SteppedClock } from './private-state.js'
 import { BAD_PATH, RouteFinder } from './route-finder.js'
-import { ServiceReplay } from './service-replay.js'
+import { type Replayed, ServiceReplay } from './service-replay.js'
+import { SplitReplay } from './split-replay.js'
 import { TimeQueue } from './time-queue.js'
 
 /** Nothing is written to it. */
@@ -42,6 +43,7 @@ interface Call {
   readonly replay: ServiceReplay
   readonly permit: number
   readonly answer: LoggedAnswer
+  readonly logged: LoggedAnswer
   readonly entry: Entry
 }
 
@@ -64,6 +66,8 @@ export class Simulation {
   private readonly finder: RouteFinder
   private readonly clock: SteppedClock
   private readonly checks: readonly RouteChecks[]
+  /** By Route.index; null for a route without one. */
+  private readonly splits: readonly (SplitReplay | null)[]
   private readonly blind: ReadonlySet<string>
   private readonly admitsUnlisted: boolean
   private readonly unlisted = new Map<string, Consumer>()
@@ -85,7 +89,10 @@ export class Simulation {
     this.table = table
     this.clock = clock
     this.finder = new RouteFinder(table)
-    this.services = table.services.map((service) => new ServiceReplay(service, breakers))
+    this.services = table.services.map((service) => new ServiceReplay(service, breakers, firstUs))
+    this.splits = table.routes.map((route) =>
+      route.handler.kind === 'split' ? new SplitReplay(route.handler as SplitRules, route) : null,
+    )
     this.blind = blindLimits(table.routes)
     this.admitsUnlisted = table.issuers.some((issuer) => issuer.admitsUnlisted)
     this.checks = judged.map((route) => ({
@@ -151,52 +158,60 @@ export class Simulation {
     }
     // The body came too late or was too large, or the client left, before a service was asked.
     if (endsEarly(entry)) return { ...asLogged(), limitReported: exchange.limitReported }
-    return { ...this.handle(route, entry, nowUs), limitReported: exchange.limitReported }
+    return { ...this.handle(route, exchange, entry, nowUs), limitReported: exchange.limitReported }
   }
 
-  private handle(route: Route, entry: Entry, nowUs: number): Decision {
+  private handle(route: Route, exchange: Exchange, entry: Entry, nowUs: number): Decision {
     const { handler } = route
     if (handler.kind === 'static') return answered(route.name, '', (handler as StaticRules).status)
-    if (handler.service === null) return { ...loggedDecision(entry), route: route.name }
+    const logged = entry.fallback === '' ? entry.service : ''
+    const service = this.splits[route.index]?.serviceFor(exchange, logged) ?? handler.service
+    if (service === null) return { ...loggedDecision(entry), route: route.name }
     const answer = answerOf(entry)
     if (answer.code === 'no_endpoint') return this.fail(route, answer.code, '', entry, nowUs)
-    if (!this.call(handler.service, answer, entry, nowUs))
-      return this.fail(route, 'breaker_open', handler.service.name, entry, nowUs)
+    const replayed = this.call(service, answer, entry, nowUs)
+    if (replayed === null) return this.fail(route, 'breaker_open', service.name, entry, nowUs)
     if (answer.kind === 'unknown') this.assumptions.unanswered++
-    if (answer.kind === 'failed') return this.fail(route, answer.code as OutcomeCode, '', entry, nowUs)
-    return { ...answered(route.name, handler.service.name, answer.status), code: answer.code }
+    const { retries, retriesRefused } = replayed
+    const { kind, status, code } = replayed.answer
+    const ended =
+      kind === 'failed'
+        ? this.fail(route, code as OutcomeCode, '', entry, nowUs)
+        : { ...answered(route.name, '', status), code }
+    return { ...ended, service: service.name, retries, retriesRefused }
   }
 
-  /** False: the breaker refuses. */
-  private call(service: Service, answer: LoggedAnswer, entry: Entry, nowUs: number): boolean {
+  /** Null: the breaker refuses. */
+  private call(service: Service, logged: LoggedAnswer, entry: Entry, nowUs: number): Replayed | null {
     const replay = this.services[service.index] as ServiceReplay
     const permit = replay.admit(nowUs)
-    if (permit < 0) return false
-    this.calls.add(nowUs + entry.totalUs, { replay, permit, answer, entry })
-    return true
+    if (permit < 0) return null
+    const replayed = replay.replay(entry, logged, nowUs)
+    this.calls.add(nowUs + entry.totalUs, { replay, permit, answer: replayed.answer, logged, entry })
+    return replayed
   }
 
   /** The route's handler has failed: its fallback answers, where it has one. */
   private fail(route: Route, code: OutcomeCode, by: string, entry: Entry, nowUs: number): Decision {
-    const service = code === 'breaker_open' || code === 'no_endpoint' ? '' : (route.handler.service?.name ?? '')
-    const failed = { ...refused(route.name, code, by), service }
+    const failed = refused(route.name, code, by)
     const { fallback } = route
     if (fallback === null || failed.status < 502) return failed
     const instead = { ...failed, fallback: code }
     if (fallback.kind === 'static') return { ...instead, status: (fallback as StaticRules).status }
     if (fallback.service === null) return failed
     const answer = answerOfFallback(entry)
-    if (!this.call(fallback.service, answer, entry, nowUs)) return failed
+    const replayed = this.call(fallback.service, answer, entry, nowUs)
+    if (replayed === null) return failed
     if (answer.kind === 'unknown') this.assumptions.unanswered++
-    return { ...instead, status: answer.status, code: answer.code }
+    return { ...instead, status: replayed.answer.status, code: replayed.answer.code }
   }
 
   private endCalls(nowUs: number): void {
     const { calls } = this
     while (calls.length > 0 && calls.nextUs <= nowUs) {
       const endUs = calls.nextUs
-      const { replay, permit, answer, entry } = calls.take()
-      replay.ended(permit, answer, entry, endUs)
+      const { replay, permit, answer, logged, entry } = calls.take()
+      replay.ended(permit, answer, logged, entry, endUs)
     }
   }
 
@@ -234,6 +249,7 @@ const EARLY: ReadonlySet<string> = new Set<OutcomeCode>([
   'body_too_large',
   'expectation_failed',
   'client_closed',
+  'deadline_exceeded',
   'internal_error',
   'not_implemented',
   'overloaded',

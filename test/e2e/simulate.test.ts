@@ -194,3 +194,26 @@ describe('breakers', () => {
     expect(Math.abs(refused[0] - refused[1])).toBeLessThanOrEqual(3)
   })
 })
+
+describe('retries', () => {
+  test('would have spared clients one bad replica of two', async () => {
+    let isBad = false
+    const bad = await startEcho({ status: () => (isBad ? 503 : 200) })
+    const before = echo.requests.all.length
+    const services = (retries: unknown) => ({ both: { endpoints: [echo.url, bad.url], retries } })
+    const routes = [{ name: 'r', match: { path: '/' }, service: 'both', auth: 'none' }]
+    const log = await record({ services: services(false), routes }, async (port) => {
+      // Until both have answered well.
+      while (echo.requests.all.length === before || bad.requests.all.length === 0) await call(port, { target: '/' })
+      isBad = true
+      for (let i = 0; i < 40; i++) await call(port, { target: '/' })
+    })
+    await bad.close()
+    const report = await reportOf(writeConfig({ services: services({ budget: 1 }), routes }), log)
+    const [then, now] = report.routes[0]!.statuses['5xx'] as [number, number]
+    expect(then).toBeGreaterThan(0)
+    expect(now).toBe(0)
+    expect(report.retries).toEqual([{ service: 'both', made: [0, then], refusedByBudget: [0, 0] }])
+    expect((await reportOf(writeConfig({ services: services(false), routes }), log)).changed).toBe(0)
+  })
+})

@@ -16,7 +16,7 @@ export interface SimulateOptions {
 
 export interface Simulated {
   readonly text: string
-  /** Some request ends differently. */
+  /** Some request ends differently, or goes to another service. */
   readonly changed: boolean
 }
 
@@ -32,7 +32,7 @@ export async function simulate(
   const isComparison = loaded.length === 2
   return {
     text: options.json === true ? JSON.stringify(report, null, 2) : reportText(report, isComparison, emphasise),
-    changed: report.changed > 0,
+    changed: report.changed + report.elsewhere > 0,
   }
 }
 

@@ -30,7 +30,7 @@ function section(head: string, lines: readonly string[]): string[] {
   return lines.length === 0 ? [] : [head, ...lines]
 }
 
-function headOf({ sides: [left, right], log, changed }: Report): string[] {
+function headOf({ sides: [left, right], log, changed, elsewhere }: Report): string[] {
   const what = left === 'log' ? `what was logged → ${right}` : `${left} → ${right}`
   const share =
     changed === 0
@@ -41,6 +41,7 @@ function headOf({ sides: [left, right], log, changed }: Report): string[] {
     `${what}: ${log.requests === 0 ? 'the log has no requests' : share}`,
     `  ${files}: ${grouped(log.requests)} requests${log.from === null ? '' : `, ${log.from} to ${log.to}`}`,
   ]
+  if (elsewhere > 0) lines.push(`  ${grouped(elsewhere)} other requests go to another service`)
   if (log.malformed > 0) {
     lines.push(`  ${grouped(log.malformed)} lines are no access lines and were left out:`)
     for (const { file, line, problem } of log.firstMalformed) lines.push(`    ${file}:${line} ${problem}`)

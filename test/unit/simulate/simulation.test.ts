@@ -14,7 +14,7 @@ const SECRET = 'a secret of thirty-two bytes or more'
 function simulationOf(config: object): Simulation {
   const file = join(temporaryFolder(), 'tidegate.yaml')
   writeFileSync(file, JSON.stringify({ services: SERVICES, ...config }))
-  return new Simulation(loadConfig({ file, env: {} }), TIME * 1000)
+  return new Simulation(loadConfig({ file, env: { TIDEGATE_RATE_LIMIT_KEYS: '1024' } }), TIME * 1000)
 }
 
 const SERVICES = {
@@ -219,5 +219,131 @@ describe('a service that fails', () => {
     expect(seen).toEqual(['499 client_closed', 'forwarded', 'forwarded', '499 client_closed'])
     simulation.finish()
     expect(simulation.services[0]!.openingsTotal).toBe(0)
+  })
+})
+
+describe('a split', () => {
+  function sharesOf(split: object, sticky: object, requests: readonly Entry[]): Record<string, number> {
+    const route = { name: 'r', match: { path: '/' }, auth: 'none', split, ...sticky }
+    const simulation = simulationOf({ routes: [route] })
+    const shares: Record<string, number> = {}
+    for (const one of requests) {
+      const { service } = decide(simulation, one)
+      shares[service] = (shares[service] ?? 0) + 1
+    }
+    return shares
+  }
+
+  /** Of a split of nine to one. */
+  const requests = Array.from({ length: 1000 }, (_, i) =>
+    entry({ route: 'r', handler: 'split', service: i % 10 === 0 ? 'two' : 'one', client: `192.0.2.${i % 250}` }),
+  )
+
+  it('keeps what each service had, as far as its share reaches', () => {
+    expect(sharesOf({ one: 90, two: 10 }, {}, requests)).toEqual({ one: 900, two: 100 })
+    const { one, two } = sharesOf({ one: 50, two: 50 }, {}, requests)
+    expect(one! + two!).toBe(1000)
+    expect(two).toBeGreaterThan(480)
+    expect(two).toBeLessThan(520)
+    expect(sharesOf({ one: 0, two: 100 }, {}, requests)).toEqual({ two: 1000 })
+  })
+
+  it('that is sticky goes by the key', () => {
+    const route = { name: 'r', match: { path: '/' }, auth: 'none', split: { one: 50, two: 50 }, sticky: 'address' }
+    const simulation = simulationOf({ routes: [route] })
+    const services = requests.map((one) => decide(simulation, one).service)
+    expect(services.slice(0, 250)).toEqual(services.slice(250, 500))
+    expect(new Set(services.slice(0, 250)).size).toBe(2)
+    expect(simulation.blindSpots).toEqual([])
+    const byHeader = simulationOf({ routes: [{ ...route, sticky: 'header:x-user' }] })
+    expect(byHeader.blindSpots).toEqual([expect.stringContaining('sticky by a header')])
+  })
+})
+
+describe('retries', () => {
+  const [A, B] = ['http://127.0.0.1:9001', 'http://127.0.0.1:9002']
+  const FAILED = { status: 503, endpoint: A }
+  const LOST = { status: 502, code: 'upstream_error', reason: 'connection lost', endpoint: A }
+
+  function simulationWith(retries: unknown, endpoints = [A, B]): Simulation {
+    const services = { one: { endpoints, retries } }
+    return simulationOf({ services, routes: [open('r', { path: '/' })] })
+  }
+
+  /** Which answers it has, and how many retries it made and was refused. */
+  function run(simulation: Simulation, ...lines: object[]): (string | number)[][] {
+    return lines.map((over, i) => {
+      const decision = decide(simulation, entry({ route: 'r', time: TIME + i * 100, ...over }))
+      return [describeDecision(decision), decision.retries, decision.retriesRefused]
+    })
+  }
+
+  it('are answered as another endpoint has answered lately', () => {
+    const seen = run(simulationWith({}), { endpoint: B }, FAILED, LOST, { ...FAILED, method: 'POST' }, { endpoint: A })
+    expect(seen).toEqual([
+      ['200', 0, 0],
+      ['200', 1, 0],
+      ['200', 1, 0],
+      ['503', 0, 0],
+      ['200', 0, 0],
+    ])
+  })
+
+  it('fail as the first attempt where no other endpoint answers', () => {
+    expect(run(simulationWith({}), FAILED, { ...FAILED, endpoint: B }, LOST)).toEqual([
+      ['503', 1, 0],
+      ['503', 1, 0],
+      ['502 upstream_error', 1, 0],
+    ])
+    // It is long ago that the other one has answered.
+    const seen = run(simulationWith({}), { endpoint: B, time: TIME - 60_000 }, FAILED)
+    expect(seen[1]).toEqual(['503', 1, 0])
+  })
+
+  it('are not made where the configuration has none, or one endpoint', () => {
+    expect(run(simulationWith(false), { endpoint: B }, FAILED, LOST).slice(1)).toEqual([
+      ['503', 0, 0],
+      ['502 upstream_error', 0, 0],
+    ])
+    expect(run(simulationWith({}, [A]), FAILED)).toEqual([['503', 0, 0]])
+  })
+
+  it('that the log has are undone where the configuration has none', () => {
+    const lines = [
+      { attempts: 2, retried: 'timeout' },
+      { attempts: 2, retried: 'status' },
+      { attempts: 2, retried: 'hedge' },
+    ]
+    expect(run(simulationWith({}), ...lines)).toEqual([
+      ['200', 1, 0],
+      ['200', 1, 0],
+      ['200', 0, 0],
+    ])
+    expect(run(simulationWith(false), ...lines)).toEqual([
+      ['504 upstream_timeout', 0, 0],
+      ['502 upstream_error', 0, 0],
+      ['200', 0, 0],
+    ])
+  })
+
+  it('are refused when the budget is used up', () => {
+    const seen = run(simulationWith({ budget: 0.1 }), ...Array.from({ length: 100 }, () => FAILED))
+    const made = seen.filter(([, retries]) => retries === 1).length
+    const refused = seen.filter(([, , budget]) => budget === 1).length
+    expect(made + refused).toBe(100)
+    expect(made).toBeGreaterThanOrEqual(10)
+    expect(made).toBeLessThanOrEqual(35)
+  })
+
+  it('leave the breaker closed as long as one endpoint answers', () => {
+    const breaker = { minRequests: 10, failureRatio: 0.3, window: '60s' }
+    const refusals = (retries: unknown): number => {
+      const services = { one: { endpoints: [A, B], breaker, retries } }
+      const simulation = simulationOf({ services, routes: [open('r', { path: '/' })] })
+      const seen = run(simulation, ...Array.from({ length: 40 }, (_, i) => (i % 2 === 0 ? { endpoint: B } : FAILED)))
+      return seen.filter(([what]) => what === '503 breaker of one').length
+    }
+    expect(refusals({ budget: 1 })).toBe(0)
+    expect(refusals(false)).toBe(30)
   })
 })
