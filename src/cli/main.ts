@@ -1,5 +1,5 @@
-// The `tidegate` command and its subcommands. Only `start` imports gateway code; the other subcommands work offline.
-// Bad input exits with 2 and one line per problem on stderr.
+// The `tidegate` command and its subcommands. Only `start` and `simulate` import gateway code; all but `start` work
+// offline. Bad input exits with 2 and one line per problem on stderr.
 import '../worker/no-debugger.js'
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'

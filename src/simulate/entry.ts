@@ -62,7 +62,7 @@ export function parseEntry(line: string): Entry | string {
   for (const key of TEXTS) {
     if (value[key] !== undefined && typeof value[key] !== 'string') return `"${key}" is not a text`
   }
-  if (!isNumber(time) || time * 1000 < EARLIEST_US || time * 1000 > LATEST_US)
+  if (!isNumber(time) || Math.floor(time) * 1000 < EARLIEST_US || time * 1000 > LATEST_US)
     return '"time" is not in milliseconds between 2025 and 2060'
   if (!isNumber(totalMs) || totalMs < 0) return '"totalMs" is not a number of milliseconds'
   if (!isNumber(status) || status < 100 || status > 999) return '"status" is not a status'
@@ -71,9 +71,11 @@ export function parseEntry(line: string): Entry | string {
   const code = value.code ?? ''
   const fallback = value.fallback ?? ''
   if (!isCode(code) || !isCode(fallback)) return '"code" or "fallback" is not a code of this version (docs/errors.md)'
+  const endUs = Math.floor(time) * 1000
+  const totalUs = Math.min(Math.round(totalMs * 1000), endUs - EARLIEST_US)
   return {
-    beginUs: Math.max(time * 1000 - Math.round(totalMs * 1000), EARLIEST_US),
-    totalUs: Math.round(totalMs * 1000),
+    beginUs: endUs - totalUs,
+    totalUs,
     upstreamUs: Math.round(upstreamMs * 1000),
     rid: value.rid,
     consumer: textOf(value.consumer),

