@@ -19,7 +19,7 @@ export function blindLimits(routes: readonly Route[]): Set<string> {
 }
 
 /** One sentence for each thing that the log says nothing of. */
-export function blindSpots({ routes, issuers }: RouteTable): string[] {
+export function blindSpots({ routes, issuers, services }: RouteTable): string[] {
   const spots: string[] = []
   const blind = new Map<string, LimitPolicy>()
   for (const route of routes) {
@@ -46,6 +46,11 @@ export function blindSpots({ routes, issuers }: RouteTable): string[] {
       )
     if (mirror !== null) spots.push(`route ${name}: copies for its mirror are not simulated.`)
   }
+  const bounded = services.filter(({ bulkhead }) => bulkhead !== null).map(({ name }) => name)
+  if (bounded.length > 0)
+    spots.push(
+      `${named('service', bounded)}: how many requests are in flight is not replayed. What found no room in the log finds none now.`,
+    )
   if (issuers.some(({ groupsClaim }) => groupsClaim !== null) && routes.some(usesGroups))
     spots.push(
       'groups that a token names: the log does not have them. A consumer has the groups of the configuration alone.',

@@ -15,11 +15,18 @@ export interface LoggedAnswer {
 
 const NOT_ASKED: LoggedAnswer = { kind: 'unknown', status: 0, code: '' }
 
+/** The service's own endpoints, bulkhead or connections had no room for it: that is after the limits were asked. */
+export function foundNoRoom({ code, reason, attempts }: Entry): boolean {
+  if (attempts > 0) return false
+  return code === 'no_endpoint' || (code === 'overloaded' && /^bulkhead |^too many (?:requests|uploads) /.test(reason))
+}
+
 /** Of the route's service. */
-export function answerOf({ status, code, fallback, attempts }: Entry): LoggedAnswer {
+export function answerOf(entry: Entry): LoggedAnswer {
+  const { status, code, fallback, attempts } = entry
   if (fallback !== '') return failure(fallback)
   if (code === '') return attempts > 0 ? { kind: 'answered', status, code } : NOT_ASKED
-  if (code === 'no_endpoint' || attempts > 0) return failure(code, status)
+  if (attempts > 0 || foundNoRoom(entry)) return failure(code, status)
   return NOT_ASKED
 }
 

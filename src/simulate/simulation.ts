@@ -18,7 +18,7 @@ import { RateTable } from '../state/rate-table.js'
 import { blindLimits, blindSpots, judgedRoute } from './blind-spots.js'
 import { type Decision, loggedDecision, UNKNOWN } from './decision.js'
 import { type Entry, refusingLimit } from './entry.js'
-import { answerOf, answerOfFallback, type LoggedAnswer } from './logged-answer.js'
+import { answerOf, answerOfFallback, foundNoRoom, type LoggedAnswer } from './logged-answer.js'
 import { openPrivateState, SteppedClock } from './private-state.js'
 import { BAD_PATH, RouteFinder } from './route-finder.js'
 import { type Replayed, ServiceReplay } from './service-replay.js'
@@ -138,6 +138,8 @@ export class Simulation {
     exchange.clientAddress = entry.client
     if (checks.address?.(exchange)) return refused(route.name, 'forbidden')
     const asLogged = (): Decision => ({ ...loggedDecision(entry), route: route.name })
+    // Of load that is not replayed: the worker shed it, or could not check its credentials.
+    if (code === 'overloaded' && entry.attempts === 0 && !foundNoRoom(entry)) return asLogged()
     if (this.blind.has(refusingLimit(entry))) return asLogged()
     if (route.auth.length > 0) {
       if (code === 'unauthorized' || code === 'keys_unavailable') return asLogged()
@@ -168,7 +170,8 @@ export class Simulation {
     const service = this.splits[route.index]?.serviceFor(exchange, logged) ?? handler.service
     if (service === null) return { ...loggedDecision(entry), route: route.name }
     const answer = answerOf(entry)
-    if (answer.code === 'no_endpoint') return this.fail(route, answer.code, '', entry, nowUs)
+    if (foundNoRoom(entry) || WITHOUT_ATTEMPT.has(entry.fallback))
+      return this.fail(route, answer.code as OutcomeCode, '', entry, nowUs)
     const replayed = this.call(service, answer, entry, nowUs)
     if (replayed === null) return this.fail(route, 'breaker_open', service.name, entry, nowUs)
     if (answer.kind === 'unknown') this.assumptions.unanswered++
@@ -252,8 +255,10 @@ const EARLY: ReadonlySet<string> = new Set<OutcomeCode>([
   'deadline_exceeded',
   'internal_error',
   'not_implemented',
-  'overloaded',
 ])
+
+/** A fallback stood in for these before any endpoint had the request. */
+const WITHOUT_ATTEMPT: ReadonlySet<string> = new Set<OutcomeCode>(['no_endpoint', 'overloaded'])
 
 function endsEarly({ code, attempts, fallback }: Entry): boolean {
   return attempts === 0 && fallback === '' && EARLY.has(code)

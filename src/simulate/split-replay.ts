@@ -1,6 +1,6 @@
 // Which service of a split gets a logged request. The gateway's own code decides by the key of a sticky split, where
-// the log has that, and draws otherwise. A draw says how many requests each service gets; which ones they are is chance.
-// So a service is given those that it had in the log, as far as its share reaches: what failed then fails now.
+// the log has that, and draws otherwise. A draw says how many requests each service gets; which ones they are is
+// chance. So a service is given those that it had in the log, as far as its share reaches: what failed then fails now.
 import type { Route, Service, SplitRules } from '../config/compile.js'
 import { Split, Spread } from '../config/split.js'
 import type { Exchange } from '../exchange/exchange.js'

@@ -61,6 +61,6 @@ it('any values of its keys, in any order of time', async () => {
       expect((await simulate([config, log], {}, (text) => text)).text).toContain(log)
       await simulate([log], { compare: [config, config] }, (text) => text)
     }),
-    { numRuns: 20 },
+    { numRuns: 10 },
   )
 })

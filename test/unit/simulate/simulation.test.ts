@@ -189,6 +189,21 @@ describe('a service that fails', () => {
     expect(seen('/static', { status: 503, code: 'no_endpoint', attempts: 0 })).toBe('203 in place of no_endpoint')
   })
 
+  it("for want of room fails again, after the limits; what was shed is no limit's", () => {
+    const simulation = simulationOf({
+      services: { one: { ...SERVICES.one, maxInFlight: 10 } },
+      limits: { plan: { by: 'route', rate: '2/h' } },
+      routes: [open('r', { path: '/' }, { limits: ['plan'] })],
+    })
+    const refused = { route: 'r', status: 503, code: 'overloaded', attempts: 0 }
+    const full = entry({ ...refused, reason: 'bulkhead one: too many requests in flight' })
+    const shed = entry({ ...refused, reason: 'the worker is overloaded' })
+    const seen = [shed, full, shed, full, shed, full].map((one) => describeDecision(decide(simulation, one)))
+    const same = '503 overloaded'
+    expect(seen).toEqual([same, same, same, same, same, '429 limit plan'])
+    expect(simulation.blindSpots).toEqual([expect.stringMatching(/^service one: /)])
+  })
+
   it('opens the breaker, which refuses until its time is over', () => {
     const breaker = { minRequests: 3, failureRatio: 0.5, window: '10s', openFor: '5s', probes: 1, ramp: '0s' }
     const simulation = simulationOf({
