@@ -5,6 +5,7 @@ import type { Settings } from '../config/settings.js'
 import { makeStateDirectory } from '../config/state-path.js'
 import { BreakerTable } from '../state/breaker-table.js'
 import { CountersReader } from '../state/counters.js'
+import { DrainTable } from '../state/drain-table.js'
 import { EndpointTable } from '../state/endpoint-table.js'
 import { openSegment } from '../state/open-segment.js'
 import { Owners } from '../state/owners.js'
@@ -23,6 +24,7 @@ export class SharedState {
   readonly endpoints: EndpointTable
   readonly counters: CountersReader
   readonly breakers: BreakerTable
+  readonly drains: DrainTable
   /** To read: the primary takes no charge and remembers no signature, so its owner index does not matter. */
   readonly rates: RateTable
   readonly replays: ReplayTable
@@ -43,6 +45,7 @@ export class SharedState {
     this.endpoints = new EndpointTable(segment, spec)
     this.counters = new CountersReader(segment, spec.workers, spec.routes)
     this.breakers = new BreakerTable(segment)
+    this.drains = new DrainTable(segment)
     this.rates = new RateTable(segment, 0)
     this.replays = new ReplayTable(segment, 0)
     this.owners = new Owners(segment)
@@ -57,6 +60,7 @@ export class SharedState {
     if (this.segment.touch()) return true
     this.owners.mend()
     this.breakers.mend()
+    this.drains.write()
     return false
   }
 

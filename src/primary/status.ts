@@ -1,8 +1,12 @@
 // Readiness, /status and /metrics for the admin listener, read from the segment on demand. Decides nothing.
 import { readFileSync } from 'node:fs'
 import type { TlsMaterial } from '../config/certificates.js'
+import type { Endpoint } from '../config/compile.js'
+import { OUT } from '../state/endpoint-table.js'
 import { renderMetrics } from '../telemetry/metrics.js'
+import type { HealthChecks } from './health-checks.js'
 import type { Isolation } from './isolation.js'
+import { isoOf } from './operator.js'
 import type { Reloader } from './reload.js'
 import type { SharedState } from './shared-state.js'
 
@@ -17,6 +21,8 @@ export interface StatusSource {
   /** The listener's certificates; null if it speaks cleartext. */
   readonly certificates: { readonly current: TlsMaterial } | null
   readonly supervisor: { readonly ready: boolean; readonly listening: number }
+  /** Null until the first check begins. */
+  readonly checks: () => HealthChecks | null
   readonly workers: number
   /** The gateway is leaving. Set first, because readiness must fail before anything else does. */
   readonly isLeaving: () => boolean
@@ -30,7 +36,7 @@ export interface StatusPages {
 
 export function createStatus(source: StatusSource): StatusPages {
   const { reloader, isolation, supervisor, certificates, isLeaving } = source
-  const { segment, workers: slots, endpoints, breakers, rates, replays, counters } = source.state
+  const { segment, workers: slots, endpoints, breakers, drains, rates, replays, counters } = source.state
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -38,6 +44,15 @@ export function createStatus(source: StatusSource): StatusPages {
       const record = records.get(name)
       return record === undefined ? [] : [{ service: name, ...record.snapshot() }]
     })
+  }
+  /** What health checks and operators say of it. */
+  const judged = (endpoint: Endpoint) => {
+    const report = source.checks()?.report(endpoint) ?? null
+    return {
+      health: endpoints.health(endpoint.slot),
+      ...(report !== null && { healthSince: report.since, lastFailedCheck: report.lastFailure }),
+      drained: (endpoints.out(endpoint.slot) & OUT.drained) !== 0,
+    }
   }
   /** There is one slot more than workers: an empty slot is shown only if a worker is missing. */
   const workers = () => {
@@ -80,7 +95,13 @@ export function createStatus(source: StatusSource): StatusPages {
         })),
         services: reloader.table.services.map((service) => ({
           name: service.name,
-          endpoints: service.endpoints.map(({ origin, slot }) => ({ origin, health: endpoints.health(slot) })),
+          endpoints: service.endpoints.map((endpoint) => ({ origin: endpoint.origin, ...judged(endpoint) })),
+        })),
+        // Also those of endpoints that no service has now.
+        drained: drains.all.map(({ service, origin, sinceUs }) => ({
+          service,
+          endpoint: origin,
+          since: isoOf(sinceUs),
         })),
         breakers: breakerStates(),
         rateTable: rateTable(),

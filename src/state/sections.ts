@@ -4,6 +4,7 @@
 import { addressesSection } from './address-counts.js'
 import { breakersSection } from './breaker-table.js'
 import { countersSection } from './counters.js'
+import { drainsSection } from './drain-table.js'
 import { endpointsSection } from './endpoint-table.js'
 import { ratesSection } from './rates-section.js'
 import { replaysSection } from './replay-table.js'
@@ -14,6 +15,7 @@ export const SECTIONS = [
   ratesSection,
   breakersSection,
   replaysSection,
+  drainsSection,
   endpointsSection,
   workersSection,
   countersSection,

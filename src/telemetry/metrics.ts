@@ -4,7 +4,7 @@ import type { Route, Service } from '../config/compile.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
 import type { CountersReader, RouteTotals } from '../state/counters.js'
 import { countUpTo } from '../state/durations.js'
-import type { EndpointTable } from '../state/endpoint-table.js'
+import { type EndpointTable, OUT } from '../state/endpoint-table.js'
 import { EXPIRED, HEADS_REFUSED, STUCK, TURNED_AWAY, type WorkerStatus } from '../state/worker-table.js'
 import { toHdr } from './quantiles.js'
 
@@ -15,6 +15,8 @@ interface BreakerStatus {
   readonly held: 'open' | 'closed' | null
   /** How often it changed to each state. */
   readonly transitions: Readonly<Record<BreakerState, number>>
+  /** Calls it has refused, also those that a fallback then responded to. */
+  readonly refused: number
 }
 
 interface RateTableStatus {
@@ -132,6 +134,7 @@ export function renderMetrics(source: MetricsSource): string {
   requests(out, used, source)
   durations(out, used)
   upstreams(out, used, source)
+  drained(out, source)
   breakers(out, source)
   rateTable(out, source)
   replayTable(out, source)
@@ -174,10 +177,24 @@ function requests(out: Exposition, used: readonly RouteCounts[], { routes }: Met
   for (const { name } of limited) out.sample(byName.get(name)?.codes.get('rate_limited') ?? 0, { route: name })
   out.family('tidegate_fallbacks_total', 'counter', 'Requests that a fallback answered in place of the service.')
   for (const { name, fallback } of routes) {
-    if (fallback !== null) out.sample(byName.get(name)?.fallbacks ?? 0, { route: name })
+    if (fallback !== null) out.sample(sumOf(byName.get(name)?.fallbacks), { route: name })
+  }
+  out.family(
+    'tidegate_fallback_causes_total',
+    'counter',
+    'The same, by the service that did not answer and the code of what went wrong.',
+  )
+  for (const { name, handler, fallback } of routes) {
+    if (fallback === null) continue
+    for (const [code, count] of byName.get(name)?.fallbacks ?? [])
+      out.sample(count, { route: name, service: handler.service?.name ?? '', code })
   }
   out.family('tidegate_rate_limit_reports_total', 'counter', 'Requests a limit in report mode would have refused.')
   for (const { name } of limited) out.sample(byName.get(name)?.limitReports ?? 0, { route: name })
+}
+
+function sumOf(counts: ReadonlyMap<string, number> = new Map()): number {
+  return [...counts.values()].reduce((sum, count) => sum + count, 0)
 }
 
 function durations(out: Exposition, used: readonly RouteCounts[]): void {
@@ -239,6 +256,14 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, en
   }
 }
 
+function drained(out: Exposition, { services, endpoints }: MetricsSource): void {
+  out.family('tidegate_endpoint_drained', 'gauge', '1 where an operator has drained the endpoint.')
+  for (const { name, endpoints: own } of services) {
+    for (const { origin, slot } of own)
+      out.sample((endpoints.out(slot) & OUT.drained) !== 0 ? 1 : 0, { service: name, endpoint: origin })
+  }
+}
+
 function breakers(out: Exposition, source: MetricsSource): void {
   out.family(
     'tidegate_breaker_state',
@@ -256,6 +281,8 @@ function breakers(out: Exposition, source: MetricsSource): void {
   for (const { service, transitions } of source.breakers) {
     for (const to of STATE_NAMES) out.sample(transitions[to], { service, to })
   }
+  out.family('tidegate_breaker_refusals_total', 'counter', "Calls that a service's breaker refused.")
+  for (const { service, refused } of source.breakers) out.sample(refused, { service })
 }
 
 function rateTable(out: Exposition, { rateTable: table }: MetricsSource): void {

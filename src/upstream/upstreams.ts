@@ -96,6 +96,11 @@ export class Upstreams implements EndpointSource {
     state.retire()
   }
 
+  /** Every few hundred milliseconds: connections to drained endpoints that carry nothing are closed. */
+  closeUnusedOfDrained(): void {
+    for (const states of this.states.values()) for (const state of states) state.closeUnusedIfDrained()
+  }
+
   forget(cluster: Cluster): void {
     this.clusters.delete(cluster)
   }

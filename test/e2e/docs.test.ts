@@ -21,6 +21,7 @@ const PRINTED: Readonly<Record<string, readonly RegExp[]>> = {
   'SECURITY.md': [/^[0-9a-f]{64} .*uws\.node$/m],
   'docs/authentication.md': [/^sha256:[0-9a-f]{64}$/m, /^\$scrypt\$/m, /^signature-input: /im],
   'docs/configuration.md': [/: sound \(/, /^HOST +PATH/m, /^nothing changes$/m, /^sha256:/m],
+  'docs/draining.md': [/"drain":"on"/, /"drained": true/, /"drain":"off"/],
   'docs/errors.md': [/^HTTP\/1\.1 502 /m, /"code":"upstream_error"/],
   'docs/limitations.md': [/: sound \(/, /"isolation"/],
   'docs/limits-and-breakers.md': [/"hold":"open"/, /"hold":"none"/],

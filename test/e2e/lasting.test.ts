@@ -134,6 +134,8 @@ describe.each([
       expect(askedAt.at(-1)! - soonOpenedAt).toBeGreaterThanOrEqual(SOON_MS - 5)
       expect(askedAt.at(-1)! - startedAt).toBeLessThan(SOON_MS)
 
+      const still = (line: { msg: string }) => line.msg === 'breaker is still held by an operator'
+      expect(await gateway.log.find(still, 'the reminder')).toMatchObject({ service: 'held', held: 'open' })
       await hold(gateway, 'none')
       expect(await code(gateway, '/held')).toBeUndefined()
       expect(await admitted(gateway, 500)).toBe(400)
@@ -203,9 +205,10 @@ test('damage in the file costs what it hits: the next start says so, and keeps t
   await killAll(before)
 
   const bytes = readFileSync(state)
-  // The header, all breakers, who had which index, and of the buckets every eighth page that holds none.
+  // The header, all breakers, all drains, who had which index, and of the buckets every eighth page that holds none.
   const BREAKERS = 2
-  const OWNERS = BREAKERS + 16
+  const DRAINS = BREAKERS + 16
+  const OWNERS = DRAINS + 32
   const BUCKETS = OWNERS + 32
   const pages = bytes.length / 4096
   const isEmpty = (page: number): boolean => bytes.subarray(page * 4096, page * 4096 + 4096).every((byte) => byte === 0)
@@ -217,7 +220,7 @@ test('damage in the file costs what it hits: the next start says so, and keeps t
   const gateway = await start(state)
   try {
     expect(whatBecameOf(gateway)).toMatch(
-      /^state restored from .+: 1 rate limit keys \(\d+ damaged ones dropped\), 0 breakers \(\d+ damaged ones dropped\); its header was damaged$/,
+      /^state restored from .+: 1 rate limit keys \(\d+ damaged ones dropped\), 0 breakers \(\d+ damaged ones dropped\), 0 drained endpoints \(\d+ damaged ones dropped\); its header was damaged$/,
     )
     expect(await admitted(gateway, 500)).toBe(400)
     const { breakers } = await gateway.status<{ breakers: { service: string }[] }>()

@@ -11,8 +11,10 @@ import { Forwarding } from './forwarding.js'
 import { type ReadAheadContext, readAhead } from './read-ahead.js'
 
 const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
+const drained = new Rejection('no_endpoint', 'all endpoints drained')
 const queueFull = new Rejection('overloaded', 'too many requests waiting for a connection')
 const breakerOpen = new Rejection('breaker_open', 'breaker open')
+const breakerHeld = new Rejection('breaker_open', 'breaker held open')
 
 /** What the worker gives the proxy handlers of each generation. */
 export interface ProxyParts {
@@ -74,13 +76,13 @@ class ServiceProxy implements Handler {
     // An exchange that has waited for something is watched; any other is still in the turn of the loop that it came in.
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
     const endpoint = cluster.pick(0, NONE)
-    if (endpoint === null) return context.fail(exchange, noEndpoint)
+    if (endpoint === null) return context.fail(exchange, cluster.isDrained ? drained : noEndpoint)
     if (endpoint.isFull) return context.fail(exchange, queueFull)
     exchange.endpoint = endpoint.endpoint
     const attempt = cluster.attempt(exchange.upstreamStartUs)
     if (attempt === null) {
       exchange.retryAfterSeconds = cluster.breaker!.retryAfterSeconds(context.nowUs())
-      return context.fail(exchange, breakerOpen)
+      return context.fail(exchange, cluster.breaker!.isHeldOpen ? breakerHeld : breakerOpen)
     }
     const forwarding = new Forwarding(context, exchange, cluster, endpoint, attempt)
     exchange.downstream.watch()

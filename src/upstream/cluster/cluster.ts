@@ -52,6 +52,11 @@ export class Cluster {
     return this.endpoints.some((state) => state !== than)
   }
 
+  /** For the log, where no endpoint gets requests. */
+  get isDrained(): boolean {
+    return this.endpoints.length > 0 && this.endpoints.every((state) => state.isDrained)
+  }
+
   /** Null: the breaker refuses. */
   attempt(nowUs: number): Attempt | null {
     const { breaker } = this

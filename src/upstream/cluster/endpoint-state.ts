@@ -3,7 +3,8 @@
 // one of several.
 import type { Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../../config/compile.js'
-import type { EndpointTable } from '../../state/endpoint-table.js'
+import { type EndpointTable, OUT } from '../../state/endpoint-table.js'
+import { LeanPool } from '../http1/pool.js'
 import { type PlaceWaiter, UploadPlaces } from '../upload-places.js'
 
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
@@ -51,6 +52,11 @@ export class EndpointState {
   /** It gets no requests: its health checks have found it down, say (state/endpoint-table.ts). */
   get isOut(): boolean {
     return this.table.out(this.endpoint.slot) !== 0
+  }
+
+  /** An operator has drained it. */
+  get isDrained(): boolean {
+    return (this.table.out(this.endpoint.slot) & OUT.drained) !== 0
   }
 
   /** No more requests may wait for a connection to it. */
@@ -105,6 +111,14 @@ export class EndpointState {
   }
 
   // Its end.
+
+  /**
+   * Drained endpoints are stopped by somebody, who may wait for their connections to end. undici's pools cannot close
+   * them; they do so by themselves when a connection has been idle for some seconds.
+   */
+  closeUnusedIfDrained(): void {
+    if (this.isDrained && this.client instanceof LeanPool) this.client.closeUnused()
+  }
 
   /**
    * No service has it any more. Requests in flight finish, and so do uploads that wait for a place. Then its client
