@@ -1,13 +1,17 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary
 // (to refuse a bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
+import { branchesOf } from './branches.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
-import { endpointAddress } from './endpoint.js'
+import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
 import { compileHealth } from './health.js'
 import { compileHttpSignature } from './http-signature.js'
+import { compileMirror, MIRROR_FIELD } from './mirror.js'
+import { compileOutliers } from './outliers.js'
 import { bytesOf, canonicalHost, patternOf } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
+import { compileRetries } from './retries.js'
 import type {
   AddressRange,
   Consumer,
@@ -66,9 +70,9 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
   const consumersByName = new Map(consumers.map((consumer) => [consumer.name, consumer]))
   const endpoints: Endpoint[] = []
   const services = Object.entries(config.services).map(([name, service], index) => {
-    const own = service.endpoints.map((text, position) => {
+    const own = service.endpoints.map((entry, position) => {
       const index = endpoints.length + position
-      return endpointOf(text, service.tls?.serverName, slots?.endpoints[index] ?? index)
+      return endpointOf(entry, service.tls?.serverName, slots?.endpoints[index] ?? index)
     })
     endpoints.push(...own)
     return compileService(name, index, service, own)
@@ -97,6 +101,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       slot: slots?.routes[index] ?? index,
       match,
       handler: compileHandler(route, 'route', servicesByName),
+      mirror: compileMirror(route.mirror, servicesByName),
       auth,
       challenge: challengeFields(auth),
       signBody: auth.includes('x-m') && route.signBody !== false,
@@ -111,7 +116,11 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
         .filter((entry) => entry.startsWith(GROUP))
         .map((entry) => entry.slice(GROUP.length)),
       addresses: compileAddresses(route.addresses),
-      strippedFields: strips ? credentialFields(auth, config.apiKeys.header) : [],
+      strippedFields: [
+        ...(strips ? credentialFields(auth, config.apiKeys.header) : []),
+        // Nobody but the gateway may mark a request as a copy.
+        ...(route.mirror === undefined ? [] : [MIRROR_FIELD]),
+      ],
       strippedParameter: strips && auth.includes('api-key') ? keyParameter : null,
       hiddenParameter: keyParameter,
       limits: limits.filter(({ on }) => on === 'request'),
@@ -135,6 +144,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
     routes,
     services,
     endpoints,
+    branches: branchesOf(routes, slots?.branches),
     consumers,
     consumersByName,
     trustedProxies: config.trustedProxies.map(addressRange),
@@ -150,9 +160,10 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
  * Of an endpoint as it is written. `serverName` is what the service's `tls` says, `slot` its place in the endpoint
  * table.
  */
-export function endpointOf(text: string, serverName: string | undefined, slot: number): Endpoint {
-  const { origin, authority, hostname, socketPath } = endpointAddress(text)
-  return { origin, authority, serverName: serverName ?? hostname, socketPath, slot }
+export function endpointOf(entry: EndpointConfig, serverName: string | undefined, slot: number): Endpoint {
+  const { url, weight, zone } = endpointOptions(entry)
+  const { origin, authority, hostname, socketPath } = endpointAddress(url)
+  return { origin, authority, serverName: serverName ?? hostname, socketPath, weight, zone, slot }
 }
 
 function compileAddresses(addresses: RouteConfig['addresses']): Route['addresses'] {
@@ -195,7 +206,7 @@ function compileIssuer(
 function compileService(
   name: string,
   index: number,
-  { timeouts, tls, breaker, health, client, pipelining }: Config['services'][string],
+  { timeouts, tls, breaker, health, outliers, client, pipelining, retries }: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
   return {
@@ -208,6 +219,7 @@ function compileService(
     totalTimeoutMs: orInfinity(timeouts.total),
     client,
     pipelining,
+    retries: compileRetries(retries),
     tls: { ca: tls?.ca, cert: tls?.cert, key: tls?.key, serverName: tls?.serverName, verify: tls?.verify ?? true },
     breaker:
       breaker === undefined
@@ -225,6 +237,7 @@ function compileService(
             failureStatuses: new Set(breaker.failureStatuses),
           },
     health: compileHealth(health),
+    outliers: compileOutliers(outliers),
   }
 }
 

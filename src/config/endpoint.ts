@@ -1,6 +1,6 @@
-// One endpoint of a service as people write it: the origin of an HTTP server, or the path of a Unix socket. Says what
-// is wrong with the text, and what it means. Pure. The configuration uses it, and primary/reload.ts for endpoints
-// that are set at run time.
+// One endpoint of a service as people write it: the origin of an HTTP server, or the path of a Unix socket, with a
+// weight and a zone where it has them. Says what is wrong with the text, and what it means. Pure. The configuration
+// uses it, and primary/reload.ts for endpoints that are set at run time.
 import { posix } from 'node:path'
 
 export interface EndpointAddress {
@@ -11,6 +11,24 @@ export interface EndpointAddress {
   readonly hostname: string
   /** Null where it is reached over TCP. */
   readonly socketPath: string | null
+}
+
+/** An endpoint with all that can be said of it. */
+export interface EndpointOptions {
+  readonly url: string
+  /** Its share of the requests, next to the weights of the others. */
+  readonly weight: number
+  /** '' where it has none. */
+  readonly zone: string
+}
+
+/** As the configuration has it: a string where only the URL is given. */
+export type EndpointConfig = string | EndpointOptions
+
+export const DEFAULT_WEIGHT = 1
+
+export function endpointOptions(entry: EndpointConfig): EndpointOptions {
+  return typeof entry === 'string' ? { url: entry, weight: DEFAULT_WEIGHT, zone: '' } : entry
 }
 
 /** sun_path has 108 bytes on Linux, and a zero ends the path (unix(7)). */

@@ -2,9 +2,10 @@
 // that cannot be told apart, and options without effect. Pure; each problem carries the path of its key.
 import { consumerProblems, credentialProblems, groupProblems } from './caller-references.js'
 import { CREDENTIAL_KINDS, CREDENTIALS, GROUP } from './credentials.js'
-import { endpointAddress } from './endpoint.js'
+import { endpointAddress, endpointOptions } from './endpoint.js'
 import { servicesNamedIn } from './handlers.js'
 import { limitProblems } from './limit-references.js'
+import { mirrorEntry } from './mirror.js'
 import { hint } from './nearest.js'
 import { canonicalHost, isParameter, patternOf } from './patterns.js'
 import type { CheckedEntries, DefinedNames, Problem } from './problems.js'
@@ -19,8 +20,8 @@ export function danglingNames(routes: readonly unknown[], names: DefinedNames): 
     problems.push({ path, message: `no ${kind} is named "${name}"${hint(name, known)}` })
   }
   routes.forEach((route, index) => {
-    const { allow, limits, fallback } = Object(route) as Record<string, unknown>
-    for (const { path, service } of servicesNamedIn(route))
+    const { allow, limits, fallback, mirror } = Object(route) as Record<string, unknown>
+    for (const { path, service } of [...servicesNamedIn(route), mirrorEntry(mirror)])
       check(['routes', index, ...path], service, 'service', names.services)
     for (const { path, service } of servicesNamedIn(fallback))
       check(['routes', index, 'fallback', ...path], service, 'service', names.services)
@@ -42,7 +43,7 @@ export function referenceProblems(config: CheckedEntries, names: DefinedNames): 
   for (const [name, service] of Object.entries(config.services)) {
     const seen = new Set<string>()
     service.endpoints.forEach((endpoint, index) => {
-      const { origin } = endpointAddress(endpoint)
+      const { origin } = endpointAddress(endpointOptions(endpoint).url)
       if (seen.has(origin))
         problems.push({ path: ['services', name, 'endpoints', index], message: `"${origin}" is listed twice` })
       seen.add(origin)
@@ -99,7 +100,8 @@ function tlsProblems({ tls, endpoints }: Config['services'][string], at: readonl
   if (tls === undefined) return []
   const problems: Problem[] = []
   const add = (key: string[], message: string) => problems.push({ path: [...at, ...key], message })
-  if (!endpoints.some((text) => /^https:/i.test(text))) add([], 'has no effect: no endpoint is https')
+  if (!endpoints.some((entry) => /^https:/i.test(endpointOptions(entry).url)))
+    add([], 'has no effect: no endpoint is https')
   if (tls.cert !== undefined && tls.key === undefined) add(['cert'], 'needs key, the private key that belongs to it')
   if (tls.key !== undefined && tls.cert === undefined) add(['key'], 'needs cert, the certificate it belongs to')
   if (tls.passphrase !== undefined && tls.key === undefined) add(['passphrase'], 'has no effect without key')
@@ -133,6 +135,7 @@ function routeProblems(
   }
   if (route.service !== undefined && route.fallback?.service === route.service)
     add(['fallback', 'service'], 'is the service it is to stand in for')
+  problems.push(...splitProblems(route, at, open))
   const signed = route.auth.some((kind) => SIGNING.includes(kind)) && route.signBody !== false
   if (signed && route.maxBody !== undefined && route.maxBody > MAX_SIGNED_BODY_BYTES) {
     const given = route.maxBody === UNLIMITED_BYTES ? 'unlimited' : 'over 1GiB'
@@ -159,6 +162,19 @@ function routeProblems(
       add(['limits', index], 'counts by consumer, and with auth: none callers are not identified')
     }
   })
+  return problems
+}
+
+function splitProblems(route: RouteConfig, at: readonly PropertyKey[], isOpen: boolean): Problem[] {
+  const { split, sticky, mirror } = route
+  const problems: Problem[] = []
+  const add = (key: string, message: string) => problems.push({ path: [...at, key], message })
+  if (sticky !== undefined && split === undefined) add('sticky', 'has no effect without split')
+  if (sticky === 'consumer' && isOpen) add('sticky', 'is by consumer, and with auth: none callers are not identified')
+  const asked = servicesNamedIn(route).map(({ service }) => service)
+  if (mirror !== undefined && asked.includes(mirror.service)) {
+    add('mirror', `"${mirror.service}" gets the requests themselves; name another service`)
+  }
   return problems
 }
 

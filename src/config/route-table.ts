@@ -6,7 +6,9 @@ import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HealthCheck } from './health.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
+import type { OutlierRules } from './outliers.js'
 import type { PathPattern, PathRules } from './patterns.js'
+import type { RetryRules } from './retries.js'
 
 export interface Consumer {
   readonly name: string
@@ -63,6 +65,10 @@ export interface Endpoint {
   readonly serverName: string
   /** The absolute path of the Unix socket that it is reached by; null: over TCP. */
   readonly socketPath: string | null
+  /** Its share of the requests, next to the weights of the others. */
+  readonly weight: number
+  /** '' where it has none. */
+  readonly zone: string
   /**
    * In the endpoint table. The same as long as service and origin keep their names, from one configuration to the next.
    */
@@ -108,9 +114,12 @@ export interface Service {
   readonly client: 'lean' | 'undici'
   /** Requests in flight on one connection at most. */
   readonly pipelining: number
+  readonly retries: RetryRules
   readonly tls: UpstreamTls
   readonly breaker: BreakerRules | null
   readonly health: HealthCheck | null
+  /** Null where the service wants none. They act where it has two endpoints or more. */
+  readonly outliers: OutlierRules | null
 }
 
 export type LimitKey =
@@ -185,6 +194,36 @@ export interface ProxyRules extends HandlerRules {
   readonly service: Service
 }
 
+/** What stays the same over the requests of one caller; a string of the request, '' where it has none. */
+export type RequestKey =
+  | { readonly kind: 'consumer' | 'address' }
+  /** `name` of a header is in lower case. */
+  | { readonly kind: 'header' | 'cookie'; readonly name: string }
+
+/** One of the services that a route's requests are divided among. */
+export interface SplitSide {
+  readonly service: Service
+  /** Its share is this of the sum of all weights. 0: it gets no requests. */
+  readonly weight: number
+}
+
+export interface SplitRules extends HandlerRules {
+  readonly kind: 'split'
+  readonly service: null
+  readonly sides: readonly SplitSide[]
+  /** Requests with the same key go to the same service. Null: each request is divided by itself. */
+  readonly sticky: RequestKey | null
+}
+
+/** A service that gets copies of a route's requests, whose responses nobody sees. */
+export interface MirrorRules {
+  readonly service: Service
+  /** Of the requests, more than 0 and at most 1. */
+  readonly share: number
+  /** Requests with a larger body are not copied. */
+  readonly maxBodyBytes: number
+}
+
 export interface StaticRules extends HandlerRules {
   readonly kind: 'static'
   readonly service: null
@@ -202,6 +241,8 @@ export interface Route {
   readonly slot: number
   readonly match: RouteMatch
   readonly handler: HandlerRules
+  /** Null where nobody gets copies. */
+  readonly mirror: MirrorRules | null
   /** What callers may be known by, in the order of the file; none at all: they are not. */
   readonly auth: readonly CredentialKind[]
   /** The fields of a 401 that ask for these, each behind a CRLF. */
@@ -262,11 +303,23 @@ export interface ListenerRules {
   readonly clientName: 'cn' | 'dns' | 'uri' | 'email'
 }
 
+/** One service of a route's split, or of its mirror: where its requests are counted (state/branch-counts.ts). */
+export interface Branch {
+  readonly kind: 'split' | 'mirror'
+  readonly route: string
+  readonly service: string
+  /** Of the route's requests. */
+  readonly share: number
+  /** In the table of branches. The same as long as route and service keep their names. */
+  readonly slot: number
+}
+
 export interface RouteTable {
   readonly tls: ListenerRules | null
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
   readonly endpoints: readonly Endpoint[]
+  readonly branches: readonly Branch[]
   readonly consumers: readonly Consumer[]
   readonly consumersByName: ReadonlyMap<string, Consumer>
   readonly trustedProxies: readonly AddressRange[]
@@ -280,10 +333,11 @@ export interface RouteTable {
 }
 
 /**
- * Where routes and endpoints have their places in shared tables, in the order of RouteTable. Given out by the
+ * Where routes, endpoints and branches have their places in shared tables, in the order of RouteTable. Given out by the
  * primary.
  */
 export interface TableSlots {
   readonly routes: readonly number[]
   readonly endpoints: readonly number[]
+  readonly branches: readonly number[]
 }

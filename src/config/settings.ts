@@ -45,6 +45,8 @@ const namesIn = z.string().transform((value, context) => {
   return value === '' ? [] : names
 })
 
+const zone = z.string().regex(/^$|^[A-Za-z0-9][A-Za-z0-9._@:/+-]{0,127}$/, 'must be a name, as `zone` of an endpoint')
+
 const PORT = numberIn(0, 65_535)
 
 export const SETTINGS = {
@@ -82,6 +84,13 @@ export const SETTINGS = {
     default: () => String(Math.min(128, os.availableParallelism())),
     shown: 'number of cores',
     about: 'worker processes, 1 to 128',
+  },
+  TIDEGATE_ZONE: {
+    key: 'zone',
+    type: zone,
+    default: '',
+    shown: 'none',
+    about: 'where this gateway runs: endpoints with the same `zone` are preferred while enough of them are up',
   },
   TIDEGATE_ISOLATION: {
     key: 'isolation',

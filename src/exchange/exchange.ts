@@ -3,6 +3,8 @@
 // two events. It knows them by their interfaces alone. The constructor sets all fields, so that every exchange has one
 // hidden class. Runs per request.
 import type { Consumer, Endpoint, LimitPolicy, Route, Service } from '../config/compile.js'
+import type { RetryReason } from '../config/retries.js'
+import type { ClientDeadline } from './client-deadline.js'
 import type { Downstream, DownstreamOwner } from './downstream.js'
 import type { Fields } from './fields.js'
 import type { OutcomeCode } from './outcome.js'
@@ -69,6 +71,8 @@ export class Exchange implements DownstreamOwner {
   declaresLength = false
   /** The options that the Connection fields list, in lower case; null without such a field. */
   connection: ReadonlySet<string> | null = null
+  /** Until when the client waits; null where it does not say. */
+  deadline: ClientDeadline | null = null
   /** The whole body, where the signature covers it. */
   body: Buffer | null = null
   /** The streamed body, where it is not read whole. */
@@ -128,6 +132,8 @@ export class Exchange implements DownstreamOwner {
   bytesIn = 0
   bytesOut = 0
   attempts = 0
+  /** Why its last attempt followed another one. */
+  retried: RetryReason | '' = ''
   upstreamStartUs = 0
   /** When the upstream's part was over, on the segment's clock; 0 where it had none. */
   endUs = 0

@@ -8,10 +8,15 @@ import { NOT_ASCII } from '../config/patterns.js'
  * unchanged. No underscores.
  */
 export const NUMBERED = [
+  // Those that accept.ts reads come first: it passes over all others after one look at the number.
   'host',
   'content-length',
   'transfer-encoding',
   'connection',
+  'expect',
+  'x-timeout-ms',
+  'grpc-timeout',
+  'upgrade',
   'x-source',
   'x-time',
   'x-m',
@@ -25,14 +30,12 @@ export const NUMBERED = [
   'x-forwarded-proto',
   'x-forwarded-host',
   'x-consumer-username',
-  'expect',
   'keep-alive',
   'proxy-connection',
   'proxy-authenticate',
   'proxy-authorization',
   'te',
   'trailer',
-  'upgrade',
   // Most requests have these, and no phase looks at them.
   'user-agent',
   'accept',

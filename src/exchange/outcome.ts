@@ -23,6 +23,7 @@ export const OUTCOMES = {
   no_endpoint: { status: 503, title: 'Service Unavailable' },
   keys_unavailable: { status: 503, title: 'Service Unavailable' },
   overloaded: { status: 503, title: 'Service Unavailable' },
+  deadline_exceeded: { status: 504, title: 'Gateway Timeout' },
   upstream_timeout: { status: 504, title: 'Gateway Timeout' },
   version_not_supported: { status: 505, title: 'HTTP Version Not Supported' },
 } as const satisfies Record<string, { status: number; title: string }>

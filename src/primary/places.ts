@@ -11,6 +11,7 @@ import { Slots } from './slots.js'
 interface Names {
   readonly generation: number
   readonly routes: readonly string[]
+  readonly branches: readonly string[]
   readonly breakers: readonly string[]
   /** By service. */
   readonly endpoints: Map<string, readonly string[]>
@@ -30,6 +31,7 @@ export class Places {
   private readonly options: PlacesOptions
   private readonly routes: Slots
   private readonly endpoints: Slots
+  private readonly branches: Slots
   private inUse: Names[] = []
   /** Endpoints that services have lost at run time, and by which change. */
   private lost: { readonly change: number; readonly names: readonly string[] }[] = []
@@ -38,6 +40,7 @@ export class Places {
     this.options = options
     this.routes = new Slots(options.state.spec.routes)
     this.endpoints = new Slots(options.state.spec.endpoints)
+    this.branches = new Slots(options.state.spec.branches ?? 0)
   }
 
   /**
@@ -46,15 +49,16 @@ export class Places {
    */
   forGeneration(table: RouteTable, generation: number): TableSlots {
     const { state, oldestGeneration, isChangingHands } = this.options
-    const { counters, breakers, spec } = state
+    const { counters, branches, breakers, spec } = state
     const names: Names = {
       generation,
       routes: table.routes.map(({ name }) => name),
+      branches: table.branches.map(({ kind, route, service }) => `${kind} ${route} ${service}`),
       breakers: table.services.filter(({ breaker }) => breaker !== null).map(({ name }) => name),
       endpoints: endpointNames(table),
     }
     this.inUse = this.inUse.filter((one) => one.generation >= Math.min(oldestGeneration(), generation - 1))
-    const used = (key: 'routes' | 'breakers') => new Set(this.inUse.flatMap((one) => one[key]))
+    const used = (key: 'routes' | 'branches' | 'breakers') => new Set(this.inUse.flatMap((one) => one[key]))
     const slots = {
       routes: fits(
         this.routes.assign(names.routes, used('routes'), (slot) => counters.clear(slot)),
@@ -62,6 +66,11 @@ export class Places {
         spec.routes,
       ),
       endpoints: this.endpointSlots(names.endpoints),
+      branches: fits(
+        this.branches.assign(names.branches, used('branches'), (slot) => branches.clear(slot)),
+        'splits and mirrors',
+        this.branches.capacity,
+      ),
     }
     // Which breakers workers of another primary use is not known.
     const hasStrangers = state.hasOrphans() || isChangingHands()
@@ -85,6 +94,7 @@ export class Places {
     const endpoints = endpointNames(table)
     const slots = {
       routes: table.routes.map(({ slot }) => slot),
+      branches: table.branches.map(({ slot }) => slot),
       endpoints: this.endpointSlots(endpoints),
     }
     const now = endpoints.get(service) as readonly string[]

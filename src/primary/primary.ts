@@ -1,6 +1,7 @@
 // The primary: over a foundation (socket, segment) it starts the workers, checks the endpoints' health and answers
 // the admin listener. A table of contents, from the start to the end: what each thing does is in the file that is
 // named after it. It sees no request.
+import type { EndpointInput } from '../config/endpoint-list.js'
 import type { Loaded } from '../config/load.js'
 import type { Settings } from '../config/settings.js'
 import { checkDescriptors } from '../worker/descriptors.js'
@@ -94,7 +95,7 @@ export class Primary {
   }
 
   /** Gives a service other endpoints at run time, without another generation: see Reloader.setEndpoints. */
-  setEndpoints(service: string, endpoints: readonly string[]): Promise<void> {
+  setEndpoints(service: string, endpoints: readonly EndpointInput[]): Promise<void> {
     return this.reloader.setEndpoints(service, endpoints)
   }
 

@@ -3,7 +3,8 @@
 // endpoints of a service may change by themselves. In the primary; sees no request.
 import { compile, type RouteTable, type Service } from '../config/compile.js'
 import { diffConfigs } from '../config/diff.js'
-import { endpointAddress, endpointProblem } from '../config/endpoint.js'
+import type { EndpointConfig } from '../config/endpoint.js'
+import { type EndpointInput, endpointList } from '../config/endpoint-list.js'
 import { ConfigError, type Loaded } from '../config/load.js'
 import type { Config } from '../config/schema.js'
 import type { Settings } from '../config/settings.js'
@@ -49,7 +50,7 @@ export class Reloader {
   /** As it was read. `generation.config` has the endpoints that were set at run time in it. */
   private fileConfig: Config
   /** Those that were set at run time, by service. */
-  private endpointSets: ReadonlyMap<string, readonly string[]> = new Map()
+  private endpointSets: ReadonlyMap<string, readonly EndpointConfig[]> = new Map()
   private running: Promise<ReloadResult> | null = null
   private next: Promise<ReloadResult> | null = null
 
@@ -86,18 +87,18 @@ export class Reloader {
    *
    * Resolves when no worker gives a request to an endpoint that is gone. Rejects, and nothing has changed, where one
    * is not an endpoint, or shared memory has no room for all of them.
-   * @param endpoints as the configuration spells them; none at all: requests get 503
+   * @param entries as the configuration spells them; none at all: requests get 503
    */
-  async setEndpoints(service: string, endpoints: readonly string[]): Promise<void> {
+  async setEndpoints(service: string, entries: readonly EndpointInput[]): Promise<void> {
     const { generation, options } = this
     const before = Object.hasOwn(generation.config.services, service) ? generation.config.services[service] : undefined
     if (before === undefined) throw new Error(`no service is named "${service}"`)
-    checkEndpoints(service, endpoints)
-    const sets = new Map(this.endpointSets).set(service, [...endpoints])
+    const endpoints = named(`service "${service}"`, () => endpointList(entries))
+    const sets = new Map(this.endpointSets).set(service, endpoints)
     const config = withEndpoints(generation.config, sets)
     const change = generation.change + 1
     // Routes stay where they are; endpoints get their places.
-    const draft = compile(config, this.settings, { routes: generation.slots.routes, endpoints: [] })
+    const draft = compile(config, this.settings, { ...generation.slots, endpoints: [] })
     const slots = named(`service "${service}"`, () => options.places.forEndpoints(draft, service, change))
     const table = compile(config, this.settings, slots)
     this.endpointSets = sets
@@ -170,7 +171,7 @@ export class Reloader {
   }
 
   /** The sets of services for which the file has the same list as before. */
-  private keptSets(config: Config): ReadonlyMap<string, readonly string[]> {
+  private keptSets(config: Config): ReadonlyMap<string, readonly EndpointConfig[]> {
     return new Map(
       [...this.endpointSets].filter(([name]) => {
         const [before, after] = [this.fileConfig.services[name], config.services[name]]
@@ -180,7 +181,7 @@ export class Reloader {
   }
 }
 
-function withEndpoints(config: Config, sets: ReadonlyMap<string, readonly string[]>): Config {
+function withEndpoints(config: Config, sets: ReadonlyMap<string, readonly EndpointConfig[]>): Config {
   const services = Object.entries(config.services).map(([name, service]) => {
     const endpoints = sets.get(name)
     return [name, endpoints === undefined ? service : { ...service, endpoints: [...endpoints] }] as const
@@ -194,17 +195,5 @@ function named<T>(what: string, give: () => T): T {
     return give()
   } catch (error) {
     throw new Error(`${what}: ${(error as Error).message}`)
-  }
-}
-
-/** @throws Error */
-function checkEndpoints(service: string, endpoints: readonly string[]): void {
-  const seen = new Set<string>()
-  for (const text of endpoints) {
-    const problem = endpointProblem(text)
-    if (problem !== null) throw new Error(`service "${service}": endpoint "${text}" ${problem}`)
-    const { origin } = endpointAddress(text)
-    if (seen.has(origin)) throw new Error(`service "${service}": endpoint "${origin}" is listed twice`)
-    seen.add(origin)
   }
 }

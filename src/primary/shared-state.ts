@@ -3,6 +3,7 @@
 import type { RouteTable } from '../config/compile.js'
 import type { Settings } from '../config/settings.js'
 import { makeStateDirectory } from '../config/state-path.js'
+import { BranchCounts } from '../state/branch-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
 import { CountersReader } from '../state/counters.js'
 import { DrainTable } from '../state/drain-table.js'
@@ -23,6 +24,7 @@ export class SharedState {
   readonly workers: WorkerTable
   readonly endpoints: EndpointTable
   readonly counters: CountersReader
+  readonly branches: BranchCounts
   readonly breakers: BreakerTable
   readonly drains: DrainTable
   /** To read: the primary takes no charge and remembers no signature, so its owner index does not matter. */
@@ -44,6 +46,7 @@ export class SharedState {
     this.workers.reset(settings.workers)
     this.endpoints = new EndpointTable(segment, spec)
     this.counters = new CountersReader(segment, spec.workers, spec.routes)
+    this.branches = new BranchCounts(segment, spec)
     this.breakers = new BreakerTable(segment)
     this.drains = new DrainTable(segment)
     this.rates = new RateTable(segment, 0)
@@ -72,6 +75,7 @@ export class SharedState {
   /** One of ours is gone. */
   workerGone(owner: number, slot: number): void {
     this.release(false, slot)
+    this.branches.forget(slot)
     this.giveBack(owner)
   }
 
@@ -120,6 +124,7 @@ function specOf(table: RouteTable, settings: Settings): SegmentSpec {
     services: table.services.length,
     endpoints: roomFor(table.endpoints.length),
     routes: roomFor(table.routes.length),
+    branches: roomFor(table.branches.length),
     countsAddresses: settings.maxConnectionsPerAddress > 0,
   }
 }

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import type { TlsMaterial } from '../config/certificates.js'
 import type { Endpoint } from '../config/compile.js'
-import { OUT } from '../state/endpoint-table.js'
+import { endpointStatus } from '../telemetry/endpoint-metrics.js'
 import { renderMetrics } from '../telemetry/metrics.js'
 import type { HealthChecks } from './health-checks.js'
 import type { Isolation } from './isolation.js'
@@ -36,7 +36,7 @@ export interface StatusPages {
 
 export function createStatus(source: StatusSource): StatusPages {
   const { reloader, isolation, supervisor, certificates, isLeaving } = source
-  const { segment, workers: slots, endpoints, breakers, drains, rates, replays, counters } = source.state
+  const { segment, workers: slots, endpoints, branches, breakers, drains, rates, replays, counters } = source.state
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -45,14 +45,10 @@ export function createStatus(source: StatusSource): StatusPages {
       return record === undefined ? [] : [{ service: name, ...record.snapshot() }]
     })
   }
-  /** What health checks and operators say of it. */
-  const judged = (endpoint: Endpoint) => {
+  /** Nothing where the endpoint is not checked. */
+  const checkStatus = (endpoint: Endpoint) => {
     const report = source.checks()?.report(endpoint) ?? null
-    return {
-      health: endpoints.health(endpoint.slot),
-      ...(report !== null && { healthSince: report.since, lastFailedCheck: report.lastFailure }),
-      drained: (endpoints.out(endpoint.slot) & OUT.drained) !== 0,
-    }
+    return report === null ? {} : { healthSince: report.since, lastFailedCheck: report.lastFailure }
   }
   /** There is one slot more than workers: an empty slot is shown only if a worker is missing. */
   const workers = () => {
@@ -60,6 +56,8 @@ export function createStatus(source: StatusSource): StatusPages {
     let missing = source.workers - all.filter(({ state }) => state !== 'empty').length
     return all.filter(({ state }) => state !== 'empty' || missing-- > 0)
   }
+  const branchTotals = () =>
+    reloader.table.branches.map((branch) => ({ ...branch, totals: branches.totals(branch.slot) }))
   const rateTable = () => ({ ...rates.totals(), ...rates.occupancy() })
   const replayTable = () => ({ ...replays.totals(), ...replays.occupancy(Math.floor(Date.now() / 1000)) })
 
@@ -95,7 +93,11 @@ export function createStatus(source: StatusSource): StatusPages {
         })),
         services: reloader.table.services.map((service) => ({
           name: service.name,
-          endpoints: service.endpoints.map((endpoint) => ({ origin: endpoint.origin, ...judged(endpoint) })),
+          endpoints: service.endpoints.map((endpoint) => ({
+            origin: endpoint.origin,
+            ...endpointStatus(endpoints, endpoint.slot, nowUs),
+            ...checkStatus(endpoint),
+          })),
         })),
         // Also those of endpoints that no service has now.
         drained: drains.all.map(({ service, origin, sinceUs }) => ({
@@ -103,6 +105,12 @@ export function createStatus(source: StatusSource): StatusPages {
           endpoint: origin,
           since: isoOf(sinceUs),
         })),
+        splits: branchTotals()
+          .filter(({ kind }) => kind === 'split')
+          .map(({ route, service, share, totals }) => ({ route, service, share, requests: totals.picked })),
+        mirrors: branchTotals()
+          .filter(({ kind }) => kind === 'mirror')
+          .map(({ route, service, share, totals: { picked, ...totals } }) => ({ route, service, share, ...totals })),
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),
@@ -120,6 +128,7 @@ export function createStatus(source: StatusSource): StatusPages {
         routes: reloader.table.routes,
         services: reloader.table.services,
         counters,
+        branches: branchTotals(),
         workers: slots.readAll(),
         reloads: reloader.counts,
         reloadedOk: reloader.last?.ok ?? true,

@@ -2,6 +2,7 @@
 // take over the state of an earlier run in this order. `rates` is first: it frees the owner indexes of dead workers
 // (owners.ts), and the others ask which workers still live.
 import { addressesSection } from './address-counts.js'
+import { branchesSection } from './branch-counts.js'
 import { breakersSection } from './breaker-table.js'
 import { countersSection } from './counters.js'
 import { drainsSection } from './drain-table.js'
@@ -20,6 +21,7 @@ export const SECTIONS = [
   workersSection,
   countersSection,
   addressesSection,
+  branchesSection,
 ] as const
 
 /** How large the tables are: all that their sections want to know. */

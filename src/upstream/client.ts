@@ -10,13 +10,11 @@ import { retryWhileFull } from './unix-socket.js'
 const MAX_HEADER_BYTES = 16_384
 
 /**
- * All that a client is made from: where two keys are equal, one client serves both. The settings that are named here
- * and left out do not concern clients.
+ * All that createClient makes a client from: where two keys are equal, one client serves both. The key has nothing else
+ * of a service or an endpoint, whose change therefore keeps the connections.
  */
-export function clientKey(service: Service, endpoint: Endpoint): string {
-  const { name, index, endpoints, breaker, health, firstByteTimeoutMs, idleTimeoutMs, totalTimeoutMs, ...rest } =
-    service
-  return `${endpoint.origin} ${JSON.stringify(rest)}`
+export function clientKey({ client, pipelining, connectTimeoutMs, tls }: Service, { origin }: Endpoint): string {
+  return `${origin} ${JSON.stringify({ client, pipelining, connectTimeoutMs, tls })}`
 }
 
 /** `connections` is the most there are to the endpoint at once. */

@@ -3,6 +3,7 @@
 // indirection runs here.
 import type { TlsMaterial } from '../config/certificates.js'
 import type { Consumer, RouteTable } from '../config/compile.js'
+import type { EndpointConfig } from '../config/endpoint.js'
 import type { Settings } from '../config/settings.js'
 import { BodyMemory } from '../downstream/body-memory.js'
 import { isTrusted } from '../downstream/client-address.js'
@@ -11,6 +12,7 @@ import { UwsServer } from '../downstream/uws/server.js'
 import { Deadlines } from '../exchange/deadlines.js'
 import { addressKey } from '../policy/address-key.js'
 import { DigestPool } from '../policy/digest-pool.js'
+import { BranchCounts } from '../state/branch-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
 import type { WorkerCounters } from '../state/counters.js'
 import { EndpointTable } from '../state/endpoint-table.js'
@@ -51,7 +53,7 @@ export interface Worker {
   /** Requests whose head arrives from now on get this table. */
   use(generation: number, table: RouteTable): void
   /** From now on the service has these endpoints, in every generation. `slots`: their places in the endpoint table. */
-  setEndpoints(service: string, endpoints: readonly string[], slots: readonly number[]): void
+  setEndpoints(service: string, endpoints: readonly EndpointConfig[], slots: readonly number[]): void
   /** Every few hundred milliseconds. */
   closeUnusedOfDrained(): void
   /** The oldest generation that requests may be on. */
@@ -97,7 +99,12 @@ export function createWorker(parts: WorkerParts): Worker {
       connections: settings.upstreamConnections,
       nowUs: () => segment.nowUs(),
       onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
+      onOutlierChange: (service, { endpoint: { origin }, to, reason, forMs }) => {
+        if (to === 'ejected') log.warn({ service, endpoint: origin, reason, forMs }, 'endpoint is ejected')
+        else log.info({ service, endpoint: origin, reason }, 'ejected endpoint is back')
+      },
     }),
+    branches: new BranchCounts(segment, parts.spec).ofWorker(parts.slot),
     bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
   }
   /** Oldest first; the last one is what new requests get. */

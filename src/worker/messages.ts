@@ -2,6 +2,7 @@
 // Everything that is counted goes through the segment instead.
 import type { TlsMaterial } from '../config/certificates.js'
 import type { TableSlots } from '../config/compile.js'
+import type { EndpointConfig } from '../config/endpoint.js'
 import type { Config } from '../config/schema.js'
 import type { Settings } from '../config/settings.js'
 import type { SegmentSpec } from '../state/sections.js'
@@ -58,7 +59,7 @@ export interface EndpointsMessage {
   readonly change: number
   readonly service: string
   /** As the configuration spells them, and their places in the endpoint table. */
-  readonly endpoints: readonly string[]
+  readonly endpoints: readonly EndpointConfig[]
   readonly slots: readonly number[]
   /** How many endpoints all services have together: the worker keeps descriptors for them. */
   readonly total: number

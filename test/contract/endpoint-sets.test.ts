@@ -21,7 +21,7 @@ async function echo(name: string, path?: string): Promise<Origin> {
   return origin
 }
 
-const site = (endpoints: readonly string[], more: object = {}): object => ({
+const site = (endpoints: readonly unknown[], more: object = {}): object => ({
   services: { site: { endpoints, ...more } },
   routes: [{ name: 'all', match: { path: '/' }, service: 'site', auth: 'none' }],
 })
@@ -228,6 +228,29 @@ test('a connection that cannot be made to one that is removed meanwhile costs an
   expect((await answer).one('x-origin')).toBe('stays')
 })
 
+test('another weight or zone, at run time or by a reload, keeps the connections', async () => {
+  const [a, b] = [await echo('a'), await echo('b')]
+  const running = await start(site([a.url, b.url]), { TIDEGATE_WORKERS: '1' })
+  const connection = await Connection.open(running.port)
+  const both = async (): Promise<void> => {
+    const names = new Set<string>()
+    // One after the other, so that each endpoint needs no more than one connection.
+    while (names.size < 2) names.add((await connection.exchange({})).one('x-origin')!)
+  }
+  await both()
+  await running.primary.setEndpoints('site', [
+    { url: a.url, weight: 2 },
+    { url: b.url, zone: 'eu-1a' },
+  ])
+  await both()
+  expect(await originsOf(running)).toEqual([a.url, b.url])
+  running.configure(site([{ url: a.url, zone: 'eu-1a' }, b.url]))
+  expect(await running.primary.reload('admin')).toMatchObject({ ok: true, generation: 2 })
+  await both()
+  expect([a.connections, b.connections]).toEqual([1, 1])
+  connection.destroy()
+})
+
 test('no endpoint at all: 503, until there is one again', async () => {
   const one = await echo('one')
   const running = await start(site([one.url]))
@@ -333,6 +356,12 @@ test('what cannot be is refused, and changes nothing', async () => {
   await expect(set('toString', one.url)).rejects.toThrow('no service is named "toString"')
   await expect(set('site', 'unix:///run/o.sock')).rejects.toThrow(
     'service "site": endpoint "unix:///run/o.sock" is not how a Unix socket is written: write unix:/run/o.sock',
+  )
+  await expect(running.primary.setEndpoints('site', [{ url: one.url, weight: 0 }])).rejects.toThrow(
+    `service "site": endpoint "${one.url}": weight must be at least 1`,
+  )
+  await expect(running.primary.setEndpoints('site', [{ weight: 2 } as never])).rejects.toThrow(
+    'service "site": endpoint {"weight":2}: url is missing (a string)',
   )
   await expect(set('site', one.url, `${one.url}/`)).rejects.toThrow(
     `service "site": endpoint "${one.url}" is listed twice`,

@@ -182,6 +182,7 @@ routes:
     connections: 64,
     nowUs: () => clock.nowUs(),
     onBreakerChange: (service, change) => warn({ service, ...change }, 'breaker changed state'),
+    onOutlierChange() {},
   })
   const hold = upstreams.hold.bind(upstreams)
   upstreams.hold = (...args) => {

@@ -21,7 +21,8 @@ const PRINTED: Readonly<Record<string, readonly RegExp[]>> = {
   'SECURITY.md': [/^[0-9a-f]{64} .*uws\.node$/m],
   'docs/authentication.md': [/^sha256:[0-9a-f]{64}$/m, /^\$scrypt\$/m, /^signature-input: /im],
   'docs/configuration.md': [/: sound \(/, /^HOST +PATH/m, /^nothing changes$/m, /^sha256:/m],
-  'docs/draining.md': [/"drain":"on"/, /"drained": true/, /"drain":"off"/],
+  'docs/deadlines.md': [/"x-timeout-ms","2\d{3}"/],
+  'docs/draining.md': [/"drain":"on"/, /"drained": \[\s+\{/, /"drain":"off"/],
   'docs/errors.md': [/^HTTP\/1\.1 502 /m, /"code":"upstream_error"/],
   'docs/limitations.md': [/: sound \(/, /"isolation"/],
   'docs/limits-and-breakers.md': [/"hold":"open"/, /"hold":"none"/],
@@ -32,7 +33,7 @@ const PRINTED: Readonly<Record<string, readonly RegExp[]>> = {
 }
 /** Nothing listens where their service should be. */
 const WITHOUT_SERVICE = new Set(['docs/errors.md'])
-const OWN_GATEWAY = new Set(['docs/errors.md', 'docs/signing.md'])
+const OWN_GATEWAY = new Set(['docs/deadlines.md', 'docs/errors.md', 'docs/signing.md'])
 
 const isShown = ({ text }: Fence): boolean => text.startsWith('# Not run by the tests')
 const isNpm = ({ text }: Fence): boolean =>

@@ -75,7 +75,7 @@ interface Status {
 
 test('no new request goes there, those in flight end as they would, and connections that carry nothing close', async () => {
   const gateway = await startGateway({ config: configured([a.url, b.url]) })
-  const series = `tidegate_endpoint_drained{service="site",endpoint="${a.url}"}`
+  const series = `tidegate_endpoint_out{service="site",endpoint="${a.url}",reason="drained"}`
   try {
     await eventually('both to answer', () => answering(gateway.port), both)
     expect(await gateway.metric(series)).toBe(0)
@@ -100,8 +100,8 @@ test('no new request goes there, those in flight end as they would, and connecti
 
     const status = await gateway.status<Status>()
     expect(status.services[0]!.endpoints).toEqual([
-      expect.objectContaining({ origin: a.url, drained: true }),
-      expect.objectContaining({ origin: b.url, drained: false }),
+      expect.objectContaining({ origin: a.url, out: ['drained'] }),
+      expect.objectContaining({ origin: b.url, out: [] }),
     ])
     expect(status.drained).toEqual([{ service: 'site', endpoint: a.url, since: expect.stringMatching(/^20\d\d-/) }])
     expect(await gateway.metric(series)).toBe(1)

@@ -1,16 +1,10 @@
 // Options of services: endpoints, deadlines, TLS and the breaker.
 import { z } from 'zod'
-import { endpointProblem } from '../endpoint.js'
+import { endpointSchema } from './endpoints.js'
 import { healthSchema } from './health.js'
+import { outliersSchema } from './outliers.js'
+import { retriesSchema } from './retries.js'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
-
-const endpoint = z
-  .string()
-  .superRefine((text, context) => {
-    const problem = endpointProblem(text)
-    if (problem !== null) context.addIssue(problem)
-  })
-  .describe('http(s)://host[:port], without a path; or unix:/absolute/path of a socket, 107 bytes at most.')
 
 const breakerSchema = z
   .strictObject({
@@ -92,11 +86,9 @@ const upstreamTlsSchema = z
 export const serviceSchema = z
   .strictObject({
     endpoints: z
-      .array(endpoint)
+      .array(endpointSchema)
       .min(1)
-      .describe(
-        'Where the service listens: scheme, host and port, or the path of a Unix socket. Requests go to the healthy ones in turn.',
-      ),
+      .describe('Where the service listens: scheme, host and port, or the path of a Unix socket.'),
     timeouts: timeoutsSchema.prefault({}),
     client: z
       .enum(['lean', 'undici'])
@@ -109,6 +101,8 @@ export const serviceSchema = z
       ),
     tls: upstreamTlsSchema.optional(),
     breaker: breakerSchema.optional(),
+    retries: retriesSchema,
     health: healthSchema.optional(),
+    outliers: outliersSchema,
   })
   .describe('A service: one or several endpoints that serve the same requests.')

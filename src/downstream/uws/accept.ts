@@ -4,6 +4,7 @@ import type { HttpRequest, HttpResponse } from 'uWebSockets.js'
 import { isIPv6 } from 'node:net'
 import type { RouteTable } from '../../config/compile.js'
 import { bytesOf, canonicalPath, TOKEN } from '../../config/patterns.js'
+import { ClientDeadline, grpcTimeoutField, timeoutMsField } from '../../exchange/client-deadline.js'
 import { connectionOptions } from '../../exchange/connection-options.js'
 import { Exchange } from '../../exchange/exchange.js'
 import { Fields, HEAD, inOnePiece, LOOKS, listed, MARKS, numberOf } from '../../exchange/fields.js'
@@ -16,6 +17,8 @@ const CONTENT_LENGTH = numberOf('content-length')
 const TRANSFER_ENCODING = numberOf('transfer-encoding')
 const CONNECTION = numberOf('connection')
 const EXPECT = numberOf('expect')
+const TIMEOUT_MS = numberOf('x-timeout-ms')
+const GRPC_TIMEOUT = numberOf('grpc-timeout')
 const UPGRADE = numberOf('upgrade')
 
 // All of these close the connection: it is uncertain where the next request begins (RFC 9112, 6.3).
@@ -102,8 +105,12 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
   let codings = 0
   let expectation = ''
   let connection = ''
+  let deadline: ClientDeadline | null = null
   for (let i = 0; i < marks.length; i += MARKS) {
-    switch (marks[i]) {
+    const number = marks[i] as number
+    // Any other field: UPGRADE has the last number of those that are read here.
+    if (number === 0 || number > UPGRADE) continue
+    switch (number) {
       case HOST:
         hosts++
         hostAt = i
@@ -132,11 +139,19 @@ export function checkFraming(exchange: Exchange, table: FramingRules): Rejection
       case EXPECT:
         expectation = listed(expectation, fields.valueAt(i))
         break
+      // One that is malformed says nothing, and goes on as it is: its name may mean something else to the service.
+      case TIMEOUT_MS:
+        deadline = ClientDeadline.earlier(deadline, exchange.startUs, timeoutMsField(fields.valueAt(i)))
+        break
+      case GRPC_TIMEOUT:
+        deadline = ClientDeadline.earlier(deadline, exchange.startUs, grpcTimeoutField(fields.valueAt(i)))
+        break
       case UPGRADE:
         upgrade = listed(upgrade, fields.valueAt(i))
         break
     }
   }
+  if (deadline !== null) exchange.deadline = deadline
   if (connection !== '') {
     exchange.connection = connectionOptions(connection)
     if (exchange.connection.has('close')) downstream.closes = true

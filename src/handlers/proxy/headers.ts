@@ -1,6 +1,7 @@
 // Which header fields cross the gateway, and the ones it writes itself. Pure; runs per request.
 import type { Route } from '../../config/compile.js'
 import { CREDENTIALS } from '../../config/credentials.js'
+import { grpcTimeout } from '../../exchange/client-deadline.js'
 import { type ConnectionOptions, HOP_BY_HOP } from '../../exchange/connection-options.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import {
@@ -28,6 +29,8 @@ const FORWARDED_PROTO = 7
 const FORWARDED_HOST = 8
 /** Stays on this hop, is written anew, or has been answered (Expect: the client is told to continue here). */
 const DROPPED = 9
+const TIMEOUT_MS = 10
+const GRPC_TIMEOUT = 11
 
 /** Says who is calling (Kong's name for it). A caller's own never crosses, whatever the route. */
 const CONSUMER_FIELD = 'x-consumer-username'
@@ -51,6 +54,8 @@ const others: readonly (readonly [NumberedName, number])[] = [
   ['x-forwarded-for', FORWARDED_FOR],
   ['x-forwarded-proto', FORWARDED_PROTO],
   ['x-forwarded-host', FORWARDED_HOST],
+  ['x-timeout-ms', TIMEOUT_MS],
+  ['grpc-timeout', GRPC_TIMEOUT],
 ]
 for (const name of [...HOP_BY_HOP, 'content-length', 'expect', 'x-rid', CONSUMER_FIELD] as const) {
   fates[numberOf(name)] = DROPPED
@@ -187,6 +192,8 @@ export function upstreamFields(exchange: Exchange, authority: string): FieldLine
   let forwardedFor = ''
   let forwardedProto = ''
   let forwardedHost = ''
+  let timeoutAt = -1
+  let grpcTimeoutAt = -1
   for (let i = 0; i < marks.length; i += MARKS) {
     const number = marks[i] as number
     switch (numbered[number]) {
@@ -228,9 +235,17 @@ export function upstreamFields(exchange: Exchange, authority: string): FieldLine
       case FORWARDED_HOST:
         forwardedHost = listed(forwardedHost, fields.valueAt(i))
         break
+      case TIMEOUT_MS:
+        timeoutAt = i
+        break
+      case GRPC_TIMEOUT:
+        grpcTimeoutAt = i
+        break
     }
   }
   if (to > from) lines += text.substring(from, to)
+  if (timeoutAt >= 0) lines += timeoutLine(exchange, timeoutAt, String)
+  if (grpcTimeoutAt >= 0) lines += timeoutLine(exchange, grpcTimeoutAt, grpcTimeout)
   const hostField = exchange.route?.preserveHost && host !== '' ? host : authority
   if (exchange.peerTrusted || via !== '') {
     const trusted = exchange.peerTrusted
@@ -252,6 +267,12 @@ export function upstreamFields(exchange: Exchange, authority: string): FieldLine
   // Trace context, 3.3: the state of a trace that is not continued goes nowhere.
   if (traceState !== '' && validTraceparent(trace)) lines += `tracestate: ${traceState}\r\n`
   return new FieldLines(lines, contentLengthOf(exchange))
+}
+
+/** The field that begins there, with what is left for the service. As it came where the gateway could not read it. */
+function timeoutLine({ fields, deadline }: Exchange, at: number, written: (ms: number) => string): string {
+  const value = deadline === null ? fields.valueAt(at) : written(deadline.leftMs)
+  return `${fields.nameAt(at)}: ${value}\r\n`
 }
 
 /**

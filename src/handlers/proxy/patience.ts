@@ -1,6 +1,7 @@
 // Whom one exchange waits for, its service or its client, and until when. What the service takes is on its clock; a
 // client that holds an upstream connection has a pace to keep while others wait for that. Runs per request.
 import type { Service } from '../../config/compile.js'
+import type { ClientDeadline } from '../../exchange/client-deadline.js'
 import { ServiceClock } from './service-clock.js'
 
 /** A client that keeps the gateway waiting for so long in all before it sends or takes so many bytes is slow. */
@@ -10,6 +11,8 @@ const SLOW_BYTES = 65_536
 export class Patience {
   readonly clock: ServiceClock
   private readonly service: Service
+  /** The client's own deadline, which runs on while the client is slow; Infinity for none. */
+  private readonly untilUs: number
   private clientUntilUs = Number.POSITIVE_INFINITY
   /** When the client's pace is looked at next. */
   private paceAtUs = 0
@@ -17,15 +20,25 @@ export class Patience {
   private pacedBytes = 0
   private pacedUs = 0
 
-  constructor(service: Service, nowUs: number) {
+  constructor(service: Service, nowUs: number, deadline: ClientDeadline | null) {
     this.clock = new ServiceClock(nowUs)
     this.service = service
+    this.untilUs = deadline === null ? Number.POSITIVE_INFINITY : deadline.untilUs
   }
 
   /** The deadline of a service that has so long for its next byte, and for all of them its total. */
   withService(nowUs: number, waitMs: number): number {
     this.clock.waitForService(nowUs)
-    return nowUs + Math.min(waitMs * 1000, this.service.totalTimeoutMs * 1000 - this.clock.spent(nowUs))
+    return Math.min(this.untilUs, nowUs + Math.min(waitMs * 1000, this.leftOfTotalUs(nowUs)))
+  }
+
+  /** What the service may still take in all. */
+  leftOfTotalUs(nowUs: number): number {
+    return this.service.totalTimeoutMs * 1000 - this.clock.spent(nowUs)
+  }
+
+  isDeadlineOver(nowUs: number): boolean {
+    return nowUs >= this.untilUs
   }
 
   isTotalOver(nowUs: number): boolean {
@@ -37,7 +50,7 @@ export class Patience {
   withClient(nowUs: number, untilUs: number): number {
     this.clock.waitForClient(nowUs)
     this.clientUntilUs = untilUs
-    return Math.min(untilUs, this.paceAtUs)
+    return Math.min(untilUs, this.paceAtUs, this.untilUs)
   }
 
   isClientLate(nowUs: number): boolean {
@@ -60,6 +73,6 @@ export class Patience {
 
   /** It goes on as it was. */
   get clientDeadlineUs(): number {
-    return Math.min(this.clientUntilUs, this.paceAtUs)
+    return Math.min(this.clientUntilUs, this.paceAtUs, this.untilUs)
   }
 }

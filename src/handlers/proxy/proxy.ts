@@ -24,16 +24,21 @@ export interface ProxyParts {
 /** The services of one generation, shared by the handlers of all routes. */
 export class Proxies {
   /** By Service.index. */
-  readonly clusters: readonly Cluster[]
-  readonly context: HandlerContext
+  private readonly clusters: readonly Cluster[]
+  /** By Service.index. One for all routes of a service: it keeps nothing that is about a route. */
+  private readonly handlers: readonly Handler[]
 
   constructor(context: HandlerContext, { upstreams }: ProxyParts, table: RouteTable) {
-    this.context = context
     this.clusters = upstreams.clustersOf(table.services)
+    this.handlers = this.clusters.map((cluster) => new ServiceProxy(context, cluster))
   }
 
   handlerOf(service: Service): Handler {
-    return new ServiceProxy(this.context, this.clusters[service.index]!)
+    return this.handlers[service.index]!
+  }
+
+  clusterOf(service: Service): Cluster {
+    return this.clusters[service.index]!
   }
 
   /** No exchange is left that could ask for an endpoint. */
@@ -75,6 +80,7 @@ class ServiceProxy implements Handler {
     const { context, cluster } = this
     // An exchange that has waited for something is watched; any other is still in the turn of the loop that it came in.
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
+    cluster.budget.deposit(exchange.upstreamStartUs)
     const endpoint = cluster.pick(0, NONE)
     if (endpoint === null) return context.fail(exchange, cluster.isDrained ? drained : noEndpoint)
     if (endpoint.isFull) return context.fail(exchange, queueFull)

@@ -4,18 +4,24 @@
 import type { Endpoint, Service } from '../../config/compile.js'
 import { Attempt } from '../attempt.js'
 import type { Breaker } from '../breaker.js'
+import type { RetryBudget } from '../retry-budget.js'
 import type { Balancer } from './balancer.js'
 import { balancerOf } from './balancers.js'
 import type { EndpointState } from './endpoint-state.js'
+import type { Outliers } from './outliers.js'
 
 /** What keeps the endpoints of all services (upstreams.ts). */
 export interface EndpointSource {
   /** The worker's number, from 0: so that not all workers begin their rounds at the same endpoint. */
   readonly owner: number
   readonly nowUs: () => number
+  /** Shared by all generations of the service. */
+  budgetOf(service: Service): RetryBudget
   /** The state of an endpoint that the cluster does not have yet. */
   hold(cluster: Cluster, endpoint: Endpoint): EndpointState
   release(cluster: Cluster, state: EndpointState): void
+  /** The service has endpoints that it may eject. */
+  beginJudging(): void
   /** No request is left that could ask the cluster for an endpoint. */
   forget(cluster: Cluster): void
 }
@@ -25,14 +31,25 @@ export class Cluster {
   readonly service: Service
   /** Null where the service has none. */
   readonly breaker: Breaker | null
+  /** Null where it ejects no endpoints. */
+  readonly outliers: Outliers | null
+  readonly budget: RetryBudget
   readonly generation: number
   private readonly source: EndpointSource
   private readonly balancer: Balancer
 
-  constructor(service: Service, breaker: Breaker | null, generation: number, source: EndpointSource) {
+  constructor(
+    service: Service,
+    breaker: Breaker | null,
+    outliers: Outliers | null,
+    generation: number,
+    source: EndpointSource,
+  ) {
     this.service = service
     this.breaker = breaker
+    this.outliers = outliers
     this.generation = generation
+    this.budget = source.budgetOf(service)
     this.source = source
     this.balancer = balancerOf(service, source.owner)
     this.setEndpoints(service.endpoints)
@@ -45,11 +62,6 @@ export class Cluster {
    */
   pick(key: number, tried: readonly EndpointState[]): EndpointState | null {
     return this.balancer.pick(this.endpoints, key, tried)
-  }
-
-  /** The service has an endpoint besides this one, be it up or not. */
-  hasOther(than: EndpointState): boolean {
-    return this.endpoints.some((state) => state !== than)
   }
 
   /** For the log, where no endpoint gets requests. */
@@ -76,10 +88,14 @@ export class Cluster {
    */
   setEndpoints(endpoints: readonly Endpoint[]): void {
     const before = this.endpoints
+    if (this.outliers !== null) {
+      this.outliers.endpoints = endpoints
+      if (endpoints.length > 1) this.source.beginJudging()
+    }
     this.endpoints = endpoints.map((endpoint) => {
       const state = before.find((one) => one.endpoint.origin === endpoint.origin)
       if (state === undefined) return this.source.hold(this, endpoint)
-      state.endpoint = endpoint
+      state.use(endpoint, this.outliers)
       return state
     })
     for (const state of before) if (!this.endpoints.includes(state)) this.source.release(this, state)

@@ -26,7 +26,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [guesses, { by: consumer, r
 test('every default is there, in the units the phases use', () => {
   const table = tableOf(`
 consumers: { c: { secret: long-enough-secret } }
-services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { endpoints: [https://h:443] } }
+services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { endpoints: [https://h:443], outliers: false } }
 routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] }]
 `)
   expect(table.consumers).toEqual([
@@ -48,7 +48,9 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: 's',
       index: 0,
-      endpoints: [{ origin: 'http://h', authority: 'h', serverName: 'h', socketPath: null, slot: 0 }],
+      endpoints: [
+        { origin: 'http://h', authority: 'h', serverName: 'h', socketPath: null, weight: 1, zone: '', slot: 0 },
+      ],
       connectTimeoutMs: 2000,
       firstByteTimeoutMs: 15_000,
       idleTimeoutMs: 60_000,
@@ -68,6 +70,16 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         rampMs: 10_000,
         failureStatuses: new Set([502, 503, 504]),
       },
+      outliers: {
+        failures: 5,
+        ratio: 0.1,
+        slow: 5,
+        windowUs: 10_000_000,
+        ejectForUs: 3_000_000,
+        maxEjectForUs: 12_000_000,
+        maxShare: 0.5,
+        statuses: null,
+      },
       health: {
         http: { method: 'GET', path: '/', host: null, statuses: [[200, 299]], text: '' },
         intervalMs: 5000,
@@ -78,9 +90,12 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     },
     expect.objectContaining({
       name: 'bare',
-      endpoints: [{ origin: 'https://h', authority: 'h', serverName: 'h', socketPath: null, slot: 1 }],
+      endpoints: [
+        { origin: 'https://h', authority: 'h', serverName: 'h', socketPath: null, weight: 1, zone: '', slot: 1 },
+      ],
       breaker: null,
       health: null,
+      outliers: null,
     }),
   ])
   expect(table.endpoints).toEqual(table.services.flatMap((service) => service.endpoints))
@@ -109,6 +124,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       allow: null,
       allowGroups: [],
       addresses: null,
+      mirror: null,
       strippedFields: ['x-m'],
       strippedParameter: null,
       hiddenParameter: null,

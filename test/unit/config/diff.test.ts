@@ -70,3 +70,12 @@ routes: [{ match: {}, service: s, auth: basic }]`
   expect(diffConfigs(first, read('battery staple'))).toEqual(['~ consumers.shop.password'])
   expect(diffConfigs(first, read('correct horse'))).toEqual([])
 })
+
+it('an endpoint is the same, however it is written; its weight and zone are part of it', () => {
+  const site = (endpoints: string): ReturnType<typeof load> =>
+    load(`services: { s: { endpoints: [${endpoints}] } }\nroutes: [{ match: {}, service: s, auth: none }]`)
+  expect(diffConfigs(site("'http://a'"), site("{ url: 'http://a', weight: 1 }"))).toEqual([])
+  expect(diffConfigs(site("'http://a'"), site("{ url: 'http://a', zone: eu-1a }"))).toEqual([
+    '~ services.s.endpoints: ["http://a"] → [{"url":"http://a","weight":1,"zone":"eu-1a"}]',
+  ])
+})

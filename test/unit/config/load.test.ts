@@ -109,7 +109,25 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       'gw.yaml:8:9: services.s.endpoints[4]: must not have a fragment',
       'gw.yaml:9:9: services.s.endpoints[5]: must not carry a user name or password',
       'gw.yaml:10:9: services.s.endpoints[6]: is not a URL',
-      'gw.yaml:11:9: services.s.endpoints[7]: must be a string',
+      'gw.yaml:11:9: services.s.endpoints[7]: must be a URL, or a map such as { url: http://10.0.0.1:9000, weight: 2, zone: a }',
+    ],
+    [
+      'endpoints as maps, each with something wrong',
+      `services:\n  s:\n    endpoints:\n      - { weight: 2 }\n      - { uri: http://a }\n      - { url: http://b, weight: 0, zone: '' }\n      - { url: unix:///o, weigth: 2 }\n      - [http://c]\n${ROUTES}`,
+      'gw.yaml:4:9: services.s.endpoints[0].url: is missing (a string)',
+      'gw.yaml:5:9: services.s.endpoints[1].url: is missing (a string)',
+      'gw.yaml:5:11: services.s.endpoints[1].uri: unknown key; did you mean "url"?',
+      'gw.yaml:6:26: services.s.endpoints[2].weight: must be at least 1',
+      'gw.yaml:6:37: services.s.endpoints[2].zone: a name starts with a letter or digit and goes on with letters, digits and . _ @ : / + - (128 in all)',
+      'gw.yaml:7:11: services.s.endpoints[3].url: is not how a Unix socket is written: write unix:/o',
+      'gw.yaml:7:27: services.s.endpoints[3].weigth: unknown key; did you mean "weight"?',
+      'gw.yaml:8:9: services.s.endpoints[4]: must be a URL, or a map such as { url: http://10.0.0.1:9000, weight: 2, zone: a }',
+    ],
+    [
+      'an endpoint given twice, once as a map, and TLS to neither',
+      `services: { s: { endpoints: [http://h, { url: 'http://h/', weight: 2 }], tls: {} } }\n${ROUTES}`,
+      'gw.yaml:1:40: services.s.endpoints[1]: "http://h" is listed twice',
+      'gw.yaml:1:74: services.s.tls: has no effect: no endpoint is https',
     ],
     [
       'a Unix socket in the spelling of another program',
@@ -454,6 +472,7 @@ describe('the environment', () => {
       watchConfig: 'off',
       uwsPatches: 'on',
       workerMemoryMaxBytes: 0,
+      zone: '',
     })
     rmSync(runtime, { recursive: true })
     expect(loadSettings({ TIDEGATE_MAX_BODY_BYTES: '2MiB' }).maxBodyBytes).toBe(2 ** 21)

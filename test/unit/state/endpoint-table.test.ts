@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { EndpointTable, endpointBytes, OUT } from '../../../src/state/endpoint-table.js'
+import { EndpointTable, endpointBytes, endpointsSection, OUT } from '../../../src/state/endpoint-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import type { Segment } from '../../../src/state/segment.js'
@@ -45,16 +45,47 @@ describe('endpoint table', () => {
     const segment = segmentOf(2)
     const table = tableOf(segment, 2)
     for (const worker of [0, 1]) {
-      table.begin(worker, 1)
-      table.begin(worker, 1)
-      table.end(worker, 1, worker === 1, 1000)
+      table.begin(worker, 1, true)
+      table.begin(worker, 1, true)
+      table.begin(worker, 1, false)
+      table.answered(worker, 1, 1000, worker === 0)
+      table.end(worker, 1, worker === 1, false, false)
     }
-    expect(table.totals(1)).toEqual({ attempts: 2, failures: 1, latencyUs: 2000, latencies: 2, inFlight: 2 })
-    tableOf(segment, 2).enter(1)
-    expect(table.totals(1)).toMatchObject({ attempts: 2, inFlight: 1 })
+    const sums = { attempts: 2, failures: 1, latencyUs: 2000, latencies: 2, slow: 1 }
+    expect(table.totals(1)).toEqual({ ...sums, inFlight: 4, waiting: 2 })
+    endpointsSection.release!(segment, 1)
+    expect(table.totals(1)).toEqual({ ...sums, inFlight: 2, waiting: 1 })
     expect(table.totals(0).attempts).toBe(0)
     table.clear(1)
-    expect(table.totals(1)).toEqual({ attempts: 0, failures: 0, latencyUs: 0, latencies: 0, inFlight: 0 })
+    expect(table.totals(1)).toEqual({
+      attempts: 0,
+      failures: 0,
+      latencyUs: 0,
+      latencies: 0,
+      inFlight: 0,
+      waiting: 0,
+      slow: 0,
+    })
+  })
+
+  it('moves what is in flight with the endpoint', () => {
+    const table = tableOf(segmentOf(2), 2)
+    for (const slot of [0, 0, 0, 1]) table.begin(0, slot, true)
+    table.move(0, 0, 1, 2, 2)
+    expect([0, 1].map((slot) => table.totals(slot).inFlight)).toEqual([1, 3])
+    expect([0, 1].map((slot) => table.totals(slot).waiting)).toEqual([1, 3])
+  })
+
+  it('knows since when an endpoint gets requests again', () => {
+    const table = tableOf(segmentOf(2), 2)
+    table.setHealth(1, 'up')
+    expect(table.returnedUs(1)).toBe(0)
+    table.setHealth(1, 'down')
+    table.setOut(1, OUT.drained, true)
+    table.setHealth(1, 'up')
+    expect(table.returnedUs(1)).toBe(0)
+    table.setOut(1, OUT.drained, false)
+    expect(table.returnedUs(1)).toBeGreaterThan(0)
   })
 
   it('refuses a section that cannot hold the endpoints', () => {

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { compile, type Endpoint } from '../../../src/config/compile.js'
+import { compile, type Endpoint, endpointOf } from '../../../src/config/compile.js'
 import { loadConfig } from '../../../src/config/load.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
 import { EndpointTable } from '../../../src/state/endpoint-table.js'
@@ -37,6 +37,7 @@ beforeEach(async () => {
     connections: 2,
     nowUs: () => segment.nowUs(),
     onBreakerChange() {},
+    onOutlierChange() {},
   })
 })
 
@@ -55,8 +56,7 @@ function clustersOf(services: object): Cluster[] {
 }
 
 const one = (...endpoints: Origin[]): Cluster => clustersOf({ one: { endpoints: endpoints.map(({ url }) => url) } })[0]!
-const endpointsOf = (...list: Origin[]): Endpoint[] =>
-  list.map(({ url }, slot) => ({ origin: url, authority: new URL(url).host, serverName: '', index: slot, slot }))
+const endpointsOf = (...list: Origin[]): Endpoint[] => list.map(({ url }, slot) => endpointOf(url, undefined, slot))
 const picked = (cluster: Cluster, times: number): (string | undefined)[] =>
   Array.from({ length: times }, () => cluster.pick(0, NONE)?.endpoint.origin)
 
