@@ -236,6 +236,8 @@ test('a file that is cut short while it is in use, under load, costs what was in
   const gateway = await start(state, { TIDEGATE_WORKERS: '4' })
   try {
     await requireStateFile(context, gateway)
+    const drain = `/endpoints?service=later&endpoint=${origin.url}&drain=on`
+    expect((await call(gateway.adminPort, { method: 'POST', target: drain, host: 'localhost' })).status).toBe(200)
     const { size } = statSync(state)
     let going = true
     const load = Array.from({ length: 16 }, async () => {
@@ -264,7 +266,9 @@ test('a file that is cut short while it is in use, under load, costs what was in
   }
   const next = await start(state)
   try {
-    expect(whatBecameOf(next)).toMatch(/^state restored from .+: 1 rate limit keys, 4 breakers$/)
+    expect(whatBecameOf(next)).toMatch(/^state restored from .+: 1 rate limit keys, 4 breakers, 1 drained endpoints$/)
+    // What an operator has drained, the primary knows without the file.
+    expect(await code(next, '/later')).toBe('no_endpoint')
     expect(await admitted(next, 400)).toBe(300)
     expect(await code(next, '/held')).toBe('breaker_open')
   } finally {
