@@ -36,7 +36,18 @@ export interface StatusPages {
 
 export function createStatus(source: StatusSource): StatusPages {
   const { reloader, isolation, supervisor, certificates, isLeaving } = source
-  const { segment, workers: slots, endpoints, branches, breakers, drains, rates, replays, counters } = source.state
+  const {
+    segment,
+    workers: slots,
+    endpoints,
+    bulkheads,
+    branches,
+    breakers,
+    drains,
+    rates,
+    replays,
+    counters,
+  } = source.state
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -93,6 +104,7 @@ export function createStatus(source: StatusSource): StatusPages {
         })),
         services: reloader.table.services.map((service) => ({
           name: service.name,
+          ...(service.bulkhead !== null && { bulkhead: bulkheads.read(service.slot, service.bulkhead) }),
           endpoints: service.endpoints.map((endpoint) => ({
             origin: endpoint.origin,
             ...endpointStatus(endpoints, endpoint.slot, nowUs),
@@ -133,6 +145,7 @@ export function createStatus(source: StatusSource): StatusPages {
         reloads: reloader.counts,
         reloadedOk: reloader.last?.ok ?? true,
         endpoints,
+        bulkheads,
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),

@@ -275,6 +275,18 @@ export class EndpointTable {
     return count === 0 ? 0 : sum / count
   }
 
+  latencySumUs(worker: number, slot: number): number {
+    return this.blocks[this.blockAt(worker, slot) + LATENCY_US] as number
+  }
+
+  latencies(worker: number, slot: number): number {
+    return this.blocks[this.blockAt(worker, slot) + LATENCIES] as number
+  }
+
+  failures(worker: number, slot: number): number {
+    return this.blocks[this.blockAt(worker, slot) + FAILURES] as number
+  }
+
   totals(slot: number): EndpointTotals {
     const sum = [0, 0, 0, 0, 0, 0, 0] as [number, number, number, number, number, number, number]
     for (let worker = 0; worker < this.workers; worker++) {

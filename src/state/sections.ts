@@ -4,6 +4,7 @@
 import { addressesSection } from './address-counts.js'
 import { branchesSection } from './branch-counts.js'
 import { breakersSection } from './breaker-table.js'
+import { bulkheadsSection } from './bulkhead-table.js'
 import { countersSection } from './counters.js'
 import { drainsSection } from './drain-table.js'
 import { endpointsSection } from './endpoint-table.js'
@@ -18,6 +19,7 @@ export const SECTIONS = [
   replaysSection,
   drainsSection,
   endpointsSection,
+  bulkheadsSection,
   workersSection,
   countersSection,
   addressesSection,

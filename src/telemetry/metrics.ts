@@ -2,8 +2,10 @@
 // alone: no worker is asked, so a worker that hangs or has died is still counted.
 import type { Branch, Route, Service } from '../config/compile.js'
 import { MIRROR_DROPS } from '../config/mirror.js'
+import { IMPORTANCES } from '../config/shedding.js'
 import type { BranchTotals } from '../state/branch-counts.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
+import type { BulkheadTable } from '../state/bulkhead-table.js'
 import type { CountersReader, RouteTotals } from '../state/counters.js'
 import { countUpTo } from '../state/durations.js'
 import type { EndpointTable } from '../state/endpoint-table.js'
@@ -59,6 +61,7 @@ export interface MetricsSource {
   readonly branches: readonly BranchStatus[]
   readonly workers: readonly WorkerStatus[]
   readonly endpoints: EndpointTable
+  readonly bulkheads: BulkheadTable
   readonly breakers: readonly BreakerStatus[]
   readonly rateTable: RateTableStatus | null
   readonly replayTable: ReplayTableStatus | null
@@ -106,8 +109,9 @@ export function renderMetrics(source: MetricsSource): string {
   reloads(out, source)
   requests(out, used, source)
   durations(out, used)
-  upstreams(out, used)
+  upstreams(out, used, source)
   endpointMetrics(out, source)
+  bulkheads(out, source)
   branches(out, source)
   breakers(out, source)
   rateTable(out, source)
@@ -163,6 +167,11 @@ function requests(out: Exposition, used: readonly RouteCounts[], { routes }: Met
     for (const [code, count] of byName.get(name)?.fallbacks ?? [])
       out.sample(count, { route: name, service: handler.service?.name ?? '', code })
   }
+  out.family('tidegate_shed_requests_total', 'counter', 'Requests refused because a worker was overloaded.')
+  for (const { route, totals } of used) {
+    const importance = IMPORTANCES[routes.find(({ name }) => name === route)?.importance ?? -1]
+    if (importance !== undefined) out.sample(totals.shed, { route, importance })
+  }
   out.family('tidegate_rate_limit_reports_total', 'counter', 'Requests a limit in report mode would have refused.')
   for (const { name } of limited) out.sample(byName.get(name)?.limitReports ?? 0, { route: name })
 }
@@ -193,7 +202,7 @@ function durations(out: Exposition, used: readonly RouteCounts[]): void {
   }
 }
 
-function upstreams(out: Exposition, used: readonly RouteCounts[]): void {
+function upstreams(out: Exposition, used: readonly RouteCounts[], { routes }: MetricsSource): void {
   const forwarded = used.filter(({ totals }) => totals.forwarded > 0)
   perRoute(
     out,
@@ -222,6 +231,13 @@ function upstreams(out: Exposition, used: readonly RouteCounts[]): void {
     'Attempts that were not made because the retry budget of the service was used up.',
     (totals) => totals.retries.get('refused') ?? 0,
   )
+  out.family('tidegate_hedges_total', 'counter', 'Attempts beside one that took long, sent or refused by their budget.')
+  for (const { name, hedge } of routes) {
+    if (hedge === null) continue
+    const retries = used.find(({ route }) => route === name)?.totals.retries
+    out.sample(retries?.get('hedge') ?? 0, { route: name, result: 'sent' })
+    out.sample(retries?.get('hedge_refused') ?? 0, { route: name, result: 'refused' })
+  }
   out.family(
     'tidegate_upstream_duration_seconds',
     'summary',
@@ -230,6 +246,31 @@ function upstreams(out: Exposition, used: readonly RouteCounts[]): void {
   for (const { route, totals } of forwarded) {
     out.sample(totals.upstreamUs / 1e6, { route }, '_sum')
     out.sample(totals.forwarded, { route }, '_count')
+  }
+}
+
+function bulkheads(out: Exposition, { services, bulkheads: table }: MetricsSource): void {
+  const all = services.flatMap(({ name, slot, bulkhead }) =>
+    bulkhead === null ? [] : [{ service: name, ...table.read(slot, bulkhead) }],
+  )
+  // Skipped: no service uses it.
+  if (all.length === 0) return
+  out.family('tidegate_bulkhead_limit', 'gauge', 'Most requests that a service may have in flight now.')
+  for (const { service, limit } of all) out.sample(limit, { service })
+  out.family('tidegate_bulkhead_in_flight', 'gauge', 'Requests that a service with such a limit has in flight.')
+  for (const { service, inFlight } of all) out.sample(inFlight, { service })
+  out.family('tidegate_bulkhead_waiting', 'gauge', 'Requests that wait for their turn.')
+  for (const { service, waiting } of all) out.sample(waiting, { service })
+  out.family('tidegate_bulkhead_waited_total', 'counter', 'Requests that had to wait, and then got their turn.')
+  for (const { service, waited } of all) out.sample(waited, { service })
+  out.family(
+    'tidegate_bulkhead_refusals_total',
+    'counter',
+    'Requests refused because too many were in flight: at once (full), or after they had waited (late).',
+  )
+  for (const { service, refusedFull, refusedLate } of all) {
+    out.sample(refusedFull, { service, reason: 'full' })
+    out.sample(refusedLate, { service, reason: 'late' })
   }
 }
 
@@ -380,6 +421,11 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
     'tidegate_worker_event_loop_delay_max_seconds',
     'Longest delay of the event loop between the last two heartbeats.',
     (worker) => worker.loopDelayUs / 1e6,
+  )
+  gauge(
+    'tidegate_worker_shed_share',
+    'Share of its requests that the worker has refused lately because it is overloaded.',
+    (worker) => worker.overload?.refusedShare ?? 0,
   )
   gauge('tidegate_worker_memory_bytes', 'Resident memory, a second ago at most.', (worker) => worker.memoryBytes)
   gauge('tidegate_worker_body_memory_bytes', 'Memory that request bodies hold.', (worker) => worker.bodyBytes)

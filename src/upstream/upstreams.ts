@@ -5,8 +5,10 @@ import { type Endpoint, endpointOf, type Service } from '../config/compile.js'
 import type { EndpointConfig } from '../config/endpoint.js'
 import type { BreakerChange } from '../state/breaker-record.js'
 import type { BreakerTable } from '../state/breaker-table.js'
+import type { BulkheadTable } from '../state/bulkhead-table.js'
 import type { EndpointTable } from '../state/endpoint-table.js'
 import { Breaker } from './breaker.js'
+import { Bulkheads } from './bulkhead.js'
 import { clientKey, createClient } from './client.js'
 import { Cluster, type EndpointSource } from './cluster/cluster.js'
 import { EndpointState } from './cluster/endpoint-state.js'
@@ -20,8 +22,11 @@ export interface UpstreamParts {
   /** The worker's slot in the endpoint table. */
   readonly worker: number
   readonly endpoints: EndpointTable
+  readonly bulkheads: BulkheadTable
   /** Most connections to one endpoint. */
   readonly connections: number
+  /** The gateway's; '' where it has none. */
+  readonly zone: string
   /** Microseconds on the segment's clock. */
   readonly nowUs: () => number
   onBreakerChange(service: string, change: BreakerChange): void
@@ -36,11 +41,14 @@ export class Upstreams implements EndpointSource {
   private readonly states = new Map<string, EndpointState[]>()
   /** Of all generations that still have requests. */
   private readonly clusters = new Set<Cluster>()
+  /** Of services that bound how many requests they have in flight. */
+  readonly bulkheads: Bulkheads
   /** By service. */
   private readonly budgets = new Map<string, RetryBudget>()
   private readonly parts: UpstreamParts
   readonly nowUs: () => number
   readonly owner: number
+  readonly zone: string
   private generations = 0
   /** Null as long as no service has endpoints that it could eject. */
   private judging: NodeJS.Timeout | null = null
@@ -49,6 +57,8 @@ export class Upstreams implements EndpointSource {
     this.parts = parts
     this.nowUs = parts.nowUs
     this.owner = parts.owner
+    this.zone = parts.zone
+    this.bulkheads = new Bulkheads(parts)
   }
 
   /** The clusters of one generation, by Service.index. Close each of them when the generation ends. */
@@ -148,6 +158,13 @@ export class Upstreams implements EndpointSource {
   /** Every few hundred milliseconds: connections to drained endpoints that carry nothing are closed. */
   closeUnusedOfDrained(): void {
     for (const states of this.states.values()) for (const state of states) state.closeUnusedIfDrained()
+  }
+
+  /** How many requests wait for a connection, to any endpoint. */
+  get queued(): number {
+    let queued = 0
+    for (const states of this.states.values()) for (const state of states) queued += state.queued
+    return queued
   }
 
   forget(cluster: Cluster): void {

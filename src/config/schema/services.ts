@@ -1,5 +1,7 @@
 // Options of services: endpoints, deadlines, TLS and the breaker.
 import { z } from 'zod'
+import { balanceKeys } from './balance.js'
+import { concurrency, maxInFlight } from './bulkhead.js'
 import { endpointSchema } from './endpoints.js'
 import { healthSchema } from './health.js'
 import { outliersSchema } from './outliers.js'
@@ -100,9 +102,12 @@ export const serviceSchema = z
         'Most requests in flight on one connection. Above 1, idempotent requests without a body share connections (RFC 9110, 9.2.2). Useful for many small, fast responses of one kind.',
       ),
     tls: upstreamTlsSchema.optional(),
+    ...balanceKeys,
     breaker: breakerSchema.optional(),
     retries: retriesSchema,
     health: healthSchema.optional(),
     outliers: outliersSchema,
+    maxInFlight: maxInFlight.optional(),
+    concurrency: concurrency.optional(),
   })
   .describe('A service: one or several endpoints that serve the same requests.')

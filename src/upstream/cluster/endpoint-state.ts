@@ -76,14 +76,40 @@ export class EndpointState {
     return (out & OUT.ejected) !== 0 || !this.outliers.admitsOne(this.endpoint.slot)
   }
 
+  /** A request that waits there had better be sent to another one, too. A drained one finishes its requests. */
+  get isFailing(): boolean {
+    return (this.table.out(this.endpoint.slot) & (OUT.down | OUT.ejected)) !== 0
+  }
+
   /** The same where too few endpoints are left: then only an operator keeps requests away. */
   get isOutInPanic(): boolean {
     return this.isDrained
   }
 
+  /** Its health checks have found it down. */
+  get isDown(): boolean {
+    return (this.table.out(this.endpoint.slot) & OUT.down) !== 0
+  }
+
   /** What its responses took this worker lately, until their heads; 0 where none has come yet. */
   get latencyUs(): number {
     return this.table.latencyNowUs(this.worker, this.endpoint.slot)
+  }
+
+  // What has ended at it in this worker, since ever.
+
+  /** Until the heads of its responses. */
+  get latencySumUs(): number {
+    return this.table.latencySumUs(this.worker, this.endpoint.slot)
+  }
+
+  /** Responses in that sum. */
+  get latencies(): number {
+    return this.table.latencies(this.worker, this.endpoint.slot)
+  }
+
+  get failures(): number {
+    return this.table.failures(this.worker, this.endpoint.slot)
   }
 
   /** Since when it gets requests again, on the segment's clock; 0 where it has never been out. For a slow start. */
@@ -99,6 +125,11 @@ export class EndpointState {
   /** No more requests may wait for a connection to it. */
   get isFull(): boolean {
     return this.inFlight >= this.most
+  }
+
+  /** How many requests wait for a connection to it. */
+  get queued(): number {
+    return Math.max(0, this.inFlight - this.capacity)
   }
 
   /** Requests wait until others give back their connections. */

@@ -48,6 +48,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
     {
       name: 's',
       index: 0,
+      slot: 0,
       endpoints: [
         { origin: 'http://h', authority: 'h', serverName: 'h', socketPath: null, weight: 1, zone: '', slot: 0 },
       ],
@@ -58,6 +59,8 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       client: 'lean',
       pipelining: 1,
       tls: { verify: true },
+      balance: { kind: 'p2c' },
+      slowStartMs: 10_000,
       breaker: {
         windowMs: 10_000,
         minRequests: 20,
@@ -80,6 +83,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         maxShare: 0.5,
         statuses: null,
       },
+      bulkhead: null,
       health: {
         http: { method: 'GET', path: '/', host: null, statuses: [[200, 299]], text: '' },
         intervalMs: 5000,
@@ -113,6 +117,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         headers: [],
         priority: 0,
       },
+      importance: 1,
       handler: { kind: 'proxy', service: table.services[0] },
       auth: ['x-m'],
       challenge: '\r\nwww-authenticate: x-m',

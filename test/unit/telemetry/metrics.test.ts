@@ -4,6 +4,7 @@ import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { STATE_NAMES } from '../../../src/state/breaker-record.js'
+import { BulkheadTable } from '../../../src/state/bulkhead-table.js'
 import { CountersReader, WorkerCounters } from '../../../src/state/counters.js'
 import { FIELD } from '../../../src/state/endpoint-record.js'
 import { EndpointTable, OUT } from '../../../src/state/endpoint-table.js'
@@ -94,6 +95,8 @@ function setUp() {
   const segment = openSegment(SECTIONS, spec, { path: null, isolation: 'thread' })
   const service = {
     name: 'demo',
+    slot: 0,
+    bulkhead: { most: 5, queueSize: 0, waitMs: 0, adaptive: null },
     endpoints: [0, 1, 2].map((index) => ({ origin: `http://127.0.0.1:900${index % 2}`, slot: index })),
   } as unknown as Service
   const routes = [
@@ -106,6 +109,7 @@ function setUp() {
   table.listening(0)
   const counters = [0, 1].map((slot) => new WorkerCounters(segment, table, slot, 2))
   const endpoints = new EndpointTable(segment, { endpoints: 3, workers: 2 })
+  const bulkheads = new BulkheadTable(segment, spec)
   const count = (slot: number, route: Route | null, status: number, us: number, fields: Partial<Exchange> = {}) => {
     counters[slot]!.begin()
     counters[slot]!.count(
@@ -123,6 +127,7 @@ function setUp() {
         counters: new CountersReader(segment, 2, 2),
         workers: table.readAll(),
         endpoints,
+        bulkheads,
         branches: [
           { kind: 'split', route: 'hello', service: 'next', share: 0.05, slot: 0, totals: { ...TOTALS, picked: 7 } },
           {
