@@ -49,7 +49,7 @@ beforeAll(async () => {
     full: { endpoints: [`unix:${at(`full-${client}`)}`], timeouts: { connect: '300ms' } },
     later: { endpoints: [`unix:${at(`full-${client}`)}`], timeouts: { connect: '10s' } },
     again: { endpoints: [`unix:${at(`again-${client}`)}`] },
-    checked: { endpoints: [`unix:${at(`checked-${client}`)}`, tcp.url], health },
+    checked: { endpoints: [`unix:${at(`checked-${client}`)}`, tcp.url], health, slowStart: '0s' },
   })
   const all = CLIENTS.flatMap((client) =>
     Object.entries(services(client)).map(([name, service]) => [`${client}-${name}`, { client, ...service }] as const),
