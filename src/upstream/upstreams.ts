@@ -155,6 +155,11 @@ export class Upstreams implements EndpointSource {
     state.retire()
   }
 
+  /** Every few hundred milliseconds: connections to drained endpoints that carry nothing are closed. */
+  closeUnusedOfDrained(): void {
+    for (const states of this.states.values()) for (const state of states) state.closeUnusedIfDrained()
+  }
+
   /** How many requests wait for a connection, to any endpoint. */
   get queued(): number {
     let queued = 0

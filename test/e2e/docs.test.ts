@@ -23,6 +23,7 @@ const PRINTED: Readonly<Record<string, readonly RegExp[]>> = {
   'docs/canary.md': [/orders 95%, orders-next 5%, by consumer +shadow 10%/],
   'docs/configuration.md': [/: sound \(/, /^HOST +PATH/m, /^nothing changes$/m, /^sha256:/m],
   'docs/deadlines.md': [/"x-timeout-ms","2\d{3}"/],
+  'docs/draining.md': [/"drain":"on"/, /"drained": \[\s+\{/, /"drain":"off"/],
   'docs/errors.md': [/^HTTP\/1\.1 502 /m, /"code":"upstream_error"/],
   'docs/limitations.md': [/: sound \(/, /"isolation"/],
   'docs/limits-and-breakers.md': [/"hold":"open"/, /"hold":"none"/],

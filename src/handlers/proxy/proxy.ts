@@ -18,8 +18,10 @@ import { type ReadAheadContext, readAhead } from './read-ahead.js'
 import { type WaitContext, WaitingCall } from './waiting-call.js'
 
 const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
+const drained = new Rejection('no_endpoint', 'all endpoints drained')
 const queueFull = new Rejection('overloaded', 'too many requests waiting for a connection')
 const breakerOpen = new Rejection('breaker_open', 'breaker open')
+const breakerHeld = new Rejection('breaker_open', 'breaker held open')
 
 /** What the worker gives the proxy handlers of each generation. */
 export interface ProxyParts {
@@ -123,13 +125,13 @@ class ServiceProxy implements Handler {
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
     cluster.budget.deposit(exchange.upstreamStartUs)
     const endpoint = cluster.pick(exchange.balanceKey, NONE)
-    if (endpoint === null) return this.refuse(exchange, noEndpoint)
+    if (endpoint === null) return this.refuse(exchange, cluster.isDrained ? drained : noEndpoint)
     if (endpoint.isFull) return this.refuse(exchange, queueFull)
     exchange.endpoint = endpoint.endpoint
     const attempt = cluster.attempt(exchange.upstreamStartUs)
     if (attempt === null) {
       exchange.retryAfterSeconds = cluster.breaker!.retryAfterSeconds(context.nowUs())
-      return this.refuse(exchange, breakerOpen)
+      return this.refuse(exchange, cluster.breaker!.isHeldOpen ? breakerHeld : breakerOpen)
     }
     return this.forward(exchange, endpoint, attempt)
   }

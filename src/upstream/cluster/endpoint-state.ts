@@ -4,6 +4,7 @@
 import type { Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../../config/compile.js'
 import { type EndpointTable, OUT } from '../../state/endpoint-table.js'
+import { LeanPool } from '../http1/pool.js'
 import { type PlaceWaiter, UploadPlaces } from '../upload-places.js'
 import type { Outliers } from './outliers.js'
 
@@ -79,7 +80,7 @@ export class EndpointState {
 
   /** The same where too few endpoints are left: then only an operator keeps requests away. */
   get isOutInPanic(): boolean {
-    return (this.table.out(this.endpoint.slot) & OUT.drained) !== 0
+    return this.isDrained
   }
 
   /** Its health checks have found it down. */
@@ -111,6 +112,11 @@ export class EndpointState {
   /** Since when it gets requests again, on the segment's clock; 0 where it has never been out. For a slow start. */
   get returnedUs(): number {
     return this.table.returnedUs(this.endpoint.slot)
+  }
+
+  /** An operator has drained it. */
+  get isDrained(): boolean {
+    return (this.table.out(this.endpoint.slot) & OUT.drained) !== 0
   }
 
   /** No more requests may wait for a connection to it. */
@@ -207,6 +213,14 @@ export class EndpointState {
   }
 
   // Its end.
+
+  /**
+   * Drained endpoints are stopped by somebody, who may wait for their connections to end. undici's pools cannot close
+   * them; they do so by themselves when a connection has been idle for some seconds.
+   */
+  closeUnusedIfDrained(): void {
+    if (this.isDrained && this.client instanceof LeanPool) this.client.closeUnused()
+  }
 
   /**
    * No service has it any more. Requests in flight finish, and so do uploads that wait for a place. Then its client
