@@ -1,6 +1,7 @@
 // The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is
 // read ahead, an endpoint picked, the breaker asked. The rest is in forwarding.ts. Runs per request.
 import type { RouteTable, Service } from '../../config/compile.js'
+import { IMPORTANCES } from '../../config/shedding.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
 import { NONE } from '../../upstream/cluster/balancer.js'
@@ -10,6 +11,7 @@ import type { Handler, HandlerContext } from '../handler.js'
 import { Forwarding } from './forwarding.js'
 import { type ReadAheadContext, readAhead } from './read-ahead.js'
 
+const HIGH = IMPORTANCES.indexOf('high')
 const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
 const queueFull = new Rejection('overloaded', 'too many requests waiting for a connection')
 const breakerOpen = new Rejection('breaker_open', 'breaker open')
@@ -75,7 +77,9 @@ class ServiceProxy implements Handler {
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
     const endpoint = cluster.pick(0, NONE)
     if (endpoint === null) return context.fail(exchange, noEndpoint)
-    if (endpoint.isFull) return context.fail(exchange, queueFull)
+    if (endpoint.isFull && (exchange.route!.importance < HIGH || endpoint.isFullForAll)) {
+      return context.fail(exchange, queueFull)
+    }
     exchange.endpoint = endpoint.endpoint
     const attempt = cluster.attempt(exchange.upstreamStartUs)
     if (attempt === null) {
