@@ -4,6 +4,7 @@ import { GROUP } from '../config/credentials.js'
 import { describeHandler } from '../config/handlers.js'
 import type { Loaded } from '../config/load.js'
 import { byPrecedence } from '../config/match.js'
+import { describeMirror } from '../config/mirror.js'
 
 export function describeConfig({ config, origin }: Loaded): string {
   const count = (number: number, what: string): string => `${number} ${what}${number === 1 ? '' : 's'}`
@@ -21,6 +22,7 @@ interface Row {
   readonly name: string
   /** What answers: a service, or another handler. */
   readonly service: string
+  readonly mirror: string
   readonly auth: string
   readonly limits: string
   readonly fallback: string
@@ -60,6 +62,7 @@ function rowOf(route: Route, host: string): Row {
     priority,
     name: route.name,
     service: describeHandler(route.handler),
+    mirror: describeMirror(route.mirror),
     auth: route.auth.length === 0 ? 'none' : `${route.auth.join(' or ')} (${allowed})`,
     limits: [...route.limits, ...route.guessLimits].map((limit) => limit.name).join(', '),
     fallback: route.fallback === null ? '' : describeHandler(route.fallback),
@@ -74,6 +77,7 @@ const COLUMNS = [
   'priority',
   'name',
   'service',
+  'mirror',
   'auth',
   'limits',
   'fallback',

@@ -1,12 +1,20 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary
 // (to refuse a bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
+import { compileBalance } from './balance.js'
+import { branchesOf } from './branches.js'
+import { compileBulkhead } from './bulkhead.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
+import { compileHealth } from './health.js'
+import { compileHedge } from './hedge.js'
 import { compileHttpSignature } from './http-signature.js'
+import { compileMirror, MIRROR_FIELD } from './mirror.js'
+import { compileOutliers } from './outliers.js'
 import { bytesOf, canonicalHost, patternOf } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
+import { compileRetries } from './retries.js'
 import type {
   AddressRange,
   Consumer,
@@ -71,7 +79,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       return endpointOf(entry, service.tls?.serverName, slots?.endpoints[index] ?? index)
     })
     endpoints.push(...own)
-    return compileService(name, index, service, own)
+    return compileService(name, index, slots?.services[index] ?? index, service, own)
   })
   const servicesByName = new Map(services.map((service) => [service.name, service]))
   const named = new Map(Object.entries(config.limits).map(([name, limit]) => [name, compileLimit(name, limit)]))
@@ -98,6 +106,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       match,
       importance: IMPORTANCES.indexOf(route.importance),
       handler: compileHandler(route, 'route', servicesByName),
+      mirror: compileMirror(route.mirror, servicesByName),
       auth,
       challenge: challengeFields(auth),
       signBody: auth.includes('x-m') && route.signBody !== false,
@@ -112,7 +121,11 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
         .filter((entry) => entry.startsWith(GROUP))
         .map((entry) => entry.slice(GROUP.length)),
       addresses: compileAddresses(route.addresses),
-      strippedFields: strips ? credentialFields(auth, config.apiKeys.header) : [],
+      strippedFields: [
+        ...(strips ? credentialFields(auth, config.apiKeys.header) : []),
+        // Nobody but the gateway may mark a request as a copy.
+        ...(route.mirror === undefined ? [] : [MIRROR_FIELD]),
+      ],
       strippedParameter: strips && auth.includes('api-key') ? keyParameter : null,
       hiddenParameter: keyParameter,
       limits: limits.filter(({ on }) => on === 'request'),
@@ -125,6 +138,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
         route.rewrite === undefined
           ? null
           : route.rewrite.replace(match.path.exact && !match.slashIgnored ? '' : /\/+$/, ''),
+      hedge: compileHedge(route.hedge),
       fallback: route.fallback === undefined ? null : compileHandler(route.fallback, 'fallback', servicesByName),
       maxBodyBytes: route.maxBody ?? settings.maxBodyBytes,
       logQuery: route.logQuery,
@@ -137,6 +151,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
     routes,
     services,
     endpoints,
+    branches: branchesOf(routes, slots?.branches),
     consumers,
     consumersByName,
     trustedProxies: config.trustedProxies.map(addressRange),
@@ -198,12 +213,15 @@ function compileIssuer(
 function compileService(
   name: string,
   index: number,
-  { timeouts, tls, breaker, health, client, pipelining }: Config['services'][string],
+  slot: number,
+  service: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
+  const { timeouts, tls, balance, slowStart, breaker, health, outliers, client, pipelining, retries } = service
   return {
     name,
     index,
+    slot,
     endpoints,
     connectTimeoutMs: timeouts.connect,
     firstByteTimeoutMs: orInfinity(timeouts.firstByte),
@@ -211,7 +229,10 @@ function compileService(
     totalTimeoutMs: orInfinity(timeouts.total),
     client,
     pipelining,
+    retries: compileRetries(retries),
     tls: { ca: tls?.ca, cert: tls?.cert, key: tls?.key, serverName: tls?.serverName, verify: tls?.verify ?? true },
+    balance: compileBalance(balance),
+    slowStartMs: slowStart,
     breaker:
       breaker === undefined
         ? null
@@ -227,16 +248,9 @@ function compileService(
             rampMs: breaker.ramp,
             failureStatuses: new Set(breaker.failureStatuses),
           },
-    health:
-      health === undefined
-        ? null
-        : {
-            path: health.path,
-            intervalMs: health.interval,
-            timeoutMs: health.timeout,
-            healthyAfter: health.healthyAfter,
-            unhealthyAfter: health.unhealthyAfter,
-          },
+    health: compileHealth(health),
+    outliers: compileOutliers(outliers),
+    bulkhead: compileBulkhead(service),
   }
 }
 

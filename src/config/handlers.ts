@@ -1,7 +1,8 @@
 // The kinds of handlers that can answer a request: which keys of a route, or of its fallback, choose a kind, and what
 // they are compiled to. The types of these keys are in schema/handlers.ts: workers load this file, and do without zod.
 // The code that answers is in src/handlers/; handlers/kinds.ts lists it by the same names. Start-up only.
-import type { HandlerRules, ProxyRules, Service, StaticRules } from './route-table.js'
+import type { HandlerRules, ProxyRules, Service, SplitRules, StaticRules } from './route-table.js'
+import { describeSplit, parseRequestKey, splitEntries } from './split.js'
 
 /** Where a handler is chosen. The fallback of a route answers when the route's handler fails. */
 export type HandlerPlace = 'route' | 'fallback'
@@ -35,6 +36,23 @@ export const PROXY = {
   describe: ({ service }: ProxyRules) => service.name,
 } as const satisfies HandlerKind
 
+/** Forwards each request to one of several services. */
+export const SPLIT = {
+  name: 'split',
+  keys: { route: ['split'], fallback: [] },
+  servicesOf: ({ split }: Entry) => splitEntries(split),
+  compile: ({ split, sticky }: Entry, services): SplitRules => ({
+    kind: 'split',
+    service: null,
+    sides: (split as { service: string; weight: number }[]).map(({ service, weight }) => ({
+      service: services.get(service) as Service,
+      weight,
+    })),
+    sticky: sticky === undefined ? null : parseRequestKey(sticky as string),
+  }),
+  describe: describeSplit,
+} as const satisfies HandlerKind
+
 /** Sends the same response each time. */
 export const STATIC = {
   name: 'static',
@@ -52,7 +70,7 @@ export const STATIC = {
   describe: ({ status }: StaticRules) => `static ${status}`,
 } as const satisfies HandlerKind
 
-const kinds: HandlerKind[] = [PROXY, STATIC]
+const kinds: HandlerKind[] = [PROXY, SPLIT, STATIC]
 
 /**
  * Adds a kind; schema/handlers.ts adds the types of its keys as well. Call it before the first configuration is read.
@@ -78,8 +96,8 @@ function givenKey({ keys }: HandlerKind, entry: Entry, place: HandlerPlace): str
   return keys[place].find((key) => entry[key] !== undefined)
 }
 
-/** `service, or status, headers, body or file`. */
-function choices(place: HandlerPlace): string {
+/** The keys of all kinds in a sentence: `service, or status, headers, body or file`. */
+export function choices(place: HandlerPlace): string {
   const lists = kinds.map(({ keys }) => keys[place]).filter((keys) => keys.length > 0)
   return lists.map((keys) => keys.join(', ').replace(/, ([^,]*)$/, ' or $1')).join(', or ')
 }

@@ -5,6 +5,7 @@ import { CREDENTIAL_KINDS, CREDENTIALS, GROUP } from './credentials.js'
 import { endpointAddress, endpointOptions } from './endpoint.js'
 import { servicesNamedIn } from './handlers.js'
 import { limitProblems } from './limit-references.js'
+import { mirrorEntry } from './mirror.js'
 import { hint } from './nearest.js'
 import { canonicalHost, isParameter, patternOf } from './patterns.js'
 import type { CheckedEntries, DefinedNames, Problem } from './problems.js'
@@ -19,8 +20,8 @@ export function danglingNames(routes: readonly unknown[], names: DefinedNames): 
     problems.push({ path, message: `no ${kind} is named "${name}"${hint(name, known)}` })
   }
   routes.forEach((route, index) => {
-    const { allow, limits, fallback } = Object(route) as Record<string, unknown>
-    for (const { path, service } of servicesNamedIn(route))
+    const { allow, limits, fallback, mirror } = Object(route) as Record<string, unknown>
+    for (const { path, service } of [...servicesNamedIn(route), mirrorEntry(mirror)])
       check(['routes', index, ...path], service, 'service', names.services)
     for (const { path, service } of servicesNamedIn(fallback))
       check(['routes', index, 'fallback', ...path], service, 'service', names.services)
@@ -134,6 +135,7 @@ function routeProblems(
   }
   if (route.service !== undefined && route.fallback?.service === route.service)
     add(['fallback', 'service'], 'is the service it is to stand in for')
+  problems.push(...splitProblems(route, at, open))
   const signed = route.auth.some((kind) => SIGNING.includes(kind)) && route.signBody !== false
   if (signed && route.maxBody !== undefined && route.maxBody > MAX_SIGNED_BODY_BYTES) {
     const given = route.maxBody === UNLIMITED_BYTES ? 'unlimited' : 'over 1GiB'
@@ -160,6 +162,19 @@ function routeProblems(
       add(['limits', index], 'counts by consumer, and with auth: none callers are not identified')
     }
   })
+  return problems
+}
+
+function splitProblems(route: RouteConfig, at: readonly PropertyKey[], isOpen: boolean): Problem[] {
+  const { split, sticky, mirror } = route
+  const problems: Problem[] = []
+  const add = (key: string, message: string) => problems.push({ path: [...at, key], message })
+  if (sticky !== undefined && split === undefined) add('sticky', 'has no effect without split')
+  if (sticky === 'consumer' && isOpen) add('sticky', 'is by consumer, and with auth: none callers are not identified')
+  const asked = servicesNamedIn(route).map(({ service }) => service)
+  if (mirror !== undefined && asked.includes(mirror.service)) {
+    add('mirror', `"${mirror.service}" gets the requests themselves; name another service`)
+  }
   return problems
 }
 

@@ -2,10 +2,15 @@
 // worked out that depends on the route alone. Types, and nothing else; compile.ts makes them of a configuration.
 import type { JsonWebKey } from 'node:crypto'
 import type ipaddr from 'ipaddr.js'
+import type { BulkheadRules } from './bulkhead.js'
 import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
+import type { HealthCheck } from './health.js'
+import type { HedgeRules } from './hedge.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
+import type { OutlierRules } from './outliers.js'
 import type { PathPattern, PathRules } from './patterns.js'
+import type { RetryRules } from './retries.js'
 import type { SheddingRules } from './shedding.js'
 
 export interface Consumer {
@@ -73,6 +78,18 @@ export interface Endpoint {
   readonly slot: number
 }
 
+/** What requests for the same endpoint have in common. */
+type HashPart = RequestKey | { readonly kind: 'path' }
+
+export type BalanceRules =
+  | { readonly kind: 'p2c' | 'round-robin' | 'ewma' }
+  | {
+      readonly kind: 'hash'
+      readonly part: HashPart
+      /** No endpoint has more than this times the mean in flight. Infinity: as many as come. */
+      readonly bounded: number
+    }
+
 export interface BreakerRules {
   readonly windowMs: number
   readonly minRequests: number
@@ -88,14 +105,6 @@ export interface BreakerRules {
   readonly failureStatuses: ReadonlySet<number>
 }
 
-export interface HealthCheck {
-  readonly path: string
-  readonly intervalMs: number
-  readonly timeoutMs: number
-  readonly healthyAfter: number
-  readonly unhealthyAfter: number
-}
-
 /** Towards https endpoints. PEM texts; undefined where there are none. */
 export interface UpstreamTls {
   readonly ca: string | undefined
@@ -109,6 +118,8 @@ export interface UpstreamTls {
 export interface Service {
   readonly name: string
   readonly index: number
+  /** In the tables that have a place for each service. The same as long as the service keeps its name. */
+  readonly slot: number
   readonly endpoints: readonly Endpoint[]
   readonly connectTimeoutMs: number
   /** This and the next two: Infinity where there is none. */
@@ -120,9 +131,17 @@ export interface Service {
   readonly client: 'lean' | 'undici'
   /** Requests in flight on one connection at most. */
   readonly pipelining: number
+  readonly retries: RetryRules
   readonly tls: UpstreamTls
+  readonly balance: BalanceRules
+  /** In which an endpoint that comes back gets a growing share of the requests; 0: it gets its whole share at once. */
+  readonly slowStartMs: number
   readonly breaker: BreakerRules | null
+  /** Null: as many requests as come may be in flight. */
+  readonly bulkhead: BulkheadRules | null
   readonly health: HealthCheck | null
+  /** Null where the service wants none. They act where it has two endpoints or more. */
+  readonly outliers: OutlierRules | null
 }
 
 export type LimitKey =
@@ -197,6 +216,36 @@ export interface ProxyRules extends HandlerRules {
   readonly service: Service
 }
 
+/** What stays the same over the requests of one caller; a string of the request, '' where it has none. */
+export type RequestKey =
+  | { readonly kind: 'consumer' | 'address' }
+  /** `name` of a header is in lower case. */
+  | { readonly kind: 'header' | 'cookie'; readonly name: string }
+
+/** One of the services that a route's requests are divided among. */
+export interface SplitSide {
+  readonly service: Service
+  /** Its share is this of the sum of all weights. 0: it gets no requests. */
+  readonly weight: number
+}
+
+export interface SplitRules extends HandlerRules {
+  readonly kind: 'split'
+  readonly service: null
+  readonly sides: readonly SplitSide[]
+  /** Requests with the same key go to the same service. Null: each request is divided by itself. */
+  readonly sticky: RequestKey | null
+}
+
+/** A service that gets copies of a route's requests, whose responses nobody sees. */
+export interface MirrorRules {
+  readonly service: Service
+  /** Of the requests, more than 0 and at most 1. */
+  readonly share: number
+  /** Requests with a larger body are not copied. */
+  readonly maxBodyBytes: number
+}
+
 export interface StaticRules extends HandlerRules {
   readonly kind: 'static'
   readonly service: null
@@ -216,6 +265,8 @@ export interface Route {
   /** Position in IMPORTANCES. */
   readonly importance: number
   readonly handler: HandlerRules
+  /** Null where nobody gets copies. */
+  readonly mirror: MirrorRules | null
   /** What callers may be known by, in the order of the file; none at all: they are not. */
   readonly auth: readonly CredentialKind[]
   /** The fields of a 401 that ask for these, each behind a CRLF. */
@@ -259,6 +310,7 @@ export interface Route {
   readonly rewrite: string | null
   /** Answers where the handler fails; null where nothing does. */
   readonly fallback: HandlerRules | null
+  readonly hedge: HedgeRules | null
   /** Number.MAX_SAFE_INTEGER where it is unlimited. */
   readonly maxBodyBytes: number
   /** The access line shows the query as well. */
@@ -276,6 +328,17 @@ export interface ListenerRules {
   readonly clientName: 'cn' | 'dns' | 'uri' | 'email'
 }
 
+/** One service of a route's split, or of its mirror: where its requests are counted (state/branch-counts.ts). */
+export interface Branch {
+  readonly kind: 'split' | 'mirror'
+  readonly route: string
+  readonly service: string
+  /** Of the route's requests. */
+  readonly share: number
+  /** In the table of branches. The same as long as route and service keep their names. */
+  readonly slot: number
+}
+
 export interface RouteTable {
   readonly tls: ListenerRules | null
   /** Null where an overloaded gateway refuses nothing. */
@@ -283,6 +346,7 @@ export interface RouteTable {
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
   readonly endpoints: readonly Endpoint[]
+  readonly branches: readonly Branch[]
   readonly consumers: readonly Consumer[]
   readonly consumersByName: ReadonlyMap<string, Consumer>
   readonly trustedProxies: readonly AddressRange[]
@@ -296,10 +360,12 @@ export interface RouteTable {
 }
 
 /**
- * Where routes and endpoints have their places in shared tables, in the order of RouteTable. Given out by the
- * primary.
+ * Where services, routes, endpoints and branches have their places in shared tables, in the order of RouteTable. Given
+ * out by the primary.
  */
 export interface TableSlots {
+  readonly services: readonly number[]
   readonly routes: readonly number[]
   readonly endpoints: readonly number[]
+  readonly branches: readonly number[]
 }

@@ -7,8 +7,11 @@ export interface Deadline {
   deadlineUs: number
   /** Position in the list, owned by Deadlines; -1 while it is not in it. */
   slot: number
-  /** The exchange that has the deadline. An exception in expire() ends it. */
-  readonly exchange: Exchange
+  /**
+   * The exchange that has the deadline. An exception in expire() ends it. Null: no exchange has it, and expire() throws
+   * nothing.
+   */
+  readonly exchange: Exchange | null
   expire(): void
 }
 
@@ -42,7 +45,7 @@ export class Deadlines {
   /** Marks the connections whose requests have a deadline. */
   mark(connections: Uint8Array, value: number): void {
     for (const { exchange } of this.entries) {
-      const { connection } = exchange.downstream
+      const connection = exchange?.downstream.connection ?? 0
       if (connection > 0) connections[connection] = value
     }
   }
@@ -64,7 +67,7 @@ export class Deadlines {
         entry.expire()
       } catch (error) {
         this.remove(entry)
-        entry.exchange.crash(error)
+        entry.exchange?.crash(error)
       }
     }
   }

@@ -3,6 +3,7 @@
 // two events. It knows them by their interfaces alone. The constructor sets all fields, so that every exchange has one
 // hidden class. Runs per request.
 import type { Consumer, Endpoint, LimitPolicy, Route, Service } from '../config/compile.js'
+import type { RetryReason } from '../config/retries.js'
 import type { ClientDeadline } from './client-deadline.js'
 import type { Downstream, DownstreamOwner } from './downstream.js'
 import type { Fields } from './fields.js'
@@ -102,6 +103,8 @@ export class Exchange implements DownstreamOwner {
   /** An RFC 9421 signature covers Content-Digest, so the body must match that digest. */
   digestCovered = false
   endpoint: Endpoint | null = null
+  /** Where the service balances by a hash: of what decides about the endpoint. 0 where the request lacks it. */
+  balanceKey = 0
   /**
    * The policy that the RateLimit fields describe: the one that refused the request, else the one with the least left
    * among those with `headers`; or null.
@@ -131,6 +134,8 @@ export class Exchange implements DownstreamOwner {
   bytesIn = 0
   bytesOut = 0
   attempts = 0
+  /** Why its last attempt followed another one. */
+  retried: RetryReason | '' = ''
   upstreamStartUs = 0
   /** When the upstream's part was over, on the segment's clock; 0 where it had none. */
   endUs = 0

@@ -1,5 +1,8 @@
 // What answers a request: the interface of handlers, and what the phases offer them. A handler is made once per route
 // and generation. The registry of kinds is kinds.ts.
+
+import type { MirrorDrop } from '../config/mirror.js'
+import type { RetryEvent } from '../config/retries.js'
 import type { Deadlines } from '../exchange/deadlines.js'
 import type { Exchange } from '../exchange/exchange.js'
 import type { Rejection } from '../exchange/outcome.js'
@@ -25,4 +28,18 @@ export interface HandlerContext {
   fail(exchange: Exchange, rejection: Rejection): void
   /** The response is complete or cut, or the client is gone: the exchange is logged and counted. */
   conclude(exchange: Exchange): void
+  /** Counts another attempt of the exchange, or one that there was no budget for. */
+  retried(exchange: Exchange, event: RetryEvent): void
+}
+
+/** Counts what becomes of each branch of a route, by Branch.slot (state/branch-counts.ts). */
+export interface BranchCounter {
+  /** A split has given a request to this service. */
+  picked(slot: number): void
+  /** A mirror has sent a copy; ended() follows, once. */
+  begun(slot: number): void
+  /** @param failed no response, or one with a status of 500 or above */
+  ended(slot: number, failed: boolean): void
+  /** A mirror has not sent a copy that its share asked for. */
+  dropped(slot: number, reason: MirrorDrop): void
 }

@@ -1,12 +1,14 @@
 // The kinds of handlers by name, and the handlers of one generation. config/handlers.ts has the same kinds: which
 // keys of the configuration choose each, and how these are compiled. Runs when a generation begins, not per request.
-import type { HandlerRules, ProxyRules, Route, RouteTable, StaticRules } from '../config/compile.js'
-import type { Handler, HandlerContext } from './handler.js'
+import type { HandlerRules, ProxyRules, Route, RouteTable, SplitRules, StaticRules } from '../config/compile.js'
+import type { BranchCounter, Handler, HandlerContext } from './handler.js'
+import { MirroredHandler, type MirrorParts } from './mirror/mirrored-handler.js'
 import { Proxies, type ProxyParts } from './proxy/proxy.js'
+import { SplitHandler } from './split.js'
 import { StaticHandler } from './static.js'
 
 /** What the worker gives the handlers of each generation. */
-export type HandlerParts = ProxyParts
+export type HandlerParts = ProxyParts & MirrorParts & { readonly branches: BranchCounter }
 
 /** Makes the handlers of one kind, in one generation. */
 export interface HandlerMaker {
@@ -16,24 +18,29 @@ export interface HandlerMaker {
   close?(): void
 }
 
-type HandlerKind = (context: HandlerContext, parts: HandlerParts, table: RouteTable) => HandlerMaker
+/** @param proxies those of all services */
+type HandlerKind = (context: HandlerContext, parts: HandlerParts, table: RouteTable, proxies: Proxies) => HandlerMaker
 
 /** By HandlerRules.kind. */
 const kinds = new Map<string, HandlerKind>([
-  ['proxy', proxies],
+  [
+    'proxy',
+    (_context, _parts, _table, proxies) => ({
+      make: ({ service }: ProxyRules, route) => proxies.handlerOf(service, route),
+    }),
+  ],
+  [
+    'split',
+    (_context, { branches }, table, proxies) => ({
+      make: (rules: SplitRules, route) => new SplitHandler(rules, route, table.branches, proxies, branches),
+    }),
+  ],
   ['static', (context) => ({ make: (rules: StaticRules) => new StaticHandler(context, rules) })],
 ])
 
 /** The code of a kind that addHandlerKind (config/handlers.ts) has added to the configuration. */
 export function implementHandlerKind(name: string, kind: HandlerKind): void {
   kinds.set(name, kind)
-}
-
-function proxies(context: HandlerContext, parts: HandlerParts, table: RouteTable): HandlerMaker {
-  const all = new Proxies(context, parts, table)
-  // One for all routes of a service: it keeps nothing that is about a route.
-  const handlers = table.services.map((service) => all.handlerOf(service))
-  return { make: ({ service }: ProxyRules) => handlers[service.index]!, close: () => all.close() }
 }
 
 /** The handlers of one generation. */
@@ -43,23 +50,31 @@ export class Handlers {
   /** The same; null for a route without a fallback. */
   readonly fallbacks: readonly (Handler | null)[]
   private readonly makers = new Map<string, HandlerMaker>()
+  private readonly proxies: Proxies
 
   constructor(context: HandlerContext, parts: HandlerParts, table: RouteTable) {
+    const proxies = new Proxies(context, parts, table)
     const make = (rules: HandlerRules, route: Route): Handler => {
       let maker = this.makers.get(rules.kind)
       if (maker === undefined) {
         const kind = kinds.get(rules.kind)
         if (kind === undefined) throw new Error(`no code for handlers of the kind "${rules.kind}"`)
-        maker = kind(context, parts, table)
+        maker = kind(context, parts, table, proxies)
         this.makers.set(rules.kind, maker)
       }
       return maker.make(rules, route)
     }
-    this.ofRoutes = table.routes.map((route) => make(route.handler, route))
+    const mirrored = (handler: Handler, route: Route): Handler =>
+      route.mirror === null
+        ? handler
+        : new MirroredHandler(handler, route.mirror, route, table, proxies, context, parts)
+    this.proxies = proxies
+    this.ofRoutes = table.routes.map((route) => mirrored(make(route.handler, route), route))
     this.fallbacks = table.routes.map((route) => (route.fallback === null ? null : make(route.fallback, route)))
   }
 
   close(): void {
     for (const maker of this.makers.values()) maker.close?.()
+    this.proxies.close()
   }
 }

@@ -1,20 +1,16 @@
-// Active health checks: the primary asks each endpoint of a service with `health` how it is and writes the answer where
-// every worker's selection reads it (state/endpoint-table.ts). Sees no request; no worker waits for it.
+// Active health checks: the primary asks each endpoint of a service with `health` how it is, by HTTP (http-probe.ts) or
+// TCP (tcp-probe.ts), and writes the result where every worker's balancer reads it (state/endpoint-table.ts). Sees no
+// request; no worker waits for it.
 //
-// A check is a GET of the path on a connection of its own, so that accepting is checked too and a kept-alive connection
-// the endpoint closed meanwhile is no fault. 2xx within the timeout is well, all else is not: a redirect is not
-// followed, for its target is not the endpoint. From `up`, `unhealthyAfter` failures in a row lead down; from `down`,
-// `healthyAfter` successes lead up.
-//
-// An endpoint not checked yet counts as up, as with HAProxy, nginx and Traefik: a gateway that starts again must not
-// refuse everybody until the first round is over. (Envoy and Consul hold it to be down.) Its first success alone
-// settles that.
-import { type ClientRequest, get as getHttp, type IncomingMessage } from 'node:http'
-import { get as getHttps } from 'node:https'
-import type { ConnectionOptions as TlsOptions } from 'node:tls'
-import type { Endpoint, HealthCheck, Service, UpstreamTls } from '../config/compile.js'
+// From `up`, `unhealthyAfter` failures in a row lead down; from `down`, `healthyAfter` successes lead up. An endpoint
+// not checked yet counts as up, as with HAProxy, nginx and Traefik: a gateway that starts again must not refuse
+// everybody until the first round is over. (Envoy and Consul hold it to be down.) Its first success alone settles that.
+import type { Endpoint, Service } from '../config/compile.js'
+import type { HealthCheck } from '../config/health.js'
 import type { EndpointTable } from '../state/endpoint-table.js'
 import type { Logger } from '../telemetry/log.js'
+import { probeHttp } from './http-probe.js'
+import { probeTcp, type Settle } from './tcp-probe.js'
 
 export interface HealthChecksOptions {
   readonly table: EndpointTable
@@ -22,9 +18,19 @@ export interface HealthChecksOptions {
   readonly log: Logger
 }
 
+/** What /status shows beside the state. Times in ISO 8601. */
+export interface HealthReport {
+  /** When the endpoint came to be in its state. */
+  readonly since: string
+  /** Of the last check that failed, whatever came of it. */
+  readonly lastFailure: { readonly at: string; readonly reason: string } | null
+}
+
 export interface HealthChecks {
   /** Another configuration: checks that are as before go on as they are. */
   update(services: readonly Service[]): void
+  /** Null: the endpoint is not checked. */
+  report(endpoint: Endpoint): HealthReport | null
   /** No check is begun or finished afterwards. What the table says stays. */
   stop(): void
 }
@@ -33,11 +39,10 @@ export interface HealthChecks {
 const JITTER = 0.1
 /** Until the next try at a Unix socket whose backlog is full. */
 const BACKLOG_PAUSE_MS = 25
-/** More of an answer's body than this is not read. */
-const MAX_BODY_BYTES = 65_536
 
 export function startHealthChecks({ table, services, log }: HealthChecksOptions): HealthChecks {
-  let checks = new Map<string, Check>()
+  /** By Endpoint.slot. */
+  let checks = new Map<number, Check>()
   let stopped = false
   function update(services: readonly Service[]): void {
     // A reload, or a change of endpoints, may still end while the gateway drains.
@@ -47,12 +52,19 @@ export function startHealthChecks({ table, services, log }: HealthChecksOptions)
     for (const service of services) {
       const { health } = service
       for (const endpoint of service.endpoints) {
+        const { slot } = endpoint
         // What nobody looks at any more must not stay down for ever.
-        if (health === null) table.setHealth(endpoint.slot, 'unknown')
+        if (health === null) table.setHealth(slot, 'unknown')
         else {
-          const key = JSON.stringify([service.name, endpoint.slot, endpoint.origin, health])
-          checks.set(key, before.get(key) ?? new Check(service, endpoint, health, table, log))
-          before.delete(key)
+          const former = before.get(slot)
+          const check = new Check(service, endpoint, health, table, log)
+          if (former?.isSameAs(check)) {
+            checks.set(slot, former)
+            before.delete(slot)
+          } else {
+            checks.set(slot, check)
+            check.start(former)
+          }
         }
       }
     }
@@ -61,6 +73,7 @@ export function startHealthChecks({ table, services, log }: HealthChecksOptions)
   update(services)
   return {
     update,
+    report: ({ slot }) => checks.get(slot)?.report ?? null,
     stop() {
       stopped = true
       for (const check of checks.values()) check.stop()
@@ -69,11 +82,12 @@ export function startHealthChecks({ table, services, log }: HealthChecksOptions)
 }
 
 class Check {
+  report: HealthReport = { since: now(), lastFailure: null }
   private failures = 0
   private successes = 0
   private stopped = false
-  private timer: NodeJS.Timeout
-  private request: ClientRequest | null = null
+  private timer: NodeJS.Timeout | undefined
+  private giveUp: () => void = () => {}
 
   constructor(
     private readonly service: Service,
@@ -81,18 +95,30 @@ class Check {
     private readonly rules: HealthCheck,
     private readonly table: EndpointTable,
     private readonly log: Logger,
-  ) {
-    this.timer = setTimeout(() => this.run(), Math.random() * JITTER * rules.intervalMs)
+  ) {}
+
+  isSameAs(other: Check): boolean {
+    return this.isOfSame(other) && JSON.stringify(this.rules) === JSON.stringify(other.rules)
+  }
+
+  /** @param former the check of this slot so far: with other rules the endpoint's state stays what it is */
+  start(former: Check | undefined): void {
+    if (former?.isOfSame(this)) this.report = former.report
+    this.timer = setTimeout(() => this.run(), Math.random() * JITTER * this.rules.intervalMs)
   }
 
   stop(): void {
     this.stopped = true
     clearTimeout(this.timer)
-    this.request?.destroy()
+    this.giveUp()
+  }
+
+  private isOfSame({ service, endpoint }: Check): boolean {
+    return this.service.name === service.name && this.endpoint.origin === endpoint.origin
   }
 
   private async run(): Promise<void> {
-    const fault = await this.ask().catch((error: Error) => error.message)
+    const fault = await this.ask()
     if (this.stopped) return
     this.judge(fault)
     const { intervalMs } = this.rules
@@ -104,39 +130,43 @@ class Check {
     const { timeoutMs } = this.rules
     return new Promise((resolve) => {
       let retry: NodeJS.Timeout | undefined
-      // One deadline over everything, name look-up and connecting too; destroying the request ends it wherever it is.
-      const deadline = setTimeout(() => settle(`no answer within ${timeoutMs} ms`), timeoutMs)
-      const settle = (fault: string): void => {
+      let end = (): void => {}
+      let settled = false
+      const settle: Settle = (fault, code) => {
+        if (settled) return
+        if (code === 'EAGAIN') {
+          // The backlog of a Unix socket is full: over TCP the kernel would wait for room there.
+          retry = setTimeout(attempt, BACKLOG_PAUSE_MS)
+          return
+        }
+        settled = true
         clearTimeout(deadline)
         clearTimeout(retry)
-        this.request?.destroy()
+        end()
         resolve(fault)
       }
       const attempt = (): void => {
-        if (this.stopped) return settle('stopped')
-        const request = this.send((response) => judgeResponse(response, settle))
-        this.request = request
-        request.on('error', (error: NodeJS.ErrnoException) => {
-          if (this.request !== request) return
-          if (error.code !== 'EAGAIN' || this.stopped) return settle(error.message || (error.code ?? error.name))
-          // The backlog of a Unix socket is full: over TCP the kernel would wait for room there.
-          retry = setTimeout(attempt, BACKLOG_PAUSE_MS)
-        })
+        end = this.probe(settle)
+        if (settled) end()
       }
+      // One deadline over everything, name look-up and connecting too; ending the probe ends it wherever it is.
+      const deadline = setTimeout(() => settle(`no answer within ${timeoutMs} ms`), timeoutMs)
+      this.giveUp = () => settle('stopped')
       attempt()
     })
   }
 
-  private send(take: (response: IncomingMessage) => void): ClientRequest {
-    const { endpoint, service, rules } = this
-    const headers = { 'user-agent': 'tidegate-health', accept: '*/*' }
-    const options = { agent: false as const, headers }
-    const { socketPath, authority } = endpoint
-    if (socketPath !== null) return getHttp(`http://${authority}${rules.path}`, { ...options, socketPath }, take)
-    const url = endpoint.origin + rules.path
-    return url.startsWith('https:')
-      ? getHttps(url, { ...options, ...tlsOptions(service.tls) }, take)
-      : getHttp(url, options, take)
+  private probe(settle: Settle): () => void {
+    const { service, endpoint, rules } = this
+    try {
+      return rules.http === null
+        ? probeTcp(endpoint, service.tls, settle)
+        : probeHttp(endpoint, service.tls, rules.http, settle)
+    } catch (error) {
+      // TLS options that cannot be used, say.
+      settle((error as Error).message)
+      return () => {}
+    }
   }
 
   private judge(fault: string): void {
@@ -147,29 +177,20 @@ class Check {
       this.successes++
       if (state === 'up' || (state === 'down' && this.successes < this.rules.healthyAfter)) return
       this.table.setHealth(slot, 'up')
+      this.report = { ...this.report, since: now() }
       this.log.info({ service: this.service.name, endpoint: origin, from: state }, 'endpoint is up')
       return
     }
     this.successes = 0
     this.failures++
+    this.report = { ...this.report, lastFailure: { at: now(), reason: fault } }
     if (state === 'down' || this.failures < this.rules.unhealthyAfter) return
     this.table.setHealth(slot, 'down')
+    this.report = { ...this.report, since: now() }
     this.log.warn({ service: this.service.name, endpoint: origin, from: state, reason: fault }, 'endpoint is down')
   }
 }
 
-function judgeResponse(response: IncomingMessage, settle: (fault: string) => void): void {
-  const { statusCode = 0 } = response
-  const fault = statusCode >= 200 && statusCode < 300 ? '' : `status ${statusCode}`
-  let bytes = 0
-  response.on('data', (chunk: Buffer) => {
-    bytes += chunk.length
-    if (bytes > MAX_BODY_BYTES) settle(fault)
-  })
-  response.on('end', () => settle(fault))
-  response.on('error', (error) => settle(error.message))
-}
-
-function tlsOptions({ ca, cert, key, serverName, verify }: UpstreamTls): TlsOptions {
-  return { ca, cert, key, rejectUnauthorized: verify, ...(serverName !== undefined && { servername: serverName }) }
+function now(): string {
+  return new Date().toISOString()
 }

@@ -98,7 +98,7 @@ export class Reloader {
     const config = withEndpoints(generation.config, sets)
     const change = generation.change + 1
     // Routes stay where they are; endpoints get their places.
-    const draft = compile(config, this.settings, { routes: generation.slots.routes, endpoints: [] })
+    const draft = compile(config, this.settings, { ...generation.slots, endpoints: [] })
     const slots = named(`service "${service}"`, () => options.places.forEndpoints(draft, service, change))
     const table = compile(config, this.settings, slots)
     this.endpointSets = sets

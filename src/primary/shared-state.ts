@@ -3,7 +3,9 @@
 import type { RouteTable } from '../config/compile.js'
 import type { Settings } from '../config/settings.js'
 import { makeStateDirectory } from '../config/state-path.js'
+import { BranchCounts } from '../state/branch-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
+import { BulkheadTable } from '../state/bulkhead-table.js'
 import { CountersReader } from '../state/counters.js'
 import { EndpointTable } from '../state/endpoint-table.js'
 import { openSegment } from '../state/open-segment.js'
@@ -21,7 +23,9 @@ export class SharedState {
   readonly segment: Segment
   readonly workers: WorkerTable
   readonly endpoints: EndpointTable
+  readonly bulkheads: BulkheadTable
   readonly counters: CountersReader
+  readonly branches: BranchCounts
   readonly breakers: BreakerTable
   /** To read: the primary takes no charge and remembers no signature, so its owner index does not matter. */
   readonly rates: RateTable
@@ -41,7 +45,9 @@ export class SharedState {
     this.workers = new WorkerTable(segment, spec.workers)
     this.workers.reset(settings.workers)
     this.endpoints = new EndpointTable(segment, spec)
+    this.bulkheads = new BulkheadTable(segment, spec)
     this.counters = new CountersReader(segment, spec.workers, spec.routes)
+    this.branches = new BranchCounts(segment, spec)
     this.breakers = new BreakerTable(segment)
     this.rates = new RateTable(segment, 0)
     this.replays = new ReplayTable(segment, 0)
@@ -68,6 +74,7 @@ export class SharedState {
   /** One of ours is gone. */
   workerGone(owner: number, slot: number): void {
     this.release(false, slot)
+    this.branches.forget(slot)
     this.giveBack(owner)
   }
 
@@ -116,6 +123,7 @@ function specOf(table: RouteTable, settings: Settings): SegmentSpec {
     services: table.services.length,
     endpoints: roomFor(table.endpoints.length),
     routes: roomFor(table.routes.length),
+    branches: roomFor(table.branches.length),
     countsAddresses: settings.maxConnectionsPerAddress > 0,
   }
 }

@@ -1,6 +1,7 @@
 // Readiness, /status and /metrics for the admin listener, read from the segment on demand. Decides nothing.
 import { readFileSync } from 'node:fs'
 import type { TlsMaterial } from '../config/certificates.js'
+import { endpointStatus } from '../telemetry/endpoint-metrics.js'
 import { renderMetrics } from '../telemetry/metrics.js'
 import type { Isolation } from './isolation.js'
 import type { Reloader } from './reload.js'
@@ -30,7 +31,7 @@ export interface StatusPages {
 
 export function createStatus(source: StatusSource): StatusPages {
   const { reloader, isolation, supervisor, certificates, isLeaving } = source
-  const { segment, workers: slots, endpoints, breakers, rates, replays, counters } = source.state
+  const { segment, workers: slots, endpoints, bulkheads, branches, breakers, rates, replays, counters } = source.state
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -45,6 +46,8 @@ export function createStatus(source: StatusSource): StatusPages {
     let missing = source.workers - all.filter(({ state }) => state !== 'empty').length
     return all.filter(({ state }) => state !== 'empty' || missing-- > 0)
   }
+  const branchTotals = () =>
+    reloader.table.branches.map((branch) => ({ ...branch, totals: branches.totals(branch.slot) }))
   const rateTable = () => ({ ...rates.totals(), ...rates.occupancy() })
   const replayTable = () => ({ ...replays.totals(), ...replays.occupancy(Math.floor(Date.now() / 1000)) })
 
@@ -80,8 +83,18 @@ export function createStatus(source: StatusSource): StatusPages {
         })),
         services: reloader.table.services.map((service) => ({
           name: service.name,
-          endpoints: service.endpoints.map(({ origin, slot }) => ({ origin, health: endpoints.health(slot) })),
+          ...(service.bulkhead !== null && { bulkhead: bulkheads.read(service.slot, service.bulkhead) }),
+          endpoints: service.endpoints.map(({ origin, slot }) => ({
+            origin,
+            ...endpointStatus(endpoints, slot, nowUs),
+          })),
         })),
+        splits: branchTotals()
+          .filter(({ kind }) => kind === 'split')
+          .map(({ route, service, share, totals }) => ({ route, service, share, requests: totals.picked })),
+        mirrors: branchTotals()
+          .filter(({ kind }) => kind === 'mirror')
+          .map(({ route, service, share, totals: { picked, ...totals } }) => ({ route, service, share, ...totals })),
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),
@@ -99,10 +112,12 @@ export function createStatus(source: StatusSource): StatusPages {
         routes: reloader.table.routes,
         services: reloader.table.services,
         counters,
+        branches: branchTotals(),
         workers: slots.readAll(),
         reloads: reloader.counts,
         reloadedOk: reloader.last?.ok ?? true,
         endpoints,
+        bulkheads,
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),

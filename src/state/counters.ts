@@ -7,11 +7,13 @@
 //                   a route. Float64 each:
 //                    0 bytesIn  1 bytesOut  2 durationUs  3 upstreamUs
 //                    4 forwarded  5 attempts  6 limitReports  7 fallbacks
-//                    8 … by outcome code, in the order of OUTCOME_CODES
+//                    8 … by what is counted of retries, in the order of RETRY_EVENTS
+//                      … by outcome code, in the order of OUTCOME_CODES
 //                      … by status, in the order of STATUS_LABELS
 //                      … durations, by bucket (durations.ts)
 //                      … requests refused because of overload
 //                   Each group begins on a cache line. A block has one writer, so a plain add is exact, to 2^53.
+import { RETRY_EVENTS, type RetryEvent } from '../config/retries.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { OUTCOME_CODES, type OutcomeCode } from '../exchange/outcome.js'
 import { bucketOf, DURATION_BUCKETS, MAX_DURATION_US } from './durations.js'
@@ -55,7 +57,8 @@ function upTo(multiple: number, n: number): number {
   return Math.ceil(n / multiple) * multiple
 }
 
-const CODES_AT = 8
+const RETRIES_AT = 8
+const CODES_AT = RETRIES_AT + upTo(8, RETRY_EVENTS.length)
 const STATUSES_AT = CODES_AT + upTo(8, OUTCOME_CODES.length)
 const DURATIONS_AT = STATUSES_AT + upTo(8, STATUS_LABELS.length)
 const SHED = DURATIONS_AT + DURATION_BUCKETS
@@ -116,6 +119,12 @@ export class WorkerCounters {
   /** An exchange began; `count` ends it. */
   begin(): void {
     this.inFlight[0]!++
+  }
+
+  /** Another attempt of the exchange, or one that there was no budget for. */
+  retried({ route }: Exchange, event: RetryEvent): void {
+    const at = route === null ? this.noRoute : route.slot * BLOCK
+    this.blocks[at + RETRIES_AT + RETRY_EVENTS.indexOf(event)]!++
   }
 
   /** Once per exchange, when it has ended. */
@@ -193,6 +202,7 @@ export interface RouteTotals {
   readonly attempts: number
   readonly limitReports: number
   readonly fallbacks: number
+  readonly retries: ReadonlyMap<RetryEvent, number>
   /** Refused because of overload. */
   readonly shed: number
   /** Exchanges by duration, in the buckets of durations.ts. */
@@ -249,6 +259,7 @@ export class CountersReader {
       attempts: value(ATTEMPTS),
       limitReports: value(LIMIT_REPORTS),
       fallbacks: value(FALLBACKS),
+      retries: new Map(RETRY_EVENTS.map((event, i) => [event, value(RETRIES_AT + i)] as const)),
       shed: value(SHED),
       durations,
     }

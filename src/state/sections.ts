@@ -2,7 +2,9 @@
 // take over the state of an earlier run in this order. `rates` is first: it frees the owner indexes of dead workers
 // (owners.ts), and the others ask which workers still live.
 import { addressesSection } from './address-counts.js'
+import { branchesSection } from './branch-counts.js'
 import { breakersSection } from './breaker-table.js'
+import { bulkheadsSection } from './bulkhead-table.js'
 import { countersSection } from './counters.js'
 import { endpointsSection } from './endpoint-table.js'
 import { ratesSection } from './rates-section.js'
@@ -15,9 +17,11 @@ export const SECTIONS = [
   breakersSection,
   replaysSection,
   endpointsSection,
+  bulkheadsSection,
   workersSection,
   countersSection,
   addressesSection,
+  branchesSection,
 ] as const
 
 /** How large the tables are: all that their sections want to know. */

@@ -139,7 +139,7 @@ export class AccessLog {
     const query =
       exchange.query !== '' && exchange.route?.logQuery ? `","query":"${jsonText(shownQuery(exchange), MAX_QUERY)}` : ''
     const upstream = exchange.attempts > 0 ? `,"upstreamMs":${ms(exchange.upstreamUs)}` : ''
-    const attempts = exchange.attempts === 1 ? ',"attempts":1}\n' : `,"attempts":${exchange.attempts}}\n`
+    const attempts = exchange.attempts === 1 ? ',"attempts":1}\n' : attemptsOf(exchange)
     // One expression of few parts: each part is a branch of the tree that V8 keeps and walks. The rid is hex
     // (trace.ts).
     return (
@@ -251,6 +251,10 @@ export class AccessLog {
   close(done: () => void): void {
     this.writer.close(done)
   }
+}
+
+function attemptsOf({ attempts, retried }: Exchange): string {
+  return retried === '' ? `,"attempts":${attempts}}\n` : `,"attempts":${attempts},"retried":"${retried}"}\n`
 }
 
 /** API keys in the query are hidden on every route: a key sent to the wrong route is valid elsewhere. */

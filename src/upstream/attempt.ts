@@ -1,7 +1,8 @@
 // One try at one endpoint: gives a request to the endpoint's client, and the response to a sink. Runs per request. It
 // knows no exchange, and retries.ts decides whether another try follows. An attempt holds the endpoint's count of
-// requests in flight and the breaker's permit. It gives each back once, with the first of complete(), abort() and a
-// failure; after that it calls its sink no more.
+// requests in flight and the breaker's permit. It gives each back once, with the first of complete(), abort(),
+// discard() and a failure; after that it calls its sink no more. The permit may go on to the next attempt, so that the
+// breaker judges what is left after retries.
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
 import { type Breaker, OUTCOME } from './breaker.js'
@@ -9,6 +10,12 @@ import type { EndpointState } from './cluster/endpoint-state.js'
 import { DeadlineError, isMistake, type UpstreamFailure, upstreamFailure } from './failure.js'
 import { errors } from './undici.js'
 import type { UpstreamRequest } from './upstream-request.js'
+
+/** So much of a response that nobody wants is read, so that its connection stays usable, … */
+const MOST_DISCARDED_BYTES = 65_536
+/** … and for so long. */
+const DISCARD_MS = 1000
+const discarded = new Error('the response was not wanted')
 
 /** Called in this order. A chunk is valid until onData returns. The fields are shared: read only. */
 export interface AttemptSink {
@@ -19,7 +26,7 @@ export interface AttemptSink {
   onData(chunk: Buffer): void
   /** The response has ended. The sink calls complete(). */
   onEnd(): void
-  /** This attempt has failed: the endpoint of the one that is to follow it (retries.ts), or null. */
+  /** This attempt has failed: the endpoint of its successor(), where one is to follow (retries.ts), or null. */
   retryAt(failure: UpstreamFailure): EndpointState | null
   /** The attempt is over. @param next what retryAt has returned */
   onFailure(failure: UpstreamFailure, next: EndpointState | null): void
@@ -28,8 +35,9 @@ export interface AttemptSink {
 }
 
 export class Attempt implements Dispatcher.DispatchHandler {
-  private readonly breaker: Breaker | null
-  private readonly permit: number
+  /** Null where the service has none, and once another attempt has the permit. */
+  private breaker: Breaker | null
+  private permit: number
   private readonly nowUs: () => number
   private sink: AttemptSink | null = null
   /** Null until the request is given to its client. */
@@ -42,7 +50,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
   private startUs = 0
   /** The whole request was there, and the head of its response has not come. */
   private waits = false
+  private isUpload = false
   private over = false
+  /** The rest of the response is read and dropped until then. */
+  private discardTimer: NodeJS.Timeout | null = null
+  private discardedBytes = 0
 
   /** Made by Cluster.attempt. @param permit of the breaker, where there is one */
   constructor(breaker: Breaker | null, permit: number, nowUs: () => number) {
@@ -56,11 +68,17 @@ export class Attempt implements Dispatcher.DispatchHandler {
     return this.endpoint !== null && !this.over
   }
 
+  /** Its body is a stream, which no other attempt can have. */
+  get streams(): boolean {
+    return this.isUpload
+  }
+
   start(request: UpstreamRequest, endpoint: EndpointState, sink: AttemptSink): void {
     this.sink = sink
     this.endpoint = endpoint
     this.startUs = this.nowUs()
-    this.waits = request.body === null || Buffer.isBuffer(request.body)
+    this.isUpload = request.body !== null && !Buffer.isBuffer(request.body)
+    this.waits = !this.isUpload
     endpoint.begin(this.waits)
     endpoint.client.dispatch(request as Dispatcher.DispatchOptions, this)
   }
@@ -69,7 +87,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   complete(spentUs: number, nowUs: number): void {
     if (this.over) return
     const outcome = this.breaker === null ? OUTCOME.ok : this.breaker.outcomeOf(this.status, spentUs)
-    this.giveBack(outcome, this.status >= 500, nowUs)
+    this.giveBack(outcome, this.endpoint!.isFailure(this.status), nowUs)
   }
 
   /** The breaker counts a DeadlineError as a failure of the service, and no other reason. */
@@ -79,6 +97,50 @@ export class Attempt implements Dispatcher.DispatchHandler {
     const failed = reason instanceof DeadlineError
     this.giveBack(failed ? OUTCOME.failed : OUTCOME.ignored, failed)
     this.controller?.abort(reason)
+  }
+
+  /** An attempt that is to follow this one, and has the breaker's permit from now on: this one reports nothing. */
+  successor(): Attempt {
+    const next = this.companion()
+    next.inherit(this)
+    return next
+  }
+
+  /** An attempt beside this one, which may inherit() the permit when it wins. */
+  companion(): Attempt {
+    return new Attempt(null, -1, this.nowUs)
+  }
+
+  /** Takes the permit of another attempt, if that has one. */
+  inherit(from: Attempt): void {
+    if (from.breaker === null) return
+    this.breaker = from.breaker
+    this.permit = from.permit
+    from.breaker = null
+  }
+
+  /** Within onHead: another attempt follows, and the rest of this response is for nobody. */
+  discard(declaredBytes: number): void {
+    if (this.over) return
+    this.giveBack(OUTCOME.ignored, this.endpoint!.isFailure(this.status))
+    // A connection in the middle of an upload is of no more use.
+    if (this.isUpload || declaredBytes > MOST_DISCARDED_BYTES) return this.controller!.abort(discarded)
+    this.discardTimer = setTimeout(() => this.controller!.abort(discarded), DISCARD_MS).unref()
+  }
+
+  private stopDiscarding(): void {
+    if (this.discardTimer !== null) clearTimeout(this.discardTimer)
+    this.discardTimer = null
+  }
+
+  private discardChunk(chunk: Buffer): void {
+    this.discardedBytes += chunk.length
+    if (this.discardedBytes > MOST_DISCARDED_BYTES) this.controller!.abort(discarded)
+  }
+
+  /** It calls this sink from now on. */
+  tell(sink: AttemptSink): void {
+    this.sink = sink
   }
 
   pause(): void {
@@ -92,7 +154,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** @param failed the endpoint is to blame; the outcome is what the breaker of its service counts */
   private giveBack(outcome: number, failed: boolean, nowUs: number | null = null): void {
     this.over = true
-    this.endpoint?.end(failed, this.waits)
+    this.endpoint?.end(this.startUs, failed, this.waits)
     this.breaker?.report(this.permit, outcome, nowUs ?? this.nowUs())
   }
 
@@ -126,7 +188,10 @@ export class Attempt implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (this.over) return
+    if (this.over) {
+      if (this.discardTimer !== null) this.discardChunk(chunk)
+      return
+    }
     try {
       this.sink!.onData(chunk)
     } catch (error) {
@@ -135,7 +200,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   }
 
   onResponseEnd(): void {
-    if (this.over) return
+    if (this.over) return this.stopDiscarding()
     try {
       this.sink!.onEnd()
     } catch (error) {
@@ -144,17 +209,15 @@ export class Attempt implements Dispatcher.DispatchHandler {
   }
 
   onResponseError(_: Dispatcher.DispatchController, error: Error): void {
-    if (this.over) return
+    if (this.over) return this.stopDiscarding()
     // undici misses the body that the length of a 304 speaks of; there is none to come (RFC 9110, 15.4.5).
     if (this.status === 304 && error instanceof errors.ResponseContentLengthMismatchError) return this.onResponseEnd()
     try {
       if (isMistake(error)) throw error
       const failure = upstreamFailure(error)
+      // Where another attempt is to follow, that has the permit.
       const next = this.sink!.retryAt(failure)
-      // Where another endpoint is asked instead, one that cannot be reached says nothing of the service. Otherwise the
-      // loss of one endpoint in two would open the breaker for both.
-      const isService = failure.upstreamAtFault && !(next !== null && failure.sent?.written === false)
-      this.giveBack(isService ? OUTCOME.failed : OUTCOME.ignored, failure.upstreamAtFault)
+      this.giveBack(failure.upstreamAtFault ? OUTCOME.failed : OUTCOME.ignored, failure.upstreamAtFault)
       this.sink!.onFailure(failure, next)
     } catch (exception) {
       this.sink!.onException(exception)

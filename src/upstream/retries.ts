@@ -1,6 +1,8 @@
 // Decides whether a request is sent again, whatever layer saw it fail; no other file has such rules. A layer says what
 // it knows of the request (SendFacts). http1/ asks mayResend, and sends the request on another connection to the same
-// endpoint, within the same attempt. The proxy handler asks mayRetry, and begins another attempt. Pure.
+// endpoint, within the same attempt. The proxy handler asks whither, and begins another attempt. How many requests are
+// sent again is bounded in retry-budget.ts. Pure.
+import type { RetryReason, RetryRules } from '../config/retries.js'
 
 /** What a layer knows of a request whose response did not come, or not as a whole. */
 export interface SendFacts {
@@ -21,12 +23,6 @@ const none = { responseStarted: false, reusedConnection: null, behindOthers: fal
 export const UNSENT: SendFacts = Object.freeze({ ...none, written: false })
 /** The connection was lost, and the client does not know more. */
 export const LOST: SendFacts = Object.freeze({ ...none, written: true })
-
-/**
- * For one exchange, those at a fallback's service included. Within each of them the request may be sent once more
- * (mayResend).
- */
-const MOST_ATTEMPTS = 2
 
 /** RFC 9110, 9.2.2: two requests have the effect of one. */
 export const idempotent: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
@@ -49,23 +45,58 @@ export function mayResend(facts: SendFacts, repeatable: boolean): boolean {
 /** What the handler knows of the attempt that failed. */
 export interface AttemptFacts {
   readonly method: string
+  /** Some of the response was given to the client, or is going to be. */
   readonly responseStarted: boolean
   /** Some of a streamed body is gone: another attempt could not send the whole. */
   readonly bodyTaken: boolean
-  /** So far. */
+  /** How long the body is, as far as it has come. */
+  readonly bodyBytes: number
+  /** So far, those at the service before a fallback's included. */
   readonly attempts: number
-  /** The service has another endpoint. */
-  readonly hasOther: boolean
+}
+
+/** Where the next attempt may go: `anywhere` includes the endpoint that has just failed. */
+export type Whither = 'nowhere' | 'elsewhere' | 'anywhere'
+
+/**
+ * After an attempt that failed, or whose response is not to be passed on.
+ * @param reason null: another attempt would not help
+ * @param sent what the endpoint's client knows; null where that is nothing
+ */
+export function whither(
+  rules: RetryRules,
+  reason: RetryReason | null,
+  sent: SendFacts | null,
+  attempt: AttemptFacts,
+): Whither {
+  if (reason === null || attempt.attempts >= rules.attempts || !rules.reasons.has(reason)) return 'nowhere'
+  if (attempt.responseStarted || attempt.bodyTaken) return 'nowhere'
+  // Whatever the method is. The same endpoint could not be reached a moment later either.
+  if (sent !== null && !sent.written) return 'elsewhere'
+  if (!idempotent.has(attempt.method) || attempt.bodyBytes > rules.maxBodyBytes) return 'nowhere'
+  return sent !== null && mayResend(sent, true) ? 'anywhere' : 'elsewhere'
 }
 
 /**
- * At the next endpoint, which is the same one where the service has no other.
- * @param sent null: another attempt would not help. A deadline has passed, the response is not HTTP, or the request
- * cannot be forwarded
+ * Whether a second attempt may begin elsewhere beside the first, of which no response has come: `out`, because its
+ * endpoint gets no more requests, or `hedge`, because it takes long.
  */
-export function mayRetry(sent: SendFacts | null, attempt: AttemptFacts): boolean {
-  if (sent === null || attempt.responseStarted || attempt.bodyTaken || attempt.attempts >= MOST_ATTEMPTS) return false
-  // The same endpoint could not be reached a moment later either.
-  if (!sent.written) return attempt.hasOther
-  return mayResend(sent, idempotent.has(attempt.method))
+export function mayRace(rules: RetryRules, reason: 'out' | 'hedge', attempt: AttemptFacts): boolean {
+  // A route that hedges has two attempts for that, whatever its service retries.
+  const most = reason === 'hedge' ? Math.max(2, rules.attempts) : rules.attempts
+  if (attempt.attempts >= most || attempt.responseStarted || attempt.bodyTaken) return false
+  return idempotent.has(attempt.method) && attempt.bodyBytes <= rules.maxBodyBytes
+}
+
+/** A wait doubles up to this. */
+const LONGEST_BACKOFF_MS = 10_000
+
+/**
+ * Full jitter: clients of one endpoint that failed at once do not come back at once.
+ * @param attempts so far
+ * @param same the endpoint that failed is asked again
+ */
+export function backoffMs(rules: RetryRules, attempts: number, same: boolean): number {
+  if (!same && attempts < 2) return 0
+  return Math.random() * Math.min(LONGEST_BACKOFF_MS, rules.backoffMs * 2 ** (attempts - 1))
 }

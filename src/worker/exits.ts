@@ -94,6 +94,8 @@ export class Exits implements ExchangeEnds {
   private fallbackFor(exchange: Exchange, rejection: Rejection): Handler | null {
     const fallback = this.fallbacks[exchange.route!.index] as Handler | null
     if (fallback === null || exchange.fallback !== '' || rejection.status < 502) return null
+    // The service that has failed already: a split may have chosen the one that stands in for the others.
+    if (exchange.service !== null && exchange.service === exchange.route!.fallback!.service) return null
     // The rest of the body will not be read, so no other handler could get it.
     if (rejection.closesConnection) return null
     if (fallback.needsBody && exchange.upload?.taken) return null

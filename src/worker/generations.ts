@@ -12,7 +12,9 @@ import { UwsServer } from '../downstream/uws/server.js'
 import { Deadlines } from '../exchange/deadlines.js'
 import { addressKey } from '../policy/address-key.js'
 import { DigestPool } from '../policy/digest-pool.js'
+import { BranchCounts } from '../state/branch-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
+import { BulkheadTable } from '../state/bulkhead-table.js'
 import type { WorkerCounters } from '../state/counters.js'
 import { EndpointTable } from '../state/endpoint-table.js'
 import { RateTable } from '../state/rate-table.js'
@@ -84,9 +86,15 @@ export function createWorker(parts: WorkerParts): Worker {
     worker: parts.slot,
     breakers: new BreakerTable(segment),
     endpoints,
+    bulkheads: new BulkheadTable(segment),
     connections: settings.upstreamConnections,
+    zone: settings.zone,
     nowUs: () => segment.nowUs(),
     onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
+    onOutlierChange: (service, { endpoint: { origin }, to, reason, forMs }) => {
+      if (to === 'ejected') log.warn({ service, endpoint: origin, reason, forMs }, 'endpoint is ejected')
+      else log.info({ service, endpoint: origin, reason }, 'ejected endpoint is back')
+    },
   })
   const shared: Shared = {
     owner,
@@ -99,6 +107,7 @@ export function createWorker(parts: WorkerParts): Worker {
     rates: new RateTable(segment, owner),
     replays: new ReplayTable(segment, owner),
     upstreams,
+    branches: new BranchCounts(segment, parts.spec).ofWorker(parts.slot),
     bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
     shedder: new Shedder({ counters, upstreams, deadlines, log, nowUs: () => segment.nowUs() }),
   }

@@ -3,6 +3,7 @@
 // generation a request gets is in generations.ts.
 import type { Route, RouteTable } from '../config/compile.js'
 import { createMatcher } from '../config/match.js'
+import type { RetryEvent } from '../config/retries.js'
 import type { Settings } from '../config/settings.js'
 import type { BodyMemory } from '../downstream/body-memory.js'
 import { ClientCertificates } from '../downstream/client-certificate.js'
@@ -19,6 +20,7 @@ import { consumerCheck } from '../policy/authorize.js'
 import type { DigestPool } from '../policy/digest-pool.js'
 import { createGuessLimit, createRateLimit } from '../policy/rate-limit.js'
 import { createReplayGuard } from '../policy/replay.js'
+import type { WorkerBranchCounts } from '../state/branch-counts.js'
 import type { WorkerCounters } from '../state/counters.js'
 import type { RateTable } from '../state/rate-table.js'
 import type { ReplayTable } from '../state/replay-table.js'
@@ -48,6 +50,7 @@ export interface Shared {
   readonly rates: RateTable
   readonly replays: ReplayTable
   readonly upstreams: Upstreams
+  readonly branches: WorkerBranchCounts
   readonly bodyMemory: BodyMemory
   readonly shedder: Shedder
 }
@@ -97,7 +100,8 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   ]
   const phases = table.routes.map((route) => phasesOf(route).filter((phase) => phase !== null))
 
-  const context: HandlerContext = { deadlines, nowUs, fail: exits.fail, conclude: exits.conclude }
+  const retried = (exchange: Exchange, event: RetryEvent): void => shared.counters.retried(exchange, event)
+  const context: HandlerContext = { deadlines, nowUs, fail: exits.fail, conclude: exits.conclude, retried }
   const handlers = new Handlers(context, shared, table)
   exits.fallbacks = handlers.fallbacks
 

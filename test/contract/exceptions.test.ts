@@ -180,9 +180,11 @@ routes:
     breakers: state.breakers,
     worker: 0,
     endpoints: state.endpoints,
+    bulkheads: state.bulkheads,
     connections: 64,
     nowUs: () => clock.nowUs(),
     onBreakerChange: (service, change) => warn({ service, ...change }, 'breaker changed state'),
+    onOutlierChange() {},
   })
   const hold = upstreams.hold.bind(upstreams)
   upstreams.hold = (...args) => {

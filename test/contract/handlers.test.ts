@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { z } from 'zod'
 import { routesAsJson } from '../../src/cli/listings.js'
 import { compile } from '../../src/config/compile.js'
+import { choices } from '../../src/config/handlers.js'
 import { type ConfigError, type Loaded, loadConfig } from '../../src/config/load.js'
 import type { HandlerRules } from '../../src/config/route-table.js'
 import { addHandlerKind } from '../../src/config/schema/handlers.js'
@@ -111,9 +112,11 @@ beforeAll(async () => {
     worker: 0,
     breakers: state.breakers,
     endpoints: state.endpoints,
+    bulkheads: state.bulkheads,
     connections: 64,
     nowUs,
     onBreakerChange() {},
+    onOutlierChange() {},
   })
   const writer = { write: (line: string) => lines.push(JSON.parse(line)) } as unknown as LineWriter
   const log = { warn() {}, error() {} } as unknown as Logger
@@ -131,6 +134,7 @@ beforeAll(async () => {
       rates: state.rates,
       replays: state.replays,
       upstreams,
+      branches: state.branches.ofWorker(0),
       bodyMemory: new BodyMemory(settings.bodyMemoryBytes, (address) => address),
       shedder,
     },
@@ -222,6 +226,11 @@ describe.each([
   })
 })
 
+test('its key is among those that a route or a fallback may have', () => {
+  expect(choices('route')).toMatch(/^service, or .*, or greet$/)
+  expect(choices('fallback')).toMatch(/^service, or status, headers, body or file, or .*greet$/)
+})
+
 test('`tidegate routes` names it', () => {
   const rows = JSON.parse(routesAsJson(loaded)) as { service: string; fallback: string }[]
   const named = rows.map(({ service, fallback }) => [service, fallback])
@@ -233,8 +242,8 @@ test.each([
   ['greet: 5', 'routes[0].greet: must be a string'],
   ['gret: Hi', 'routes[0].gret: unknown key; did you mean "greet"?'],
   ['service: gone, greet: Hi', 'routes[0].greet: cannot stand next to service'],
-  ['name: idle', 'routes[0]: needs service, or greet'],
-  ['service: gone, fallback: {}', 'routes[0].fallback: needs service, or status, headers, body or file, or greet'],
+  ['name: idle', `routes[0]: needs ${choices('route')}`],
+  ['service: gone, fallback: {}', `routes[0].fallback: needs ${choices('fallback')}`],
   ['service: gone, fallback: { greet: Hi, body: Hi }', 'routes[0].fallback.greet: cannot stand next to body'],
 ])('its key is a key of the configuration: %s', (keys, problem) => {
   let problems: readonly string[] = []

@@ -1,7 +1,15 @@
 // The types of the keys that choose a handler, for each place in which the kind can be chosen. What the kinds are is in
 // ../handlers.ts.
 import { z } from 'zod'
-import { type HandlerKind, type HandlerPlace, type PROXY, registerHandlerKind, type STATIC } from '../handlers.js'
+import {
+  type HandlerKind,
+  type HandlerPlace,
+  type PROXY,
+  registerHandlerKind,
+  type SPLIT,
+  type STATIC,
+} from '../handlers.js'
+import { splitSchema } from './splits.js'
 import { headerName, integer, name } from './values.js'
 
 type Keys = Readonly<Record<string, z.ZodType>>
@@ -20,8 +28,11 @@ const GATEWAYS_OWN = new Set([
 type TypesOf<Kind extends HandlerKind, Place extends HandlerPlace> = Record<Kind['keys'][Place][number], z.ZodType>
 
 export const routeKeys = {
-  service: name.describe('The service that gets the requests: a key of services.'),
-} satisfies TypesOf<typeof PROXY, 'route'>
+  service: name
+    .optional()
+    .describe('The service that gets the requests: a key of services. Needed where there is no split.'),
+  split: splitSchema.optional(),
+} satisfies TypesOf<typeof PROXY, 'route'> & TypesOf<typeof SPLIT, 'route'>
 
 export const fallbackKeys = {
   service: name

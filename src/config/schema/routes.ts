@@ -5,8 +5,10 @@ import { choiceProblems } from '../handlers.js'
 import { patternProblem } from '../patterns.js'
 import { httpSignatureSchema, replaySchema } from './callers.js'
 import { addedKeys, fallbackKeys, routeKeys } from './handlers.js'
+import { hedgeSchema } from './hedge.js'
 import { inlineLimit } from './limits.js'
 import { importance } from './shedding.js'
+import { mirrorKey, stickyKey } from './splits.js'
 import {
   address,
   duration,
@@ -76,12 +78,6 @@ const fallbackSchema = () =>
       'What clients get if the breaker is open or the service fails (502, 503 or 504 of the gateway): a static response, or another service. The response carries x-tidegate-fallback.',
     )
 
-/** Required unless another key of a route can choose its handler. */
-const serviceKey = () => {
-  const { service } = routeKeys
-  return (Object.keys(addedKeys('route')).length === 0 ? service : service.optional()) as z.ZodOptional<typeof service>
-}
-
 const addressesSchema = z
   .strictObject({
     allow: listOf(address).optional().describe('Addresses and CIDR ranges to admit. Default: all.'),
@@ -103,8 +99,10 @@ export const routeSchema = z.lazy(() =>
         .default(0)
         .describe('Order of routes with equally specific paths: the higher priority wins.'),
       importance,
-      service: serviceKey(),
+      ...routeKeys,
       ...addedKeys('route'),
+      ...stickyKey,
+      ...mirrorKey,
       auth: oneOrMore(z.enum([...CREDENTIAL_KINDS, 'none'])).describe(
         'Accepted credential kinds. If a request carries several, the first in this list decides. x-m: an HMAC signature. http-signature: an RFC 9421 signature. none: the route is open to anyone. There is no default, so that no route is open by accident.',
       ),
@@ -155,6 +153,7 @@ export const routeSchema = z.lazy(() =>
           'Largest request body; a larger one gets 413. unlimited is possible only if bodies stream. Default TIDEGATE_MAX_BODY_BYTES.',
         ),
       accessLog: z.boolean().default(true).describe('Write an access log line for each request.'),
+      hedge: hedgeSchema.optional(),
       fallback: fallbackSchema().optional(),
       logQuery: z.boolean().default(false).describe('Show the query in the access log. Its values may be secrets.'),
     })
@@ -162,5 +161,5 @@ export const routeSchema = z.lazy(() =>
       for (const { key, message } of choiceProblems(route, 'route'))
         context.addIssue({ code: 'custom', path: key, message })
     })
-    .describe('A route: requests that go to one service under one set of rules.'),
+    .describe('A route: requests that one service, or several, get under one set of rules.'),
 )

@@ -1,6 +1,11 @@
-// Options of services: endpoints, deadlines, TLS, the breaker and health checks.
+// Options of services: endpoints, deadlines, TLS and the breaker.
 import { z } from 'zod'
+import { balanceKeys } from './balance.js'
+import { concurrency, maxInFlight } from './bulkhead.js'
 import { endpointSchema } from './endpoints.js'
+import { healthSchema } from './health.js'
+import { outliersSchema } from './outliers.js'
+import { retriesSchema } from './retries.js'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
 
 const breakerSchema = z
@@ -33,28 +38,6 @@ const breakerSchema = z
   })
   .describe(
     'Circuit breaker: stops calling a failing service. Without this key the service has none; {} uses all defaults.',
-  )
-
-const healthSchema = z
-  .strictObject({
-    path: z
-      .string()
-      .regex(/^\/[\u0021-\u007e]*$/, "must start with '/' and hold no blanks")
-      .default('/')
-      .describe('Path of the check. A GET with a 2xx response is a success.'),
-    interval: duration(100, HOUR_MS).prefault('5s').describe('Time between two checks of an endpoint.'),
-    timeout: duration(10, HOUR_MS)
-      .prefault('1s')
-      .describe('A check without a response in this time fails. At most interval.'),
-    healthyAfter: integer(1, 100).default(2).describe('Successful checks in a row that make an endpoint healthy.'),
-    unhealthyAfter: integer(1, 100).default(3).describe('Failed checks in a row that make an endpoint unhealthy.'),
-  })
-  .refine((health) => health.timeout <= health.interval, {
-    path: ['timeout'],
-    error: 'must be at most interval; without this key it is 1s',
-  })
-  .describe(
-    'Active health checks of every endpoint. Without this key all endpoints count as healthy; {} uses all defaults.',
   )
 
 const timeoutsSchema = z
@@ -119,7 +102,12 @@ export const serviceSchema = z
         'Most requests in flight on one connection. Above 1, idempotent requests without a body share connections (RFC 9110, 9.2.2). Useful for many small, fast responses of one kind.',
       ),
     tls: upstreamTlsSchema.optional(),
+    ...balanceKeys,
     breaker: breakerSchema.optional(),
+    retries: retriesSchema,
     health: healthSchema.optional(),
+    outliers: outliersSchema,
+    maxInFlight: maxInFlight.optional(),
+    concurrency: concurrency.optional(),
   })
   .describe('A service: one or several endpoints that serve the same requests.')

@@ -1,6 +1,6 @@
-// Holds one exchange while a service has it: its attempts, the upload's place, its deadline, its cancellation.
-// pass-response.ts writes the response to the client. Runs per request. It never gathers a body: if one side cannot
-// take more, the other is stopped.
+// Holds one exchange while a service has it: the upload's place, its deadline, its cancellation. tries.ts has the
+// attempts, and pass-response.ts writes the response to the client. Runs per request. It never gathers a body: if one
+// side cannot take more, the other is stopped.
 
 import { cut } from '../../downstream/answer.js'
 import { CLIENT_SILENCE_MS, uploadTooSlow } from '../../downstream/body.js'
@@ -13,17 +13,19 @@ import type { Attempt } from '../../upstream/attempt.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { EndpointState } from '../../upstream/cluster/endpoint-state.js'
 import { DeadlineError, type UpstreamFailure, upstreamFailure } from '../../upstream/failure.js'
-import { mayRetry } from '../../upstream/retries.js'
+import type { Hedge } from '../../upstream/hedge.js'
 import type { PlaceWaiter } from '../../upstream/upload-places.js'
 import type { HandlerContext } from '../handler.js'
 import { PassedResponse, type ResponseHolder } from './pass-response.js'
 import { Patience } from './patience.js'
-import { upstreamRequest } from './upstream-request.js'
+import { Tries } from './tries.js'
 
 /** How long an upload waits for one of the connections that unfinished uploads may hold. */
 const PLACE_WAIT_US = 10e6
+/** While the head of a response is waited for, so often it is asked whether another endpoint should be, too. */
+const LOOK_US = 200_000
 const answerNotTaken = new Rejection('request_timeout', 'answer not taken in time', true)
-const tooLate = new Rejection('deadline_exceeded', "the client's deadline passed before forwarding")
+export const tooLate = new Rejection('deadline_exceeded', "the client's deadline passed before forwarding")
 const deadlinePassed = new Rejection('deadline_exceeded', "the client's deadline passed")
 const noPlace = new Rejection('overloaded', 'too many uploads wait for a connection', true)
 
@@ -35,19 +37,20 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
   deadlineUs: number
   slot = -1
   readonly exchange: Exchange
-  attempt: Attempt
   private readonly context: HandlerContext
   private readonly cluster: Cluster
-  private endpoint: EndpointState
+  private readonly tries: Tries
   private readonly upload: Upload | null
   private readonly response: PassedResponse
-  /** For retries.ts. exchange.attempts also counts what the endpoints' clients have sent again. */
-  private attempts: number
   /** How much of the service's time went into earlier attempts. */
   private spentBeforeUs = 0
 
   // Whom the exchange waits for.
   private readonly patience: Patience
+  /** The deadline of the service. deadlineUs may be earlier, when something else is looked at. */
+  private serviceUntilUs = 0
+  /** When another endpoint is asked, if one may be (perTry). */
+  private tryUntilUs = 0
   /** Of an upload that is still coming: it may have a connection, or waits for that. */
   private place: 'none' | 'held' | 'awaited' = 'none'
   private placeUntilUs = Number.POSITIVE_INFINITY
@@ -63,15 +66,12 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     this.context = context
     this.exchange = exchange
     this.cluster = cluster
-    this.endpoint = endpoint
-    this.attempt = attempt
     this.upload = exchange.upload
     this.response = new PassedResponse(exchange, this)
-    // Not 0 where this is the service of a fallback.
-    this.attempts = exchange.attempts
+    this.tries = new Tries(context, exchange, cluster, endpoint, attempt, this.response)
     const startUs = exchange.upstreamStartUs
     this.patience = new Patience(cluster.service, startUs, exchange.deadline)
-    this.deadlineUs = this.patience.withService(startUs, cluster.service.firstByteTimeoutMs)
+    this.deadlineUs = this.waitForHead(startUs)
     exchange.holder = this
     context.deadlines.add(this)
   }
@@ -81,10 +81,19 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     if (!this.exchange.concluded) this.start()
   }
 
-  /** At this.endpoint. An upload that is still coming begins once there is a place for it. */
+  /** After begin(). */
+  hedge(hedge: Hedge): void {
+    if (!this.exchange.concluded) this.tries.hedge(hedge)
+  }
+
+  get attempt(): Attempt {
+    return this.tries.attempt
+  }
+
+  /** An upload that is still coming begins once there is a place for it. */
   private start(): void {
     if (!this.isUploading) return this.send()
-    if (this.endpoint.takePlace(this)) return this.onPlace()
+    if (this.tries.endpoint.takePlace(this)) return this.onPlace()
     this.place = 'awaited'
     this.placeUntilUs = this.context.nowUs() + PLACE_WAIT_US
     this.wait()
@@ -110,16 +119,14 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     const { place } = this
     this.place = 'none'
     this.placeUntilUs = Number.POSITIVE_INFINITY
-    if (place === 'held') this.endpoint.leavePlace()
-    else if (place === 'awaited') this.endpoint.stopWaiting(this)
+    if (place === 'held') this.tries.endpoint.leavePlace()
+    else if (place === 'awaited') this.tries.endpoint.stopWaiting(this)
   }
 
   private send(): void {
-    const { exchange, endpoint } = this
-    if (exchange.deadline !== null && !this.isInTime(exchange.deadline)) return this.giveUp(tooLate)
-    this.attempts++
-    exchange.attempts++
-    this.attempt.start(upstreamRequest(exchange, endpoint.endpoint), endpoint, this.response)
+    const { deadline } = this.exchange
+    if (deadline !== null && !this.isInTime(deadline)) return this.giveUp(tooLate)
+    this.tries.send()
   }
 
   private isInTime(deadline: ClientDeadline): boolean {
@@ -127,34 +134,47 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     return deadline.begin(nowUs, this.patience.leftOfTotalUs(nowUs))
   }
 
-  retryAt({ sent }: UpstreamFailure): EndpointState | null {
-    const { method } = this.exchange
-    const { cluster, attempts } = this
-    const responseStarted = this.response.headers !== null
-    const bodyTaken = this.upload?.taken ?? false
-    const hasOther = cluster.hasOther(this.endpoint)
-    if (!mayRetry(sent, { method, responseStarted, bodyTaken, attempts, hasOther })) return null
-    const next = cluster.pick(0, [this.endpoint])
-    return next === null || next.isFull ? null : next
+  // Another attempt.
+
+  retryAt({ retry, sent }: UpstreamFailure): EndpointState | null {
+    return this.tries.nextEndpoint(retry, sent, this.response.headers !== null)
   }
 
   attemptFailed(failure: UpstreamFailure, next: EndpointState | null): void {
-    this.leavePlace()
-    if (next === null || !this.retry(next)) this.fail(failure.rejection)
+    if (next === null) return this.fail(failure.rejection)
+    this.follow(next)
   }
 
-  /** False: the breaker refuses. */
-  private retry(endpoint: EndpointState): boolean {
-    const { exchange } = this
-    const nowUs = this.context.nowUs()
-    const attempt = this.cluster.attempt(nowUs)
-    if (attempt === null) return false
-    this.spentBeforeUs = this.patience.clock.spent(nowUs)
-    this.endpoint = endpoint
-    this.attempt = attempt
-    exchange.endpoint = endpoint.endpoint
-    this.start()
+  /** True: the response is not to be passed on, and another endpoint is asked. */
+  retryStatus(status: number, declaredBytes: number): boolean {
+    const { attempt } = this
+    if (!this.cluster.service.retries.statuses.has(status)) return false
+    const next = this.tries.nextEndpoint('status', null, false)
+    if (next === null) return false
+    attempt.discard(declaredBytes)
+    this.follow(next)
     return true
+  }
+
+  /** The same for a response that has not begun in time. */
+  private retryLate(error: DeadlineError): boolean {
+    const { attempt } = this
+    if (!attempt.isRunning) return false
+    const next = this.tries.nextEndpoint('timeout', null, this.response.headers !== null)
+    if (next === null) return false
+    attempt.abort(error)
+    this.follow(next)
+    return true
+  }
+
+  private follow(next: EndpointState): void {
+    this.leavePlace()
+    this.spentBeforeUs = this.patience.clock.spent(this.context.nowUs())
+    this.wait()
+    this.tries.follow(next, () => {
+      this.wait()
+      this.start()
+    })
   }
 
   // From the client's side.
@@ -165,7 +185,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     try {
       this.letGo(this.context.nowUs())
     } finally {
-      this.attempt.abort(reason)
+      this.tries.abort(reason)
     }
     this.upload?.cutShort(reason)
   }
@@ -188,9 +208,21 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     const nowUs = this.context.nowUs()
     if (this.patience.isDeadlineOver(nowUs)) return this.giveUp(deadlinePassed)
     if (this.patience.clock.isWaitingForClient) return this.judgeClient(nowUs)
+    if (nowUs < this.serviceUntilUs) return this.look(nowUs)
     const error = new DeadlineError(this.lateness(nowUs))
-    this.attempt.abort(error)
+    if (!this.patience.isTotalOver(nowUs) && this.retryLate(error)) return
+    this.tries.abort(error)
     if (!this.exchange.concluded) this.fail(upstreamFailure(error).rejection)
+  }
+
+  /** The service has still time. */
+  private look(nowUs: number): void {
+    if (nowUs >= this.tryUntilUs) {
+      this.tryUntilUs = Number.POSITIVE_INFINITY
+      if (this.retryLate(new DeadlineError('per-try timeout'))) return
+    }
+    if (this.tries.endpoint.isFailing) this.tries.rescue()
+    this.deadlineUs = Math.min(this.serviceUntilUs, this.tryUntilUs, nowUs + LOOK_US)
   }
 
   private judgeClient(nowUs: number): void {
@@ -201,7 +233,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
     const bytes = exchange.bytesIn + exchange.bytesOut
     if (!this.attempt.isRunning) patience.beginPace(nowUs, bytes)
     const isSlow = patience.isClientSlow(nowUs, bytes)
-    if (isSlow && this.endpoint.isContended) return this.giveUp(isUnread ? readerGivesWay : uploadGivesWay)
+    if (isSlow && this.tries.endpoint.isContended) return this.giveUp(isUnread ? readerGivesWay : uploadGivesWay)
     this.deadlineUs = patience.clientDeadlineUs
   }
 
@@ -226,10 +258,19 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
       this.deadlineUs = patience.withClient(nowUs, Math.min(silentUntilUs, this.placeUntilUs))
       return
     }
-    const { firstByteTimeoutMs, idleTimeoutMs } = this.cluster.service
     // For the first byte from the whole request on.
-    const isFirst = this.response.headers === null && !this.isUploading
-    this.deadlineUs = patience.withService(nowUs, isFirst ? firstByteTimeoutMs : idleTimeoutMs)
+    if (this.response.headers === null && !this.isUploading) this.deadlineUs = this.waitForHead(nowUs)
+    else {
+      this.serviceUntilUs = patience.withService(nowUs, this.cluster.service.idleTimeoutMs)
+      this.deadlineUs = this.serviceUntilUs
+    }
+  }
+
+  private waitForHead(nowUs: number): number {
+    const { firstByteTimeoutMs, retries } = this.cluster.service
+    this.serviceUntilUs = this.patience.withService(nowUs, firstByteTimeoutMs)
+    this.tryUntilUs = nowUs + retries.perTryMs * 1000
+    return Math.min(this.serviceUntilUs, this.tryUntilUs, nowUs + LOOK_US)
   }
 
   private get isUploading(): boolean {
@@ -240,7 +281,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
 
   /** Because of the client: neither its service nor the endpoint is to blame. */
   private giveUp(rejection: Rejection): void {
-    this.attempt.abort(new Error(rejection.reason))
+    this.tries.abort(new Error(rejection.reason))
     if (!this.exchange.concluded) this.fail(rejection)
   }
 
@@ -278,12 +319,13 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
   }
 
   /** Gives back all that it holds but the attempt. May be called again. */
-  private letGo(nowUs: number): void {
+  protected letGo(nowUs: number): void {
     const { exchange } = this
     exchange.endUs = nowUs
     exchange.upstreamUs = this.patience.clock.spent(nowUs)
     exchange.holder = null
     this.context.deadlines.remove(this)
+    this.tries.stop()
     this.leavePlace()
   }
 }

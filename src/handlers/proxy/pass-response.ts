@@ -20,6 +20,8 @@ export interface ResponseHolder {
    */
   settle(): void
   conclude(): void
+  /** True: the response is not to be passed on, and another one follows. */
+  retryStatus(status: number, declaredBytes: number): boolean
   retryAt(failure: UpstreamFailure): EndpointState | null
   attemptFailed(failure: UpstreamFailure, next: EndpointState | null): void
 }
@@ -59,12 +61,14 @@ export class PassedResponse implements AttemptSink {
 
   onHead(status: number, headers: IncomingHttpHeaders, phrase: string): void {
     const { exchange } = this
+    const declared = headers['content-length']
+    // Both clients refuse one that is no number, or differs from another.
+    const length = declared === undefined ? -1 : Number(declared)
+    if (status >= 400 && this.holder.retryStatus(status, length)) return
     exchange.status = status
     this.phrase = phrase
     this.headers = headers
-    const declared = headers['content-length']
-    // Both clients refuse one that is no number, or differs from another.
-    this.length = declared === undefined ? -1 : Number(declared)
+    this.length = length
     if (hasBody(exchange) && this.length !== 0) scheduleHead(this)
   }
 

@@ -3,6 +3,7 @@
 import type { Endpoint } from '../../config/compile.js'
 import { withoutParameter } from '../../config/parameter.js'
 import type { Exchange } from '../../exchange/exchange.js'
+import { FieldLines } from '../../upstream/field-lines.js'
 import type { UpstreamRequest } from '../../upstream/upstream-request.js'
 import { upstreamFields } from './headers.js'
 
@@ -14,6 +15,24 @@ export function upstreamRequest(exchange: Exchange, endpoint: Endpoint): Upstrea
     headers: upstreamFields(exchange, endpoint.authority),
     body: exchange.body ?? exchange.upload?.open() ?? null,
     // undici would reconnect whenever a request's Host differs from the last one's.
+    servername: endpoint.serverName,
+    reset: false,
+  }
+}
+
+/** The same for a copy of the request, which has a body of its own and one more field. */
+export function copiedRequest(
+  exchange: Exchange,
+  endpoint: Endpoint,
+  body: Buffer | null,
+  line: string,
+): UpstreamRequest {
+  const { text, contentLength } = upstreamFields(exchange, endpoint.authority)
+  return {
+    method: exchange.method,
+    path: upstreamTarget(exchange),
+    headers: new FieldLines(text + line, body === null ? contentLength : body.length),
+    body,
     servername: endpoint.serverName,
     reset: false,
   }

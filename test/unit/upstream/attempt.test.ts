@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import type { Dispatcher } from 'undici'
-import { beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it, vi } from 'vitest'
 import type { Service } from '../../../src/config/compile.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
 import { EndpointTable } from '../../../src/state/endpoint-table.js'
@@ -159,14 +159,33 @@ describe('what an attempt holds', () => {
     expect(reported()).toEqual(expected)
   })
 
-  it.each([
-    ['cannot be reached', 'ECONNREFUSED', [0, 0, 0]],
-    ['was lost', 'ECONNRESET', [0, 1, 0]],
-  ])('where another attempt follows, the breaker hears of an endpoint that %s', (_, code, expected) => {
-    next = endpoint
-    started()
-    handler.onResponseError!(controller, Object.assign(new Error(code), { code }))
-    expect([endpoint.inFlight, reported()]).toEqual([0, expected])
+  it('where another attempt follows, the breaker hears of that one', () => {
+    let successor: Attempt | null = null
+    const first = new Attempt(breaker, breaker.admit(nowUs), () => nowUs)
+    const retrying: AttemptSink = {
+      ...sink,
+      retryAt() {
+        successor = first.successor()
+        return endpoint
+      },
+    }
+    first.start(request, endpoint, retrying)
+    handler.onResponseError!(controller, new errors.SocketError('other side closed'))
+    expect([endpoint.inFlight, reported()]).toEqual([0, [0, 0, 0]])
+    successor!.start(request, endpoint, sink)
+    events.error!(successor!)
+    expect([endpoint.inFlight, reported()]).toEqual([0, [0, 1, 0]])
+    first.abort(new DeadlineError('total timeout'))
+    expect(reported()).toEqual([0, 1, 0])
+  })
+
+  it('a permit goes on with the successor, and comes back of one that never started', () => {
+    const first = started()
+    const successor = first.successor()
+    first.abort(new DeadlineError('total timeout'))
+    expect([endpoint.inFlight, reported()]).toEqual([0, [0, 0, 0]])
+    successor.abort(new DeadlineError('total timeout'))
+    expect([endpoint.inFlight, reported()]).toEqual([0, [0, 1, 0]])
   })
 
   it('keeps a client whose endpoint is gone until it is over', () => {
@@ -218,5 +237,50 @@ describe('what an attempt tells', () => {
     expect(aborted).toBeNull()
     events.start!(attempt)
     expect([aborted, told]).toEqual([reason, []])
+  })
+})
+
+describe('a response that is not wanted', () => {
+  const unwanted = (declaredBytes: number): Attempt => {
+    const attempt = started()
+    events.start!(attempt)
+    handler.onResponseStart!(controller, 503, {}, '')
+    attempt.discard(declaredBytes)
+    return attempt
+  }
+  const chunk = Buffer.alloc(16_384)
+  const receive = (chunks: number): void => {
+    for (let i = 0; i < chunks; i++) handler.onResponseData!(controller, chunk)
+  }
+
+  it('is read to its end, for nobody, and holds nothing meanwhile', () => {
+    unwanted(65_536)
+    expect([endpoint.inFlight, reported()]).toEqual([0, [0, 0, 0]])
+    receive(4)
+    handler.onResponseEnd!(controller, {})
+    expect([aborted, told]).toEqual([null, ['head 503']])
+  })
+
+  it('is not read where it says that it is long', () => {
+    unwanted(65_537)
+    expect(aborted?.message).toBe('the response was not wanted')
+  })
+
+  it('is not read on where it proves long', () => {
+    unwanted(-1)
+    receive(4)
+    expect(aborted).toBeNull()
+    receive(1)
+    expect([aborted?.message, told]).toEqual(['the response was not wanted', ['head 503']])
+  })
+
+  it('is not read on where it takes long', () => {
+    vi.useFakeTimers()
+    unwanted(-1)
+    vi.advanceTimersByTime(999)
+    expect(aborted).toBeNull()
+    vi.advanceTimersByTime(1)
+    expect(aborted?.message).toBe('the response was not wanted')
+    vi.useRealTimers()
   })
 })

@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { compile, type Endpoint, endpointOf } from '../../../src/config/compile.js'
 import { loadConfig } from '../../../src/config/load.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
+import { BulkheadTable } from '../../../src/state/bulkhead-table.js'
 import { EndpointTable } from '../../../src/state/endpoint-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
@@ -34,9 +35,12 @@ beforeEach(async () => {
     breakers: new BreakerTable(segment),
     worker: 0,
     endpoints: table,
+    bulkheads: new BulkheadTable(segment, { services: 4, workers: 1 }),
     connections: 2,
+    zone: '',
     nowUs: () => segment.nowUs(),
     onBreakerChange() {},
+    onOutlierChange() {},
   })
 })
 
@@ -96,7 +100,7 @@ describe('a set of endpoints that changes', () => {
     cluster.setEndpoints(endpointsOf(c, a))
     expect(cluster.endpoints.map(({ endpoint }) => endpoint.origin)).toEqual([c.url, a.url])
     expect(cluster.endpoints[1]).toBe(stateOfA)
-    expect(new Set(picked(cluster, 2))).toEqual(new Set([a.url, c.url]))
+    expect(new Set(picked(cluster, 64))).toEqual(new Set([a.url, c.url]))
     for (const state of cluster.endpoints) expect(await ask(cluster, state)).toBe('response')
     expect(origins.map(({ connections }) => connections)).toEqual([1, 1, 1])
   })

@@ -1,5 +1,15 @@
 import { describe, expect, it } from 'vitest'
-import { idempotent, LOST, mayResend, mayRetry, type SendFacts, UNSENT } from '../../../src/upstream/retries.js'
+import { compileRetries } from '../../../src/config/retries.js'
+import { retriesSchema } from '../../../src/config/schema/retries.js'
+import {
+  backoffMs,
+  idempotent,
+  LOST,
+  mayResend,
+  type SendFacts,
+  UNSENT,
+  whither,
+} from '../../../src/upstream/retries.js'
 
 const of = (facts: Partial<SendFacts>): SendFacts => ({ ...LOST, reusedConnection: false, ...facts })
 
@@ -24,32 +34,71 @@ describe('on another connection to the same endpoint', () => {
 })
 
 describe('another attempt', () => {
-  const attempt = { method: 'GET', responseStarted: false, bodyTaken: false, attempts: 1, hasOther: true }
+  const rules = compileRetries(retriesSchema.parse({}))
+  const attempt = { method: 'GET', responseStarted: false, bodyTaken: false, bodyBytes: 0, attempts: 1 }
+  const reset = (sent: SendFacts | null, more: object = {}) => whither(rules, 'reset', sent, { ...attempt, ...more })
 
-  it.each(table)('%s', (_, facts, repeatable, not) => {
-    for (const [method, expected] of [
-      ['GET', repeatable],
-      ['PUT', repeatable],
-      ['POST', not],
-      ['PATCH', not],
-    ] as const) {
-      expect(mayRetry(facts, { ...attempt, method }), method).toBe(expected)
+  it.each(table)('%s', (_, facts, repeatable) => {
+    for (const method of ['GET', 'PUT']) {
+      const expected = !facts.written ? 'elsewhere' : repeatable ? 'anywhere' : 'elsewhere'
+      expect(reset(facts, { method }), method).toBe(expected)
+    }
+    for (const method of ['POST', 'PATCH']) {
+      expect(reset(facts, { method }), method).toBe(facts.written ? 'nowhere' : 'elsewhere')
     }
   })
 
-  it('where the endpoint cannot be reached: only if there is another one', () => {
-    expect(mayRetry(UNSENT, { ...attempt, hasOther: false })).toBe(false)
-    expect(mayRetry(UNSENT, { ...attempt, method: 'POST' })).toBe(true)
-    expect(mayRetry(LOST, { ...attempt, hasOther: false })).toBe(true)
+  it('of a client that tells nothing, and after a timeout or a status: elsewhere, if it may be repeated', () => {
+    for (const reason of ['reset', 'timeout', 'status'] as const) {
+      expect(whither(rules, reason, null, attempt)).toBe('elsewhere')
+      expect(whither(rules, reason, null, { ...attempt, method: 'POST' })).toBe('nowhere')
+    }
   })
 
   it.each([
-    ['a failure that is not of the sending', null, {}],
-    ['a response that has started', UNSENT, { responseStarted: true }],
-    ['a body that is no longer whole', UNSENT, { bodyTaken: true }],
-    ['two attempts', UNSENT, { attempts: 2 }],
-  ])('never after %s', (_, facts, more) => {
-    expect(mayRetry(facts, { ...attempt, ...more })).toBe(false)
+    ['a failure that another attempt does not help', null, {}],
+    ['a response that has started', 'connect', { responseStarted: true }],
+    ['a body that is no longer whole', 'connect', { bodyTaken: true }],
+    ['two attempts', 'connect', { attempts: 2 }],
+  ] as const)('never after %s', (_, reason, more) => {
+    expect(whither(rules, reason, UNSENT, { ...attempt, ...more })).toBe('nowhere')
+  })
+
+  it('sends a long body again only if nothing of it was sent', () => {
+    const long = { method: 'PUT', bodyBytes: 65_537 }
+    expect(reset(LOST, { ...long, bodyBytes: 65_536 })).toBe('anywhere')
+    expect(reset(LOST, long)).toBe('nowhere')
+    expect(reset(UNSENT, long)).toBe('elsewhere')
+  })
+
+  it('follows only what the configuration names', () => {
+    const only = (on: unknown) => compileRetries(retriesSchema.parse({ on }))
+    expect(whither(only(['connect']), 'reset', LOST, attempt)).toBe('nowhere')
+    expect(whither(only(['connect']), 'status', null, attempt)).toBe('nowhere')
+    expect(whither(only([503]), 'status', null, attempt)).toBe('elsewhere')
+    expect(whither(only([503]), 'connect', UNSENT, attempt)).toBe('nowhere')
+    expect(whither(compileRetries(false), 'connect', UNSENT, attempt)).toBe('nowhere')
+  })
+})
+
+describe('the wait before an attempt', () => {
+  const rules = compileRetries(retriesSchema.parse({ attempts: 10, backoff: '100ms' }))
+  const longest = (attempts: number, same: boolean) =>
+    Math.max(...Array.from({ length: 1000 }, () => backoffMs(rules, attempts, same)))
+
+  it('is none at another endpoint, for the second attempt', () => {
+    expect(longest(1, false)).toBe(0)
+  })
+
+  it.each([
+    [1, true, 100],
+    [2, false, 200],
+    [3, true, 400],
+    [9, true, 10_000],
+  ])('after %i attempts, at the same endpoint: %s, is up to %i ms', (attempts, same, most) => {
+    expect(longest(attempts, same)).toBeLessThanOrEqual(most)
+    // Of a thousand, one is in the upper half: all but for sure.
+    expect(longest(attempts, same)).toBeGreaterThan(most / 2)
   })
 })
 
