@@ -10,6 +10,8 @@ import type { Outliers } from './outliers.js'
 
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
 const MAX_PENDING = 1024
+/** As many requests of high importance may wait besides. */
+const MAX_PENDING_HIGH = 256
 
 /** What the worker gives the states of all endpoints. */
 export interface EndpointParts {
@@ -122,6 +124,11 @@ export class EndpointState {
   /** No more requests may wait for a connection to it. */
   get isFull(): boolean {
     return this.inFlight >= this.most
+  }
+
+  /** Not even those of high importance. */
+  get isFullForAll(): boolean {
+    return this.inFlight >= this.most + MAX_PENDING_HIGH
   }
 
   /** How many requests wait for a connection to it. */
