@@ -3,12 +3,15 @@
 import ipaddr from 'ipaddr.js'
 import { compileBalance } from './balance.js'
 import { branchesOf } from './branches.js'
+import { compileBulkhead } from './bulkhead.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
 import { compileHealth } from './health.js'
+import { compileHedge } from './hedge.js'
 import { compileHttpSignature } from './http-signature.js'
 import { compileMirror, MIRROR_FIELD } from './mirror.js'
+import { compileOutliers } from './outliers.js'
 import { bytesOf, canonicalHost, patternOf } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
 import { compileRetries } from './retries.js'
@@ -30,6 +33,7 @@ import type {
 import type { MeasureConfig } from './schema/limits.js'
 import type { Config, LimitConfig, RouteConfig } from './schema.js'
 import type { Settings } from './settings.js'
+import { compileShedding, IMPORTANCES } from './shedding.js'
 
 export type * from './route-table.js'
 
@@ -75,7 +79,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       return endpointOf(entry, service.tls?.serverName, slots?.endpoints[index] ?? index)
     })
     endpoints.push(...own)
-    return compileService(name, index, service, own)
+    return compileService(name, index, slots?.services[index] ?? index, service, own)
   })
   const servicesByName = new Map(services.map((service) => [service.name, service]))
   const named = new Map(Object.entries(config.limits).map(([name, limit]) => [name, compileLimit(name, limit)]))
@@ -100,6 +104,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       index,
       slot: slots?.routes[index] ?? index,
       match,
+      importance: IMPORTANCES.indexOf(route.importance),
       handler: compileHandler(route, 'route', servicesByName),
       mirror: compileMirror(route.mirror, servicesByName),
       auth,
@@ -133,6 +138,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
         route.rewrite === undefined
           ? null
           : route.rewrite.replace(match.path.exact && !match.slashIgnored ? '' : /\/+$/, ''),
+      hedge: compileHedge(route.hedge),
       fallback: route.fallback === undefined ? null : compileHandler(route.fallback, 'fallback', servicesByName),
       maxBodyBytes: route.maxBody ?? settings.maxBodyBytes,
       logQuery: route.logQuery,
@@ -141,6 +147,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
   })
   return {
     tls: config.tls ?? null,
+    shedding: compileShedding(config.shedding),
     routes,
     services,
     endpoints,
@@ -206,12 +213,15 @@ function compileIssuer(
 function compileService(
   name: string,
   index: number,
-  { timeouts, tls, balance, slowStart, breaker, health, client, pipelining, retries }: Config['services'][string],
+  slot: number,
+  service: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
+  const { timeouts, tls, balance, slowStart, breaker, health, outliers, client, pipelining, retries } = service
   return {
     name,
     index,
+    slot,
     endpoints,
     connectTimeoutMs: timeouts.connect,
     firstByteTimeoutMs: orInfinity(timeouts.firstByte),
@@ -239,6 +249,8 @@ function compileService(
             failureStatuses: new Set(breaker.failureStatuses),
           },
     health: compileHealth(health),
+    outliers: compileOutliers(outliers),
+    bulkhead: compileBulkhead(service),
   }
 }
 

@@ -2,12 +2,16 @@
 // worked out that depends on the route alone. Types, and nothing else; compile.ts makes them of a configuration.
 import type { JsonWebKey } from 'node:crypto'
 import type ipaddr from 'ipaddr.js'
+import type { BulkheadRules } from './bulkhead.js'
 import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HealthCheck } from './health.js'
+import type { HedgeRules } from './hedge.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
+import type { OutlierRules } from './outliers.js'
 import type { PathPattern, PathRules } from './patterns.js'
 import type { RetryRules } from './retries.js'
+import type { SheddingRules } from './shedding.js'
 
 export interface Consumer {
   readonly name: string
@@ -114,6 +118,8 @@ export interface UpstreamTls {
 export interface Service {
   readonly name: string
   readonly index: number
+  /** In the tables that have a place for each service. The same as long as the service keeps its name. */
+  readonly slot: number
   readonly endpoints: readonly Endpoint[]
   readonly connectTimeoutMs: number
   /** This and the next two: Infinity where there is none. */
@@ -131,7 +137,11 @@ export interface Service {
   /** In which an endpoint that comes back gets a growing share of the requests; 0: it gets its whole share at once. */
   readonly slowStartMs: number
   readonly breaker: BreakerRules | null
+  /** Null: as many requests as come may be in flight. */
+  readonly bulkhead: BulkheadRules | null
   readonly health: HealthCheck | null
+  /** Null where the service wants none. They act where it has two endpoints or more. */
+  readonly outliers: OutlierRules | null
 }
 
 export type LimitKey =
@@ -252,6 +262,8 @@ export interface Route {
   /** In the counters. The same as long as the route keeps its name, from one configuration to the next. */
   readonly slot: number
   readonly match: RouteMatch
+  /** Position in IMPORTANCES. */
+  readonly importance: number
   readonly handler: HandlerRules
   /** Null where nobody gets copies. */
   readonly mirror: MirrorRules | null
@@ -298,6 +310,7 @@ export interface Route {
   readonly rewrite: string | null
   /** Answers where the handler fails; null where nothing does. */
   readonly fallback: HandlerRules | null
+  readonly hedge: HedgeRules | null
   /** Number.MAX_SAFE_INTEGER where it is unlimited. */
   readonly maxBodyBytes: number
   /** The access line shows the query as well. */
@@ -328,6 +341,8 @@ export interface Branch {
 
 export interface RouteTable {
   readonly tls: ListenerRules | null
+  /** Null where an overloaded gateway refuses nothing. */
+  readonly shedding: SheddingRules | null
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
   readonly endpoints: readonly Endpoint[]
@@ -345,10 +360,11 @@ export interface RouteTable {
 }
 
 /**
- * Where routes, endpoints and branches have their places in shared tables, in the order of RouteTable. Given out by the
- * primary.
+ * Where services, routes, endpoints and branches have their places in shared tables, in the order of RouteTable. Given
+ * out by the primary.
  */
 export interface TableSlots {
+  readonly services: readonly number[]
   readonly routes: readonly number[]
   readonly endpoints: readonly number[]
   readonly branches: readonly number[]

@@ -1,7 +1,7 @@
 // Which names have which places in the shared tables, and for how long: no place is given to another name while a
 // worker may still use it. In the primary, off the request's way.
 //
-//   A generation uses the places of its routes, breakers and endpoints until no worker has requests of it.
+//   A generation uses the places of its services, routes, breakers and endpoints until no worker has requests of it.
 //   An endpoint that a service loses at run time keeps its place until every worker has applied that change.
 import type { RouteTable, TableSlots } from '../config/compile.js'
 import type { SharedState } from './shared-state.js'
@@ -10,6 +10,7 @@ import { Slots } from './slots.js'
 /** The names that one generation uses in each shared table. */
 interface Names {
   readonly generation: number
+  readonly services: readonly string[]
   readonly routes: readonly string[]
   readonly branches: readonly string[]
   readonly breakers: readonly string[]
@@ -29,6 +30,7 @@ export interface PlacesOptions {
 
 export class Places {
   private readonly options: PlacesOptions
+  private readonly services: Slots
   private readonly routes: Slots
   private readonly endpoints: Slots
   private readonly branches: Slots
@@ -38,6 +40,7 @@ export class Places {
 
   constructor(options: PlacesOptions) {
     this.options = options
+    this.services = new Slots(options.state.bulkheads.services)
     this.routes = new Slots(options.state.spec.routes)
     this.endpoints = new Slots(options.state.spec.endpoints)
     this.branches = new Slots(options.state.spec.branches ?? 0)
@@ -49,17 +52,24 @@ export class Places {
    */
   forGeneration(table: RouteTable, generation: number): TableSlots {
     const { state, oldestGeneration, isChangingHands } = this.options
-    const { counters, branches, breakers, spec } = state
+    const { bulkheads, counters, branches, breakers, spec } = state
     const names: Names = {
       generation,
+      services: table.services.map(({ name }) => name),
       routes: table.routes.map(({ name }) => name),
       branches: table.branches.map(({ kind, route, service }) => `${kind} ${route} ${service}`),
       breakers: table.services.filter(({ breaker }) => breaker !== null).map(({ name }) => name),
       endpoints: endpointNames(table),
     }
     this.inUse = this.inUse.filter((one) => one.generation >= Math.min(oldestGeneration(), generation - 1))
-    const used = (key: 'routes' | 'branches' | 'breakers') => new Set(this.inUse.flatMap((one) => one[key]))
+    const used = (key: 'services' | 'routes' | 'branches' | 'breakers') =>
+      new Set(this.inUse.flatMap((one) => one[key]))
     const slots = {
+      services: fits(
+        this.services.assign(names.services, used('services'), (slot) => bulkheads.clear(slot)),
+        'services',
+        bulkheads.services,
+      ),
       routes: fits(
         this.routes.assign(names.routes, used('routes'), (slot) => counters.clear(slot)),
         'routes',
@@ -93,6 +103,7 @@ export class Places {
   forEndpoints(table: RouteTable, service: string, change: number): TableSlots {
     const endpoints = endpointNames(table)
     const slots = {
+      services: table.services.map(({ slot }) => slot),
       routes: table.routes.map(({ slot }) => slot),
       branches: table.branches.map(({ slot }) => slot),
       endpoints: this.endpointSlots(endpoints),

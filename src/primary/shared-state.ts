@@ -5,6 +5,7 @@ import type { Settings } from '../config/settings.js'
 import { makeStateDirectory } from '../config/state-path.js'
 import { BranchCounts } from '../state/branch-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
+import { BulkheadTable } from '../state/bulkhead-table.js'
 import { CountersReader } from '../state/counters.js'
 import { EndpointTable } from '../state/endpoint-table.js'
 import { openSegment } from '../state/open-segment.js'
@@ -22,6 +23,7 @@ export class SharedState {
   readonly segment: Segment
   readonly workers: WorkerTable
   readonly endpoints: EndpointTable
+  readonly bulkheads: BulkheadTable
   readonly counters: CountersReader
   readonly branches: BranchCounts
   readonly breakers: BreakerTable
@@ -43,6 +45,7 @@ export class SharedState {
     this.workers = new WorkerTable(segment, spec.workers)
     this.workers.reset(settings.workers)
     this.endpoints = new EndpointTable(segment, spec)
+    this.bulkheads = new BulkheadTable(segment, spec)
     this.counters = new CountersReader(segment, spec.workers, spec.routes)
     this.branches = new BranchCounts(segment, spec)
     this.breakers = new BreakerTable(segment)

@@ -1,6 +1,7 @@
 // Readiness, /status and /metrics for the admin listener, read from the segment on demand. Decides nothing.
 import { readFileSync } from 'node:fs'
 import type { TlsMaterial } from '../config/certificates.js'
+import { endpointStatus } from '../telemetry/endpoint-metrics.js'
 import { renderMetrics } from '../telemetry/metrics.js'
 import type { Isolation } from './isolation.js'
 import type { Reloader } from './reload.js'
@@ -30,7 +31,7 @@ export interface StatusPages {
 
 export function createStatus(source: StatusSource): StatusPages {
   const { reloader, isolation, supervisor, certificates, isLeaving } = source
-  const { segment, workers: slots, endpoints, branches, breakers, rates, replays, counters } = source.state
+  const { segment, workers: slots, endpoints, bulkheads, branches, breakers, rates, replays, counters } = source.state
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -82,7 +83,11 @@ export function createStatus(source: StatusSource): StatusPages {
         })),
         services: reloader.table.services.map((service) => ({
           name: service.name,
-          endpoints: service.endpoints.map(({ origin, slot }) => ({ origin, health: endpoints.health(slot) })),
+          ...(service.bulkhead !== null && { bulkhead: bulkheads.read(service.slot, service.bulkhead) }),
+          endpoints: service.endpoints.map(({ origin, slot }) => ({
+            origin,
+            ...endpointStatus(endpoints, slot, nowUs),
+          })),
         })),
         splits: branchTotals()
           .filter(({ kind }) => kind === 'split')
@@ -112,6 +117,7 @@ export function createStatus(source: StatusSource): StatusPages {
         reloads: reloader.counts,
         reloadedOk: reloader.last?.ok ?? true,
         endpoints,
+        bulkheads,
         breakers: breakerStates(),
         rateTable: rateTable(),
         replayTable: replayTable(),

@@ -4,6 +4,7 @@
 import { addressesSection } from './address-counts.js'
 import { branchesSection } from './branch-counts.js'
 import { breakersSection } from './breaker-table.js'
+import { bulkheadsSection } from './bulkhead-table.js'
 import { countersSection } from './counters.js'
 import { endpointsSection } from './endpoint-table.js'
 import { ratesSection } from './rates-section.js'
@@ -16,6 +17,7 @@ export const SECTIONS = [
   breakersSection,
   replaysSection,
   endpointsSection,
+  bulkheadsSection,
   workersSection,
   countersSection,
   addressesSection,

@@ -1,8 +1,10 @@
 // Options of services: endpoints, deadlines, TLS and the breaker.
 import { z } from 'zod'
 import { balanceKeys } from './balance.js'
+import { concurrency, maxInFlight } from './bulkhead.js'
 import { endpointSchema } from './endpoints.js'
 import { healthSchema } from './health.js'
+import { outliersSchema } from './outliers.js'
 import { retriesSchema } from './retries.js'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
 
@@ -104,5 +106,8 @@ export const serviceSchema = z
     breaker: breakerSchema.optional(),
     retries: retriesSchema,
     health: healthSchema.optional(),
+    outliers: outliersSchema,
+    maxInFlight: maxInFlight.optional(),
+    concurrency: concurrency.optional(),
   })
   .describe('A service: one or several endpoints that serve the same requests.')

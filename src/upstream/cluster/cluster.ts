@@ -9,6 +9,7 @@ import type { Balancer } from './balancer.js'
 import { balancerOf } from './balancers.js'
 import { Eligible } from './eligible.js'
 import type { EndpointState } from './endpoint-state.js'
+import type { Outliers } from './outliers.js'
 
 /** What keeps the endpoints of all services (upstreams.ts). */
 export interface EndpointSource {
@@ -22,6 +23,8 @@ export interface EndpointSource {
   /** The state of an endpoint that the cluster does not have yet. */
   hold(cluster: Cluster, endpoint: Endpoint): EndpointState
   release(cluster: Cluster, state: EndpointState): void
+  /** The service has endpoints that it may eject. */
+  beginJudging(): void
   /** No request is left that could ask the cluster for an endpoint. */
   forget(cluster: Cluster): void
 }
@@ -31,15 +34,24 @@ export class Cluster {
   readonly service: Service
   /** Null where the service has none. */
   readonly breaker: Breaker | null
+  /** Null where it ejects no endpoints. */
+  readonly outliers: Outliers | null
   readonly budget: RetryBudget
   readonly generation: number
   private readonly source: EndpointSource
   private readonly balancer: Balancer
   private readonly eligible: Eligible
 
-  constructor(service: Service, breaker: Breaker | null, generation: number, source: EndpointSource) {
+  constructor(
+    service: Service,
+    breaker: Breaker | null,
+    outliers: Outliers | null,
+    generation: number,
+    source: EndpointSource,
+  ) {
     this.service = service
     this.breaker = breaker
+    this.outliers = outliers
     this.generation = generation
     this.budget = source.budgetOf(service)
     this.source = source
@@ -81,10 +93,14 @@ export class Cluster {
    */
   setEndpoints(endpoints: readonly Endpoint[]): void {
     const before = this.endpoints
+    if (this.outliers !== null) {
+      this.outliers.endpoints = endpoints
+      if (endpoints.length > 1) this.source.beginJudging()
+    }
     this.endpoints = endpoints.map((endpoint) => {
       const state = before.find((one) => one.endpoint.origin === endpoint.origin)
       if (state === undefined) return this.source.hold(this, endpoint)
-      state.use(endpoint)
+      state.use(endpoint, this.outliers)
       return state
     })
     this.eligible.use(this.endpoints)

@@ -4,8 +4,10 @@ import { MemoryDownstream } from '../../../src/downstream/memory.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
 import { STATE_NAMES } from '../../../src/state/breaker-record.js'
+import { BulkheadTable } from '../../../src/state/bulkhead-table.js'
 import { CountersReader, WorkerCounters } from '../../../src/state/counters.js'
-import { EndpointTable } from '../../../src/state/endpoint-table.js'
+import { FIELD } from '../../../src/state/endpoint-record.js'
+import { EndpointTable, OUT } from '../../../src/state/endpoint-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import { WorkerTable } from '../../../src/state/worker-table.js'
@@ -93,6 +95,8 @@ function setUp() {
   const segment = openSegment(SECTIONS, spec, { path: null, isolation: 'thread' })
   const service = {
     name: 'demo',
+    slot: 0,
+    bulkhead: { most: 5, queueSize: 0, waitMs: 0, adaptive: null },
     endpoints: [0, 1, 2].map((index) => ({ origin: `http://127.0.0.1:900${index % 2}`, slot: index })),
   } as unknown as Service
   const routes = [
@@ -105,6 +109,7 @@ function setUp() {
   table.listening(0)
   const counters = [0, 1].map((slot) => new WorkerCounters(segment, table, slot, 2))
   const endpoints = new EndpointTable(segment, { endpoints: 3, workers: 2 })
+  const bulkheads = new BulkheadTable(segment, spec)
   const count = (slot: number, route: Route | null, status: number, us: number, fields: Partial<Exchange> = {}) => {
     counters[slot]!.begin()
     counters[slot]!.count(
@@ -122,6 +127,7 @@ function setUp() {
         counters: new CountersReader(segment, 2, 2),
         workers: table.readAll(),
         endpoints,
+        bulkheads,
         branches: [
           { kind: 'split', route: 'hello', service: 'next', share: 0.05, slot: 0, totals: { ...TOTALS, picked: 7 } },
           {
@@ -242,6 +248,29 @@ describe('metrics', () => {
     expect(families.get('tidegate_endpoint_up')!.samples).toHaveLength(2)
     expect(value(families, 'tidegate_endpoint_up', { service: 'demo', endpoint: 'http://127.0.0.1:9000' })).toBe(1)
     expect(value(families, 'tidegate_endpoint_up', { service: 'demo', endpoint: 'http://127.0.0.1:9001' })).toBe(0)
+  })
+
+  it('show what each endpoint did over all workers, and why it is out', () => {
+    const { endpoints, read } = setUp()
+    for (const worker of [0, 1]) {
+      endpoints.begin(worker, 1, true)
+      endpoints.begin(worker, 1, true)
+      endpoints.answered(worker, 1, 250_000, false)
+      endpoints.end(worker, 1, worker === 1, false, false)
+    }
+    endpoints.record(1).set(FIELD.ejectedUntilUs, 4_000_000)
+    endpoints.record(1).noteEjection('slow')
+    endpoints.setOut(1, OUT.ejected, true)
+    const labels = { service: 'demo', endpoint: 'http://127.0.0.1:9001' }
+    const of = (name: string, reason?: string, nowUs = 3_500_000) =>
+      value(read({ nowUs }), `tidegate_endpoint_${name}`, { ...labels, ...(reason !== undefined && { reason }) })
+    expect(of('attempts_total')).toBe(2)
+    expect(of('failures_total')).toBe(1)
+    expect([of('latency_seconds_sum'), of('latency_seconds_count')]).toEqual([0.5, 2])
+    expect(of('requests_in_flight')).toBe(2)
+    expect([of('ejections_total', 'slow'), of('ejections_total', 'failures')]).toEqual([1, 0])
+    expect([of('out', 'ejected'), of('out', 'down'), of('up')]).toEqual([1, 0, 1])
+    expect(of('out', 'ejected', 4_000_001)).toBe(0)
   })
 
   it('show breakers in one state each, and the rate-limit table where there is one', () => {

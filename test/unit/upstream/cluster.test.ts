@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { compile, type Endpoint, endpointOf } from '../../../src/config/compile.js'
 import { loadConfig } from '../../../src/config/load.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
+import { BulkheadTable } from '../../../src/state/bulkhead-table.js'
 import { EndpointTable } from '../../../src/state/endpoint-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
@@ -34,10 +35,12 @@ beforeEach(async () => {
     breakers: new BreakerTable(segment),
     worker: 0,
     endpoints: table,
+    bulkheads: new BulkheadTable(segment, { services: 4, workers: 1 }),
     connections: 2,
     zone: '',
     nowUs: () => segment.nowUs(),
     onBreakerChange() {},
+    onOutlierChange() {},
   })
 })
 
