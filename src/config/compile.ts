@@ -8,6 +8,7 @@ import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './cred
 import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
 import { compileHealth } from './health.js'
+import { compileHedge } from './hedge.js'
 import { compileHttpSignature } from './http-signature.js'
 import { compileMirror, MIRROR_FIELD } from './mirror.js'
 import { compileOutliers } from './outliers.js'
@@ -32,6 +33,7 @@ import type {
 import type { MeasureConfig } from './schema/limits.js'
 import type { Config, LimitConfig, RouteConfig } from './schema.js'
 import type { Settings } from './settings.js'
+import { compileShedding, IMPORTANCES } from './shedding.js'
 
 export type * from './route-table.js'
 
@@ -102,6 +104,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       index,
       slot: slots?.routes[index] ?? index,
       match,
+      importance: IMPORTANCES.indexOf(route.importance),
       handler: compileHandler(route, 'route', servicesByName),
       mirror: compileMirror(route.mirror, servicesByName),
       auth,
@@ -135,6 +138,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
         route.rewrite === undefined
           ? null
           : route.rewrite.replace(match.path.exact && !match.slashIgnored ? '' : /\/+$/, ''),
+      hedge: compileHedge(route.hedge),
       fallback: route.fallback === undefined ? null : compileHandler(route.fallback, 'fallback', servicesByName),
       maxBodyBytes: route.maxBody ?? settings.maxBodyBytes,
       logQuery: route.logQuery,
@@ -143,6 +147,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
   })
   return {
     tls: config.tls ?? null,
+    shedding: compileShedding(config.shedding),
     routes,
     services,
     endpoints,

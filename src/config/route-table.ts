@@ -6,10 +6,12 @@ import type { BulkheadRules } from './bulkhead.js'
 import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HealthCheck } from './health.js'
+import type { HedgeRules } from './hedge.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
 import type { OutlierRules } from './outliers.js'
 import type { PathPattern, PathRules } from './patterns.js'
 import type { RetryRules } from './retries.js'
+import type { SheddingRules } from './shedding.js'
 
 export interface Consumer {
   readonly name: string
@@ -260,6 +262,8 @@ export interface Route {
   /** In the counters. The same as long as the route keeps its name, from one configuration to the next. */
   readonly slot: number
   readonly match: RouteMatch
+  /** Position in IMPORTANCES. */
+  readonly importance: number
   readonly handler: HandlerRules
   /** Null where nobody gets copies. */
   readonly mirror: MirrorRules | null
@@ -306,6 +310,7 @@ export interface Route {
   readonly rewrite: string | null
   /** Answers where the handler fails; null where nothing does. */
   readonly fallback: HandlerRules | null
+  readonly hedge: HedgeRules | null
   /** Number.MAX_SAFE_INTEGER where it is unlimited. */
   readonly maxBodyBytes: number
   /** The access line shows the query as well. */
@@ -336,6 +341,8 @@ export interface Branch {
 
 export interface RouteTable {
   readonly tls: ListenerRules | null
+  /** Null where an overloaded gateway refuses nothing. */
+  readonly shedding: SheddingRules | null
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
   readonly endpoints: readonly Endpoint[]

@@ -7,6 +7,7 @@ import { BranchCounts } from '../state/branch-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
 import { BulkheadTable } from '../state/bulkhead-table.js'
 import { CountersReader } from '../state/counters.js'
+import { DrainTable } from '../state/drain-table.js'
 import { EndpointTable } from '../state/endpoint-table.js'
 import { openSegment } from '../state/open-segment.js'
 import { Owners } from '../state/owners.js'
@@ -27,6 +28,7 @@ export class SharedState {
   readonly counters: CountersReader
   readonly branches: BranchCounts
   readonly breakers: BreakerTable
+  readonly drains: DrainTable
   /** To read: the primary takes no charge and remembers no signature, so its owner index does not matter. */
   readonly rates: RateTable
   readonly replays: ReplayTable
@@ -49,6 +51,7 @@ export class SharedState {
     this.counters = new CountersReader(segment, spec.workers, spec.routes)
     this.branches = new BranchCounts(segment, spec)
     this.breakers = new BreakerTable(segment)
+    this.drains = new DrainTable(segment)
     this.rates = new RateTable(segment, 0)
     this.replays = new ReplayTable(segment, 0)
     this.owners = new Owners(segment)
@@ -63,6 +66,7 @@ export class SharedState {
     if (this.segment.touch()) return true
     this.owners.mend()
     this.breakers.mend()
+    this.drains.write()
     return false
   }
 

@@ -6,18 +6,29 @@
 //     block         one for each worker slot and route, by Route.slot; the last of each worker is for requests without
 //                   a route. Float64 each:
 //                    0 bytesIn  1 bytesOut  2 durationUs  3 upstreamUs
-//                    4 forwarded  5 attempts  6 limitReports  7 fallbacks
+//                    4 forwarded  5 attempts  6 limitReports  7 free
 //                    8 … by what is counted of retries, in the order of RETRY_EVENTS
 //                      … by outcome code, in the order of OUTCOME_CODES
+//                      … by the code for which a fallback responded, in the same order
 //                      … by status, in the order of STATUS_LABELS
 //                      … durations, by bucket (durations.ts)
+//                      … requests refused because of overload
 //                   Each group begins on a cache line. A block has one writer, so a plain add is exact, to 2^53.
 import { RETRY_EVENTS, type RetryEvent } from '../config/retries.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { OUTCOME_CODES, type OutcomeCode } from '../exchange/outcome.js'
 import { bucketOf, DURATION_BUCKETS, MAX_DURATION_US } from './durations.js'
 import type { LiveSection, Segment } from './segment.js'
-import { BODY_BYTES, HEARTBEAT_US, LOG_DROPPED, LOOP_DELAY_US, MEMORY_BYTES, type WorkerTable } from './worker-table.js'
+import {
+  BODY_BYTES,
+  HEARTBEAT_US,
+  LOG_DROPPED,
+  LOOP_DELAY_US,
+  MEMORY_BYTES,
+  SHED_SHARE,
+  WAIT_US,
+  type WorkerTable,
+} from './worker-table.js'
 
 const BYTES_IN = 0
 const BYTES_OUT = 1
@@ -26,7 +37,6 @@ const UPSTREAM_US = 3
 const FORWARDED = 4
 const ATTEMPTS = 5
 const LIMIT_REPORTS = 6
-const FALLBACKS = 7
 
 /** Statuses that have a count of their own; the others are counted by class. */
 const STATUSES = [
@@ -49,9 +59,11 @@ function upTo(multiple: number, n: number): number {
 
 const RETRIES_AT = 8
 const CODES_AT = RETRIES_AT + upTo(8, RETRY_EVENTS.length)
-const STATUSES_AT = CODES_AT + upTo(8, OUTCOME_CODES.length)
+const FALLBACKS_AT = CODES_AT + upTo(8, OUTCOME_CODES.length)
+const STATUSES_AT = FALLBACKS_AT + upTo(8, OUTCOME_CODES.length)
 const DURATIONS_AT = STATUSES_AT + upTo(8, STATUS_LABELS.length)
-const BLOCK = DURATIONS_AT + DURATION_BUCKETS
+const SHED = DURATIONS_AT + DURATION_BUCKETS
+const BLOCK = SHED + 8
 
 /** Size of one worker's share of the section. */
 export function countersBytesPerWorker(routes: number): number {
@@ -72,6 +84,10 @@ export class WorkerCounters {
   private readonly connections: Int32Array
   /** What the gate counts, in the order of HEADS_REFUSED, EXPIRED and STUCK. */
   readonly gate: Float64Array
+  /** Exchanges that have ended since the worker began. */
+  finished = 0
+  /** Those of them that had an attempt. */
+  forwarded = 0
   private readonly noRoute: number
   private readonly droppedBefore: number
 
@@ -115,6 +131,7 @@ export class WorkerCounters {
   /** Once per exchange, when it has ended. */
   count(exchange: Exchange, durationUs: number): void {
     this.inFlight[0]!--
+    this.finished++
     const blocks = this.blocks
     const route = exchange.route
     const at = route === null ? this.noRoute : route.slot * BLOCK
@@ -125,13 +142,34 @@ export class WorkerCounters {
     if (exchange.attempts > 0) {
       blocks[at + UPSTREAM_US]! += exchange.upstreamUs
       blocks[at + FORWARDED]!++
+      this.forwarded++
       blocks[at + ATTEMPTS]! += exchange.attempts
     }
     if (exchange.limitReported) blocks[at + LIMIT_REPORTS]!++
-    if (exchange.fallback !== '') blocks[at + FALLBACKS]!++
+    if (exchange.fallback !== '') blocks[at + FALLBACKS_AT + (CODE_POSITION.get(exchange.fallback) as number)]!++
     if (exchange.code !== '') blocks[at + CODES_AT + (CODE_POSITION.get(exchange.code) as number)]!++
     blocks[at + STATUSES_AT + (STATUS_POSITION[exchange.status] ?? OTHER_STATUS)]!++
     blocks[at + DURATIONS_AT + bucketOf(us)]!++
+  }
+
+  /** That have begun since the worker has. */
+  get requests(): number {
+    return this.finished + this.inFlight[0]!
+  }
+
+  /** The exchange is refused because the worker is overloaded. It has a route. */
+  shed({ route }: Exchange): void {
+    this.blocks[route!.slot * BLOCK + SHED]!++
+  }
+
+  /** The worker is overloaded. @param share of its requests that are refused @param waitUs what requests wait for it */
+  overloaded(share: number, waitUs: number): void {
+    this.floats[SHED_SHARE] = share
+    this.floats[WAIT_US] = Math.max(1, waitUs)
+  }
+
+  notOverloaded(): void {
+    this.floats[WAIT_US] = 0
   }
 
   /**
@@ -164,8 +202,11 @@ export interface RouteTotals {
   readonly forwarded: number
   readonly attempts: number
   readonly limitReports: number
-  readonly fallbacks: number
+  /** Exchanges that a fallback responded to, by what went wrong before. */
+  readonly fallbacks: ReadonlyMap<OutcomeCode, number>
   readonly retries: ReadonlyMap<RetryEvent, number>
+  /** Refused because of overload. */
+  readonly shed: number
   /** Exchanges by duration, in the buckets of durations.ts. */
   readonly durations: Float64Array
 }
@@ -203,15 +244,16 @@ export class CountersReader {
       for (let i = 0; i < BLOCK; i++) sum[i]! += this.blocks[at + i] as number
     }
     const value = (i: number) => sum[i] as number
+    const byCode = (from: number) =>
+      new Map(OUTCOME_CODES.map((code, i) => [code, value(from + i)] as const).filter(([, count]) => count > 0))
     const durations = sum.subarray(DURATIONS_AT, DURATIONS_AT + DURATION_BUCKETS)
     return {
       requests: durations.reduce((total, count) => total + count, 0),
       statuses: STATUS_LABELS.map((label, i) => [label, value(STATUSES_AT + i)] as const).filter(
         ([, count]) => count > 0,
       ),
-      codes: new Map(
-        OUTCOME_CODES.map((code, i) => [code, value(CODES_AT + i)] as const).filter(([, count]) => count > 0),
-      ),
+      codes: byCode(CODES_AT),
+      fallbacks: byCode(FALLBACKS_AT),
       bytesIn: value(BYTES_IN),
       bytesOut: value(BYTES_OUT),
       durationUs: value(DURATION_US),
@@ -219,8 +261,8 @@ export class CountersReader {
       forwarded: value(FORWARDED),
       attempts: value(ATTEMPTS),
       limitReports: value(LIMIT_REPORTS),
-      fallbacks: value(FALLBACKS),
       retries: new Map(RETRY_EVENTS.map((event, i) => [event, value(RETRIES_AT + i)] as const)),
+      shed: value(SHED),
       durations,
     }
   }

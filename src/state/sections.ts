@@ -6,6 +6,7 @@ import { branchesSection } from './branch-counts.js'
 import { breakersSection } from './breaker-table.js'
 import { bulkheadsSection } from './bulkhead-table.js'
 import { countersSection } from './counters.js'
+import { drainsSection } from './drain-table.js'
 import { endpointsSection } from './endpoint-table.js'
 import { ratesSection } from './rates-section.js'
 import { replaysSection } from './replay-table.js'
@@ -16,6 +17,7 @@ export const SECTIONS = [
   ratesSection,
   breakersSection,
   replaysSection,
+  drainsSection,
   endpointsSection,
   bulkheadsSection,
   workersSection,

@@ -2,6 +2,7 @@
 // alone: no worker is asked, so a worker that hangs or has died is still counted.
 import type { Branch, Route, Service } from '../config/compile.js'
 import { MIRROR_DROPS } from '../config/mirror.js'
+import { IMPORTANCES } from '../config/shedding.js'
 import type { BranchTotals } from '../state/branch-counts.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
 import type { BulkheadTable } from '../state/bulkhead-table.js'
@@ -20,6 +21,8 @@ interface BreakerStatus {
   readonly held: 'open' | 'closed' | null
   /** How often it changed to each state. */
   readonly transitions: Readonly<Record<BreakerState, number>>
+  /** Calls it has refused, also those that a fallback then responded to. */
+  readonly refused: number
 }
 
 interface RateTableStatus {
@@ -106,7 +109,7 @@ export function renderMetrics(source: MetricsSource): string {
   reloads(out, source)
   requests(out, used, source)
   durations(out, used)
-  upstreams(out, used)
+  upstreams(out, used, source)
   endpointMetrics(out, source)
   bulkheads(out, source)
   branches(out, source)
@@ -152,10 +155,29 @@ function requests(out: Exposition, used: readonly RouteCounts[], { routes }: Met
   for (const { name } of limited) out.sample(byName.get(name)?.codes.get('rate_limited') ?? 0, { route: name })
   out.family('tidegate_fallbacks_total', 'counter', 'Requests that a fallback answered in place of the service.')
   for (const { name, fallback } of routes) {
-    if (fallback !== null) out.sample(byName.get(name)?.fallbacks ?? 0, { route: name })
+    if (fallback !== null) out.sample(sumOf(byName.get(name)?.fallbacks), { route: name })
+  }
+  out.family(
+    'tidegate_fallback_causes_total',
+    'counter',
+    'The same, by the service that did not answer and the code of what went wrong.',
+  )
+  for (const { name, handler, fallback } of routes) {
+    if (fallback === null) continue
+    for (const [code, count] of byName.get(name)?.fallbacks ?? [])
+      out.sample(count, { route: name, service: handler.service?.name ?? '', code })
+  }
+  out.family('tidegate_shed_requests_total', 'counter', 'Requests refused because a worker was overloaded.')
+  for (const { route, totals } of used) {
+    const importance = IMPORTANCES[routes.find(({ name }) => name === route)?.importance ?? -1]
+    if (importance !== undefined) out.sample(totals.shed, { route, importance })
   }
   out.family('tidegate_rate_limit_reports_total', 'counter', 'Requests a limit in report mode would have refused.')
   for (const { name } of limited) out.sample(byName.get(name)?.limitReports ?? 0, { route: name })
+}
+
+function sumOf(counts: ReadonlyMap<string, number> = new Map()): number {
+  return [...counts.values()].reduce((sum, count) => sum + count, 0)
 }
 
 function durations(out: Exposition, used: readonly RouteCounts[]): void {
@@ -180,7 +202,7 @@ function durations(out: Exposition, used: readonly RouteCounts[]): void {
   }
 }
 
-function upstreams(out: Exposition, used: readonly RouteCounts[]): void {
+function upstreams(out: Exposition, used: readonly RouteCounts[], { routes }: MetricsSource): void {
   const forwarded = used.filter(({ totals }) => totals.forwarded > 0)
   perRoute(
     out,
@@ -209,6 +231,13 @@ function upstreams(out: Exposition, used: readonly RouteCounts[]): void {
     'Attempts that were not made because the retry budget of the service was used up.',
     (totals) => totals.retries.get('refused') ?? 0,
   )
+  out.family('tidegate_hedges_total', 'counter', 'Attempts beside one that took long, sent or refused by their budget.')
+  for (const { name, hedge } of routes) {
+    if (hedge === null) continue
+    const retries = used.find(({ route }) => route === name)?.totals.retries
+    out.sample(retries?.get('hedge') ?? 0, { route: name, result: 'sent' })
+    out.sample(retries?.get('hedge_refused') ?? 0, { route: name, result: 'refused' })
+  }
   out.family(
     'tidegate_upstream_duration_seconds',
     'summary',
@@ -289,6 +318,8 @@ function breakers(out: Exposition, source: MetricsSource): void {
   for (const { service, transitions } of source.breakers) {
     for (const to of STATE_NAMES) out.sample(transitions[to], { service, to })
   }
+  out.family('tidegate_breaker_refusals_total', 'counter', "Calls that a service's breaker refused.")
+  for (const { service, refused } of source.breakers) out.sample(refused, { service })
 }
 
 function rateTable(out: Exposition, { rateTable: table }: MetricsSource): void {
@@ -390,6 +421,11 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
     'tidegate_worker_event_loop_delay_max_seconds',
     'Longest delay of the event loop between the last two heartbeats.',
     (worker) => worker.loopDelayUs / 1e6,
+  )
+  gauge(
+    'tidegate_worker_shed_share',
+    'Share of its requests that the worker has refused lately because it is overloaded.',
+    (worker) => worker.overload?.refusedShare ?? 0,
   )
   gauge('tidegate_worker_memory_bytes', 'Resident memory, a second ago at most.', (worker) => worker.memoryBytes)
   gauge('tidegate_worker_body_memory_bytes', 'Memory that request bodies hold.', (worker) => worker.bodyBytes)

@@ -68,6 +68,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
     return this.endpoint !== null && !this.over
   }
 
+  /** Its body is a stream, which no other attempt can have. */
+  get streams(): boolean {
+    return this.isUpload
+  }
+
   start(request: UpstreamRequest, endpoint: EndpointState, sink: AttemptSink): void {
     this.sink = sink
     this.endpoint = endpoint
@@ -96,9 +101,14 @@ export class Attempt implements Dispatcher.DispatchHandler {
 
   /** An attempt that is to follow this one, and has the breaker's permit from now on: this one reports nothing. */
   successor(): Attempt {
-    const next = new Attempt(null, -1, this.nowUs)
+    const next = this.companion()
     next.inherit(this)
     return next
+  }
+
+  /** An attempt beside this one, which may inherit() the permit when it wins. */
+  companion(): Attempt {
+    return new Attempt(null, -1, this.nowUs)
   }
 
   /** Takes the permit of another attempt, if that has one. */

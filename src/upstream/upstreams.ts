@@ -155,6 +155,18 @@ export class Upstreams implements EndpointSource {
     state.retire()
   }
 
+  /** Every few hundred milliseconds: connections to drained endpoints that carry nothing are closed. */
+  closeUnusedOfDrained(): void {
+    for (const states of this.states.values()) for (const state of states) state.closeUnusedIfDrained()
+  }
+
+  /** How many requests wait for a connection, to any endpoint. */
+  get queued(): number {
+    let queued = 0
+    for (const states of this.states.values()) for (const state of states) queued += state.queued
+    return queued
+  }
+
   forget(cluster: Cluster): void {
     this.clusters.delete(cluster)
     const { name } = cluster.service

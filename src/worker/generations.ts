@@ -25,6 +25,7 @@ import type { AccessLog } from '../telemetry/access-log.js'
 import type { Logger } from '../telemetry/log.js'
 import { Upstreams } from '../upstream/upstreams.js'
 import { createPhases, type Phases, type Shared } from './phases.js'
+import { Shedder } from './shedder.js'
 
 export interface WorkerParts {
   /** Of claims and permits in the kept tables (state/owners.ts). */
@@ -55,6 +56,8 @@ export interface Worker {
   use(generation: number, table: RouteTable): void
   /** From now on the service has these endpoints, in every generation. `slots`: their places in the endpoint table. */
   setEndpoints(service: string, endpoints: readonly EndpointConfig[], slots: readonly number[]): void
+  /** Every few hundred milliseconds. */
+  closeUnusedOfDrained(): void
   /** The oldest generation that requests may be on. */
   readonly oldest: number
   /** Bytes that request bodies hold. */
@@ -80,6 +83,21 @@ export function createWorker(parts: WorkerParts): Worker {
   const deadlines = new Deadlines(() => segment.nowUs())
   const endpoints = new EndpointTable(segment, parts.spec)
   endpoints.enter(parts.slot)
+  const upstreams = new Upstreams({
+    owner,
+    worker: parts.slot,
+    breakers: new BreakerTable(segment),
+    endpoints,
+    bulkheads: new BulkheadTable(segment),
+    connections: settings.upstreamConnections,
+    zone: settings.zone,
+    nowUs: () => segment.nowUs(),
+    onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
+    onOutlierChange: (service, { endpoint: { origin }, to, reason, forMs }) => {
+      if (to === 'ejected') log.warn({ service, endpoint: origin, reason, forMs }, 'endpoint is ejected')
+      else log.info({ service, endpoint: origin, reason }, 'ejected endpoint is back')
+    },
+  })
   const shared: Shared = {
     owner,
     settings,
@@ -90,23 +108,10 @@ export function createWorker(parts: WorkerParts): Worker {
     deadlines,
     rates: new RateTable(segment, owner),
     replays: new ReplayTable(segment, owner),
-    upstreams: new Upstreams({
-      owner,
-      worker: parts.slot,
-      breakers: new BreakerTable(segment),
-      endpoints,
-      bulkheads: new BulkheadTable(segment),
-      connections: settings.upstreamConnections,
-      zone: settings.zone,
-      nowUs: () => segment.nowUs(),
-      onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
-      onOutlierChange: (service, { endpoint: { origin }, to, reason, forMs }) => {
-        if (to === 'ejected') log.warn({ service, endpoint: origin, reason, forMs }, 'endpoint is ejected')
-        else log.info({ service, endpoint: origin, reason }, 'ejected endpoint is back')
-      },
-    }),
+    upstreams,
     branches: new BranchCounts(segment, parts.spec).ofWorker(parts.slot),
     bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
+    shedder: new Shedder({ counters, upstreams, deadlines, log, nowUs: () => segment.nowUs() }),
   }
   /** Oldest first; the last one is what new requests get. */
   let generations: Generation[] = []
@@ -133,6 +138,7 @@ export function createWorker(parts: WorkerParts): Worker {
     const next: Generation = { number, table, phases: createPhases(shared, table, digestPool), digestPool }
     generations.push(next)
     server.use(next.phases)
+    shared.shedder.overload.use(table.shedding)
     if (before?.phases.inFlight === 0) retire(before)
     else if (before !== undefined) before.phases.onIdle = () => retire(before)
   }
@@ -180,6 +186,7 @@ export function createWorker(parts: WorkerParts): Worker {
     useCertificates: (certificates) => server.useCertificates(certificates),
     use,
     setEndpoints: (service, endpoints, slots) => shared.upstreams.setEndpoints(service, endpoints, slots),
+    closeUnusedOfDrained: () => shared.upstreams.closeUnusedOfDrained(),
     get oldest() {
       return generations[0]!.number
     },
@@ -189,6 +196,7 @@ export function createWorker(parts: WorkerParts): Worker {
     drain,
     close(): void {
       deadlines.close()
+      shared.shedder.close()
       server.close()
       void shared.upstreams.close()
       for (const { digestPool } of generations) void digestPool.close()

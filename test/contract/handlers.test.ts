@@ -29,6 +29,7 @@ import type { LineWriter } from '../../src/telemetry/line-writer.js'
 import type { Logger } from '../../src/telemetry/log.js'
 import { Upstreams } from '../../src/upstream/upstreams.js'
 import { createPhases, type Phases } from '../../src/worker/phases.js'
+import { Shedder } from '../../src/worker/shedder.js'
 import { refusingPort } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 
@@ -108,8 +109,8 @@ beforeAll(async () => {
   const deadlines = new Deadlines(nowUs)
   const upstreams = new Upstreams({
     owner: 0,
-    breakers: state.breakers,
     worker: 0,
+    breakers: state.breakers,
     endpoints: state.endpoints,
     bulkheads: state.bulkheads,
     connections: 64,
@@ -119,12 +120,14 @@ beforeAll(async () => {
   })
   const writer = { write: (line: string) => lines.push(JSON.parse(line)) } as unknown as LineWriter
   const log = { warn() {}, error() {} } as unknown as Logger
+  const counters = new WorkerCounters(segment, state.workers, 0, state.spec.routes)
+  const shedder = new Shedder({ counters, upstreams, deadlines, log, nowUs })
   phases = createPhases(
     {
       owner: 0,
       settings,
       segment,
-      counters: new WorkerCounters(segment, state.workers, 0, state.spec.routes),
+      counters,
       accessLog: new AccessLog(writer),
       log,
       deadlines,
@@ -133,6 +136,7 @@ beforeAll(async () => {
       upstreams,
       branches: state.branches.ofWorker(0),
       bodyMemory: new BodyMemory(settings.bodyMemoryBytes, (address) => address),
+      shedder,
     },
     table,
     digestPool,

@@ -1,6 +1,7 @@
 // The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is
 // read ahead, an endpoint picked, the breaker asked. The rest is in forwarding.ts. Runs per request.
-import type { RouteTable, Service } from '../../config/compile.js'
+import type { Route, RouteTable, Service } from '../../config/compile.js'
+import { IMPORTANCES } from '../../config/shedding.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
 import type { Attempt } from '../../upstream/attempt.js'
@@ -8,6 +9,7 @@ import type { Bulkhead, Bulkheads } from '../../upstream/bulkhead.js'
 import { NONE } from '../../upstream/cluster/balancer.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { EndpointState } from '../../upstream/cluster/endpoint-state.js'
+import { Hedge } from '../../upstream/hedge.js'
 import type { Upstreams } from '../../upstream/upstreams.js'
 import type { Handler, HandlerContext } from '../handler.js'
 import { withBalanceKey } from './balance-key.js'
@@ -16,9 +18,12 @@ import { Forwarding } from './forwarding.js'
 import { type ReadAheadContext, readAhead } from './read-ahead.js'
 import { type WaitContext, WaitingCall } from './waiting-call.js'
 
+const HIGH = IMPORTANCES.indexOf('high')
 const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
+const drained = new Rejection('no_endpoint', 'all endpoints drained')
 const queueFull = new Rejection('overloaded', 'too many requests waiting for a connection')
 const breakerOpen = new Rejection('breaker_open', 'breaker open')
+const breakerHeld = new Rejection('breaker_open', 'breaker held open')
 
 /** What the worker gives the proxy handlers of each generation. */
 export interface ProxyParts {
@@ -32,25 +37,41 @@ export class Proxies {
   /** By Service.index. One for all routes of a service: it keeps nothing that is about a route. */
   private readonly handlers: readonly Handler[]
   private readonly bulkheads: Bulkheads
+  /** By Service.index. Null where the service has no bound. */
+  private readonly bounds: readonly (Bulkhead | null)[]
+  private readonly context: HandlerContext
 
   constructor(context: HandlerContext, { upstreams }: ProxyParts, table: RouteTable) {
-    const { bulkheads } = upstreams
-    this.bulkheads = bulkheads
+    this.context = context
+    this.bulkheads = upstreams.bulkheads
     this.clusters = upstreams.clustersOf(table.services)
-    this.handlers = this.clusters.map((cluster) => {
-      const bulkhead = bulkheads.hold(cluster)
-      const proxy =
-        bulkhead === null ? new ServiceProxy(context, cluster) : new BoundServiceProxy(context, cluster, bulkhead)
-      return withBalanceKey(proxy, cluster.service)
-    })
+    this.bounds = this.clusters.map((cluster) => this.bulkheads.hold(cluster))
+    this.handlers = table.services.map((service) => this.make(service, null))
   }
 
-  handlerOf(service: Service): Handler {
-    return this.handlers[service.index]!
+  handlerOf(service: Service, { hedge }: Route): Handler {
+    if (hedge === null) return this.handlers[service.index]!
+    return this.make(service, new Hedge(hedge, this.context.nowUs()))
+  }
+
+  private make(service: Service, hedge: Hedge | null): Handler {
+    const { context } = this
+    const cluster = this.clusterOf(service)
+    const bulkhead = this.bounds[service.index]!
+    let proxy: ServiceProxy
+    if (bulkhead !== null) proxy = new BoundServiceProxy(context, cluster, bulkhead, hedge)
+    else if (hedge !== null) proxy = new HedgedProxy(context, cluster, hedge)
+    else proxy = new ServiceProxy(context, cluster)
+    return withBalanceKey(proxy, service)
   }
 
   clusterOf(service: Service): Cluster {
     return this.clusters[service.index]!
+  }
+
+  /** Null where the service has no bound. */
+  bulkheadOf(service: Service): Bulkhead | null {
+    return this.bounds[service.index]!
   }
 
   /** No exchange is left that could ask for an endpoint. */
@@ -106,13 +127,15 @@ class ServiceProxy implements Handler {
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
     cluster.budget.deposit(exchange.upstreamStartUs)
     const endpoint = cluster.pick(exchange.balanceKey, NONE)
-    if (endpoint === null) return this.refuse(exchange, noEndpoint)
-    if (endpoint.isFull) return this.refuse(exchange, queueFull)
+    if (endpoint === null) return this.refuse(exchange, cluster.isDrained ? drained : noEndpoint)
+    if (endpoint.isFull && (exchange.route!.importance < HIGH || endpoint.isFullForAll)) {
+      return this.refuse(exchange, queueFull)
+    }
     exchange.endpoint = endpoint.endpoint
     const attempt = cluster.attempt(exchange.upstreamStartUs)
     if (attempt === null) {
       exchange.retryAfterSeconds = cluster.breaker!.retryAfterSeconds(context.nowUs())
-      return this.refuse(exchange, breakerOpen)
+      return this.refuse(exchange, cluster.breaker!.isHeldOpen ? breakerHeld : breakerOpen)
     }
     return this.forward(exchange, endpoint, attempt)
   }
@@ -130,6 +153,10 @@ class ServiceProxy implements Handler {
     exchange.downstream.watch()
     // Where the breaker was shut when that was to be asked, and is not any more.
     exchange.downstream.continueBody()
+    this.launch(forwarding)
+  }
+
+  protected launch(forwarding: Forwarding): void {
     forwarding.begin()
   }
 }
@@ -138,11 +165,14 @@ class ServiceProxy implements Handler {
 class BoundServiceProxy extends ServiceProxy {
   private readonly bulkhead: Bulkhead
   private readonly waiting: WaitContext
+  /** Null where the route does not hedge. */
+  private readonly hedge: Hedge | null
 
-  constructor(context: HandlerContext, cluster: Cluster, bulkhead: Bulkhead) {
+  constructor(context: HandlerContext, cluster: Cluster, bulkhead: Bulkhead, hedge: Hedge | null) {
     super(context, cluster)
     const { deadlines, nowUs, fail: refuse } = context
     this.bulkhead = bulkhead
+    this.hedge = hedge
     this.waiting = { deadlines, nowUs, begin: (exchange) => this.callWithPlace(exchange), refuse }
   }
 
@@ -171,5 +201,25 @@ class BoundServiceProxy extends ServiceProxy {
 
   protected override forward(exchange: Exchange, endpoint: EndpointState, attempt: Attempt): Forwarding {
     return new BoundForwarding(this.context, exchange, this.cluster, endpoint, attempt, this.bulkhead)
+  }
+
+  protected override launch(forwarding: Forwarding): void {
+    forwarding.begin()
+    if (this.hedge !== null) forwarding.hedge(this.hedge)
+  }
+}
+
+/** For a route that hedges. */
+class HedgedProxy extends ServiceProxy {
+  private readonly hedge: Hedge
+
+  constructor(context: HandlerContext, cluster: Cluster, hedge: Hedge) {
+    super(context, cluster)
+    this.hedge = hedge
+  }
+
+  protected override launch(forwarding: Forwarding): void {
+    forwarding.begin()
+    forwarding.hedge(this.hedge)
   }
 }

@@ -4,11 +4,14 @@
 import type { Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../../config/compile.js'
 import { type EndpointTable, OUT } from '../../state/endpoint-table.js'
+import { LeanPool } from '../http1/pool.js'
 import { type PlaceWaiter, UploadPlaces } from '../upload-places.js'
 import type { Outliers } from './outliers.js'
 
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
 const MAX_PENDING = 1024
+/** As many requests of high importance may wait besides. */
+const MAX_PENDING_HIGH = 256
 
 /** What the worker gives the states of all endpoints. */
 export interface EndpointParts {
@@ -72,9 +75,14 @@ export class EndpointState {
     return (out & OUT.ejected) !== 0 || !this.outliers.admitsOne(this.endpoint.slot)
   }
 
+  /** A request that waits there had better be sent to another one, too. A drained one finishes its requests. */
+  get isFailing(): boolean {
+    return (this.table.out(this.endpoint.slot) & (OUT.down | OUT.ejected)) !== 0
+  }
+
   /** The same where too few endpoints are left: then only an operator keeps requests away. */
   get isOutInPanic(): boolean {
-    return (this.table.out(this.endpoint.slot) & OUT.drained) !== 0
+    return this.isDrained
   }
 
   /** Its health checks have found it down. */
@@ -103,9 +111,24 @@ export class EndpointState {
     return this.table.returnedUs(this.endpoint.slot)
   }
 
+  /** An operator has drained it. */
+  get isDrained(): boolean {
+    return (this.table.out(this.endpoint.slot) & OUT.drained) !== 0
+  }
+
   /** No more requests may wait for a connection to it. */
   get isFull(): boolean {
     return this.inFlight >= this.most
+  }
+
+  /** Not even those of high importance. */
+  get isFullForAll(): boolean {
+    return this.inFlight >= this.most + MAX_PENDING_HIGH
+  }
+
+  /** How many requests wait for a connection to it. */
+  get queued(): number {
+    return Math.max(0, this.inFlight - this.capacity)
   }
 
   /** Requests wait until others give back their connections. */
@@ -192,6 +215,14 @@ export class EndpointState {
   }
 
   // Its end.
+
+  /**
+   * Drained endpoints are stopped by somebody, who may wait for their connections to end. undici's pools cannot close
+   * them; they do so by themselves when a connection has been idle for some seconds.
+   */
+  closeUnusedIfDrained(): void {
+    if (this.isDrained && this.client instanceof LeanPool) this.client.closeUnused()
+  }
 
   /**
    * No service has it any more. Requests in flight finish, and so do uploads that wait for a place. Then its client

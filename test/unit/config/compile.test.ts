@@ -117,6 +117,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         headers: [],
         priority: 0,
       },
+      importance: 1,
       handler: { kind: 'proxy', service: table.services[0] },
       auth: ['x-m'],
       challenge: '\r\nwww-authenticate: x-m',

@@ -47,7 +47,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     [
       'an unknown section',
       `${SOUND}servces: {}\n`,
-      'gw.yaml:4:1: servces: unknown key; known: consumers, apiKeys, jwt, httpSignature, replay, limits, tls, trustedProxies, paths, underscoresInHeaders',
+      'gw.yaml:4:1: servces: unknown key; known: consumers, apiKeys, jwt, httpSignature, replay, limits, tls, shedding, trustedProxies, paths, underscoresInHeaders',
     ],
     [
       'a misspelt key',
@@ -128,6 +128,20 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       `services: { s: { endpoints: [http://h, { url: 'http://h/', weight: 2 }], tls: {} } }\n${ROUTES}`,
       'gw.yaml:1:40: services.s.endpoints[1]: "http://h" is listed twice',
       'gw.yaml:1:74: services.s.tls: has no effect: no endpoint is https',
+    ],
+    [
+      'balancers that are none, and hashes of nothing',
+      `services:\n  a: { endpoints: [http://a], balance: random }\n  b: { endpoints: [http://a], balance: { hash: cookie } }\n  c: { endpoints: [http://a], balance: { hash: user, bounded: 0.5 } }\n  s: { endpoints: [http://a], balance: { hash: 'header:a b', bounded: all } }\n  e: { endpoints: [http://a], balance: { bound: 2 } }\n  f: { endpoints: [http://a], balance: [p2c], slowStart: 2h }\n${ROUTES}`,
+      'gw.yaml:2:31: services.a.balance: must be p2c, round-robin, ewma or a map such as { hash: consumer }',
+      'gw.yaml:3:42: services.b.balance.hash: must say which cookie: write cookie:NAME',
+      'gw.yaml:4:42: services.c.balance.hash: must be consumer, address, path, header:NAME or cookie:NAME',
+      'gw.yaml:4:54: services.c.balance.bounded: must be at least 1',
+      'gw.yaml:5:42: services.s.balance.hash: "a b" is not the name of a header',
+      'gw.yaml:5:62: services.s.balance.bounded: must be a number from 1 to 100, or none',
+      'gw.yaml:6:31: services.e.balance.hash: is missing (a string)',
+      'gw.yaml:6:42: services.e.balance.bound: unknown key; known: hash, bounded',
+      'gw.yaml:7:31: services.f.balance: must be p2c, round-robin, ewma or a map such as { hash: consumer }',
+      'gw.yaml:7:47: services.f.slowStart: must be between 0s and 1h',
     ],
     [
       'a Unix socket in the spelling of another program',

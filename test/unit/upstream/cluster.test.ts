@@ -231,3 +231,19 @@ describe('endpoints that are ejected', () => {
     expect([table.out(0), table.out(1)]).toEqual([0, 0])
   })
 })
+
+describe('an endpoint to which many requests wait for a connection', () => {
+  it('takes 1024 of them, and then 256 of high importance', () => {
+    const [state] = one(origins[0]!).endpoints as [EndpointState]
+    const seen = (inFlight: number) => {
+      state.inFlight = inFlight
+      return [state.queued, state.isFull, state.isFullForAll]
+    }
+    expect(seen(2)).toEqual([0, false, false])
+    expect(seen(2 + 1023)).toEqual([1023, false, false])
+    expect(seen(2 + 1024)).toEqual([1024, true, false])
+    expect(seen(2 + 1024 + 255)).toEqual([1279, true, false])
+    expect(seen(2 + 1024 + 256)).toEqual([1280, true, true])
+    state.inFlight = 0
+  })
+})
