@@ -90,11 +90,6 @@ export class EndpointState {
     return (this.table.out(this.endpoint.slot) & OUT.down) !== 0
   }
 
-  /** What its responses took this worker lately, until their heads; 0 where none has come yet. */
-  get latencyUs(): number {
-    return this.table.latencyNowUs(this.worker, this.endpoint.slot)
-  }
-
   // What has ended at it in this worker, since ever.
 
   /** Until the heads of its responses. */

@@ -141,7 +141,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       'gw.yaml:6:31: services.e.balance.hash: is missing (a string)',
       'gw.yaml:6:42: services.e.balance.bound: unknown key; known: hash, bounded',
       'gw.yaml:7:31: services.f.balance: must be p2c, round-robin, ewma or a map such as { hash: consumer }',
-      'gw.yaml:7:47: services.f.slowStart: must be between 0s and 1h',
+      'gw.yaml:7:47: services.f.slowStart: must be between 0ms and 1h',
     ],
     [
       'a Unix socket in the spelling of another program',
