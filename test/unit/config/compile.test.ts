@@ -139,6 +139,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       allowGroups: [],
       addresses: null,
       mirror: null,
+      hedge: null,
       strippedFields: ['x-m'],
       strippedParameter: null,
       hiddenParameter: null,
