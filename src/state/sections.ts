@@ -7,6 +7,7 @@ import { breakersSection } from './breaker-table.js'
 import { bulkheadsSection } from './bulkhead-table.js'
 import { countersSection } from './counters.js'
 import { endpointsSection } from './endpoint-table.js'
+import { inFlightSection } from './in-flight-table.js'
 import { ratesSection } from './rates-section.js'
 import { replaysSection } from './replay-table.js'
 import type { SpecOf } from './segment.js'
@@ -18,6 +19,7 @@ export const SECTIONS = [
   replaysSection,
   endpointsSection,
   bulkheadsSection,
+  inFlightSection,
   workersSection,
   countersSection,
   addressesSection,

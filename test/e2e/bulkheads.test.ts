@@ -125,7 +125,7 @@ test('refuses what comes beyond the limit, over both workers, and says which bul
       () => {},
     )
   await eventually('nine refusals', () => early.length, 9)
-  expect(held).toHaveLength(3)
+  await reach(3)
   for (const answer of early) expect(await refusedBy(answer)).toBe('bulkhead strict: too many requests in flight')
   expect(await bulkheadOf('strict')).toMatchObject({ limit: 3, inFlight: 3, waiting: 0 })
   expect(await gateway.metric('tidegate_bulkhead_in_flight{service="strict"}')).toBe(3)

@@ -2,9 +2,11 @@
 // or the service's total timeout. Runs per request that waits.
 import type { Deadline, Deadlines } from '../../exchange/deadlines.js'
 import type { Exchange, Holder } from '../../exchange/exchange.js'
-import type { Rejection } from '../../exchange/outcome.js'
+import { Rejection } from '../../exchange/outcome.js'
 import type { UploadEvents } from '../../exchange/upload.js'
 import type { Bulkhead, Waiting } from '../../upstream/bulkhead.js'
+
+const tooLate = new Rejection('deadline_exceeded', "the client's deadline passed before forwarding")
 
 export interface WaitContext {
   readonly deadlines: Deadlines
@@ -20,6 +22,8 @@ export class WaitingCall implements Waiting, Deadline, Holder, UploadEvents {
   slot = -1
   readonly sinceUs: number
   readonly exchange: Exchange
+  /** The deadline is the one that the client has set. */
+  private readonly isClients: boolean
   private readonly context: WaitContext
   private readonly bulkhead: Bulkhead
 
@@ -29,7 +33,10 @@ export class WaitingCall implements Waiting, Deadline, Holder, UploadEvents {
     this.exchange = exchange
     this.bulkhead = bulkhead
     this.sinceUs = sinceUs
-    this.deadlineUs = sinceUs + Math.min(bulkhead.rules.waitMs, exchange.service!.totalTimeoutMs) * 1000
+    const waitUs = Math.min(bulkhead.rules.waitMs, exchange.service!.totalTimeoutMs) * 1000
+    const { deadline } = exchange
+    this.isClients = deadline !== null && deadline.untilUs < sinceUs + waitUs
+    this.deadlineUs = this.isClients ? deadline!.untilUs : sinceUs + waitUs
   }
 
   /** False: the queue has no room. */
@@ -55,7 +62,7 @@ export class WaitingCall implements Waiting, Deadline, Holder, UploadEvents {
   expire(): void {
     this.end()
     this.bulkhead.noteRefusal(true)
-    this.context.refuse(this.exchange, this.bulkhead.late)
+    this.context.refuse(this.exchange, this.isClients ? tooLate : this.bulkhead.late)
   }
 
   abandon(): void {
