@@ -1,14 +1,17 @@
 // Config → RouteTable: everything that depends on the route alone is computed here, once, at start. Runs in the primary
 // (to refuse a bad config) and in every worker (to use it). Imports no other phase.
 import ipaddr from 'ipaddr.js'
+import { compileBalance } from './balance.js'
 import { branchesOf } from './branches.js'
 import { compileBulkhead } from './bulkhead.js'
 import { CREDENTIALS, type CredentialKind, challengeFields, GROUP } from './credentials.js'
 import { type EndpointConfig, endpointAddress, endpointOptions } from './endpoint.js'
 import { compileHandler } from './handlers.js'
 import { compileHealth } from './health.js'
+import { compileHedge } from './hedge.js'
 import { compileHttpSignature } from './http-signature.js'
 import { compileMirror, MIRROR_FIELD } from './mirror.js'
+import { compileOutliers } from './outliers.js'
 import { bytesOf, canonicalHost, patternOf } from './patterns.js'
 import { NO_TIMEOUT, type Rate } from './quantities.js'
 import { compileRetries } from './retries.js'
@@ -30,6 +33,7 @@ import type {
 import type { MeasureConfig } from './schema/limits.js'
 import type { Config, LimitConfig, RouteConfig } from './schema.js'
 import type { Settings } from './settings.js'
+import { compileShedding, IMPORTANCES } from './shedding.js'
 
 export type * from './route-table.js'
 
@@ -100,6 +104,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       index,
       slot: slots?.routes[index] ?? index,
       match,
+      importance: IMPORTANCES.indexOf(route.importance),
       handler: compileHandler(route, 'route', servicesByName),
       mirror: compileMirror(route.mirror, servicesByName),
       auth,
@@ -134,6 +139,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
         route.rewrite === undefined
           ? null
           : route.rewrite.replace(match.path.exact && !match.slashIgnored ? '' : /\/+$/, ''),
+      hedge: compileHedge(route.hedge),
       fallback: route.fallback === undefined ? null : compileHandler(route.fallback, 'fallback', servicesByName),
       maxBodyBytes: route.maxBody ?? settings.maxBodyBytes,
       logQuery: route.logQuery,
@@ -142,6 +148,7 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
   })
   return {
     tls: config.tls ?? null,
+    shedding: compileShedding(config.shedding),
     routes,
     services,
     endpoints,
@@ -211,7 +218,7 @@ function compileService(
   service: Config['services'][string],
   endpoints: readonly Endpoint[],
 ): Service {
-  const { timeouts, tls, breaker, health, client, pipelining, retries } = service
+  const { timeouts, tls, balance, slowStart, breaker, health, outliers, client, pipelining, retries } = service
   return {
     name,
     index,
@@ -225,6 +232,8 @@ function compileService(
     pipelining,
     retries: compileRetries(retries),
     tls: { ca: tls?.ca, cert: tls?.cert, key: tls?.key, serverName: tls?.serverName, verify: tls?.verify ?? true },
+    balance: compileBalance(balance),
+    slowStartMs: slowStart,
     breaker:
       breaker === undefined
         ? null
@@ -241,6 +250,7 @@ function compileService(
             failureStatuses: new Set(breaker.failureStatuses),
           },
     health: compileHealth(health),
+    outliers: compileOutliers(outliers),
     bulkhead: compileBulkhead(service),
   }
 }

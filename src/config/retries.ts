@@ -45,7 +45,6 @@ export function compileRetries(config: RetriesConfig): RetryRules {
   const statuses = new Set(config.on.filter((one) => typeof one === 'number'))
   const reasons = new Set<RetryReason>(config.on.filter((one) => typeof one === 'string'))
   if (statuses.size > 0) reasons.add('status')
-  reasons.add('out')
   return {
     attempts: config.attempts,
     reasons,

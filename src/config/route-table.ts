@@ -6,9 +6,12 @@ import type { BulkheadRules } from './bulkhead.js'
 import type { Period } from './calendar.js'
 import type { CredentialKind } from './credentials.js'
 import type { HealthCheck } from './health.js'
+import type { HedgeRules } from './hedge.js'
 import type { HttpSignatureKey, HttpSignatureRules } from './http-signature.js'
+import type { OutlierRules } from './outliers.js'
 import type { PathPattern, PathRules } from './patterns.js'
 import type { RetryRules } from './retries.js'
+import type { SheddingRules } from './shedding.js'
 
 export interface Consumer {
   readonly name: string
@@ -75,6 +78,18 @@ export interface Endpoint {
   readonly slot: number
 }
 
+/** What requests for the same endpoint have in common. */
+type HashPart = RequestKey | { readonly kind: 'path' }
+
+export type BalanceRules =
+  | { readonly kind: 'p2c' | 'round-robin' | 'ewma' }
+  | {
+      readonly kind: 'hash'
+      readonly part: HashPart
+      /** No endpoint has more than this times the mean in flight. Infinity: as many as come. */
+      readonly bounded: number
+    }
+
 export interface BreakerRules {
   readonly windowMs: number
   readonly minRequests: number
@@ -118,10 +133,15 @@ export interface Service {
   readonly pipelining: number
   readonly retries: RetryRules
   readonly tls: UpstreamTls
+  readonly balance: BalanceRules
+  /** In which an endpoint that comes back gets a growing share of the requests; 0: it gets its whole share at once. */
+  readonly slowStartMs: number
   readonly breaker: BreakerRules | null
   /** Null: as many requests as come may be in flight. */
   readonly bulkhead: BulkheadRules | null
   readonly health: HealthCheck | null
+  /** Null where the service wants none. They act where it has two endpoints or more. */
+  readonly outliers: OutlierRules | null
 }
 
 export type LimitKey =
@@ -244,6 +264,8 @@ export interface Route {
   /** In the counters. The same as long as the route keeps its name, from one configuration to the next. */
   readonly slot: number
   readonly match: RouteMatch
+  /** Position in IMPORTANCES. */
+  readonly importance: number
   readonly handler: HandlerRules
   /** Null where nobody gets copies. */
   readonly mirror: MirrorRules | null
@@ -292,6 +314,7 @@ export interface Route {
   readonly rewrite: string | null
   /** Answers where the handler fails; null where nothing does. */
   readonly fallback: HandlerRules | null
+  readonly hedge: HedgeRules | null
   /** Number.MAX_SAFE_INTEGER where it is unlimited. */
   readonly maxBodyBytes: number
   /** The access line shows the query as well. */
@@ -322,6 +345,8 @@ export interface Branch {
 
 export interface RouteTable {
   readonly tls: ListenerRules | null
+  /** Null where an overloaded gateway refuses nothing. */
+  readonly shedding: SheddingRules | null
   readonly routes: readonly Route[]
   readonly services: readonly Service[]
   readonly endpoints: readonly Endpoint[]

@@ -6,6 +6,7 @@ import { apiKeysSchema, consumerSchema, httpSignatureSchema, issuerSchema, repla
 import { limitSchema } from './schema/limits.js'
 import { routeSchema } from './schema/routes.js'
 import { serviceSchema } from './schema/services.js'
+import { sheddingSchema } from './schema/shedding.js'
 import { tlsSchema } from './schema/tls.js'
 import { address, named } from './schema/values.js'
 
@@ -36,6 +37,7 @@ export const configSchema = z
     limits: named(limitSchema).default({}).describe('Rate limits that routes can share, by name.'),
     routes: z.array(routeSchema).min(1).describe('Routes. The most specific one that matches takes the request.'),
     tls: tlsSchema.optional(),
+    shedding: sheddingSchema.prefault({}),
     trustedProxies: z
       .array(address)
       .default([])

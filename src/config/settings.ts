@@ -45,7 +45,9 @@ const namesIn = z.string().transform((value, context) => {
   return value === '' ? [] : names
 })
 
-const zone = z.string().regex(/^$|^[A-Za-z0-9][A-Za-z0-9._@:/+-]{0,127}$/, 'must be a name, as `zone` of an endpoint')
+const zone = z
+  .string()
+  .regex(/^$|^[A-Za-z0-9][A-Za-z0-9._@:/+-]{0,127}$/, 'must be a name: letters, digits and . _ @ : / + -, 128 at most')
 
 const PORT = numberIn(0, 65_535)
 

@@ -28,13 +28,18 @@ function problemsOf(issue: Issue, parent: readonly PropertyKey[], input: unknown
     case 'invalid_value':
       return valueAt(input, path) === undefined
         ? one(`is missing (${alternatives(issue.values)})`)
-        : one(`must be ${alternatives(issue.values)}`)
+        : one(issue.message.startsWith('Invalid') ? `must be ${alternatives(issue.values)}` : issue.message)
     case 'invalid_key':
       return issue.issues.map((inner) => ({ path, message: inner.message }))
     case 'invalid_union': {
       // The alternatives differ in type: the one that matches the given type says what is wrong.
+      const isNested = typeof valueAt(input, path) === 'object'
       const fitting = issue.errors.filter(
-        (errors) => !errors.some((inner) => inner.code === 'invalid_type' && inner.path.length === 0),
+        (errors) =>
+          !errors.some(
+            ({ code, path }) =>
+              path.length === 0 && (code === 'invalid_type' || (code === 'invalid_value' && isNested)),
+          ),
       )
       const [only] = fitting
       if (only !== undefined) return only.flatMap((inner) => problemsOf(inner, path, input))

@@ -103,6 +103,8 @@ export class Exchange implements DownstreamOwner {
   /** An RFC 9421 signature covers Content-Digest, so the body must match that digest. */
   digestCovered = false
   endpoint: Endpoint | null = null
+  /** Where the service balances by a hash: of what decides about the endpoint. 0 where the request lacks it. */
+  balanceKey = 0
   /**
    * The policy that the RateLimit fields describe: the one that refused the request, else the one with the least left
    * among those with `headers`; or null.

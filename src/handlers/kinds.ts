@@ -23,7 +23,12 @@ type HandlerKind = (context: HandlerContext, parts: HandlerParts, table: RouteTa
 
 /** By HandlerRules.kind. */
 const kinds = new Map<string, HandlerKind>([
-  ['proxy', (_context, _parts, _table, proxies) => ({ make: ({ service }: ProxyRules) => proxies.handlerOf(service) })],
+  [
+    'proxy',
+    (_context, _parts, _table, proxies) => ({
+      make: ({ service }: ProxyRules, route) => proxies.handlerOf(service, route),
+    }),
+  ],
   [
     'split',
     (_context, { branches }, table, proxies) => ({

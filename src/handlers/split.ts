@@ -19,14 +19,15 @@ export class SplitHandler implements Handler {
 
   constructor(
     { sides, sticky }: SplitRules,
-    { name }: Route,
+    route: Route,
     branches: readonly Branch[],
     proxies: Proxies,
     counter: BranchCounter,
   ) {
+    const { name } = route
     this.split = new Split(name, sides)
     this.keyOf = sticky === null ? null : requestKeyReader(sticky)
-    this.handlers = sides.map(({ service }) => proxies.handlerOf(service))
+    this.handlers = sides.map(({ service }) => proxies.handlerOf(service, route))
     this.slots = sides.map(({ service }) => slotOf(branches, 'split', name, service.name))
     this.counter = counter
   }

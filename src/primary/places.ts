@@ -131,6 +131,11 @@ export class Places {
     const slots = fits(this.endpoints.assign(names, used), 'endpoints', spec.endpoints)
     // What an endpoint's health was when some service last had it says nothing of what it is now.
     for (const [at, name] of names.entries()) if (!used.has(name)) table.clear(slots[at] as number)
+    // A service that has requests already lets new endpoints start slowly.
+    for (const [service, own] of endpoints) {
+      if (!this.inUse.some((one) => (one.endpoints.get(service) ?? []).length > 0)) continue
+      for (const name of own) if (!used.has(name)) table.setReturned(slots[names.indexOf(name)] as number)
+    }
     return slots
   }
 }

@@ -1,6 +1,7 @@
 // Readiness, /status and /metrics for the admin listener, read from the segment on demand. Decides nothing.
 import { readFileSync } from 'node:fs'
 import type { TlsMaterial } from '../config/certificates.js'
+import { endpointStatus } from '../telemetry/endpoint-metrics.js'
 import { renderMetrics } from '../telemetry/metrics.js'
 import type { Isolation } from './isolation.js'
 import type { Reloader } from './reload.js'
@@ -83,7 +84,10 @@ export function createStatus(source: StatusSource): StatusPages {
         services: reloader.table.services.map((service) => ({
           name: service.name,
           ...(service.bulkhead !== null && { bulkhead: bulkheads.read(service.slot, service.bulkhead) }),
-          endpoints: service.endpoints.map(({ origin, slot }) => ({ origin, health: endpoints.health(slot) })),
+          endpoints: service.endpoints.map(({ origin, slot }) => ({
+            origin,
+            ...endpointStatus(endpoints, slot, nowUs),
+          })),
         })),
         splits: branchTotals()
           .filter(({ kind }) => kind === 'split')

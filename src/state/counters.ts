@@ -11,13 +11,23 @@
 //                      … by outcome code, in the order of OUTCOME_CODES
 //                      … by status, in the order of STATUS_LABELS
 //                      … durations, by bucket (durations.ts)
+//                      … requests refused because of overload
 //                   Each group begins on a cache line. A block has one writer, so a plain add is exact, to 2^53.
 import { RETRY_EVENTS, type RetryEvent } from '../config/retries.js'
 import type { Exchange } from '../exchange/exchange.js'
 import { OUTCOME_CODES, type OutcomeCode } from '../exchange/outcome.js'
 import { bucketOf, DURATION_BUCKETS, MAX_DURATION_US } from './durations.js'
 import type { LiveSection, Segment } from './segment.js'
-import { BODY_BYTES, HEARTBEAT_US, LOG_DROPPED, LOOP_DELAY_US, MEMORY_BYTES, type WorkerTable } from './worker-table.js'
+import {
+  BODY_BYTES,
+  HEARTBEAT_US,
+  LOG_DROPPED,
+  LOOP_DELAY_US,
+  MEMORY_BYTES,
+  SHED_SHARE,
+  WAIT_US,
+  type WorkerTable,
+} from './worker-table.js'
 
 const BYTES_IN = 0
 const BYTES_OUT = 1
@@ -51,7 +61,8 @@ const RETRIES_AT = 8
 const CODES_AT = RETRIES_AT + upTo(8, RETRY_EVENTS.length)
 const STATUSES_AT = CODES_AT + upTo(8, OUTCOME_CODES.length)
 const DURATIONS_AT = STATUSES_AT + upTo(8, STATUS_LABELS.length)
-const BLOCK = DURATIONS_AT + DURATION_BUCKETS
+const SHED = DURATIONS_AT + DURATION_BUCKETS
+const BLOCK = SHED + 8
 
 /** Size of one worker's share of the section. */
 export function countersBytesPerWorker(routes: number): number {
@@ -72,6 +83,8 @@ export class WorkerCounters {
   private readonly connections: Int32Array
   /** What the gate counts, in the order of HEADS_REFUSED, EXPIRED and STUCK. */
   readonly gate: Float64Array
+  /** Exchanges that have ended since the worker began. */
+  finished = 0
   private readonly noRoute: number
   private readonly droppedBefore: number
 
@@ -115,6 +128,7 @@ export class WorkerCounters {
   /** Once per exchange, when it has ended. */
   count(exchange: Exchange, durationUs: number): void {
     this.inFlight[0]!--
+    this.finished++
     const blocks = this.blocks
     const route = exchange.route
     const at = route === null ? this.noRoute : route.slot * BLOCK
@@ -132,6 +146,26 @@ export class WorkerCounters {
     if (exchange.code !== '') blocks[at + CODES_AT + (CODE_POSITION.get(exchange.code) as number)]!++
     blocks[at + STATUSES_AT + (STATUS_POSITION[exchange.status] ?? OTHER_STATUS)]!++
     blocks[at + DURATIONS_AT + bucketOf(us)]!++
+  }
+
+  /** That have begun since the worker has. */
+  get requests(): number {
+    return this.finished + this.inFlight[0]!
+  }
+
+  /** The exchange is refused because the worker is overloaded. It has a route. */
+  shed({ route }: Exchange): void {
+    this.blocks[route!.slot * BLOCK + SHED]!++
+  }
+
+  /** The worker is overloaded. @param share of its requests that are refused @param waitUs what requests wait for it */
+  overloaded(share: number, waitUs: number): void {
+    this.floats[SHED_SHARE] = share
+    this.floats[WAIT_US] = Math.max(1, waitUs)
+  }
+
+  notOverloaded(): void {
+    this.floats[WAIT_US] = 0
   }
 
   /**
@@ -166,6 +200,8 @@ export interface RouteTotals {
   readonly limitReports: number
   readonly fallbacks: number
   readonly retries: ReadonlyMap<RetryEvent, number>
+  /** Refused because of overload. */
+  readonly shed: number
   /** Exchanges by duration, in the buckets of durations.ts. */
   readonly durations: Float64Array
 }
@@ -221,6 +257,7 @@ export class CountersReader {
       limitReports: value(LIMIT_REPORTS),
       fallbacks: value(FALLBACKS),
       retries: new Map(RETRY_EVENTS.map((event, i) => [event, value(RETRIES_AT + i)] as const)),
+      shed: value(SHED),
       durations,
     }
   }

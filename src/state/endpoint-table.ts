@@ -17,6 +17,7 @@
 //                                                 there as a whole
 //                4 in flight   5 those of them that wait for the head of their response
 //                6 slow responses   7 latency now, an average that forgets
+import { EndpointRecord, FIELD } from './endpoint-record.js'
 import type { LiveSection, Segment } from './segment.js'
 
 const STATES = ['unknown', 'up', 'down'] as const
@@ -28,6 +29,10 @@ export const OUT = { down: 1, drained: 2, ejected: 4, probation: 8 } as const
 const HEAD_BYTES = 64
 const ENDPOINTS_AT = 0
 const WORKERS_AT = 1
+const JUDGE_AT = 2
+const JUDGED_AT = 3
+/** A worker that judges for longer has died, or hangs. */
+const LONGEST_JUDGEMENT_MS = 1000
 
 const RECORD_BYTES = 256
 const RECORD_32 = RECORD_BYTES / 4
@@ -150,6 +155,60 @@ export class EndpointTable {
     }
   }
 
+  // Ejections: the rules are in upstream/cluster/outliers.ts.
+
+  record(slot: number): EndpointRecord {
+    return new EndpointRecord(
+      this.ints.subarray(slot * RECORD_32, (slot + 1) * RECORD_32),
+      this.floats.subarray(slot * RECORD_64, (slot + 1) * RECORD_64),
+    )
+  }
+
+  /**
+   * One worker judges at a time: others leave it to that one. False: this one does not.
+   * @param restMs another judgement is at least so long ago, or this is none of those that come at intervals: 0
+   */
+  beginJudgement(nowUs: number, restMs: number): boolean {
+    const now = Math.floor(nowUs / 1000) | 0
+    const since = Atomics.load(this.head, JUDGE_AT)
+    if (since !== 0 && ((now - since) | 0) < LONGEST_JUDGEMENT_MS) return false
+    if (Atomics.compareExchange(this.head, JUDGE_AT, since, now | 1) !== since) return false
+    if (restMs === 0) return true
+    const ago = (now - Atomics.load(this.head, JUDGED_AT)) | 0
+    if (ago >= 0 && ago < restMs) {
+      this.endJudgement()
+      return false
+    }
+    Atomics.store(this.head, JUDGED_AT, now)
+    return true
+  }
+
+  endJudgement(): void {
+    Atomics.store(this.head, JUDGE_AT, 0)
+  }
+
+  /** From where on a response of the endpoint counts as slow. */
+  slowUs(slot: number): number {
+    return this.floats[slot * RECORD_64 + FIELD.slowUs] || Number.POSITIVE_INFINITY
+  }
+
+  /** Attempts that have not failed. */
+  succeeded(slot: number): number {
+    let sum = 0
+    for (let worker = 0; worker < this.workers; worker++) {
+      const at = this.blockAt(worker, slot)
+      sum += (this.blocks[at + ATTEMPTS] as number) - (this.blocks[at + FAILURES] as number)
+    }
+    return sum
+  }
+
+  inFlight(slot: number): number {
+    let sum = 0
+    for (let worker = 0; worker < this.workers; worker++)
+      sum += this.blocks[this.blockAt(worker, slot) + IN_FLIGHT] as number
+    return sum
+  }
+
   // Counts of one worker.
 
   /** A worker begins in this slot, or has left it: nothing of it is in flight. */
@@ -202,6 +261,30 @@ export class EndpointTable {
   /** What this worker's requests took lately, in microseconds; 0 where none had a response. */
   latencyNowUs(worker: number, slot: number): number {
     return this.blocks[this.blockAt(worker, slot) + LATENCY_NOW] as number
+  }
+
+  /** The same over all workers that had one. */
+  meanLatencyNowUs(slot: number): number {
+    let sum = 0
+    let count = 0
+    for (let worker = 0; worker < this.workers; worker++) {
+      const us = this.latencyNowUs(worker, slot)
+      sum += us
+      if (us > 0) count++
+    }
+    return count === 0 ? 0 : sum / count
+  }
+
+  latencySumUs(worker: number, slot: number): number {
+    return this.blocks[this.blockAt(worker, slot) + LATENCY_US] as number
+  }
+
+  latencies(worker: number, slot: number): number {
+    return this.blocks[this.blockAt(worker, slot) + LATENCIES] as number
+  }
+
+  failures(worker: number, slot: number): number {
+    return this.blocks[this.blockAt(worker, slot) + FAILURES] as number
   }
 
   totals(slot: number): EndpointTotals {

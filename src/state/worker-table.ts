@@ -22,7 +22,10 @@
 //                  176 stuck        Float64 × 2, connections closed because the gateway had lost sight of them, by
 //                                   reason
 //                  192 bodyBytes    Float64  memory of request bodies (downstream/body-memory.ts)
-//                  200 free
+//                  200 waitUs    Float64  while it is overloaded, the least that requests have waited for it in the
+//                                   last interval; else 0
+//                  208 shedShare Float64  share of its requests that it refuses because of that
+//                  216 free
 import type { LiveSection, Segment } from './segment.js'
 
 const CACHE_LINE_BYTES = 64
@@ -47,6 +50,8 @@ const REFUSED_AT = 12
 const EXPIRED_AT = 20
 const STUCK_AT = 22
 export const BODY_BYTES = 24
+export const WAIT_US = 25
+export const SHED_SHARE = 26
 /** Taken off the count of a worker that leaves, so that it is far below 0: kLeaving of the addon. */
 const LEAVING = 2 ** 30
 
@@ -97,6 +102,8 @@ export interface WorkerStatus {
   readonly memoryBytes: number
   /** How much of that request bodies hold. */
   readonly bodyBytes: number
+  /** What it refuses because it is overloaded, and how long requests wait for it; null while it is not. */
+  readonly overload: { readonly refusedShare: number; readonly waitMs: number } | null
   /** Connections closed before they had a request, by reason. */
   readonly turnedAway: Readonly<Record<(typeof TURNED_AWAY)[number], number>>
   /** Request heads refused, by reason. */
@@ -157,6 +164,7 @@ export class WorkerTable {
     Atomics.store(this.connections, slot, -1)
     Atomics.store(this.ints, int + PID, 0)
     Atomics.store(this.ints, int + IN_FLIGHT, 0)
+    this.floats[slot * LINE_FLOATS + WAIT_US] = 0
   }
 
   /** Worker: it accepts from now on. */
@@ -200,11 +208,18 @@ export class WorkerTable {
       logDropped: this.floats[float + LOG_DROPPED] as number,
       memoryBytes: this.memoryBytes(slot),
       bodyBytes: this.floats[float + BODY_BYTES] as number,
+      overload: this.overload(float),
       turnedAway: this.named(TURNED_AWAY, float + TURNED_AWAY_AT),
       headsRefused: this.named(HEADS_REFUSED, float + REFUSED_AT),
       expired: this.named(EXPIRED, float + EXPIRED_AT),
       stuck: this.named(STUCK, float + STUCK_AT),
     }
+  }
+
+  private overload(float: number): WorkerStatus['overload'] {
+    const waitUs = this.floats[float + WAIT_US] as number
+    if (waitUs === 0) return null
+    return { refusedShare: this.floats[float + SHED_SHARE] as number, waitMs: Math.round(waitUs / 1000) }
   }
 
   private named<Name extends string>(names: readonly Name[], at: number): Record<Name, number> {

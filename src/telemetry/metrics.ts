@@ -2,6 +2,7 @@
 // alone: no worker is asked, so a worker that hangs or has died is still counted.
 import type { Branch, Route, Service } from '../config/compile.js'
 import { MIRROR_DROPS } from '../config/mirror.js'
+import { IMPORTANCES } from '../config/shedding.js'
 import type { BranchTotals } from '../state/branch-counts.js'
 import { type BreakerState, STATE_NAMES } from '../state/breaker-record.js'
 import type { BulkheadTable } from '../state/bulkhead-table.js'
@@ -9,6 +10,8 @@ import type { CountersReader, RouteTotals } from '../state/counters.js'
 import { countUpTo } from '../state/durations.js'
 import type { EndpointTable } from '../state/endpoint-table.js'
 import { EXPIRED, HEADS_REFUSED, STUCK, TURNED_AWAY, type WorkerStatus } from '../state/worker-table.js'
+import { endpointMetrics } from './endpoint-metrics.js'
+import { Exposition } from './exposition.js'
 import { toHdr } from './quantiles.js'
 
 interface BreakerStatus {
@@ -73,41 +76,6 @@ export interface MetricsSource {
 const BOUNDS = [0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 const PERCENTILES = [50, 90, 95, 99, 99.9]
 
-type Labels = Readonly<Record<string, string | number>>
-
-/** A label's value escapes these three characters and no others. */
-function labelValue(value: string | number): string {
-  return String(value).replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n')
-}
-
-class Exposition {
-  private text = ''
-  private name = ''
-  private seen = new Set<string>()
-
-  family(name: string, type: 'counter' | 'gauge' | 'histogram' | 'summary', help: string): void {
-    this.name = name
-    this.seen = new Set()
-    this.text += `# HELP ${name} ${help.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')}\n# TYPE ${name} ${type}\n`
-  }
-
-  /**
-   * Skips a series that was already written: duplicates make the whole scrape invalid (an origin listed twice in a
-   * service).
-   */
-  sample(value: number, labels: Labels = {}, suffix = ''): void {
-    const pairs = Object.entries(labels).map(([name, of]) => `${name}="${labelValue(of)}"`)
-    const series = this.name + suffix + (pairs.length > 0 ? `{${pairs.join(',')}}` : '')
-    if (this.seen.has(series)) return
-    this.seen.add(series)
-    this.text += `${series} ${value}\n`
-  }
-
-  toString(): string {
-    return this.text
-  }
-}
-
 /** Writes one number per route that has had requests. */
 function perRoute(
   out: Exposition,
@@ -140,6 +108,7 @@ export function renderMetrics(source: MetricsSource): string {
   requests(out, used, source)
   durations(out, used)
   upstreams(out, used, source)
+  endpointMetrics(out, source)
   bulkheads(out, source)
   branches(out, source)
   breakers(out, source)
@@ -188,6 +157,11 @@ function requests(out: Exposition, used: readonly RouteCounts[], { routes }: Met
   for (const { name, fallback } of routes) {
     if (fallback !== null) out.sample(byName.get(name)?.fallbacks ?? 0, { route: name })
   }
+  out.family('tidegate_shed_requests_total', 'counter', 'Requests refused because a worker was overloaded.')
+  for (const { route, totals } of used) {
+    const importance = IMPORTANCES[routes.find(({ name }) => name === route)?.importance ?? -1]
+    if (importance !== undefined) out.sample(totals.shed, { route, importance })
+  }
   out.family('tidegate_rate_limit_reports_total', 'counter', 'Requests a limit in report mode would have refused.')
   for (const { name } of limited) out.sample(byName.get(name)?.limitReports ?? 0, { route: name })
 }
@@ -214,7 +188,7 @@ function durations(out: Exposition, used: readonly RouteCounts[]): void {
   }
 }
 
-function upstreams(out: Exposition, used: readonly RouteCounts[], { services, endpoints }: MetricsSource): void {
+function upstreams(out: Exposition, used: readonly RouteCounts[], { routes }: MetricsSource): void {
   const forwarded = used.filter(({ totals }) => totals.forwarded > 0)
   perRoute(
     out,
@@ -243,6 +217,13 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, en
     'Attempts that were not made because the retry budget of the service was used up.',
     (totals) => totals.retries.get('refused') ?? 0,
   )
+  out.family('tidegate_hedges_total', 'counter', 'Attempts beside one that took long, sent or refused by their budget.')
+  for (const { name, hedge } of routes) {
+    if (hedge === null) continue
+    const retries = used.find(({ route }) => route === name)?.totals.retries
+    out.sample(retries?.get('hedge') ?? 0, { route: name, result: 'sent' })
+    out.sample(retries?.get('hedge_refused') ?? 0, { route: name, result: 'refused' })
+  }
   out.family(
     'tidegate_upstream_duration_seconds',
     'summary',
@@ -251,16 +232,6 @@ function upstreams(out: Exposition, used: readonly RouteCounts[], { services, en
   for (const { route, totals } of forwarded) {
     out.sample(totals.upstreamUs / 1e6, { route }, '_sum')
     out.sample(totals.forwarded, { route }, '_count')
-  }
-  out.family(
-    'tidegate_endpoint_up',
-    'gauge',
-    'Whether requests are sent to the endpoint; one not checked yet counts as up.',
-  )
-  for (const service of services) {
-    for (const { origin, slot } of service.endpoints) {
-      out.sample(endpoints.health(slot) === 'down' ? 0 : 1, { service: service.name, endpoint: origin })
-    }
   }
 }
 
@@ -434,6 +405,11 @@ function workers(out: Exposition, { workers: all, nowUs }: MetricsSource): void 
     'tidegate_worker_event_loop_delay_max_seconds',
     'Longest delay of the event loop between the last two heartbeats.',
     (worker) => worker.loopDelayUs / 1e6,
+  )
+  gauge(
+    'tidegate_worker_shed_share',
+    'Share of its requests that the worker has refused lately because it is overloaded.',
+    (worker) => worker.overload?.refusedShare ?? 0,
   )
   gauge('tidegate_worker_memory_bytes', 'Resident memory, a second ago at most.', (worker) => worker.memoryBytes)
   gauge('tidegate_worker_body_memory_bytes', 'Memory that request bodies hold.', (worker) => worker.bodyBytes)

@@ -68,6 +68,11 @@ export class Attempt implements Dispatcher.DispatchHandler {
     return this.endpoint !== null && !this.over
   }
 
+  /** Its body is a stream, which no other attempt can have. */
+  get streams(): boolean {
+    return this.isUpload
+  }
+
   start(request: UpstreamRequest, endpoint: EndpointState, sink: AttemptSink): void {
     this.sink = sink
     this.endpoint = endpoint
@@ -82,7 +87,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   complete(spentUs: number, nowUs: number): void {
     if (this.over) return
     const outcome = this.breaker === null ? OUTCOME.ok : this.breaker.outcomeOf(this.status, spentUs)
-    this.giveBack(outcome, this.status >= 500, nowUs)
+    this.giveBack(outcome, this.endpoint!.isFailure(this.status), nowUs)
   }
 
   /** The breaker counts a DeadlineError as a failure of the service, and no other reason. */
@@ -96,9 +101,14 @@ export class Attempt implements Dispatcher.DispatchHandler {
 
   /** An attempt that is to follow this one, and has the breaker's permit from now on: this one reports nothing. */
   successor(): Attempt {
-    const next = new Attempt(null, -1, this.nowUs)
+    const next = this.companion()
     next.inherit(this)
     return next
+  }
+
+  /** An attempt beside this one, which may inherit() the permit when it wins. */
+  companion(): Attempt {
+    return new Attempt(null, -1, this.nowUs)
   }
 
   /** Takes the permit of another attempt, if that has one. */
@@ -112,7 +122,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** Within onHead: another attempt follows, and the rest of this response is for nobody. */
   discard(declaredBytes: number): void {
     if (this.over) return
-    this.giveBack(OUTCOME.ignored, this.status >= 500)
+    this.giveBack(OUTCOME.ignored, this.endpoint!.isFailure(this.status))
     // A connection in the middle of an upload is of no more use.
     if (this.isUpload || declaredBytes > MOST_DISCARDED_BYTES) return this.controller!.abort(discarded)
     this.discardTimer = setTimeout(() => this.controller!.abort(discarded), DISCARD_MS).unref()
@@ -144,7 +154,7 @@ export class Attempt implements Dispatcher.DispatchHandler {
   /** @param failed the endpoint is to blame; the outcome is what the breaker of its service counts */
   private giveBack(outcome: number, failed: boolean, nowUs: number | null = null): void {
     this.over = true
-    this.endpoint?.end(failed, this.waits)
+    this.endpoint?.end(this.startUs, failed, this.waits)
     this.breaker?.report(this.permit, outcome, nowUs ?? this.nowUs())
   }
 

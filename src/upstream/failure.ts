@@ -106,5 +106,5 @@ export function upstreamFailure(error: Error): UpstreamFailure {
     return 'reusedConnection' in error ? { ...lost, sent: error as unknown as SendFacts } : lost
   }
   // Not HTTP: the same endpoint would say the same again.
-  return prepare('upstream_error', code, code.startsWith('HPE_') ? 'reset' : null, null)
+  return prepare('upstream_error', code, error instanceof errors.HTTPParserError ? 'reset' : null, null)
 }

@@ -77,6 +77,17 @@ export function whither(
   return sent !== null && mayResend(sent, true) ? 'anywhere' : 'elsewhere'
 }
 
+/**
+ * Whether a second attempt may begin elsewhere beside the first, of which no response has come: `out`, because its
+ * endpoint gets no more requests, or `hedge`, because it takes long.
+ */
+export function mayRace(rules: RetryRules, reason: 'out' | 'hedge', attempt: AttemptFacts): boolean {
+  // A route that hedges has two attempts for that, whatever its service retries.
+  const most = reason === 'hedge' ? Math.max(2, rules.attempts) : rules.attempts
+  if (attempt.attempts >= most || attempt.responseStarted || attempt.bodyTaken) return false
+  return idempotent.has(attempt.method) && attempt.bodyBytes <= rules.maxBodyBytes
+}
+
 /** A wait doubles up to this. */
 const LONGEST_BACKOFF_MS = 10_000
 

@@ -12,6 +12,7 @@ import { Bulkheads } from './bulkhead.js'
 import { clientKey, createClient } from './client.js'
 import { Cluster, type EndpointSource } from './cluster/cluster.js'
 import { EndpointState } from './cluster/endpoint-state.js'
+import { type OutlierChange, Outliers } from './cluster/outliers.js'
 import { RetryBudget } from './retry-budget.js'
 
 export interface UpstreamParts {
@@ -24,10 +25,16 @@ export interface UpstreamParts {
   readonly bulkheads: BulkheadTable
   /** Most connections to one endpoint. */
   readonly connections: number
+  /** The gateway's; '' where it has none. */
+  readonly zone: string
   /** Microseconds on the segment's clock. */
   readonly nowUs: () => number
   onBreakerChange(service: string, change: BreakerChange): void
+  onOutlierChange(service: string, change: OutlierChange): void
 }
+
+/** How often endpoints are judged, by whichever worker comes first, and how often each worker heeds it. */
+const JUDGEMENT_MS = 100
 
 export class Upstreams implements EndpointSource {
   /** By clientKey. Services of one generation that name the same endpoint have a state each. */
@@ -41,12 +48,16 @@ export class Upstreams implements EndpointSource {
   private readonly parts: UpstreamParts
   readonly nowUs: () => number
   readonly owner: number
+  readonly zone: string
   private generations = 0
+  /** Null as long as no service has endpoints that it could eject. */
+  private judging: NodeJS.Timeout | null = null
 
   constructor(parts: UpstreamParts) {
     this.parts = parts
     this.nowUs = parts.nowUs
     this.owner = parts.owner
+    this.zone = parts.zone
     this.bulkheads = new Bulkheads(parts)
   }
 
@@ -54,7 +65,7 @@ export class Upstreams implements EndpointSource {
   clustersOf(services: readonly Service[]): Cluster[] {
     const generation = this.generations++
     return services.map((service) => {
-      const cluster = new Cluster(service, this.breakerOf(service), generation, this)
+      const cluster = new Cluster(service, this.breakerOf(service), this.outliersOf(service), generation, this)
       this.clusters.add(cluster)
       return cluster
     })
@@ -82,6 +93,34 @@ export class Upstreams implements EndpointSource {
     return breaker
   }
 
+  private outliersOf({ name, outliers: rules }: Service): Outliers | null {
+    if (rules === null) return null
+    const outliers = new Outliers(this.parts.endpoints, rules, true)
+    outliers.onChange = (change) => this.parts.onOutlierChange(name, change)
+    return outliers
+  }
+
+  beginJudging(): void {
+    this.judging ??= setInterval(() => this.judge(), JUDGEMENT_MS).unref()
+  }
+
+  private judge(): void {
+    const { endpoints, nowUs } = this.parts
+    const now = nowUs()
+    // Some other worker may have judged just now.
+    if (endpoints.beginJudgement(now, JUDGEMENT_MS / 2)) {
+      try {
+        // Of the newest generation: the clusters are in that order.
+        const newest = new Map([...this.clusters].map(({ service, outliers }) => [service.name, outliers]))
+        for (const outliers of newest.values()) outliers?.judge(now)
+      } finally {
+        endpoints.endJudgement()
+      }
+    }
+    for (const { outliers, endpoints: states } of this.clusters)
+      if (outliers !== null) for (const state of states) state.heedJudgement()
+  }
+
   budgetOf({ name, retries }: Service): RetryBudget {
     let budget = this.budgets.get(name)
     if (budget === undefined) {
@@ -92,7 +131,7 @@ export class Upstreams implements EndpointSource {
     return budget
   }
 
-  hold({ service, generation }: Cluster, endpoint: Endpoint): EndpointState {
+  hold({ service, generation, outliers }: Cluster, endpoint: Endpoint): EndpointState {
     const key = clientKey(service, endpoint)
     const states = this.states.get(key) ?? []
     let state = states.find(({ generations }) => !generations.has(generation))
@@ -101,7 +140,7 @@ export class Upstreams implements EndpointSource {
       state = new EndpointState(createClient(service, endpoint, connections), service, endpoint, this.parts)
       this.states.set(key, [...states, state])
     }
-    state.use(endpoint)
+    state.use(endpoint, outliers)
     state.generations.add(generation)
     return state
   }
@@ -116,6 +155,13 @@ export class Upstreams implements EndpointSource {
     state.retire()
   }
 
+  /** How many requests wait for a connection, to any endpoint. */
+  get queued(): number {
+    let queued = 0
+    for (const states of this.states.values()) for (const state of states) queued += state.queued
+    return queued
+  }
+
   forget(cluster: Cluster): void {
     this.clusters.delete(cluster)
     const { name } = cluster.service
@@ -124,6 +170,7 @@ export class Upstreams implements EndpointSource {
 
   /** The worker ends. */
   async close(): Promise<void> {
+    if (this.judging !== null) clearInterval(this.judging)
     await Promise.all([...this.states.values()].flat().map((state) => state.destroy()))
   }
 }

@@ -26,6 +26,7 @@ import type { AccessLog } from '../telemetry/access-log.js'
 import type { Logger } from '../telemetry/log.js'
 import { Upstreams } from '../upstream/upstreams.js'
 import { createPhases, type Phases, type Shared } from './phases.js'
+import { Shedder } from './shedder.js'
 
 export interface WorkerParts {
   /** Of claims and permits in the kept tables (state/owners.ts). */
@@ -81,6 +82,21 @@ export function createWorker(parts: WorkerParts): Worker {
   const deadlines = new Deadlines(() => segment.nowUs())
   const endpoints = new EndpointTable(segment, parts.spec)
   endpoints.enter(parts.slot)
+  const upstreams = new Upstreams({
+    owner,
+    worker: parts.slot,
+    breakers: new BreakerTable(segment),
+    endpoints,
+    bulkheads: new BulkheadTable(segment),
+    connections: settings.upstreamConnections,
+    zone: settings.zone,
+    nowUs: () => segment.nowUs(),
+    onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
+    onOutlierChange: (service, { endpoint: { origin }, to, reason, forMs }) => {
+      if (to === 'ejected') log.warn({ service, endpoint: origin, reason, forMs }, 'endpoint is ejected')
+      else log.info({ service, endpoint: origin, reason }, 'ejected endpoint is back')
+    },
+  })
   const shared: Shared = {
     owner,
     settings,
@@ -92,18 +108,10 @@ export function createWorker(parts: WorkerParts): Worker {
     rates: new RateTable(segment, owner),
     inFlight: new InFlightTable(segment, parts.slot),
     replays: new ReplayTable(segment, owner),
-    upstreams: new Upstreams({
-      owner,
-      worker: parts.slot,
-      breakers: new BreakerTable(segment),
-      endpoints,
-      bulkheads: new BulkheadTable(segment),
-      connections: settings.upstreamConnections,
-      nowUs: () => segment.nowUs(),
-      onBreakerChange: (service, change) => log.warn({ service, ...change }, 'breaker changed state'),
-    }),
+    upstreams,
     branches: new BranchCounts(segment, parts.spec).ofWorker(parts.slot),
     bodyMemory: new BodyMemory(settings.bodyMemoryBytes, addressKey),
+    shedder: new Shedder({ counters, upstreams, deadlines, log, nowUs: () => segment.nowUs() }),
   }
   /** Oldest first; the last one is what new requests get. */
   let generations: Generation[] = []
@@ -130,6 +138,7 @@ export function createWorker(parts: WorkerParts): Worker {
     const next: Generation = { number, table, phases: createPhases(shared, table, digestPool), digestPool }
     generations.push(next)
     server.use(next.phases)
+    shared.shedder.overload.use(table.shedding)
     if (before?.phases.inFlight === 0) retire(before)
     else if (before !== undefined) before.phases.onIdle = () => retire(before)
   }
@@ -186,6 +195,7 @@ export function createWorker(parts: WorkerParts): Worker {
     drain,
     close(): void {
       deadlines.close()
+      shared.shedder.close()
       server.close()
       void shared.upstreams.close()
       for (const { digestPool } of generations) void digestPool.close()

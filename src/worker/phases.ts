@@ -33,6 +33,7 @@ import { newRid, validRid } from '../telemetry/trace.js'
 import type { Upstreams } from '../upstream/upstreams.js'
 import { Exits } from './exits.js'
 import { bodyPhase } from './request-body.js'
+import type { Shedder } from './shedder.js'
 
 const noRoute = new Rejection('no_route', 'no route')
 const noTrace = new Rejection('not_implemented', 'TRACE is served by routes that name it')
@@ -54,6 +55,7 @@ export interface Shared {
   readonly upstreams: Upstreams
   readonly branches: WorkerBranchCounts
   readonly bodyMemory: BodyMemory
+  readonly shedder: Shedder
 }
 
 export interface Phases extends Receiver {
@@ -68,6 +70,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const { settings, segment, log, deadlines } = shared
   const nowUs = (): number => segment.nowUs()
   const exits = new Exits(shared, nowUs, createInFlightRelease(shared.inFlight, table.routes))
+  const { overload } = shared.shedder
   const match = createMatcher(table)
   const { clientAuth, clientName } = table.tls ?? CLEARTEXT
   const certificates = clientAuth === 'none' ? null : new ClientCertificates(clientName, clientAuth === 'require')
@@ -118,7 +121,10 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     const refused = malformed ?? findRoute(exchange)
     setRequestId(exchange)
     if (refused !== null) exits.reject(exchange, refused)
-    else proceed(exchange)
+    // While the worker is overloaded: 503, whatever the phases of the route would say.
+    else if (overload.isActive && !overload.admits(exchange.route!.importance)) {
+      shared.shedder.refuse(exchange, exits.reject)
+    } else proceed(exchange)
   }
 
   function findRoute(exchange: Exchange): Rejection | null {

@@ -22,6 +22,7 @@ import type { Logger } from '../../src/telemetry/log.js'
 import type { EndpointState } from '../../src/upstream/cluster/endpoint-state.js'
 import { Upstreams } from '../../src/upstream/upstreams.js'
 import { createPhases, type Phases } from '../../src/worker/phases.js'
+import { Shedder } from '../../src/worker/shedder.js'
 import { type Answer, Connection, type RequestParts } from '../support/raw-client.js'
 import { signedHeaders } from '../support/signing.js'
 import { eventually } from '../support/waiting.js'
@@ -197,6 +198,7 @@ routes:
     connections: 64,
     nowUs: () => clock.nowUs(),
     onBreakerChange: (service, change) => warn({ service, ...change }, 'breaker changed state'),
+    onOutlierChange() {},
   })
   const hold = upstreams.hold.bind(upstreams)
   upstreams.hold = (...args) => {
@@ -213,25 +215,29 @@ routes:
   }
   deadlines = new Deadlines(() => segment.nowUs())
   const digestPool = new DigestPool(table.consumers, 1)
+  const logger = { warn, error: log('error') } as unknown as Logger
+  const counters = new WorkerCounters(segment, state.workers, 0, state.spec.routes)
+  const shedder = new Shedder({ counters, upstreams, deadlines, log: logger, nowUs: () => segment.nowUs() })
   phases = createPhases(
     {
       owner: 0,
       settings,
       segment: clock,
-      counters: new WorkerCounters(segment, state.workers, 0, state.spec.routes),
+      counters,
       accessLog: {
         write(exchange: { path: string }) {
           mayThrow('access log')
           lines.push(exchange.path)
         },
       } as unknown as AccessLog,
-      log: { warn, error: log('error') } as unknown as Logger,
+      log: logger,
       deadlines,
       rates,
       inFlight: new InFlightTable(segment, 0),
       replays: state.replays,
       upstreams,
       bodyMemory: new BodyMemory(settings.bodyMemoryBytes, (address) => address),
+      shedder,
     },
     table,
     digestPool,

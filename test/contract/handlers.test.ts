@@ -30,6 +30,7 @@ import type { LineWriter } from '../../src/telemetry/line-writer.js'
 import type { Logger } from '../../src/telemetry/log.js'
 import { Upstreams } from '../../src/upstream/upstreams.js'
 import { createPhases, type Phases } from '../../src/worker/phases.js'
+import { Shedder } from '../../src/worker/shedder.js'
 import { refusingPort } from '../support/origins.js'
 import { Connection } from '../support/raw-client.js'
 
@@ -109,22 +110,25 @@ beforeAll(async () => {
   const deadlines = new Deadlines(nowUs)
   const upstreams = new Upstreams({
     owner: 0,
-    breakers: state.breakers,
     worker: 0,
+    breakers: state.breakers,
     endpoints: state.endpoints,
     bulkheads: state.bulkheads,
     connections: 64,
     nowUs,
     onBreakerChange() {},
+    onOutlierChange() {},
   })
   const writer = { write: (line: string) => lines.push(JSON.parse(line)) } as unknown as LineWriter
   const log = { warn() {}, error() {} } as unknown as Logger
+  const counters = new WorkerCounters(segment, state.workers, 0, state.spec.routes)
+  const shedder = new Shedder({ counters, upstreams, deadlines, log, nowUs })
   phases = createPhases(
     {
       owner: 0,
       settings,
       segment,
-      counters: new WorkerCounters(segment, state.workers, 0, state.spec.routes),
+      counters,
       accessLog: new AccessLog(writer),
       log,
       deadlines,
@@ -134,6 +138,7 @@ beforeAll(async () => {
       upstreams,
       branches: state.branches.ofWorker(0),
       bodyMemory: new BodyMemory(settings.bodyMemoryBytes, (address) => address),
+      shedder,
     },
     table,
     digestPool,

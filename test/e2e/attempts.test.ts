@@ -57,7 +57,7 @@ beforeAll(async () => {
   const services = Object.fromEntries(
     CLIENTS.flatMap((client) => [
       [client, { endpoints: [origin.url], client }],
-      [`half-${client}`, { endpoints: [refusing, origin.url], client }],
+      [`half-${client}`, { endpoints: [refusing, origin.url], client, balance: 'round-robin' }],
       [`shared-${client}`, { endpoints: [origin.url], client, pipelining: 8 }],
     ]),
   )

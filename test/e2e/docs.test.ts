@@ -20,6 +20,7 @@ const PRINTED: Readonly<Record<string, readonly RegExp[]>> = {
   'README.md': [/^curl .*'x-m: [0-9a-f]{64}'/m, /: sound \(1 route, 1 service, 1 consumer\)/, /^HOST +PATH/m],
   'SECURITY.md': [/^[0-9a-f]{64} .*uws\.node$/m],
   'docs/authentication.md': [/^sha256:[0-9a-f]{64}$/m, /^\$scrypt\$/m, /^signature-input: /im],
+  'docs/canary.md': [/orders 95%, orders-next 5%, by consumer +shadow 10%/],
   'docs/configuration.md': [/: sound \(/, /^HOST +PATH/m, /^nothing changes$/m, /^sha256:/m],
   'docs/deadlines.md': [/"x-timeout-ms","2\d{3}"/],
   'docs/errors.md': [/^HTTP\/1\.1 502 /m, /"code":"upstream_error"/],

@@ -20,9 +20,9 @@ beforeAll(async () => {
   gateway = await startGateway({
     config: {
       services: {
-        three: { endpoints: [a, b, c] },
+        three: { endpoints: [a, b, c], balance: 'round-robin' },
         checked: { endpoints: [sick.url, a], health },
-        half: { endpoints: [refusing, a] },
+        half: { endpoints: [refusing, a], balance: 'round-robin' },
         none: { endpoints: [refusing] },
       },
       routes: [route('/three', 'three'), route('/checked', 'checked'), route('/half', 'half'), route('/none', 'none')],

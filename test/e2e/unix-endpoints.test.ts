@@ -42,7 +42,7 @@ beforeAll(async () => {
   const services = (client: string): Record<string, object> => ({
     echo: { endpoints: [echo.url] },
     scripted: { endpoints: [scripted.url] },
-    mixed: { endpoints: [echo.url, tcp.url] },
+    mixed: { endpoints: [echo.url, tcp.url], balance: 'round-robin' },
     half: { endpoints: [`unix:${at('missing')}`, tcp.url] },
     missing: { endpoints: [`unix:${at('missing')}`] },
     refusing: { endpoints: [`unix:${at('file')}`] },

@@ -71,6 +71,7 @@ export interface AccessLine {
   readonly totalMs: number
   readonly upstreamMs?: number
   readonly attempts: number
+  readonly retried?: string
 }
 
 /** The environment of these tests without what would configure the gateway or Node. */

@@ -39,7 +39,7 @@ function requestHead({
   return `${lines.join('\r\n')}\r\n\r\n`
 }
 
-function requestBytes(parts: RequestParts): Buffer {
+export function requestBytes(parts: RequestParts): Buffer {
   const head = Buffer.from(requestHead(parts), 'latin1')
   if (parts.chunks !== undefined) return Buffer.concat([head, ...parts.chunks.map(chunkOf), Buffer.from('0\r\n\r\n')])
   return parts.body === undefined ? head : Buffer.concat([head, Buffer.from(parts.body as string)])

@@ -63,7 +63,9 @@ describe('the length of', () => {
 
 describe('metrics', () => {
   it('are all in docs/metrics.md, and no others', () => {
-    const written = [...read('src/telemetry/metrics.ts').matchAll(/'(tidegate_[a-z_]+)'/g)].map(([, name]) => name)
+    const files = readdirSync(path.join(root, 'src/telemetry')).filter((file) => file.endsWith('metrics.ts'))
+    const code = files.map((file) => read(`src/telemetry/${file}`)).join('\n')
+    const written = [...code.matchAll(/'(tidegate_[a-z_]+)'/g)].map(([, name]) => name)
     const documented = [...read('docs/metrics.md').matchAll(/^\| `(tidegate_[a-z_]+)` \|/gm)].map(([, name]) => name)
     expect(documented.sort()).toEqual([...new Set(written)].sort())
   })

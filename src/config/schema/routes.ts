@@ -5,7 +5,9 @@ import { choiceProblems } from '../handlers.js'
 import { patternProblem } from '../patterns.js'
 import { httpSignatureSchema, replaySchema } from './callers.js'
 import { addedKeys, fallbackKeys, routeKeys } from './handlers.js'
+import { hedgeSchema } from './hedge.js'
 import { inlineLimit } from './limits.js'
+import { importance } from './shedding.js'
 import { mirrorKey, stickyKey } from './splits.js'
 import {
   address,
@@ -96,6 +98,7 @@ export const routeSchema = z.lazy(() =>
       priority: integer(-1_000_000, 1_000_000)
         .default(0)
         .describe('Order of routes with equally specific paths: the higher priority wins.'),
+      importance,
       ...routeKeys,
       ...addedKeys('route'),
       ...stickyKey,
@@ -150,6 +153,7 @@ export const routeSchema = z.lazy(() =>
           'Largest request body; a larger one gets 413. unlimited is possible only if bodies stream. Default TIDEGATE_MAX_BODY_BYTES.',
         ),
       accessLog: z.boolean().default(true).describe('Write an access log line for each request.'),
+      hedge: hedgeSchema.optional(),
       fallback: fallbackSchema().optional(),
       logQuery: z.boolean().default(false).describe('Show the query in the access log. Its values may be secrets.'),
     })

@@ -1,8 +1,10 @@
 // Options of services: endpoints, deadlines, TLS and the breaker.
 import { z } from 'zod'
+import { balanceKeys } from './balance.js'
 import { concurrency, maxInFlight } from './bulkhead.js'
 import { endpointSchema } from './endpoints.js'
 import { healthSchema } from './health.js'
+import { outliersSchema } from './outliers.js'
 import { retriesSchema } from './retries.js'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
 
@@ -100,9 +102,11 @@ export const serviceSchema = z
         'Most requests in flight on one connection. Above 1, idempotent requests without a body share connections (RFC 9110, 9.2.2). Useful for many small, fast responses of one kind.',
       ),
     tls: upstreamTlsSchema.optional(),
+    ...balanceKeys,
     breaker: breakerSchema.optional(),
     retries: retriesSchema,
     health: healthSchema.optional(),
+    outliers: outliersSchema,
     maxInFlight: maxInFlight.optional(),
     concurrency: concurrency.optional(),
   })

@@ -13,6 +13,7 @@ import type { Attempt } from '../../upstream/attempt.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { EndpointState } from '../../upstream/cluster/endpoint-state.js'
 import { DeadlineError, type UpstreamFailure, upstreamFailure } from '../../upstream/failure.js'
+import type { Hedge } from '../../upstream/hedge.js'
 import type { PlaceWaiter } from '../../upstream/upload-places.js'
 import type { HandlerContext } from '../handler.js'
 import { PassedResponse, type ResponseHolder } from './pass-response.js'
@@ -78,6 +79,11 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
   begin(): void {
     this.upload?.listen(this)
     if (!this.exchange.concluded) this.start()
+  }
+
+  /** After begin(). */
+  hedge(hedge: Hedge): void {
+    if (!this.exchange.concluded) this.tries.hedge(hedge)
   }
 
   get attempt(): Attempt {
@@ -215,6 +221,7 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
       this.tryUntilUs = Number.POSITIVE_INFINITY
       if (this.retryLate(new DeadlineError('per-try timeout'))) return
     }
+    if (this.tries.endpoint.isFailing) this.tries.rescue()
     this.deadlineUs = Math.min(this.serviceUntilUs, this.tryUntilUs, nowUs + LOOK_US)
   }
 

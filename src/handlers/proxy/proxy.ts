@@ -1,6 +1,6 @@
 // The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is
 // read ahead, an endpoint picked, the breaker asked. The rest is in forwarding.ts. Runs per request.
-import type { RouteTable, Service } from '../../config/compile.js'
+import type { Route, RouteTable, Service } from '../../config/compile.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
 import type { Attempt } from '../../upstream/attempt.js'
@@ -8,8 +8,10 @@ import type { Bulkhead, Bulkheads } from '../../upstream/bulkhead.js'
 import { NONE } from '../../upstream/cluster/balancer.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { EndpointState } from '../../upstream/cluster/endpoint-state.js'
+import { Hedge } from '../../upstream/hedge.js'
 import type { Upstreams } from '../../upstream/upstreams.js'
 import type { Handler, HandlerContext } from '../handler.js'
+import { withBalanceKey } from './balance-key.js'
 import { BoundForwarding } from './bound-forwarding.js'
 import { Forwarding } from './forwarding.js'
 import { type ReadAheadContext, readAhead } from './read-ahead.js'
@@ -31,19 +33,32 @@ export class Proxies {
   /** By Service.index. One for all routes of a service: it keeps nothing that is about a route. */
   private readonly handlers: readonly Handler[]
   private readonly bulkheads: Bulkheads
+  /** By Service.index. Null where the service has no bound. */
+  private readonly bounds: readonly (Bulkhead | null)[]
+  private readonly context: HandlerContext
 
   constructor(context: HandlerContext, { upstreams }: ProxyParts, table: RouteTable) {
-    const { bulkheads } = upstreams
-    this.bulkheads = bulkheads
+    this.context = context
+    this.bulkheads = upstreams.bulkheads
     this.clusters = upstreams.clustersOf(table.services)
-    this.handlers = this.clusters.map((cluster) => {
-      const bulkhead = bulkheads.hold(cluster)
-      return bulkhead === null ? new ServiceProxy(context, cluster) : new BoundServiceProxy(context, cluster, bulkhead)
-    })
+    this.bounds = this.clusters.map((cluster) => this.bulkheads.hold(cluster))
+    this.handlers = table.services.map((service) => this.make(service, null))
   }
 
-  handlerOf(service: Service): Handler {
-    return this.handlers[service.index]!
+  handlerOf(service: Service, { hedge }: Route): Handler {
+    if (hedge === null) return this.handlers[service.index]!
+    return this.make(service, new Hedge(hedge, this.context.nowUs()))
+  }
+
+  private make(service: Service, hedge: Hedge | null): Handler {
+    const { context } = this
+    const cluster = this.clusterOf(service)
+    const bulkhead = this.bounds[service.index]!
+    let proxy: ServiceProxy
+    if (bulkhead !== null) proxy = new BoundServiceProxy(context, cluster, bulkhead, hedge)
+    else if (hedge !== null) proxy = new HedgedProxy(context, cluster, hedge)
+    else proxy = new ServiceProxy(context, cluster)
+    return withBalanceKey(proxy, service)
   }
 
   clusterOf(service: Service): Cluster {
@@ -102,7 +117,7 @@ class ServiceProxy implements Handler {
     // An exchange that has waited for something is watched; any other is still in the turn of the loop that it came in.
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
     cluster.budget.deposit(exchange.upstreamStartUs)
-    const endpoint = cluster.pick(0, NONE)
+    const endpoint = cluster.pick(exchange.balanceKey, NONE)
     if (endpoint === null) return this.refuse(exchange, noEndpoint)
     if (endpoint.isFull) return this.refuse(exchange, queueFull)
     exchange.endpoint = endpoint.endpoint
@@ -127,6 +142,10 @@ class ServiceProxy implements Handler {
     exchange.downstream.watch()
     // Where the breaker was shut when that was to be asked, and is not any more.
     exchange.downstream.continueBody()
+    this.launch(forwarding)
+  }
+
+  protected launch(forwarding: Forwarding): void {
     forwarding.begin()
   }
 }
@@ -135,11 +154,14 @@ class ServiceProxy implements Handler {
 class BoundServiceProxy extends ServiceProxy {
   private readonly bulkhead: Bulkhead
   private readonly waiting: WaitContext
+  /** Null where the route does not hedge. */
+  private readonly hedge: Hedge | null
 
-  constructor(context: HandlerContext, cluster: Cluster, bulkhead: Bulkhead) {
+  constructor(context: HandlerContext, cluster: Cluster, bulkhead: Bulkhead, hedge: Hedge | null) {
     super(context, cluster)
     const { deadlines, nowUs, fail: refuse } = context
     this.bulkhead = bulkhead
+    this.hedge = hedge
     this.waiting = { deadlines, nowUs, begin: (exchange) => this.callWithPlace(exchange), refuse }
   }
 
@@ -168,5 +190,25 @@ class BoundServiceProxy extends ServiceProxy {
 
   protected override forward(exchange: Exchange, endpoint: EndpointState, attempt: Attempt): Forwarding {
     return new BoundForwarding(this.context, exchange, this.cluster, endpoint, attempt, this.bulkhead)
+  }
+
+  protected override launch(forwarding: Forwarding): void {
+    forwarding.begin()
+    if (this.hedge !== null) forwarding.hedge(this.hedge)
+  }
+}
+
+/** For a route that hedges. */
+class HedgedProxy extends ServiceProxy {
+  private readonly hedge: Hedge
+
+  constructor(context: HandlerContext, cluster: Cluster, hedge: Hedge) {
+    super(context, cluster)
+    this.hedge = hedge
+  }
+
+  protected override launch(forwarding: Forwarding): void {
+    forwarding.begin()
+    forwarding.hedge(this.hedge)
   }
 }

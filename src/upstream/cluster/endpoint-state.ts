@@ -5,6 +5,7 @@ import type { Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../../config/compile.js'
 import { type EndpointTable, OUT } from '../../state/endpoint-table.js'
 import { type PlaceWaiter, UploadPlaces } from '../upload-places.js'
+import type { Outliers } from './outliers.js'
 
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
 const MAX_PENDING = 1024
@@ -32,11 +33,17 @@ export class EndpointState {
   waiting = 0
   /** Called soon after it was ejected, by whatever worker: who waits for its response may ask another one. */
   onEjected: (() => void) | null = null
+  /** As the newest generation has it; null where its service ejects none. */
+  private outliers: Outliers | null = null
+  /** From where on a response counts as slow. */
+  private slowUs = Number.POSITIVE_INFINITY
+  private wasEjected = false
   /** The generations of the configuration that use it (upstreams.ts). */
   readonly generations = new Set<number>()
   private readonly uploads: UploadPlaces
   private readonly table: EndpointTable
   private readonly worker: number
+  private readonly nowUs: () => number
   /** How many requests the connections carry at once. */
   private readonly capacity: number
   private readonly most: number
@@ -50,13 +57,27 @@ export class EndpointState {
     this.uploads = new UploadPlaces(connections)
     this.table = parts.endpoints
     this.worker = parts.worker
+    this.nowUs = parts.nowUs
     this.capacity = connections * service.pipelining
     this.most = connections + MAX_PENDING
   }
 
   /** It gets no requests: its health checks have found it down, say (state/endpoint-table.ts). */
   get isOut(): boolean {
-    return this.table.out(this.endpoint.slot) !== 0
+    const out = this.table.out(this.endpoint.slot)
+    return out !== 0 && this.isOutBy(out)
+  }
+
+  private isOutBy(out: number): boolean {
+    if ((out & (OUT.down | OUT.drained)) !== 0) return true
+    // A service that ejects no more has nobody who would end an ejection.
+    if (this.outliers === null) return false
+    return (out & OUT.ejected) !== 0 || !this.outliers.admitsOne(this.endpoint.slot)
+  }
+
+  /** A request that waits there had better be sent to another one, too. A drained one finishes its requests. */
+  get isFailing(): boolean {
+    return (this.table.out(this.endpoint.slot) & (OUT.down | OUT.ejected)) !== 0
   }
 
   /** The same where too few endpoints are left: then only an operator keeps requests away. */
@@ -64,9 +85,30 @@ export class EndpointState {
     return (this.table.out(this.endpoint.slot) & OUT.drained) !== 0
   }
 
+  /** Its health checks have found it down. */
+  get isDown(): boolean {
+    return (this.table.out(this.endpoint.slot) & OUT.down) !== 0
+  }
+
   /** What its responses took this worker lately, until their heads; 0 where none has come yet. */
   get latencyUs(): number {
     return this.table.latencyNowUs(this.worker, this.endpoint.slot)
+  }
+
+  // What has ended at it in this worker, since ever.
+
+  /** Until the heads of its responses. */
+  get latencySumUs(): number {
+    return this.table.latencySumUs(this.worker, this.endpoint.slot)
+  }
+
+  /** Responses in that sum. */
+  get latencies(): number {
+    return this.table.latencies(this.worker, this.endpoint.slot)
+  }
+
+  get failures(): number {
+    return this.table.failures(this.worker, this.endpoint.slot)
   }
 
   /** Since when it gets requests again, on the segment's clock; 0 where it has never been out. For a slow start. */
@@ -79,16 +121,37 @@ export class EndpointState {
     return this.inFlight >= this.most
   }
 
+  /** How many requests wait for a connection to it. */
+  get queued(): number {
+    return Math.max(0, this.inFlight - this.capacity)
+  }
+
   /** Requests wait until others give back their connections. */
   get isContended(): boolean {
     return this.uploads.anyWaits || this.inFlight > this.capacity
   }
 
   /** From now on it is configured so. What is in flight goes with it to another slot. */
-  use(endpoint: Endpoint): void {
+  use(endpoint: Endpoint, outliers: Outliers | null): void {
     const { slot } = this.endpoint
     if (endpoint.slot !== slot) this.table.move(this.worker, slot, endpoint.slot, this.inFlight, this.waiting)
     this.endpoint = endpoint
+    this.outliers = outliers
+    if (outliers === null) this.slowUs = Number.POSITIVE_INFINITY
+  }
+
+  /** Every 100 ms, where its service ejects endpoints: takes over what some worker has judged. */
+  heedJudgement(): void {
+    const { slot } = this.endpoint
+    this.slowUs = this.table.slowUs(slot)
+    const isEjected = (this.table.out(slot) & OUT.ejected) !== 0
+    if (isEjected && !this.wasEjected) this.onEjected?.()
+    this.wasEjected = isEjected
+  }
+
+  /** A response with this status is a failure of the endpoint. */
+  isFailure(status: number): boolean {
+    return status >= 400 && (this.outliers?.rules.statuses?.has(status) ?? status >= 500)
   }
 
   /**
@@ -104,14 +167,22 @@ export class EndpointState {
   /** The head of the response has come that was waited for. */
   answered(latencyUs: number): void {
     this.waiting--
-    this.table.answered(this.worker, this.endpoint.slot, latencyUs, false)
+    this.table.answered(this.worker, this.endpoint.slot, latencyUs, latencyUs > this.slowUs)
   }
 
-  /** @param failed it is to blame @param waits no head has come that was waited for */
-  end(failed: boolean, waits: boolean): void {
+  /**
+   * @param startUs when it began
+   * @param failed it is to blame
+   * @param waits no head has come that was waited for
+   */
+  end(startUs: number, failed: boolean, waits: boolean): void {
+    const { slot } = this.endpoint
     this.inFlight--
     if (waits) this.waiting--
-    this.table.end(this.worker, this.endpoint.slot, failed, waits, false)
+    // Whoever gave up the request, the endpoint was slow.
+    const isSlow = waits && this.slowUs !== Number.POSITIVE_INFINITY && this.nowUs() - startUs > this.slowUs
+    this.table.end(this.worker, slot, failed, waits, isSlow)
+    if (failed) this.outliers?.failed(slot, startUs, this.nowUs())
     if (this.retired) this.closeUnused()
   }
 

@@ -26,7 +26,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [guesses, { by: consumer, r
 test('every default is there, in the units the phases use', () => {
   const table = tableOf(`
 consumers: { c: { secret: long-enough-secret } }
-services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { endpoints: [https://h:443] } }
+services: { s: { endpoints: ['http://h'], breaker: {}, health: {} }, bare: { endpoints: [https://h:443], outliers: false } }
 routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] }]
 `)
   expect(table.consumers).toEqual([
@@ -59,6 +59,8 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       client: 'lean',
       pipelining: 1,
       tls: { verify: true },
+      balance: { kind: 'p2c' },
+      slowStartMs: 10_000,
       breaker: {
         windowMs: 10_000,
         minRequests: 20,
@@ -70,6 +72,16 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         probes: 3,
         rampMs: 10_000,
         failureStatuses: new Set([502, 503, 504]),
+      },
+      outliers: {
+        failures: 5,
+        ratio: 0.1,
+        slow: 5,
+        windowUs: 10_000_000,
+        ejectForUs: 3_000_000,
+        maxEjectForUs: 12_000_000,
+        maxShare: 0.5,
+        statuses: null,
       },
       bulkhead: null,
       health: {
@@ -87,6 +99,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       ],
       breaker: null,
       health: null,
+      outliers: null,
     }),
   ])
   expect(table.endpoints).toEqual(table.services.flatMap((service) => service.endpoints))
@@ -104,6 +117,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         headers: [],
         priority: 0,
       },
+      importance: 1,
       handler: { kind: 'proxy', service: table.services[0] },
       auth: ['x-m'],
       challenge: '\r\nwww-authenticate: x-m',

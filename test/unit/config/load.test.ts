@@ -47,7 +47,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
     [
       'an unknown section',
       `${SOUND}servces: {}\n`,
-      'gw.yaml:4:1: servces: unknown key; known: consumers, apiKeys, jwt, httpSignature, replay, limits, tls, trustedProxies, paths, underscoresInHeaders',
+      'gw.yaml:4:1: servces: unknown key; known: consumers, apiKeys, jwt, httpSignature, replay, limits, tls, shedding, trustedProxies, paths, underscoresInHeaders',
     ],
     [
       'a misspelt key',

@@ -6,7 +6,8 @@ import { Fields } from '../../../src/exchange/fields.js'
 import { STATE_NAMES } from '../../../src/state/breaker-record.js'
 import { BulkheadTable } from '../../../src/state/bulkhead-table.js'
 import { CountersReader, WorkerCounters } from '../../../src/state/counters.js'
-import { EndpointTable } from '../../../src/state/endpoint-table.js'
+import { FIELD } from '../../../src/state/endpoint-record.js'
+import { EndpointTable, OUT } from '../../../src/state/endpoint-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import { WorkerTable } from '../../../src/state/worker-table.js'
@@ -247,6 +248,29 @@ describe('metrics', () => {
     expect(families.get('tidegate_endpoint_up')!.samples).toHaveLength(2)
     expect(value(families, 'tidegate_endpoint_up', { service: 'demo', endpoint: 'http://127.0.0.1:9000' })).toBe(1)
     expect(value(families, 'tidegate_endpoint_up', { service: 'demo', endpoint: 'http://127.0.0.1:9001' })).toBe(0)
+  })
+
+  it('show what each endpoint did over all workers, and why it is out', () => {
+    const { endpoints, read } = setUp()
+    for (const worker of [0, 1]) {
+      endpoints.begin(worker, 1, true)
+      endpoints.begin(worker, 1, true)
+      endpoints.answered(worker, 1, 250_000, false)
+      endpoints.end(worker, 1, worker === 1, false, false)
+    }
+    endpoints.record(1).set(FIELD.ejectedUntilUs, 4_000_000)
+    endpoints.record(1).noteEjection('slow')
+    endpoints.setOut(1, OUT.ejected, true)
+    const labels = { service: 'demo', endpoint: 'http://127.0.0.1:9001' }
+    const of = (name: string, reason?: string, nowUs = 3_500_000) =>
+      value(read({ nowUs }), `tidegate_endpoint_${name}`, { ...labels, ...(reason !== undefined && { reason }) })
+    expect(of('attempts_total')).toBe(2)
+    expect(of('failures_total')).toBe(1)
+    expect([of('latency_seconds_sum'), of('latency_seconds_count')]).toEqual([0.5, 2])
+    expect(of('requests_in_flight')).toBe(2)
+    expect([of('ejections_total', 'slow'), of('ejections_total', 'failures')]).toEqual([1, 0])
+    expect([of('out', 'ejected'), of('out', 'down'), of('up')]).toEqual([1, 0, 1])
+    expect(of('out', 'ejected', 4_000_001)).toBe(0)
   })
 
   it('show breakers in one state each, and the rate-limit table where there is one', () => {
