@@ -5,6 +5,7 @@ import { MIRROR_FIELD } from '../../config/mirror.js'
 import { Spread } from '../../config/split.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import type { Logger } from '../../telemetry/log.js'
+import type { Bulkhead } from '../../upstream/bulkhead.js'
 import { NONE } from '../../upstream/cluster/balancer.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { BranchCounter, Handler, HandlerContext } from '../handler.js'
@@ -29,6 +30,8 @@ export class MirroredHandler implements Handler, MirrorOwner {
   readonly context: HandlerContext
   readonly service: Service
   private readonly cluster: Cluster
+  /** Null where the service sets no bound. */
+  private readonly bulkhead: Bulkhead | null
   /** Copies that were sent and have not ended. */
   private inFlight = 0
   private readonly inner: Handler
@@ -55,6 +58,7 @@ export class MirroredHandler implements Handler, MirrorOwner {
     this.context = context
     this.service = service
     this.cluster = proxies.clusterOf(service)
+    this.bulkhead = proxies.bulkheadOf(service)
     this.slot = slotOf(table.branches, 'mirror', name, service.name)
     this.counter = branches
     this.log = log
@@ -76,8 +80,9 @@ export class MirroredHandler implements Handler, MirrorOwner {
   copy(exchange: Exchange, body: Buffer | null): void {
     try {
       if (body !== null && body.length > this.maxBodyBytes) return this.dropBody()
-      if (this.inFlight >= MOST_IN_FLIGHT) return this.counter.dropped(this.slot, 'in_flight')
-      if (!this.send(exchange, body)) this.counter.dropped(this.slot, 'unavailable')
+      if (this.inFlight >= MOST_IN_FLIGHT || this.bulkhead?.take() === false)
+        return this.counter.dropped(this.slot, 'in_flight')
+      if (!this.sendInPlace(exchange, body)) this.counter.dropped(this.slot, 'unavailable')
     } catch (error) {
       this.crashed(error)
     }
@@ -86,6 +91,17 @@ export class MirroredHandler implements Handler, MirrorOwner {
   /** The body was not whole in memory when the service got it. */
   dropBody(): void {
     this.counter.dropped(this.slot, 'body')
+  }
+
+  /** With the place that it has at the service; ended() gives it back. */
+  private sendInPlace(exchange: Exchange, body: Buffer | null): boolean {
+    let sent = false
+    try {
+      sent = this.send(exchange, body)
+    } finally {
+      if (!sent) this.bulkhead?.leave()
+    }
+    return sent
   }
 
   /** False: the service has no endpoint for it, or its breaker refuses. */
@@ -108,6 +124,7 @@ export class MirroredHandler implements Handler, MirrorOwner {
 
   ended(failed: boolean): void {
     this.inFlight--
+    this.bulkhead?.leave()
     this.counter.ended(this.slot, failed)
   }
 

@@ -65,6 +65,10 @@ export class Proxies {
     return this.clusters[service.index]!
   }
 
+  bulkheadOf(service: Service): Bulkhead | null {
+    return this.bounds[service.index]!
+  }
+
   /** No exchange is left that could ask for an endpoint. */
   close(): void {
     for (const cluster of this.clusters) this.bulkheads.release(cluster)

@@ -84,7 +84,7 @@ beforeEach(() => {
     { service: service as unknown as Service, share: 1, maxBodyBytes: 10 } satisfies MirrorRules,
     { name: 'r' } as Route,
     { branches } as unknown as RouteTable,
-    { clusterOf: () => cluster } as unknown as Proxies,
+    { clusterOf: () => cluster, bulkheadOf: () => null } as unknown as Proxies,
     context,
     {
       branches: counts.ofWorker(0),
