@@ -157,6 +157,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
           headers: false,
         },
       ],
+      inFlightLimits: [],
       guessLimits: [],
       trustRid: false,
       preserveHost: false,
