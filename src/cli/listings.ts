@@ -64,7 +64,7 @@ function rowOf(route: Route, host: string): Row {
     service: describeHandler(route.handler),
     mirror: describeMirror(route.mirror),
     auth: route.auth.length === 0 ? 'none' : `${route.auth.join(' or ')} (${allowed})`,
-    limits: [...route.limits, ...route.guessLimits].map((limit) => limit.name).join(', '),
+    limits: [...route.limits, ...route.inFlightLimits, ...route.guessLimits].map((limit) => limit.name).join(', '),
     fallback: route.fallback === null ? '' : describeHandler(route.fallback),
   }
 }

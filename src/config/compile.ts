@@ -128,7 +128,8 @@ export function compile(config: Config, settings: Settings, slots?: TableSlots):
       ],
       strippedParameter: strips && auth.includes('api-key') ? keyParameter : null,
       hiddenParameter: keyParameter,
-      limits: limits.filter(({ on }) => on === 'request'),
+      limits: limits.filter(({ on, measure }) => on === 'request' && measure.kind !== 'inFlight'),
+      inFlightLimits: limits.filter(({ measure }) => measure.kind === 'inFlight'),
       guessLimits: limits.filter(({ on }) => on === 'failedAuth'),
       trustRid: route.trustRid,
       preserveHost: route.preserveHost,
@@ -302,8 +303,9 @@ function compileLimit(name: string, limit: LimitConfig): LimitPolicy {
   return { ...policy, tiers }
 }
 
-/** load.ts has seen to it that there is a rate or a quota. */
-function measureOf({ rate, burst, quota, timezone }: MeasureConfig): LimitMeasure {
+/** load.ts has seen to it that there is one of them. */
+function measureOf({ rate, burst, quota, timezone, inFlight }: MeasureConfig): LimitMeasure {
+  if (inFlight !== undefined) return { kind: 'inFlight', quantity: inFlight }
   if (quota !== undefined) return { kind: 'quota', ...quota, timezone: timezone ?? 'UTC' }
   const { quantity, windowSeconds } = rate as Rate
   return burst === undefined

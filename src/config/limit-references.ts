@@ -15,9 +15,16 @@ export function limitProblems(
 ): Problem[] {
   const problems: Problem[] = []
   const add = (path: readonly PropertyKey[], message: string) => problems.push({ path: [...at, ...path], message })
-  const { rate, burst, quota, timezone, tiers } = limit
-  if (rate === undefined && quota === undefined) add([], 'needs rate (100/s) or quota (100000/day)')
+  const { rate, burst, quota, timezone, tiers, inFlight } = limit
+  if (rate === undefined && quota === undefined && inFlight === undefined)
+    add([], 'needs rate (100/s), quota (100000/day) or inFlight (10)')
   if (rate !== undefined && quota !== undefined) add(['quota'], 'cannot stand next to rate: write two limits')
+  if (inFlight !== undefined && (rate ?? quota) !== undefined)
+    add(['inFlight'], `cannot stand next to ${rate === undefined ? 'quota' : 'rate'}: write two limits`)
+  if (inFlight !== undefined && limit.on === 'failedAuth')
+    add(['on'], 'must be request with inFlight: wrong credentials are not in flight')
+  if (inFlight !== undefined && limit.cost !== 1)
+    add(['cost'], 'cannot be used with inFlight: each request counts once')
   if (burst !== undefined && rate === undefined) add(['burst'], 'has no effect without rate')
   if (timezone !== undefined && quota === undefined) add(['timezone'], 'has no effect without quota')
   if (problems.length > 0) return problems
@@ -31,7 +38,7 @@ export function limitProblems(
     const problem = nameProblem(name, config, names) ?? tierProblem(limit, tier)
     if (problem !== null) add(['tiers', name], problem)
   }
-  if (problems.length > 0) return problems
+  if (problems.length > 0 || inFlight !== undefined) return problems
 
   const costs = typeof limit.cost === 'number' ? [limit.cost] : Object.values(limit.cost)
   for (const [path, most] of [
@@ -57,7 +64,9 @@ function nameProblem(name: string, config: CheckedEntries, names: DefinedNames):
 }
 
 /** A tier must count the same way as its limit. */
-function tierProblem({ burst, quota }: LimitConfig, tier: MeasureConfig): string | null {
+function tierProblem({ burst, quota, inFlight }: LimitConfig, tier: MeasureConfig): string | null {
+  if (inFlight !== undefined)
+    return tier.inFlight === undefined ? 'must be a number of requests, as the limit is: 10' : null
   if (quota !== undefined) return tier.quota === undefined ? 'must be a quota, as the limit is: 100000/day' : null
   if (tier.rate === undefined) return 'must be a rate, as the limit is: 100/s'
   if (burst !== undefined && tier.burst === undefined)

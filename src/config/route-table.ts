@@ -156,6 +156,8 @@ export type LimitMeasure =
   | { readonly kind: 'bucket'; readonly quantity: number; readonly windowSeconds: number; readonly burst: number }
   /** `quantity` in each calendar period of a time zone. */
   | { readonly kind: 'quota'; readonly quantity: number; readonly period: Period; readonly timezone: string }
+  /** At most `quantity` at the same time. */
+  | { readonly kind: 'inFlight'; readonly quantity: number }
 
 export interface LimitPolicy {
   /**
@@ -293,6 +295,8 @@ export interface Route {
   readonly hiddenParameter: string | null
   /** On requests, asked once it is known who calls. */
   readonly limits: readonly LimitPolicy[]
+  /** On requests in flight, asked before those. */
+  readonly inFlightLimits: readonly LimitPolicy[]
   /** On credentials that prove wrong, asked before they are checked. */
   readonly guessLimits: readonly LimitPolicy[]
   /** A caller's own x-rid is kept. */

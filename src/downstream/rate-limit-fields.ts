@@ -1,6 +1,6 @@
 // The RateLimit fields of a response (draft-ietf-httpapi-ratelimit-headers-10): a policy, and what is left of it. What
 // they say was decided by policy/rate-limit.ts, and lies in the exchange. Runs per response with such fields.
-import type { LimitPolicy } from '../config/compile.js'
+import type { LimitMeasure, LimitPolicy } from '../config/compile.js'
 import type { Exchange } from '../exchange/exchange.js'
 
 /**
@@ -11,8 +11,7 @@ export function rateLimitPolicyHeader(limit: LimitPolicy): string {
   let text = policyHeaders.get(limit)
   if (text === undefined) {
     const { measure } = limit
-    const window = measure.kind === 'quota' ? '' : `;w=${measure.windowSeconds}`
-    text = `${quoted(limit.name)};q=${measure.quantity}${window}`
+    text = `${quoted(limit.name)};q=${measure.quantity}${unitOf(measure)}`
     policyHeaders.set(limit, text)
   }
   return text
@@ -29,7 +28,14 @@ export function rateLimitHeader(exchange: Exchange): string {
     name = quoted(limit.name)
     names.set(limit, name)
   }
+  // When requests in flight end nobody knows.
+  if (limit.measure.kind === 'inFlight') return `${name};r=${exchange.limitRemaining}`
   return `${name};r=${exchange.limitRemaining};t=${exchange.limitResetSeconds}`
+}
+
+function unitOf(measure: LimitMeasure): string {
+  if (measure.kind === 'inFlight') return ';qu="concurrent-requests"'
+  return measure.kind === 'quota' ? '' : `;w=${measure.windowSeconds}`
 }
 
 const policyHeaders = new WeakMap<LimitPolicy, string>()

@@ -116,6 +116,8 @@ export class Exchange implements DownstreamOwner {
   limitRetrySeconds = 0
   /** Whole seconds until the breaker that refused it lets a call through. */
   retryAfterSeconds = 0
+  /** Its entries in the table of requests in flight; null without such a limit. */
+  inFlightHeld: readonly number[] | null = null
   /** A policy in report mode would have refused. */
   limitReported = false
   /** Why the route's fallback answers, and not its handler. */

@@ -14,7 +14,8 @@ import { MAX_CHARGES, type RateTable } from '../state/rate-table.js'
 import type { Segment } from '../state/segment.js'
 import { type Share, shareOf } from '../state/share.js'
 import { Window } from '../state/window.js'
-import { hashAddress } from './address-key.js'
+import { hashKey } from './limit-key.js'
+import { tierIndex } from './limit-tier.js'
 
 /** A policy, with everything computed that does not depend on the request. */
 class PreparedPolicy {
@@ -67,15 +68,13 @@ class PreparedPolicy {
     return tier
   }
 
-  private findTier({ name, groups }: Consumer): PreparedPolicy {
-    const { tiers } = this.policy
-    const named = tiers.findIndex(({ consumer }) => consumer === name)
-    const found = named >= 0 ? named : tiers.findIndex(({ group }) => group !== null && groups.includes(group))
-    return this.tiers[found] ?? this
+  private findTier(consumer: Consumer): PreparedPolicy {
+    return this.tiers[tierIndex(this.policy, consumer)] ?? this
   }
 }
 
 function meterOf(measure: LimitMeasure, wallMs: () => number): Meter {
+  if (measure.kind === 'inFlight') throw new Error('requests in flight are counted by in-flight-limit.ts')
   const { kind, quantity } = measure
   if (kind === 'window') return new Window(quantity, measure.windowSeconds)
   if (kind === 'bucket') return new Bucket(quantity, measure.windowSeconds, measure.burst)
@@ -199,19 +198,6 @@ function createLimiter(
 function decidesAlone(charge: Charge, verdict: number): number {
   if (verdict === VERDICT.admitted || charge.reports) return -1
   return verdict === VERDICT.undecided && charge.admitsUndecided ? -1 : 0
-}
-
-function hashKey(hash: KeyHash, policy: LimitPolicy, exchange: Exchange): void {
-  const { by } = policy
-  for (let i = 0; i < by.length; i++) {
-    const key = by[i] as LimitPolicy['by'][number]
-    if (key.kind === 'header') hash.text(exchange.header(key.header))
-    else if (key.kind === 'consumer') hash.text(exchange.consumer === null ? '' : exchange.consumer.name)
-    else if (key.kind === 'address' || (key.kind === 'claimed' && exchange.claimed === ''))
-      hashAddress(hash, exchange.clientAddress)
-    else if (key.kind === 'claimed') hash.text(exchange.claimed)
-    else hash.text((exchange.route as Route).name)
-  }
 }
 
 function settle(

@@ -9,6 +9,7 @@ import { BulkheadTable } from '../state/bulkhead-table.js'
 import { CountersReader } from '../state/counters.js'
 import { DrainTable } from '../state/drain-table.js'
 import { EndpointTable } from '../state/endpoint-table.js'
+import { InFlightTable } from '../state/in-flight-table.js'
 import { openSegment } from '../state/open-segment.js'
 import { Owners } from '../state/owners.js'
 import { RateTable } from '../state/rate-table.js'
@@ -48,6 +49,8 @@ export class SharedState {
     this.workers.reset(settings.workers)
     this.endpoints = new EndpointTable(segment, spec)
     this.bulkheads = new BulkheadTable(segment, spec)
+    // For its head: workers have it from there.
+    new InFlightTable(segment, 0, spec.workers)
     this.counters = new CountersReader(segment, spec.workers, spec.routes)
     this.branches = new BranchCounts(segment, spec)
     this.breakers = new BreakerTable(segment)

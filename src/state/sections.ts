@@ -8,6 +8,7 @@ import { bulkheadsSection } from './bulkhead-table.js'
 import { countersSection } from './counters.js'
 import { drainsSection } from './drain-table.js'
 import { endpointsSection } from './endpoint-table.js'
+import { inFlightSection } from './in-flight-table.js'
 import { ratesSection } from './rates-section.js'
 import { replaysSection } from './replay-table.js'
 import type { SpecOf } from './segment.js'
@@ -20,6 +21,7 @@ export const SECTIONS = [
   drainsSection,
   endpointsSection,
   bulkheadsSection,
+  inFlightSection,
   workersSection,
   countersSection,
   addressesSection,

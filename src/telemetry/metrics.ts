@@ -149,7 +149,9 @@ function requests(out: Exposition, used: readonly RouteCounts[], { routes }: Met
   for (const { route, totals } of used) for (const [code, count] of totals.codes) out.sample(count, { route, code })
   perRoute(out, used, 'tidegate_request_bytes_total', 'Body bytes received from clients.', (totals) => totals.bytesIn)
   perRoute(out, used, 'tidegate_response_bytes_total', 'Body bytes sent to clients.', (totals) => totals.bytesOut)
-  const limited = routes.filter((route) => route.limits.length + route.guessLimits.length > 0)
+  const limited = routes.filter(
+    (route) => route.limits.length + route.inFlightLimits.length + route.guessLimits.length > 0,
+  )
   const byName = new Map(used.map(({ route, totals }) => [route, totals]))
   out.family('tidegate_rate_limit_refusals_total', 'counter', 'Requests refused by a rate limit.')
   for (const { name } of limited) out.sample(byName.get(name)?.codes.get('rate_limited') ?? 0, { route: name })

@@ -29,10 +29,14 @@ export class Exits implements ExchangeEnds {
   readonly crash: (exchange: Exchange, error: unknown) => void
   private readonly parts: ExitParts
   private readonly nowUs: () => number
+  /** Counts and logs the exchange, once. */
+  readonly conclude: (exchange: Exchange) => void
 
-  constructor(parts: ExitParts, nowUs: () => number) {
+  /** @param giveBack what phases hold until the end (policy/in-flight-limit.ts); null: nothing */
+  constructor(parts: ExitParts, nowUs: () => number, giveBack: ((exchange: Exchange) => void) | null) {
     this.parts = parts
     this.nowUs = nowUs
+    this.conclude = giveBack === null ? this.end : (exchange) => this.endAfter(giveBack, exchange)
     this.crash = createCrash(parts.log, this.conclude)
   }
 
@@ -74,7 +78,12 @@ export class Exits implements ExchangeEnds {
     this.conclude(exchange)
   }
 
-  readonly conclude = (exchange: Exchange): void => {
+  private endAfter(giveBack: (exchange: Exchange) => void, exchange: Exchange): void {
+    if (!exchange.concluded) giveBack(exchange)
+    this.end(exchange)
+  }
+
+  private readonly end = (exchange: Exchange): void => {
     if (exchange.concluded) return
     exchange.concluded = true
     this.inFlight--

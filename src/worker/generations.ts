@@ -17,6 +17,7 @@ import { BreakerTable } from '../state/breaker-table.js'
 import { BulkheadTable } from '../state/bulkhead-table.js'
 import type { WorkerCounters } from '../state/counters.js'
 import { EndpointTable } from '../state/endpoint-table.js'
+import { InFlightTable } from '../state/in-flight-table.js'
 import { RateTable } from '../state/rate-table.js'
 import { ReplayTable } from '../state/replay-table.js'
 import type { SegmentSpec } from '../state/sections.js'
@@ -107,6 +108,7 @@ export function createWorker(parts: WorkerParts): Worker {
     log,
     deadlines,
     rates: new RateTable(segment, owner),
+    inFlight: new InFlightTable(segment, parts.slot),
     replays: new ReplayTable(segment, owner),
     upstreams,
     branches: new BranchCounts(segment, parts.spec).ofWorker(parts.slot),

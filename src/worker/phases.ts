@@ -18,10 +18,12 @@ import { addressCheck } from '../policy/addresses.js'
 import { Authenticator } from '../policy/authenticate.js'
 import { consumerCheck } from '../policy/authorize.js'
 import type { DigestPool } from '../policy/digest-pool.js'
+import { createInFlightLimit, createInFlightRelease } from '../policy/in-flight-limit.js'
 import { createGuessLimit, createRateLimit } from '../policy/rate-limit.js'
 import { createReplayGuard } from '../policy/replay.js'
 import type { WorkerBranchCounts } from '../state/branch-counts.js'
 import type { WorkerCounters } from '../state/counters.js'
+import type { InFlightTable } from '../state/in-flight-table.js'
 import type { RateTable } from '../state/rate-table.js'
 import type { ReplayTable } from '../state/replay-table.js'
 import type { Segment } from '../state/segment.js'
@@ -48,6 +50,7 @@ export interface Shared {
   readonly log: Logger
   readonly deadlines: Deadlines
   readonly rates: RateTable
+  readonly inFlight: InFlightTable
   readonly replays: ReplayTable
   readonly upstreams: Upstreams
   readonly branches: WorkerBranchCounts
@@ -66,7 +69,7 @@ export interface Phases extends Receiver {
 export function createPhases(shared: Shared, table: RouteTable, digestPool: DigestPool): Phases {
   const { settings, segment, log, deadlines } = shared
   const nowUs = (): number => segment.nowUs()
-  const exits = new Exits(shared, nowUs)
+  const exits = new Exits(shared, nowUs, createInFlightRelease(shared.inFlight, table.routes))
   const { overload } = shared.shedder
   const match = createMatcher(table)
   const { clientAuth, clientName } = table.tls ?? CLEARTEXT
@@ -85,6 +88,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
   const minBytesPerSecond = settings.minBodyBytesPerSecond
   const bodyRules = { deadlines, nowUs, minBytesPerSecond, memory: shared.bodyMemory }
   const replays = createReplayGuard(shared.replays, segment, table.routes)
+  const inFlightLimit = createInFlightLimit(shared.inFlight, segment)
   const rateLimit = createRateLimit(shared.rates, segment, table.routes)
 
   /** The phases of a route, in order. Null: the route has nothing there, and nothing is called. */
@@ -95,6 +99,7 @@ export function createPhases(shared: Shared, table: RouteTable, digestPool: Dige
     credentials.verify(route), // is that proved; may wait for a thread or the network: 401
     replays.refuse(route), // was this signature accepted before: 401
     consumerCheck(route), // may the consumer use the route: 403
+    inFlightLimit(route), // does the caller wait for too many responses already: 429
     rateLimit(route), // are all limits met: 429
     replays.remember(route), // remembers the signature as accepted; another worker may have done so first: 401
   ]

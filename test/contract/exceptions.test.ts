@@ -16,6 +16,7 @@ import { Deadlines } from '../../src/exchange/deadlines.js'
 import { DigestPool } from '../../src/policy/digest-pool.js'
 import { SharedState } from '../../src/primary/shared-state.js'
 import { WorkerCounters } from '../../src/state/counters.js'
+import { InFlightTable } from '../../src/state/in-flight-table.js'
 import type { AccessLog } from '../../src/telemetry/access-log.js'
 import type { Logger } from '../../src/telemetry/log.js'
 import type { EndpointState } from '../../src/upstream/cluster/endpoint-state.js'
@@ -125,6 +126,8 @@ let phases: Phases
 let app: ReturnType<typeof uWS.App>
 let port = 0
 let closeAll: () => void
+/** Places at services, and requests that limits count as in flight. */
+let heldOfTables: () => { places: number; limited: number }
 
 beforeAll(async () => {
   origin.listen(0, '127.0.0.1')
@@ -133,20 +136,21 @@ beforeAll(async () => {
   const service = (client: string, more = '', firstByte = '20s') =>
     `{ endpoints: ${endpoints}, client: ${client}, timeouts: { firstByte: ${firstByte}, idle: 20s, total: 20s }${more} }`
   const breaker = ', breaker: { minRequests: 1, failureRatio: 0.01, openFor: 100ms, probes: 1, ramp: 0s }'
+  const bound = ', maxInFlight: { most: 100, queue: { size: 10 } }'
   const { config, settings } = loadConfig({
     text: {
       origin: 'gateway.yaml',
       yaml: `
 consumers: { test: { secret: the-secret-of-test, password: '${password}' } }
-services: { lean: ${service('lean')}, undici: ${service('undici')}, breaks: ${service('lean', breaker)},
-            hasty-lean: ${service('lean', '', '300ms')}, hasty-undici: ${service('undici', '', '300ms')} }
+services: { lean: ${service('lean')}, undici: ${service('undici', bound)}, breaks: ${service('lean', breaker)},
+            hasty-lean: ${service('lean', '', '300ms')}, hasty-undici: ${service('undici', bound, '300ms')} }
 routes:
   - { match: { path: /lean }, service: lean, auth: none, limits: [{ by: route, rate: 100000/s }] }
-  - { match: { path: /undici }, service: undici, auth: none }
+  - { match: { path: /undici }, service: undici, auth: none, limits: [{ by: address, inFlight: 100 }] }
   - { match: { path: /lean/abort }, service: hasty-lean, auth: none }
-  - { match: { path: /undici/abort }, service: hasty-undici, auth: none }
+  - { match: { path: /undici/abort }, service: hasty-undici, auth: none, limits: [{ by: address, inFlight: 100 }] }
   - { match: { path: /breaks }, service: breaks, auth: none }
-  - { match: { path: /signed }, service: lean, auth: x-m, limits: [{ by: route, rate: 100000/s }] }
+  - { match: { path: /signed }, service: lean, auth: x-m, limits: [{ by: route, rate: 100000/s }, { by: consumer, inFlight: 100 }] }
   - { match: { path: /named }, service: lean, auth: basic, limits: [{ by: route, rate: 100000/s }] }
   - { match: { path: /guessed }, service: lean, auth: basic, limits: [{ by: address, rate: 100000/s, on: failedAuth }] }
 `,
@@ -156,6 +160,16 @@ routes:
   const table = compile(config, settings)
   const state = new SharedState(table, settings, { kind: 'thread', why: 'a test' }, undefined)
   const { segment } = state
+  heldOfTables = () => {
+    const { buffer, offset, bytes } = segment.section('inFlight')
+    const entries = new Int32Array(buffer, offset, bytes / 4).slice(16)
+    return {
+      places: table.services.reduce((sum, one) => {
+        return sum + (one.bulkhead === null ? 0 : state.bulkheads.read(one.slot, one.bulkhead).inFlight)
+      }, 0),
+      limited: entries.reduce((sum, word, at) => sum + (at % 4 === 2 ? word : 0), 0),
+    }
+  }
   const clock = new Proxy(segment, {
     get(target, name) {
       if (name === 'nowUs') mayThrow('clock')
@@ -219,6 +233,7 @@ routes:
       log: logger,
       deadlines,
       rates,
+      inFlight: new InFlightTable(segment, 0),
       replays: state.replays,
       upstreams,
       bodyMemory: new BodyMemory(settings.bodyMemoryBytes, (address) => address),
@@ -269,8 +284,14 @@ async function askAmongOthers(parts: RequestParts): Promise<(Answer | 'cut')[]> 
 
 /** Of one that is over: everything is given back, it is logged once, and so is the stack. */
 async function expectNothingHeld(): Promise<void> {
-  const now = () => ({ inFlight: phases.inFlight, deadlines: deadlines.size, held: held.map((one) => one.inFlight) })
-  await eventually('everything to be given back', now, { inFlight: 0, deadlines: 0, held: held.map(() => 0) })
+  const now = () => ({
+    inFlight: phases.inFlight,
+    deadlines: deadlines.size,
+    held: held.map((one) => one.inFlight),
+    ...heldOfTables(),
+  })
+  const nothing = { inFlight: 0, deadlines: 0, held: held.map(() => 0), places: 0, limited: 0 }
+  await eventually('everything to be given back', now, nothing)
 }
 
 function expectStack(): void {

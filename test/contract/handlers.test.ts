@@ -24,6 +24,7 @@ import { implementHandlerKind } from '../../src/handlers/kinds.js'
 import { DigestPool } from '../../src/policy/digest-pool.js'
 import { SharedState } from '../../src/primary/shared-state.js'
 import { WorkerCounters } from '../../src/state/counters.js'
+import { InFlightTable } from '../../src/state/in-flight-table.js'
 import { AccessLog } from '../../src/telemetry/access-log.js'
 import type { LineWriter } from '../../src/telemetry/line-writer.js'
 import type { Logger } from '../../src/telemetry/log.js'
@@ -131,6 +132,7 @@ beforeAll(async () => {
       accessLog: new AccessLog(writer),
       log,
       deadlines,
+      inFlight: new InFlightTable(segment, 0),
       rates: state.rates,
       replays: state.replays,
       upstreams,

@@ -29,13 +29,16 @@ const config = (few: object = { maxInFlight: { most: 2, queue: { size: 8, wait: 
       short: { endpoints, maxInFlight: { most: 1, queue: { size: 2, wait: '20s' } }, timeouts: { total: '300ms' } },
       failing: { endpoints, maxInFlight: 1, client: 'undici' },
       busy: { endpoints, maxInFlight: { most: 4, queue: { size: 100, wait: '20s' } } },
+      unbound: { endpoints },
+      shadow: { endpoints, maxInFlight: 1 },
       spare: { endpoints, maxInFlight: 1 },
     },
-    routes: ['strict', 'few', 'brief', 'short', 'failing', 'busy'].map((service) => ({
+    routes: ['strict', 'few', 'brief', 'short', 'failing', 'busy', 'mirrored'].map((service) => ({
       match: { path: `/${service}` },
       service,
       auth: 'none',
       ...(service === 'failing' && { fallback: { service: 'spare' } }),
+      ...(service === 'mirrored' && { service: 'unbound', mirror: 'shadow' }),
     })),
   }
 }
@@ -62,6 +65,10 @@ beforeAll(async () => {
       await pause(5)
       busy--
       if (!exchange.socket.closed) await exchange.answer(200)
+    },
+    '/mirrored': (exchange) => {
+      if (exchange.head.one('x-tidegate-mirror') === null) return exchange.answer(200)
+      hold(exchange)
     },
     '/failing': (exchange) => exchange.reset(),
   })
@@ -125,7 +132,7 @@ test('refuses what comes beyond the limit, over both workers, and says which bul
       () => {},
     )
   await eventually('nine refusals', () => early.length, 9)
-  expect(held).toHaveLength(3)
+  await reach(3)
   for (const answer of early) expect(await refusedBy(answer)).toBe('bulkhead strict: too many requests in flight')
   expect(await bulkheadOf('strict')).toMatchObject({ limit: 3, inFlight: 3, waiting: 0 })
   expect(await gateway.metric('tidegate_bulkhead_in_flight{service="strict"}')).toBe(3)
@@ -233,6 +240,19 @@ test('an upload waits with its body, and the service gets all of it', async () =
   await answerOne()
   expect((await answer).status).toBe(200)
   await idle('brief')
+})
+
+test('the copies of a mirror take places too, and those that find none are dropped', async () => {
+  for (let i = 0; i < 4; i++) expect((await call(gateway.port, { target: '/mirrored' })).status).toBe(200)
+  await reach(1)
+  expect(await bulkheadOf('shadow')).toMatchObject({ inFlight: 1, waiting: 0 })
+  await answerOne()
+  await idle('shadow')
+  expect((await call(gateway.port, { target: '/mirrored' })).status).toBe(200)
+  await reach(1)
+  expect(most).toBe(1)
+  await answerOne()
+  await idle('shadow')
 })
 
 test('a reload changes the limit for what is already in flight, and for what waits', async () => {

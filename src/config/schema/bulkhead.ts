@@ -39,20 +39,23 @@ const adaptiveSchema = z
       .default(1.5)
       .describe('How many times its unloaded latency the service may take before the limit falls.'),
   })
-  .refine(({ start, least }) => start >= least, { path: ['start'], error: 'must be at least least' })
+  .refine(({ start, least }) => start >= least, { path: ['start'], error: 'must not be below least' })
+
+const HOW = 'must be adaptive, or { adaptive: { start: 20 } }'
 
 export const concurrency = z
   .union(
     [
       z
-        .literal('adaptive')
-        .meta(values('`adaptive`'))
-        .transform(() => adaptiveSchema.parse({})),
+        .string()
+        .regex(/^adaptive$/, HOW)
+        .transform(() => adaptiveSchema.parse({}))
+        .meta(values('`adaptive`')),
       z
         .strictObject({ adaptive: adaptiveSchema.describe('Numbers of the adaptive limit.') })
-        .transform((of) => of.adaptive),
+        .transform(({ adaptive }) => adaptive),
     ],
-    'must be adaptive, or { adaptive: { start: 20 } }',
+    HOW,
   )
   .describe(
     'adaptive: the limit on requests in flight finds itself by the latency of the service. maxInFlight then is its upper bound and has its queue.',

@@ -43,6 +43,7 @@ const quota = z
   .meta(values(`quota: 1 to ${MAX_QUANTITY} per \`hour\`, \`day\`, \`week\` or \`month\``))
 
 const burst = integer(1, MAX_QUANTITY)
+const inFlight = integer(1, 1_000_000)
 
 /** Options that say how a limit counts. */
 export interface MeasureConfig {
@@ -50,11 +51,13 @@ export interface MeasureConfig {
   burst?: number | undefined
   quota?: Quota | undefined
   timezone?: string | undefined
+  inFlight?: number | undefined
 }
 
-/** Accepts a rate or a quota, whichever the limit has: some texts are valid as both. */
+/** Accepts a rate, a quota or a number, whichever the limit has: some texts are valid as both of the first two. */
 const tier = z.union(
   [
+    inFlight.transform((inFlight): MeasureConfig => ({ inFlight })),
     z.string().transform((text, context): MeasureConfig => {
       const asRate = RATE.test(text) ? rate.safeParse(text) : null
       const asQuota = QUOTA.test(text) ? quota.safeParse(text) : null
@@ -71,7 +74,7 @@ const tier = z.union(
       })
       .transform((bucket): MeasureConfig => bucket),
   ],
-  'must be a rate (100/s), a quota (100000/day) or { rate: 100/s, burst: 200 }',
+  'must be a rate (100/s), a quota (100000/day), { rate: 100/s, burst: 200 }, or a number of requests in flight',
 )
 
 const cost = integer(0, 1_000_000)
@@ -92,6 +95,11 @@ const limitShape = {
   quota: quota
     .optional()
     .describe('In place of rate: most requests in each calendar hour, day, week (from Monday) or month.'),
+  inFlight: inFlight
+    .optional()
+    .describe(
+      'In place of rate: most requests at the same time, until their responses are complete. Exact over all workers.',
+    ),
   timezone: z
     .string()
     .transform((text, context) => {

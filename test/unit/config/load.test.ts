@@ -141,7 +141,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       'gw.yaml:6:31: services.e.balance.hash: is missing (a string)',
       'gw.yaml:6:42: services.e.balance.bound: unknown key; known: hash, bounded',
       'gw.yaml:7:31: services.f.balance: must be p2c, round-robin, ewma or a map such as { hash: consumer }',
-      'gw.yaml:7:47: services.f.slowStart: must be between 0s and 1h',
+      'gw.yaml:7:47: services.f.slowStart: must be between 0ms and 1h',
     ],
     [
       'a Unix socket in the spelling of another program',
@@ -219,7 +219,7 @@ describe('a config that breaks a rule is refused with the key, its place and wha
   g: { by: route, rate: 5/s, tiers: { c: 6/s } }
 consumers: { c: { secret: long-enough-secret } }
 `,
-      'gw.yaml:5:3: limits.a: needs rate (100/s) or quota (100000/day)',
+      'gw.yaml:5:3: limits.a: needs rate (100/s), quota (100000/day) or inFlight (10)',
       'gw.yaml:6:30: limits.b.quota: cannot stand next to rate: write two limits',
       'gw.yaml:7:33: limits.c.burst: has no effect without rate',
       'gw.yaml:8:30: limits.d.timezone: has no effect without quota',
@@ -248,9 +248,40 @@ consumers: { c: { secret: long-enough-secret, groups: [gold] } }
       `gw.yaml:11:42: limits.h.tiers.gold: no consumer is named "gold"; for the group write 'group:gold'`,
     ],
     [
-      'a tier that is a bare number',
-      `${SOUND}limits: { a: { by: consumer, rate: 5/s, tiers: { c: 6 } } }\n`,
-      'gw.yaml:4:50: limits.a.tiers.c: must be a rate (100/s), a quota (100000/day) or { rate: 100/s, burst: 200 }',
+      'a tier that is no rate',
+      `${SOUND}limits: { a: { by: consumer, rate: 5/s, tiers: { c: true } } }\n`,
+      'gw.yaml:4:50: limits.a.tiers.c: must be a rate (100/s), a quota (100000/day), { rate: 100/s, burst: 200 }, or a number of requests in flight',
+    ],
+    [
+      'numbers of requests in flight beside what counts otherwise',
+      `${SOUND}consumers: { c: { secret: long-enough-secret } }
+limits:
+  a: { by: address, inFlight: 5, rate: 6/s }
+  b: { by: address, inFlight: 5, on: failedAuth }
+  c: { by: address, inFlight: 5, cost: 2 }
+  d: { by: consumer, inFlight: 5, tiers: { c: 6/s } }
+  e: { by: consumer, rate: 5/s, tiers: { c: 6 } }
+  f: { by: address, inFlight: 0 }
+`,
+      'gw.yaml:6:21: limits.a.inFlight: cannot stand next to rate: write two limits',
+      'gw.yaml:7:34: limits.b.on: must be request with inFlight: wrong credentials are not in flight',
+      'gw.yaml:8:34: limits.c.cost: cannot be used with inFlight: each request counts once',
+      'gw.yaml:9:44: limits.d.tiers.c: must be a number of requests, as the limit is: 10',
+      'gw.yaml:10:42: limits.e.tiers.c: must be a rate, as the limit is: 100/s',
+      'gw.yaml:11:21: limits.f.inFlight: must be at least 1',
+    ],
+    [
+      'bounds of a service that are none',
+      `services:
+  s: { endpoints: [http://h], maxInFlight: { most: 5, queue: { size: 0 } } }
+  t: { endpoints: [http://h], maxInFlight: many }
+  u: { endpoints: [http://h], concurrency: fixed }
+  v: { endpoints: [http://h], concurrency: { adaptive: { start: 2, least: 5 } } }
+${ROUTES}`,
+      'gw.yaml:2:64: services.s.maxInFlight.queue.size: must be at least 1',
+      'gw.yaml:3:31: services.t.maxInFlight: must be a number, or { most: 500, queue: { size: 100, wait: 1s } }',
+      'gw.yaml:4:31: services.u.concurrency: must be adaptive, or { adaptive: { start: 20 } }',
+      'gw.yaml:5:58: services.v.concurrency.adaptive.start: must not be below least',
     ],
     [
       'a limit by consumer where nobody is identified',

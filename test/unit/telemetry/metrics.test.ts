@@ -100,8 +100,8 @@ function setUp() {
     endpoints: [0, 1, 2].map((index) => ({ origin: `http://127.0.0.1:900${index % 2}`, slot: index })),
   } as unknown as Service
   const routes = [
-    { name: 'hello', slot: 0, service, limits: [{}], guessLimits: [] },
-    { name: AWKWARD, slot: 1, service, limits: [], guessLimits: [] },
+    { name: 'hello', slot: 0, service, limits: [{}], inFlightLimits: [], guessLimits: [] },
+    { name: AWKWARD, slot: 1, service, limits: [], inFlightLimits: [], guessLimits: [] },
   ] as unknown as Route[]
   const table = new WorkerTable(segment, 2)
   table.reset()
