@@ -86,6 +86,8 @@ export class WorkerCounters {
   readonly gate: Float64Array
   /** Exchanges that have ended since the worker began. */
   finished = 0
+  /** Those of them that had an attempt. */
+  forwarded = 0
   private readonly noRoute: number
   private readonly droppedBefore: number
 
@@ -140,6 +142,7 @@ export class WorkerCounters {
     if (exchange.attempts > 0) {
       blocks[at + UPSTREAM_US]! += exchange.upstreamUs
       blocks[at + FORWARDED]!++
+      this.forwarded++
       blocks[at + ATTEMPTS]! += exchange.attempts
     }
     if (exchange.limitReported) blocks[at + LIMIT_REPORTS]!++

@@ -51,6 +51,9 @@ export const FIELD = {
   returnedInFlight: 28,
   /** Its responses when it was last seen to answer. */
   silentLatencies: 29,
+  // Counts of the last tenth of the window.
+  lateAttempts: 30,
+  lateFailures: 31,
 } as const
 
 export type Field = (typeof FIELD)[keyof typeof FIELD]

@@ -16,7 +16,7 @@
 //                2 latency, sum in microseconds   3 latencies in that sum, one for each response to a request that was
 //                                                 there as a whole
 //                4 in flight   5 those of them that wait for the head of their response
-//                6 slow responses   7 latency now, an average that forgets
+//                6 slow responses   7 what half of the responses take longer than lately, in microseconds
 import { EndpointRecord, FIELD } from './endpoint-record.js'
 import type { LiveSection, Segment } from './segment.js'
 
@@ -51,10 +51,10 @@ const LATENCIES = 3
 const IN_FLIGHT = 4
 const WAITING = 5
 const SLOW = 6
-const LATENCY_NOW = 7
+const MEDIAN_US = 7
 
-/** Share of a new latency in LATENCY_NOW. */
-const NEW_SHARE = 1 / 8
+/** How far a latency moves the median, up or down. An average would follow a few that are very long. */
+const MEDIAN_STEP = 1.06
 
 /** Sums over all workers. */
 export interface EndpointTotals {
@@ -230,11 +230,12 @@ export class EndpointTable {
   /** The head of a response has come that was waited for. */
   answered(worker: number, slot: number, latencyUs: number, isSlow: boolean): void {
     const at = this.blockAt(worker, slot)
-    const before = this.blocks[at + LATENCY_NOW] as number
+    const median = this.blocks[at + MEDIAN_US] as number
     this.blocks[at + WAITING]!--
     this.blocks[at + LATENCY_US]! += latencyUs
     this.blocks[at + LATENCIES]!++
-    this.blocks[at + LATENCY_NOW] = before === 0 ? latencyUs : before + (latencyUs - before) * NEW_SHARE
+    this.blocks[at + MEDIAN_US] =
+      median === 0 ? latencyUs : latencyUs > median ? median * MEDIAN_STEP : median / MEDIAN_STEP
     if (isSlow) this.blocks[at + SLOW]!++
   }
 
@@ -258,22 +259,19 @@ export class EndpointTable {
     this.blocks[after + WAITING]! += waiting
   }
 
-  /** What this worker's requests took lately, in microseconds; 0 where none had a response. */
-  latencyNowUs(worker: number, slot: number): number {
-    return this.blocks[this.blockAt(worker, slot) + LATENCY_NOW] as number
+  /** What half of its responses take longer than lately, until the head; 0 where none has come. */
+  medianUs(slot: number): number {
+    const known: number[] = []
+    for (let worker = 0; worker < this.workers; worker++) {
+      const us = this.blocks[this.blockAt(worker, slot) + MEDIAN_US] as number
+      if (us > 0) known.push(us)
+    }
+    // The median of the workers': one with few requests may be far off.
+    known.sort((a, b) => a - b)
+    return known[(known.length - 1) >> 1] ?? 0
   }
 
-  /** The same over all workers that had one. */
-  meanLatencyNowUs(slot: number): number {
-    let sum = 0
-    let count = 0
-    for (let worker = 0; worker < this.workers; worker++) {
-      const us = this.latencyNowUs(worker, slot)
-      sum += us
-      if (us > 0) count++
-    }
-    return count === 0 ? 0 : sum / count
-  }
+  // What this worker has counted, for balancers.
 
   latencySumUs(worker: number, slot: number): number {
     return this.blocks[this.blockAt(worker, slot) + LATENCY_US] as number

@@ -17,8 +17,8 @@ export interface EndpointStatus {
   readonly attempts: number
   readonly failures: number
   readonly inFlight: number
-  /** Until the head of the response, all of them and lately; null where none has come. */
-  readonly latencyMs: { readonly mean: number; readonly now: number } | null
+  /** Until the head of the response: the mean of all, and the median lately; null where none has come. */
+  readonly latencyMs: { readonly mean: number; readonly median: number } | null
   readonly ejections: Readonly<Record<EjectionReason, number>>
 }
 
@@ -39,7 +39,7 @@ export function endpointStatus(table: EndpointTable, slot: number, nowUs: number
     attempts,
     failures,
     inFlight: Math.max(0, inFlight),
-    latencyMs: latencies === 0 ? null : { mean: ms(latencyUs / latencies), now: ms(table.meanLatencyNowUs(slot)) },
+    latencyMs: latencies === 0 ? null : { mean: ms(latencyUs / latencies), median: ms(table.medianUs(slot)) },
     ejections: Object.fromEntries(EJECTION_REASONS.map((reason) => [reason, record.ejections(reason)])) as Record<
       EjectionReason,
       number

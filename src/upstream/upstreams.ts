@@ -93,9 +93,9 @@ export class Upstreams implements EndpointSource {
     return breaker
   }
 
-  private outliersOf({ name, outliers: rules }: Service): Outliers | null {
+  private outliersOf({ name, outliers: rules, balance }: Service): Outliers | null {
     if (rules === null) return null
-    const outliers = new Outliers(this.parts.endpoints, rules, true)
+    const outliers = new Outliers(this.parts.endpoints, rules, balance.kind !== 'hash')
     outliers.onChange = (change) => this.parts.onOutlierChange(name, change)
     return outliers
   }

@@ -327,7 +327,9 @@ test('health checks, /status and /metrics follow', async () => {
   const running = await start(site([well.url], { health }))
   const states = async (): Promise<object> => (await running.status()).services[0]!.endpoints
   const is = (...all: (readonly [Origin, string])[]) =>
-    expect.poll(states, { timeout: 10_000 }).toEqual(all.map(([{ url }, state]) => ({ origin: url, health: state })))
+    expect
+      .poll(states, { timeout: 10_000 })
+      .toMatchObject(all.map(([{ url }, state]) => ({ origin: url, health: state })))
   await is([well, 'up'])
   await running.primary.setEndpoints('site', [sick.url, well.url])
   await is([sick, 'down'], [well, 'up'])

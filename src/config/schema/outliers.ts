@@ -11,7 +11,9 @@ const rules = z
       ),
     ratio: ratio
       .default(0.1)
-      .describe('An endpoint is ejected when its share of failures exceeds that of its peers by this much.'),
+      .describe(
+        'An endpoint is ejected when its share of failures in the last tenth of window exceeds that of its peers by this much.',
+      ),
     slow: z
       .union([z.number().min(1.5).max(1000), z.literal('none')])
       .meta(values('1.5 to 1000, or `none`'))

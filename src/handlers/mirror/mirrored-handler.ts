@@ -5,9 +5,11 @@ import { MIRROR_FIELD } from '../../config/mirror.js'
 import { Spread } from '../../config/split.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import type { Logger } from '../../telemetry/log.js'
+import type { Bulkhead } from '../../upstream/bulkhead.js'
 import { NONE } from '../../upstream/cluster/balancer.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { BranchCounter, Handler, HandlerContext } from '../handler.js'
+import { balanceKeyReader } from '../proxy/balance-key.js'
 import type { Proxies } from '../proxy/proxy.js'
 import { copiedRequest } from '../proxy/upstream-request.js'
 import { slotOf } from '../split.js'
@@ -29,6 +31,8 @@ export class MirroredHandler implements Handler, MirrorOwner {
   readonly context: HandlerContext
   readonly service: Service
   private readonly cluster: Cluster
+  private readonly bulkhead: Bulkhead | null
+  private readonly keyOf: ((exchange: Exchange) => number) | null
   /** Copies that were sent and have not ended. */
   private inFlight = 0
   private readonly inner: Handler
@@ -55,6 +59,8 @@ export class MirroredHandler implements Handler, MirrorOwner {
     this.context = context
     this.service = service
     this.cluster = proxies.clusterOf(service)
+    this.bulkhead = proxies.bulkheadOf(service)
+    this.keyOf = balanceKeyReader(service)
     this.slot = slotOf(table.branches, 'mirror', name, service.name)
     this.counter = branches
     this.log = log
@@ -88,10 +94,24 @@ export class MirroredHandler implements Handler, MirrorOwner {
     this.counter.dropped(this.slot, 'body')
   }
 
-  /** False: the service has no endpoint for it, or its breaker refuses. */
+  /** False: the service has no endpoint or no place for it, or its breaker refuses. */
   private send(exchange: Exchange, body: Buffer | null): boolean {
-    const { cluster, context } = this
-    const endpoint = cluster.pick(0, NONE)
+    const { bulkhead } = this
+    if (bulkhead === null) return this.sendWithPlace(exchange, body)
+    // It does not queue: requests whose clients wait go first.
+    if (!bulkhead.take()) return false
+    let sent = false
+    try {
+      sent = this.sendWithPlace(exchange, body)
+    } finally {
+      if (!sent) bulkhead.leave()
+    }
+    return sent
+  }
+
+  private sendWithPlace(exchange: Exchange, body: Buffer | null): boolean {
+    const { cluster, context, keyOf } = this
+    const endpoint = cluster.pick(keyOf === null ? 0 : keyOf(exchange), NONE)
     if (endpoint === null || endpoint.isFull) return false
     // Before the breaker is asked: what throws here would keep its permit.
     const request = copiedRequest(exchange, endpoint.endpoint, body, MARK)
@@ -108,6 +128,7 @@ export class MirroredHandler implements Handler, MirrorOwner {
 
   ended(failed: boolean): void {
     this.inFlight--
+    this.bulkhead?.leave()
     this.counter.ended(this.slot, failed)
   }
 

@@ -1,6 +1,7 @@
 // The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is
 // read ahead, an endpoint picked, the breaker asked. The rest is in forwarding.ts. Runs per request.
 import type { Route, RouteTable, Service } from '../../config/compile.js'
+import { IMPORTANCES } from '../../config/shedding.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
 import type { Attempt } from '../../upstream/attempt.js'
@@ -17,6 +18,7 @@ import { Forwarding } from './forwarding.js'
 import { type ReadAheadContext, readAhead } from './read-ahead.js'
 import { type WaitContext, WaitingCall } from './waiting-call.js'
 
+const HIGH = IMPORTANCES.indexOf('high')
 const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
 const drained = new Rejection('no_endpoint', 'all endpoints drained')
 const queueFull = new Rejection('overloaded', 'too many requests waiting for a connection')
@@ -65,6 +67,11 @@ export class Proxies {
 
   clusterOf(service: Service): Cluster {
     return this.clusters[service.index]!
+  }
+
+  /** Null where the service has no bound. */
+  bulkheadOf(service: Service): Bulkhead | null {
+    return this.bounds[service.index]!
   }
 
   /** No exchange is left that could ask for an endpoint. */
@@ -121,7 +128,9 @@ class ServiceProxy implements Handler {
     cluster.budget.deposit(exchange.upstreamStartUs)
     const endpoint = cluster.pick(exchange.balanceKey, NONE)
     if (endpoint === null) return this.refuse(exchange, cluster.isDrained ? drained : noEndpoint)
-    if (endpoint.isFull) return this.refuse(exchange, queueFull)
+    if (endpoint.isFull && (exchange.route!.importance < HIGH || endpoint.isFullForAll)) {
+      return this.refuse(exchange, queueFull)
+    }
     exchange.endpoint = endpoint.endpoint
     const attempt = cluster.attempt(exchange.upstreamStartUs)
     if (attempt === null) {

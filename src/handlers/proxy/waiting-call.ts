@@ -1,10 +1,11 @@
-// Holds an exchange while it waits for a place at its service (upstream/bulkhead.ts), no longer than the queue's wait
-// or the service's total timeout. Runs per request that waits.
+// Holds an exchange while it waits for a place at its service (upstream/bulkhead.ts), no longer than the queue's wait,
+// the service's total timeout or its client's deadline. Runs per request that waits.
 import type { Deadline, Deadlines } from '../../exchange/deadlines.js'
 import type { Exchange, Holder } from '../../exchange/exchange.js'
 import type { Rejection } from '../../exchange/outcome.js'
 import type { UploadEvents } from '../../exchange/upload.js'
 import type { Bulkhead, Waiting } from '../../upstream/bulkhead.js'
+import { tooLate } from './forwarding.js'
 
 export interface WaitContext {
   readonly deadlines: Deadlines
@@ -29,7 +30,8 @@ export class WaitingCall implements Waiting, Deadline, Holder, UploadEvents {
     this.exchange = exchange
     this.bulkhead = bulkhead
     this.sinceUs = sinceUs
-    this.deadlineUs = sinceUs + Math.min(bulkhead.rules.waitMs, exchange.service!.totalTimeoutMs) * 1000
+    const lateUs = sinceUs + Math.min(bulkhead.rules.waitMs, exchange.service!.totalTimeoutMs) * 1000
+    this.deadlineUs = exchange.deadline === null ? lateUs : Math.min(lateUs, exchange.deadline.untilUs)
   }
 
   /** False: the queue has no room. */
@@ -55,7 +57,9 @@ export class WaitingCall implements Waiting, Deadline, Holder, UploadEvents {
   expire(): void {
     this.end()
     this.bulkhead.noteRefusal(true)
-    this.context.refuse(this.exchange, this.bulkhead.late)
+    const { deadline } = this.exchange
+    const isTooLate = deadline !== null && this.context.nowUs() >= deadline.untilUs
+    this.context.refuse(this.exchange, isTooLate ? tooLate : this.bulkhead.late)
   }
 
   abandon(): void {

@@ -10,6 +10,8 @@ import type { Outliers } from './outliers.js'
 
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
 const MAX_PENDING = 1024
+/** As many requests of high importance may wait besides. */
+const MAX_PENDING_HIGH = 256
 
 /** What the worker gives the states of all endpoints. */
 export interface EndpointParts {
@@ -32,13 +34,10 @@ export class EndpointState {
   inFlight = 0
   /** Those of them that wait for the head of their response. Uploads do not count: they may wait for their client. */
   waiting = 0
-  /** Called soon after it was ejected, by whatever worker: who waits for its response may ask another one. */
-  onEjected: (() => void) | null = null
   /** As the newest generation has it; null where its service ejects none. */
   private outliers: Outliers | null = null
   /** From where on a response counts as slow. */
   private slowUs = Number.POSITIVE_INFINITY
-  private wasEjected = false
   /** The generations of the configuration that use it (upstreams.ts). */
   readonly generations = new Set<number>()
   private readonly uploads: UploadPlaces
@@ -71,7 +70,7 @@ export class EndpointState {
 
   private isOutBy(out: number): boolean {
     if ((out & (OUT.down | OUT.drained)) !== 0) return true
-    // A service that ejects no more has nobody who would end an ejection.
+    // Of an older generation, in another worker: nobody ends it, where the service ejects no more.
     if (this.outliers === null) return false
     return (out & OUT.ejected) !== 0 || !this.outliers.admitsOne(this.endpoint.slot)
   }
@@ -89,11 +88,6 @@ export class EndpointState {
   /** Its health checks have found it down. */
   get isDown(): boolean {
     return (this.table.out(this.endpoint.slot) & OUT.down) !== 0
-  }
-
-  /** What its responses took this worker lately, until their heads; 0 where none has come yet. */
-  get latencyUs(): number {
-    return this.table.latencyNowUs(this.worker, this.endpoint.slot)
   }
 
   // What has ended at it in this worker, since ever.
@@ -127,6 +121,11 @@ export class EndpointState {
     return this.inFlight >= this.most
   }
 
+  /** Not even those of high importance. */
+  get isFullForAll(): boolean {
+    return this.inFlight >= this.most + MAX_PENDING_HIGH
+  }
+
   /** How many requests wait for a connection to it. */
   get queued(): number {
     return Math.max(0, this.inFlight - this.capacity)
@@ -143,16 +142,14 @@ export class EndpointState {
     if (endpoint.slot !== slot) this.table.move(this.worker, slot, endpoint.slot, this.inFlight, this.waiting)
     this.endpoint = endpoint
     this.outliers = outliers
-    if (outliers === null) this.slowUs = Number.POSITIVE_INFINITY
+    if (outliers !== null) return
+    this.slowUs = Number.POSITIVE_INFINITY
+    this.table.setOut(endpoint.slot, OUT.ejected | OUT.probation, false)
   }
 
   /** Every 100 ms, where its service ejects endpoints: takes over what some worker has judged. */
   heedJudgement(): void {
-    const { slot } = this.endpoint
-    this.slowUs = this.table.slowUs(slot)
-    const isEjected = (this.table.out(slot) & OUT.ejected) !== 0
-    if (isEjected && !this.wasEjected) this.onEjected?.()
-    this.wasEjected = isEjected
+    this.slowUs = this.table.slowUs(this.endpoint.slot)
   }
 
   /** A response with this status is a failure of the endpoint. */

@@ -20,14 +20,16 @@ const UNLIKELY = 1e-6
 const DEVIATIONS = 5
 /** Fewest failures, or slow responses, that say something of a share. */
 const FEWEST = 5
+/** What part of the window its last part is: one in … */
+const LATE = 10
 /** A share of failures at which nobody can say that the endpoint on probation is worse than its peers. */
 const PEERS_FAIL = 0.2
 /** On probation: successes until it is over. */
 const PROBATION = 5
 /** A slow response takes at least so much longer than those of its peers. */
 const SLOW_BY_US = 3000
-/** Responses that tell what an endpoint takes. */
-const FEWEST_LATENCIES = 3
+/** Responses in the window that tell what an endpoint takes. */
+const FEWEST_LATENCIES = 10
 /** A look at latencies is over after … and so many responses. */
 const LOOK_US = 190_000
 const LOOK_LATENCIES = 2
@@ -68,7 +70,7 @@ export class Outliers {
   private readonly table: EndpointTable
   private readonly comparesLatency: boolean
 
-  /** @param comparesLatency false where endpoints get requests of different kinds */
+  /** @param comparesLatency false where endpoints get different requests, as those of a hash do */
   constructor(table: EndpointTable, rules: OutlierRules, comparesLatency: boolean) {
     this.table = table
     this.rules = rules
@@ -123,7 +125,14 @@ export class Outliers {
     const { slot } = endpoint
     const record = table.record(slot)
     const totals = table.totals(slot)
-    const kept = Math.exp((record.get(FIELD.judgedUs) - nowUs) / rules.windowUs)
+    const windows = (record.get(FIELD.judgedUs) - nowUs) / rules.windowUs
+    const kept = Math.exp(windows)
+    const keptLate = Math.exp(windows * LATE)
+    const late = (field: LateField, seen: SeenField, total: number): void => {
+      record.set(field, record.get(field) * keptLate + Math.max(0, total - record.get(seen)))
+    }
+    late(FIELD.lateAttempts, FIELD.seenAttempts, totals.attempts)
+    late(FIELD.lateFailures, FIELD.seenFailures, totals.failures)
     const take = (field: WindowField, seen: SeenField, total: number): void => {
       record.set(field, record.get(field) * kept + Math.max(0, total - record.get(seen)))
       record.set(seen, total)
@@ -139,13 +148,13 @@ export class Outliers {
     return { endpoint, record, totals, succeeded: totals.attempts - totals.failures, out: table.out(slot) }
   }
 
-  /** From where on a response is slow: a multiple of the median of what its peers take. 0: not known. */
+  /** From where on a response is slow: a multiple of the median of its peers'. 0: not known. */
   private slowUs(peers: readonly Candidate[]): number {
     if (!this.comparesLatency) return 0
-    const known = peers.map(({ record }) => meanUs([record])).filter((us) => us > 0)
+    const known = peers.filter(({ record }) => record.get(FIELD.latencies) >= FEWEST_LATENCIES)
     if (known.length === 0) return 0
-    known.sort((a, b) => a - b)
-    const medianUs = known[(known.length - 1) >> 1] as number
+    const medians = known.map(({ endpoint }) => this.table.medianUs(endpoint.slot)).sort((a, b) => a - b)
+    const medianUs = medians[(medians.length - 1) >> 1] as number
     return Math.max(medianUs * this.rules.slow, medianUs + SLOW_BY_US)
   }
 
@@ -169,9 +178,12 @@ export class Outliers {
     return inRow >= this.rules.failures && expected ** inRow <= UNLIKELY
   }
 
+  /** The whole window shows that it is no chance, and the last part of it how often it fails by now. */
   private failsOften({ record }: Candidate, peers: readonly EndpointRecord[]): boolean {
     const expected = shareOf(peers, FIELD.failures, FIELD.attempts)
-    return isUnlikely(record.get(FIELD.failures), record.get(FIELD.attempts), expected, this.rules.ratio)
+    const share = record.get(FIELD.lateFailures) / record.get(FIELD.lateAttempts)
+    if (!(share - expected >= this.rules.ratio)) return false
+    return isUnlikely(record.get(FIELD.failures), record.get(FIELD.attempts), expected)
   }
 
   private isSlow({ record, totals, out }: Candidate, peers: readonly EndpointRecord[], nowUs: number): boolean {
@@ -187,7 +199,7 @@ export class Outliers {
     const expected = shareOf(peers, FIELD.slow, FIELD.latencies)
     if (onProbation && expected < PEERS_FAIL) return true
     const all = Math.max(record.get(FIELD.slow), record.get(FIELD.latencies))
-    return isUnlikely(record.get(FIELD.slow), all, expected, 0.5)
+    return isUnlikely(record.get(FIELD.slow), all, expected)
   }
 
   private beginLook(record: EndpointRecord, totals: EndpointTotals, nowUs: number): void {
@@ -243,7 +255,7 @@ export class Outliers {
 
   private return(one: Candidate, onProbation: boolean, nowUs: number): void {
     const { record, totals, succeeded, endpoint } = one
-    for (const field of WINDOW) record.set(field, 0)
+    for (const field of [...WINDOW, FIELD.lateAttempts, FIELD.lateFailures]) record.set(field, 0)
     record.forgetFailures()
     record.set(FIELD.slowLooks, 0)
     record.set(FIELD.silentSinceUs, 0)
@@ -290,6 +302,7 @@ function peersOf(one: Candidate, all: readonly Candidate[]): Candidate[] {
 }
 
 type WindowField = (typeof WINDOW)[number]
+type LateField = typeof FIELD.lateAttempts | typeof FIELD.lateFailures
 type SeenField =
   | typeof FIELD.seenAttempts
   | typeof FIELD.seenFailures
@@ -305,10 +318,8 @@ function sum(records: readonly EndpointRecord[], field: WindowField): number {
   return total
 }
 
-/** 0 where too few responses tell. */
 function meanUs(records: readonly EndpointRecord[]): number {
-  const latencies = sum(records, FIELD.latencies)
-  return latencies < FEWEST_LATENCIES ? 0 : sum(records, FIELD.latencyUs) / latencies
+  return sum(records, FIELD.latencyUs) / Math.max(1, sum(records, FIELD.latencies))
 }
 
 /** What a share is taken for (Jeffreys' estimate): a half where nothing was counted. Never 0 or 1. */
@@ -317,8 +328,8 @@ function shareOf(records: readonly EndpointRecord[], field: WindowField, of: Win
   return (counted + 0.5) / (Math.max(counted, sum(records, of)) + 1)
 }
 
-/** `count` of `all` is far more than `expected`, the share of its peers, and exceeds that by `by`. */
-function isUnlikely(count: number, all: number, expected: number, by: number): boolean {
-  if (count < FEWEST || count / all - expected < by) return false
-  return count - all * expected > DEVIATIONS * Math.sqrt(all * expected * (1 - expected))
+/** `count` of `all` is far more than `expected`, the share of its peers, lets expect. */
+function isUnlikely(count: number, all: number, expected: number): boolean {
+  const variance = all * expected * (1 - expected)
+  return count >= FEWEST && count - all * expected > DEVIATIONS * Math.sqrt(variance)
 }

@@ -84,6 +84,15 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
         statuses: null,
       },
       bulkhead: null,
+      retries: {
+        attempts: 2,
+        reasons: new Set(['connect', 'reset', 'timeout', 'status']),
+        statuses: new Set([500, 502, 503, 504]),
+        backoffMs: 25,
+        perTryMs: Infinity,
+        budget: 0.2,
+        maxBodyBytes: 65_536,
+      },
       health: {
         http: { method: 'GET', path: '/', host: null, statuses: [[200, 299]], text: '' },
         intervalMs: 5000,
@@ -130,6 +139,7 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [{ by: route, rate: 5/m }] 
       allowGroups: [],
       addresses: null,
       mirror: null,
+      hedge: null,
       strippedFields: ['x-m'],
       strippedParameter: null,
       hiddenParameter: null,
