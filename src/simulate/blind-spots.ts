@@ -2,9 +2,9 @@
 // groups are unknown. A simulation leaves these out, and says so. Pure.
 import type { LimitPolicy, Route, RouteTable, SplitRules } from '../config/compile.js'
 
-/** What of the route's limits can be judged. Null key: all of it. */
-export function judgeable({ by, on }: LimitPolicy): boolean {
-  return on === 'request' && by.every(({ kind }) => kind !== 'header')
+/** The log has what this limit counts. */
+export function judgeable({ by, on, measure }: LimitPolicy): boolean {
+  return on === 'request' && measure.kind !== 'inFlight' && by.every(({ kind }) => kind !== 'header')
 }
 
 /** The same route with the limits that can be judged. */
@@ -14,7 +14,7 @@ export function judgedRoute(route: Route): Route {
 
 /** Names of the limits that cannot be judged. */
 export function blindLimits(routes: readonly Route[]): Set<string> {
-  const all = routes.flatMap((route) => [...route.limits, ...route.guessLimits])
+  const all = routes.flatMap((route) => limitsOf(route))
   return new Set(all.filter((limit) => !judgeable(limit)).map(({ name }) => name))
 }
 
@@ -23,14 +23,13 @@ export function blindSpots({ routes, issuers, services }: RouteTable): string[] 
   const spots: string[] = []
   const blind = new Map<string, LimitPolicy>()
   for (const route of routes) {
-    for (const limit of [...route.limits, ...route.guessLimits]) if (!judgeable(limit)) blind.set(limit.name, limit)
+    for (const limit of limitsOf(route)) if (!judgeable(limit)) blind.set(limit.name, limit)
   }
-  for (const { name, by, on } of blind.values()) {
+  for (const { name, by, on, measure } of blind.values()) {
     const header = by.find((key) => key.kind === 'header')
-    const why =
-      on === 'failedAuth'
-        ? 'it counts wrong credentials, which the log does not tell from missing ones'
-        : `it counts by the header ${header?.kind === 'header' ? header.header : ''}, and the log has no headers`
+    let why = `it counts by the header ${header?.kind === 'header' ? header.header : ''}, and the log has no headers`
+    if (measure.kind === 'inFlight') why = 'it counts requests in flight, which are not replayed'
+    else if (on === 'failedAuth') why = 'it counts wrong credentials, which the log does not tell from missing ones'
     spots.push(`limit ${name}: ${why}. What it refused in the log stays refused.`)
   }
   const silent = routes.filter((route) => !route.accessLog).map(({ name }) => name)
@@ -56,6 +55,10 @@ export function blindSpots({ routes, issuers, services }: RouteTable): string[] 
       'groups that a token names: the log does not have them. A consumer has the groups of the configuration alone.',
     )
   return spots
+}
+
+function limitsOf({ limits, guessLimits, inFlightLimits }: Route): LimitPolicy[] {
+  return [...limits, ...guessLimits, ...inFlightLimits]
 }
 
 function usesGroups({ allowGroups, limits }: Route): boolean {
