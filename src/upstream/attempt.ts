@@ -75,8 +75,9 @@ export class Attempt implements Dispatcher.DispatchHandler {
 
   start(request: UpstreamRequest, endpoint: EndpointState, sink: AttemptSink): void {
     this.sink = sink
-    this.endpoint = endpoint
+    // First: an exception must not leave it with an endpoint that does not count it.
     this.startUs = this.nowUs()
+    this.endpoint = endpoint
     this.isUpload = request.body !== null && !Buffer.isBuffer(request.body)
     this.waits = !this.isUpload
     endpoint.begin(this.waits)

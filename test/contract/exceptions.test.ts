@@ -132,7 +132,11 @@ let heldOfTables: () => { places: number; limited: number }
 beforeAll(async () => {
   origin.listen(0, '127.0.0.1')
   await once(origin, 'listening')
-  const endpoints = `[http://127.0.0.1:${(origin.address() as AddressInfo).port}]`
+  const { port: originPort } = origin.address() as AddressInfo
+  const endpoints = `[http://127.0.0.1:${originPort}]`
+  // Two names of one server.
+  const twice = (client: string) =>
+    `{ endpoints: [http://127.0.0.1:${originPort}, http://localhost:${originPort}], client: ${client}, breaker: {} }`
   const service = (client: string, more = '', firstByte = '20s') =>
     `{ endpoints: ${endpoints}, client: ${client}, timeouts: { firstByte: ${firstByte}, idle: 20s, total: 20s }${more} }`
   const breaker = ', breaker: { minRequests: 1, failureRatio: 0.01, openFor: 100ms, probes: 1, ramp: 0s }'
@@ -143,6 +147,7 @@ beforeAll(async () => {
       yaml: `
 consumers: { test: { secret: the-secret-of-test, password: '${password}' } }
 services: { lean: ${service('lean')}, undici: ${service('undici', bound)}, breaks: ${service('lean', breaker)},
+            twice-lean: ${twice('lean')}, twice-undici: ${twice('undici')},
             hasty-lean: ${service('lean', '', '300ms')}, hasty-undici: ${service('undici', bound, '300ms')} }
 routes:
   - { match: { path: /lean }, service: lean, auth: none, limits: [{ by: route, rate: 100000/s }] }
@@ -150,6 +155,8 @@ routes:
   - { match: { path: /lean/abort }, service: hasty-lean, auth: none }
   - { match: { path: /undici/abort }, service: hasty-undici, auth: none, limits: [{ by: address, inFlight: 100 }] }
   - { match: { path: /breaks }, service: breaks, auth: none }
+  - { match: { path: /twice-lean }, service: twice-lean, auth: none }
+  - { match: { path: /twice-undici }, service: twice-undici, auth: none }
   - { match: { path: /signed }, service: lean, auth: x-m, limits: [{ by: route, rate: 100000/s }, { by: consumer, inFlight: 100 }] }
   - { match: { path: /named }, service: lean, auth: basic, limits: [{ by: route, rate: 100000/s }] }
   - { match: { path: /guessed }, service: lean, auth: basic, limits: [{ by: address, rate: 100000/s, on: failedAuth }] }
@@ -343,6 +350,31 @@ describe.each(['lean', 'undici'])('through %s', (client) => {
     await expectNothingHeld()
     expectStack()
   })
+
+  test.each(['busy', 'reset'])(
+    'the clock, whenever it is asked about a request that is retried (%s): 500',
+    async (path) => {
+      const target = `/twice-${client}/none/${path}`
+      for (let times = 0; ; times++) {
+        throwing = 'clock'
+        spared = times
+        const answer = await ask({ target })
+        spared = 0
+        const isThrown = throwing === ''
+        throwing = ''
+        await expectNothingHeld()
+        if (!isThrown) {
+          expect((answer as Answer).status).toBe(path === 'busy' ? 503 : 502)
+          // When the head comes, for each of two attempts, and for each of their ends.
+          expect(times).toBeGreaterThan(5)
+          break
+        }
+        // The first look is taken before the request is read, and the last one after its response.
+        expect(['cut', 500, 502, 503]).toContain(answer === 'cut' ? answer : answer.status)
+        expectStack()
+      }
+    },
+  )
 
   test('a client that leaves: all is given back', async () => {
     const connection = await Connection.open(port)
