@@ -19,7 +19,9 @@ const LAYERS = {
   handlers: ['config', 'exchange', 'downstream', 'upstream', 'telemetry'],
   worker: ['config', 'exchange', 'state', 'telemetry', 'downstream', 'policy', 'upstream', 'handlers'],
   primary: ['config', 'exchange', 'state', 'telemetry', 'downstream', 'worker', 'native'],
-  cli: ['config', 'exchange', 'policy', 'primary', 'worker', 'telemetry', 'downstream'],
+  // The gateway's decisions over a recorded log: a worker without servers, clients and other processes.
+  simulate: ['config', 'exchange', 'state', 'downstream', 'policy', 'upstream'],
+  cli: ['config', 'exchange', 'policy', 'primary', 'worker', 'telemetry', 'downstream', 'simulate'],
 }
 
 /** A folder within a layer, and the only folders that may import from it. */

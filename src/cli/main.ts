@@ -1,10 +1,11 @@
-// The `tidegate` command and its subcommands. Only `start` imports gateway code; the other subcommands work offline.
-// Bad input exits with 2 and one line per problem on stderr.
+// The `tidegate` command and its subcommands. Only `start` and `simulate` import gateway code; all but `start` work
+// offline. Bad input exits with 2 and one line per problem on stderr.
 import '../worker/no-debugger.js'
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { ConfigError, type Loaded, loadConfig } from '../config/load.js'
 import type { SignRequestOptions } from './sign-request.js'
+import type { SimulateOptions } from './simulate/simulate.js'
 
 const BAD_INPUT = 2
 
@@ -27,6 +28,7 @@ Examples:
   tidegate check tidegate.yaml                is this configuration valid?
   tidegate routes tidegate.yaml               which route comes first?
   tidegate diff running.yaml tidegate.yaml    what would a reload change?
+  tidegate simulate tidegate.yaml access.log  what would it have done with recorded requests?
   tidegate sign --help                        how to sign a request
   tidegate schema > tidegate.schema.json      completion and checks in an editor
 
@@ -86,6 +88,28 @@ program
     const { diffConfigs } = await import('../config/diff.js')
     const changes = diffConfigs(loadConfig({ file: before }).config, loadConfig({ file: after }).config)
     print(changes.length === 0 ? 'nothing changes' : changes.join('\n'))
+  })
+
+program
+  .command('simulate')
+  .description('replay access logs: what would limits, breakers and retries of a configuration have done?')
+  .argument('[names...]', 'configuration, then access logs: files, also .gz, or - for standard input')
+  .option('--compare <names...>', 'OLD NEW: print what differs between two configurations instead')
+  .option('--json', 'print JSON')
+  .option('--fail-on-change', 'end with exit code 1 if a request ends differently')
+  .addHelpText(
+    'after',
+    `
+Examples:
+  tidegate simulate tidegate.yaml access.log
+  tidegate simulate --compare running.yaml tidegate.yaml access.log access.log.1.gz
+  journalctl -u tidegate -o cat | tidegate simulate tidegate.yaml -`,
+  )
+  .action(async (names: string[], options: SimulateOptions) => {
+    const { simulate } = await import('./simulate/simulate.js')
+    const { text, changed } = await simulate(names, options, (text) => paint(process.stdout, 1, text))
+    print(text)
+    if (changed && options.failOnChange === true) process.exitCode = 1
   })
 
 program

@@ -1,5 +1,5 @@
 // Active health checks as the primary uses them: types, and the service's `health` compiled. Pure.
-import type { Config } from './schema.js'
+import type { HealthConfig } from './schema/health.js'
 
 export interface HealthCheck {
   /** Null: connecting is enough, with the TLS handshake for https. */
@@ -23,7 +23,7 @@ export interface HttpCheck {
 
 const SUCCESSFUL = [200, 299] as const
 
-export function compileHealth(health: Config['services'][string]['health']): HealthCheck | null {
+export function compileHealth(health: HealthConfig | undefined): HealthCheck | null {
   if (health === undefined) return null
   const { type, method = 'GET', path = '/', host = null, statuses = [SUCCESSFUL], body: text = '' } = health
   return {

@@ -7,7 +7,7 @@ export const MIRROR_FIELD = 'x-tidegate-mirror'
 
 /**
  * Why a request was not copied though the share said so: its body was too large or not whole in memory; too many copies
- * were in flight; the service had no endpoint for it, or its breaker was open.
+ * were in flight; the service had no endpoint or no place for it, or its breaker was open.
  */
 export const MIRROR_DROPS = ['body', 'in_flight', 'unavailable'] as const
 export type MirrorDrop = (typeof MIRROR_DROPS)[number]

@@ -3,7 +3,6 @@
 
 /** Of routes. What comes first is refused first. */
 export const IMPORTANCES = ['low', 'normal', 'high'] as const
-export type Importance = (typeof IMPORTANCES)[number]
 
 export interface SheddingRules {
   /** How long requests may wait for a worker … */

@@ -34,6 +34,7 @@ export class ClientDeadline {
   readonly untilUs: number
   /** What the service is told with the attempt that begins. */
   leftMs = 0
+  private toldUs = 0
 
   constructor(untilUs: number) {
     this.untilUs = untilUs
@@ -48,6 +49,13 @@ export class ClientDeadline {
   /** An attempt begins. False: it is too late for that. @param serviceLeftUs what is left of the service's total */
   begin(nowUs: number, serviceLeftUs: number): boolean {
     this.leftMs = Math.floor(Math.min(this.untilUs - nowUs, serviceLeftUs) / 1000)
+    this.toldUs = nowUs
     return this.leftMs >= LEAST_MS
+  }
+
+  /** Another attempt begins beside the one under way. */
+  beginAnother(nowUs: number): void {
+    this.leftMs = Math.max(LEAST_MS, this.leftMs - Math.ceil((nowUs - this.toldUs) / 1000))
+    this.toldUs = nowUs
   }
 }

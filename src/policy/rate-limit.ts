@@ -37,9 +37,10 @@ class PreparedPolicy {
     seed: Int32Array,
     limits: number,
     rows: number,
+    wallMs: () => number,
   ) {
     const { name, cost, costByMethod } = policy
-    this.meter = meterOf(policy.measure)
+    this.meter = meterOf(policy.measure, wallMs)
     this.cost = this.meter.cost(cost)
     this.costByMethod =
       costByMethod && new Map([...costByMethod].map(([method, cost]) => [method, this.meter.cost(cost)]))
@@ -49,7 +50,7 @@ class PreparedPolicy {
     this.share = shareOf(limits, limit, rows, new KeyHash().from(this.start).text('common'))
     this.refusal = new Rejection('rate_limited', `limit ${name}`)
     this.noRoom = new Rejection('rate_limited', `limit ${name}: no room for another key`)
-    this.tiers = policy.tiers.map(({ policy }) => new PreparedPolicy(policy, seed, limits, rows))
+    this.tiers = policy.tiers.map(({ policy }) => new PreparedPolicy(policy, seed, limits, rows, wallMs))
   }
 
   costOf(method: string): Cost {
@@ -72,13 +73,13 @@ class PreparedPolicy {
   }
 }
 
-function meterOf(measure: LimitMeasure): Meter {
+function meterOf(measure: LimitMeasure, wallMs: () => number): Meter {
   if (measure.kind === 'inFlight') throw new Error('requests in flight are counted by in-flight-limit.ts')
   const { kind, quantity } = measure
   if (kind === 'window') return new Window(quantity, measure.windowSeconds)
   if (kind === 'bucket') return new Bucket(quantity, measure.windowSeconds, measure.burst)
   const { period, timezone } = measure
-  return new Quota(quantity, `${period} ${timezone}`, (wallMs) => nextPeriodStartMs(period, timezone, wallMs))
+  return new Quota(quantity, `${period} ${timezone}`, (ms) => nextPeriodStartMs(period, timezone, ms), wallMs)
 }
 
 class PreparedRoute {
@@ -111,13 +112,17 @@ class PreparedRoute {
  */
 type Decide = (exchange: Exchange, writes: boolean) => Rejection | null
 
-/** @param routes all routes, because each of their limits has its share of the table */
+/**
+ * @param routes all routes, because each of their limits has its share of the table
+ * @param wallMs the wall clock, whose periods quotas count; a simulation has its own
+ */
 export function createRateLimit(
   table: RateTable,
   segment: Segment,
   routes: readonly Route[],
+  wallMs: () => number = Date.now,
 ): (route: Route) => Check | null {
-  const limiter = createLimiter(table, segment, routes)
+  const limiter = createLimiter(table, segment, routes, wallMs)
   return (route) => {
     const decide = limiter(route, route.limits)
     return decide === null ? null : (exchange) => decide(exchange, true)
@@ -136,7 +141,7 @@ export interface GuessLimit {
 }
 
 export function createGuessLimit(table: RateTable, segment: Segment, routes: readonly Route[]): GuessLimit {
-  const limiter = createLimiter(table, segment, routes)
+  const limiter = createLimiter(table, segment, routes, Date.now)
   const byRoute = routes.map((route) => limiter(route, route.guessLimits))
   const decide = (exchange: Exchange, writes: boolean): Rejection | null => {
     const decide = byRoute[exchange.route!.index] as Decide | null
@@ -149,6 +154,7 @@ function createLimiter(
   table: RateTable,
   segment: Segment,
   routes: readonly Route[],
+  wallMs: () => number,
 ): (route: Route, limits: readonly LimitPolicy[]) => Decide | null {
   const hash = new KeyHash()
   const sharers = Math.max(
@@ -158,7 +164,7 @@ function createLimiter(
 
   function prepare(route: Route, limits: readonly LimitPolicy[]): PreparedRoute {
     const { rows } = table.narrow
-    return new PreparedRoute(route, limits, (policy) => new PreparedPolicy(policy, segment.seed, sharers, rows))
+    return new PreparedRoute(route, limits, (policy) => new PreparedPolicy(policy, segment.seed, sharers, rows, wallMs))
   }
 
   return (route, limits) => {

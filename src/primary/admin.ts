@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net'
 import type { Logger } from '../telemetry/log.js'
 import { hostName, refusalOf } from './admin-callers.js'
+import type { DrainResult } from './operator.js'
 import type { ReloadResult } from './reload.js'
 
 export interface AdminOptions {
@@ -19,6 +20,8 @@ export interface AdminOptions {
   readonly status: () => object
   /** Holds a service's breaker, or releases it (null). Returns false if there is no such breaker. */
   readonly holdBreaker: (service: string, as: 'open' | 'closed' | null) => boolean
+  /** Drains an endpoint of a service, or takes that back (`on` false). */
+  readonly drainEndpoint: (service: string, endpoint: string, on: boolean) => DrainResult
   /** Reads the configuration again. */
   readonly reload: () => Promise<ReloadResult>
   /**
@@ -75,6 +78,23 @@ function holdBreaker(req: IncomingMessage, { holdBreaker }: AdminOptions): Answe
 }
 
 /**
+ * `POST /endpoints?service=NAME&endpoint=ORIGIN&drain=on|off`. A drained endpoint gets no new request until it is taken
+ * back. The workers see it at once, and it survives a restart.
+ */
+function drainEndpoint(req: IncomingMessage, { drainEndpoint }: AdminOptions): Answer {
+  const query = new URL(req.url ?? '/', 'http://admin').searchParams
+  const service = query.get('service') ?? ''
+  const drain = query.get('drain') ?? ''
+  if (drain !== 'on' && drain !== 'off') return problem(400, 'Bad Request', 'drain must be on or off')
+  const result = drainEndpoint(service, query.get('endpoint') ?? '', drain === 'on')
+  if ('refused' in result) {
+    if (result.refused === 'unknown') return problem(404, 'Not Found', result.why)
+    return problem(409, 'Conflict', result.why)
+  }
+  return { status: 200, type: JSON_TYPE, body: `${JSON.stringify({ service, ...result, drain })}\n` }
+}
+
+/**
  * `POST /reload`: responds when every worker serves the new configuration; with 422 and all errors if it is invalid,
  * and then nothing has changed.
  */
@@ -109,6 +129,7 @@ export function startAdmin(options: AdminOptions): Promise<Admin> {
     ['/livez', new Map([['GET', () => ({ status: 200, type: TEXT, body: 'live\n' })]])],
     ['/readyz', new Map([['GET', () => readyz(options)]])],
     ['/breakers', new Map([['POST', (req) => holdBreaker(req, options)]])],
+    ['/endpoints', new Map([['POST', (req) => drainEndpoint(req, options)]])],
     ['/reload', new Map([['POST', () => reload(options)]])],
     ['/restart', new Map([['POST', () => restart(options)]])],
     ['/reopen', new Map([['POST', () => reopen(options)]])],

@@ -10,6 +10,7 @@ import { CertificateWatch } from './certificate-watch.js'
 import { type Foundation, layFoundation } from './foundation.js'
 import { type HealthChecks, startHealthChecks } from './health-checks.js'
 import { closeSocket, openDoorAgain } from './listening-socket.js'
+import { Operator } from './operator.js'
 import { Places } from './places.js'
 import { Reloader, type ReloadResult } from './reload.js'
 import { workerKind } from './spawn.js'
@@ -46,6 +47,7 @@ export class Primary {
   private readonly reloader: Reloader
   private readonly certificates: CertificateWatch | null
   private readonly supervisor: Supervisor
+  private readonly operator: Operator
   private admin: Admin | null = null
   private checks: HealthChecks | null = null
   private offer: Offer | null = null
@@ -66,6 +68,9 @@ export class Primary {
       this.end = resolve
     })
     this.reloader = this.prepareConfiguration(load)
+    const { state, log } = foundation
+    this.operator = new Operator({ state, log, services: () => this.reloader.table.services })
+    this.operator.apply()
     this.certificates = this.watchCertificates()
     this.supervisor = this.prepareWorkers()
   }
@@ -79,6 +84,7 @@ export class Primary {
     this.checkDescriptors()
     if (this.isolation === 'process' && this.settings.state !== 'none') this.offer = this.offerTakeover()
     const { host, adminHost } = this.settings
+    this.operator.remind()
     log.info({ host, port: this.port, adminHost, adminPort: this.adminPort }, 'listening')
     service.ready()
   }
@@ -145,12 +151,15 @@ export class Primary {
         onBegin: () => service.reloading(),
         onEnd: () => service.ready(),
         publish: async (generation) => {
+          this.operator.apply()
           await this.supervisor.reload(generation)
           // Endpoints may have changed meanwhile.
           this.checks?.update(this.reloader.table.services)
           this.checkDescriptors()
+          this.operator.remind()
         },
         publishEndpoints: (message) => {
+          this.operator.apply()
           this.checks?.update(this.reloader.table.services)
           if (message.total > this.checkedEndpoints) this.checkDescriptors()
           return this.supervisor.changeEndpoints(message)
@@ -209,6 +218,7 @@ export class Primary {
     const { settings, reloader, certificates, supervisor } = this
     const { isolation, state, log } = this.foundation
     const isLeaving = (): boolean => this.leaving
+    const checks = (): HealthChecks | null => this.checks
     const { workers } = settings
     try {
       return await startAdmin({
@@ -216,8 +226,9 @@ export class Primary {
         names: settings.adminNames,
         port,
         log,
-        ...createStatus({ reloader, state, isolation, certificates, supervisor, workers, isLeaving }),
-        holdBreaker: (name, as) => this.holdBreaker(name, as),
+        ...createStatus({ reloader, state, isolation, certificates, supervisor, checks, workers, isLeaving }),
+        holdBreaker: (name, as) => this.operator.holdBreaker(name, as),
+        drainEndpoint: (service, endpoint, on) => this.operator.drain(service, endpoint, on),
         reload: () => reloader.reload('admin'),
         restart: () => this.restart(),
         reopenLogs: () => this.reopenLogs(),
@@ -225,15 +236,6 @@ export class Primary {
     } catch (error) {
       throw new StartError((error as Error).message)
     }
-  }
-
-  private holdBreaker(name: string, as: 'open' | 'closed' | null): boolean {
-    const { state, log } = this.foundation
-    const service = this.reloader.table.services.find((one) => one.name === name && one.breaker !== null)
-    if (service === undefined) return false
-    const change = state.breakers.record(name).hold(as, state.segment.nowUs())
-    if (change !== null) log.warn({ service: name, ...change }, 'breaker changed state')
-    return true
   }
 
   // From the start to the end.
@@ -247,6 +249,7 @@ export class Primary {
       await supervisor.start()
       if (former !== null) {
         await former.takeAdmin()
+        this.operator.takeOver()
         this.admin = await this.openAdmin(settings.adminPort)
         await former.ready()
       }

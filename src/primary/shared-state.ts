@@ -7,6 +7,7 @@ import { BranchCounts } from '../state/branch-counts.js'
 import { BreakerTable } from '../state/breaker-table.js'
 import { BulkheadTable } from '../state/bulkhead-table.js'
 import { CountersReader } from '../state/counters.js'
+import { DrainTable } from '../state/drain-table.js'
 import { EndpointTable } from '../state/endpoint-table.js'
 import { InFlightTable } from '../state/in-flight-table.js'
 import { openSegment } from '../state/open-segment.js'
@@ -28,6 +29,7 @@ export class SharedState {
   readonly counters: CountersReader
   readonly branches: BranchCounts
   readonly breakers: BreakerTable
+  readonly drains: DrainTable
   /** To read: the primary takes no charge and remembers no signature, so its owner index does not matter. */
   readonly rates: RateTable
   readonly replays: ReplayTable
@@ -52,6 +54,7 @@ export class SharedState {
     this.counters = new CountersReader(segment, spec.workers, spec.routes)
     this.branches = new BranchCounts(segment, spec)
     this.breakers = new BreakerTable(segment)
+    this.drains = new DrainTable(segment)
     this.rates = new RateTable(segment, 0)
     this.replays = new ReplayTable(segment, 0)
     this.owners = new Owners(segment)
@@ -66,6 +69,7 @@ export class SharedState {
     if (this.segment.touch()) return true
     this.owners.mend()
     this.breakers.mend()
+    this.drains.write()
     return false
   }
 

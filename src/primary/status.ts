@@ -1,9 +1,12 @@
 // Readiness, /status and /metrics for the admin listener, read from the segment on demand. Decides nothing.
 import { readFileSync } from 'node:fs'
 import type { TlsMaterial } from '../config/certificates.js'
+import type { Endpoint } from '../config/compile.js'
 import { endpointStatus } from '../telemetry/endpoint-metrics.js'
 import { renderMetrics } from '../telemetry/metrics.js'
+import type { HealthChecks } from './health-checks.js'
 import type { Isolation } from './isolation.js'
+import { isoOf } from './operator.js'
 import type { Reloader } from './reload.js'
 import type { SharedState } from './shared-state.js'
 
@@ -18,6 +21,8 @@ export interface StatusSource {
   /** The listener's certificates; null if it speaks cleartext. */
   readonly certificates: { readonly current: TlsMaterial } | null
   readonly supervisor: { readonly ready: boolean; readonly listening: number }
+  /** Null until the first check begins. */
+  readonly checks: () => HealthChecks | null
   readonly workers: number
   /** The gateway is leaving. Set first, because readiness must fail before anything else does. */
   readonly isLeaving: () => boolean
@@ -31,7 +36,18 @@ export interface StatusPages {
 
 export function createStatus(source: StatusSource): StatusPages {
   const { reloader, isolation, supervisor, certificates, isLeaving } = source
-  const { segment, workers: slots, endpoints, bulkheads, branches, breakers, rates, replays, counters } = source.state
+  const {
+    segment,
+    workers: slots,
+    endpoints,
+    bulkheads,
+    branches,
+    breakers,
+    drains,
+    rates,
+    replays,
+    counters,
+  } = source.state
 
   const breakerStates = () => {
     const records = breakers.records()
@@ -39,6 +55,11 @@ export function createStatus(source: StatusSource): StatusPages {
       const record = records.get(name)
       return record === undefined ? [] : [{ service: name, ...record.snapshot() }]
     })
+  }
+  /** Nothing where the endpoint is not checked. */
+  const checkStatus = (endpoint: Endpoint) => {
+    const report = source.checks()?.report(endpoint) ?? null
+    return report === null ? {} : { healthSince: report.since, lastFailedCheck: report.lastFailure }
   }
   /** There is one slot more than workers: an empty slot is shown only if a worker is missing. */
   const workers = () => {
@@ -84,10 +105,17 @@ export function createStatus(source: StatusSource): StatusPages {
         services: reloader.table.services.map((service) => ({
           name: service.name,
           ...(service.bulkhead !== null && { bulkhead: bulkheads.read(service.slot, service.bulkhead) }),
-          endpoints: service.endpoints.map(({ origin, slot }) => ({
-            origin,
-            ...endpointStatus(endpoints, slot, nowUs),
+          endpoints: service.endpoints.map((endpoint) => ({
+            origin: endpoint.origin,
+            ...endpointStatus(endpoints, endpoint.slot, nowUs),
+            ...checkStatus(endpoint),
           })),
+        })),
+        // Also those of endpoints that no service has now.
+        drained: drains.all.map(({ service, origin, sinceUs }) => ({
+          service,
+          endpoint: origin,
+          since: isoOf(sinceUs),
         })),
         splits: branchTotals()
           .filter(({ kind }) => kind === 'split')

@@ -6,9 +6,10 @@
 //     block         one for each worker slot and route, by Route.slot; the last of each worker is for requests without
 //                   a route. Float64 each:
 //                    0 bytesIn  1 bytesOut  2 durationUs  3 upstreamUs
-//                    4 forwarded  5 attempts  6 limitReports  7 fallbacks
+//                    4 forwarded  5 attempts  6 limitReports  7 free
 //                    8 … by what is counted of retries, in the order of RETRY_EVENTS
 //                      … by outcome code, in the order of OUTCOME_CODES
+//                      … by the code for which a fallback responded, in the same order
 //                      … by status, in the order of STATUS_LABELS
 //                      … durations, by bucket (durations.ts)
 //                      … requests refused because of overload
@@ -36,7 +37,6 @@ const UPSTREAM_US = 3
 const FORWARDED = 4
 const ATTEMPTS = 5
 const LIMIT_REPORTS = 6
-const FALLBACKS = 7
 
 /** Statuses that have a count of their own; the others are counted by class. */
 const STATUSES = [
@@ -59,7 +59,8 @@ function upTo(multiple: number, n: number): number {
 
 const RETRIES_AT = 8
 const CODES_AT = RETRIES_AT + upTo(8, RETRY_EVENTS.length)
-const STATUSES_AT = CODES_AT + upTo(8, OUTCOME_CODES.length)
+const FALLBACKS_AT = CODES_AT + upTo(8, OUTCOME_CODES.length)
+const STATUSES_AT = FALLBACKS_AT + upTo(8, OUTCOME_CODES.length)
 const DURATIONS_AT = STATUSES_AT + upTo(8, STATUS_LABELS.length)
 const SHED = DURATIONS_AT + DURATION_BUCKETS
 const BLOCK = SHED + 8
@@ -85,6 +86,8 @@ export class WorkerCounters {
   readonly gate: Float64Array
   /** Exchanges that have ended since the worker began. */
   finished = 0
+  /** Those of them that had an attempt. */
+  forwarded = 0
   private readonly noRoute: number
   private readonly droppedBefore: number
 
@@ -139,10 +142,11 @@ export class WorkerCounters {
     if (exchange.attempts > 0) {
       blocks[at + UPSTREAM_US]! += exchange.upstreamUs
       blocks[at + FORWARDED]!++
+      this.forwarded++
       blocks[at + ATTEMPTS]! += exchange.attempts
     }
     if (exchange.limitReported) blocks[at + LIMIT_REPORTS]!++
-    if (exchange.fallback !== '') blocks[at + FALLBACKS]!++
+    if (exchange.fallback !== '') blocks[at + FALLBACKS_AT + (CODE_POSITION.get(exchange.fallback) as number)]!++
     if (exchange.code !== '') blocks[at + CODES_AT + (CODE_POSITION.get(exchange.code) as number)]!++
     blocks[at + STATUSES_AT + (STATUS_POSITION[exchange.status] ?? OTHER_STATUS)]!++
     blocks[at + DURATIONS_AT + bucketOf(us)]!++
@@ -198,7 +202,8 @@ export interface RouteTotals {
   readonly forwarded: number
   readonly attempts: number
   readonly limitReports: number
-  readonly fallbacks: number
+  /** Exchanges that a fallback responded to, by what went wrong before. */
+  readonly fallbacks: ReadonlyMap<OutcomeCode, number>
   readonly retries: ReadonlyMap<RetryEvent, number>
   /** Refused because of overload. */
   readonly shed: number
@@ -239,15 +244,16 @@ export class CountersReader {
       for (let i = 0; i < BLOCK; i++) sum[i]! += this.blocks[at + i] as number
     }
     const value = (i: number) => sum[i] as number
+    const byCode = (from: number) =>
+      new Map(OUTCOME_CODES.map((code, i) => [code, value(from + i)] as const).filter(([, count]) => count > 0))
     const durations = sum.subarray(DURATIONS_AT, DURATIONS_AT + DURATION_BUCKETS)
     return {
       requests: durations.reduce((total, count) => total + count, 0),
       statuses: STATUS_LABELS.map((label, i) => [label, value(STATUSES_AT + i)] as const).filter(
         ([, count]) => count > 0,
       ),
-      codes: new Map(
-        OUTCOME_CODES.map((code, i) => [code, value(CODES_AT + i)] as const).filter(([, count]) => count > 0),
-      ),
+      codes: byCode(CODES_AT),
+      fallbacks: byCode(FALLBACKS_AT),
       bytesIn: value(BYTES_IN),
       bytesOut: value(BYTES_OUT),
       durationUs: value(DURATION_US),
@@ -255,7 +261,6 @@ export class CountersReader {
       forwarded: value(FORWARDED),
       attempts: value(ATTEMPTS),
       limitReports: value(LIMIT_REPORTS),
-      fallbacks: value(FALLBACKS),
       retries: new Map(RETRY_EVENTS.map((event, i) => [event, value(RETRIES_AT + i)] as const)),
       shed: value(SHED),
       durations,

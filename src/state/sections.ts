@@ -6,6 +6,7 @@ import { branchesSection } from './branch-counts.js'
 import { breakersSection } from './breaker-table.js'
 import { bulkheadsSection } from './bulkhead-table.js'
 import { countersSection } from './counters.js'
+import { drainsSection } from './drain-table.js'
 import { endpointsSection } from './endpoint-table.js'
 import { inFlightSection } from './in-flight-table.js'
 import { ratesSection } from './rates-section.js'
@@ -17,6 +18,7 @@ export const SECTIONS = [
   ratesSection,
   breakersSection,
   replaysSection,
+  drainsSection,
   endpointsSection,
   bulkheadsSection,
   inFlightSection,

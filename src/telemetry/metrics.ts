@@ -21,6 +21,8 @@ interface BreakerStatus {
   readonly held: 'open' | 'closed' | null
   /** How often it changed to each state. */
   readonly transitions: Readonly<Record<BreakerState, number>>
+  /** Calls it has refused, also those that a fallback then responded to. */
+  readonly refused: number
 }
 
 interface RateTableStatus {
@@ -155,7 +157,17 @@ function requests(out: Exposition, used: readonly RouteCounts[], { routes }: Met
   for (const { name } of limited) out.sample(byName.get(name)?.codes.get('rate_limited') ?? 0, { route: name })
   out.family('tidegate_fallbacks_total', 'counter', 'Requests that a fallback answered in place of the service.')
   for (const { name, fallback } of routes) {
-    if (fallback !== null) out.sample(byName.get(name)?.fallbacks ?? 0, { route: name })
+    if (fallback !== null) out.sample(sumOf(byName.get(name)?.fallbacks), { route: name })
+  }
+  out.family(
+    'tidegate_fallback_causes_total',
+    'counter',
+    'The same, by the service that did not answer and the code of what went wrong.',
+  )
+  for (const { name, handler, fallback } of routes) {
+    if (fallback === null) continue
+    for (const [code, count] of byName.get(name)?.fallbacks ?? [])
+      out.sample(count, { route: name, service: handler.service?.name ?? '', code })
   }
   out.family('tidegate_shed_requests_total', 'counter', 'Requests refused because a worker was overloaded.')
   for (const { route, totals } of used) {
@@ -164,6 +176,10 @@ function requests(out: Exposition, used: readonly RouteCounts[], { routes }: Met
   }
   out.family('tidegate_rate_limit_reports_total', 'counter', 'Requests a limit in report mode would have refused.')
   for (const { name } of limited) out.sample(byName.get(name)?.limitReports ?? 0, { route: name })
+}
+
+function sumOf(counts: ReadonlyMap<string, number> = new Map()): number {
+  return [...counts.values()].reduce((sum, count) => sum + count, 0)
 }
 
 function durations(out: Exposition, used: readonly RouteCounts[]): void {
@@ -304,6 +320,8 @@ function breakers(out: Exposition, source: MetricsSource): void {
   for (const { service, transitions } of source.breakers) {
     for (const to of STATE_NAMES) out.sample(transitions[to], { service, to })
   }
+  out.family('tidegate_breaker_refusals_total', 'counter', "Calls that a service's breaker refused.")
+  for (const { service, refused } of source.breakers) out.sample(refused, { service })
 }
 
 function rateTable(out: Exposition, { rateTable: table }: MetricsSource): void {

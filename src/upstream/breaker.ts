@@ -94,6 +94,11 @@ export class Breaker {
     return leftMs > 0 && leftMs <= this.rules.maxOpenForMs
   }
 
+  /** An operator has it refuse every call. */
+  get isHeldOpen(): boolean {
+    return ((this.record.state() >> 3) & 3) === HOLD.open
+  }
+
   /** What a call that ended with this status says of the service. @param spentUs how long the service took for it */
   outcomeOf(status: number, spentUs: number): number {
     if (this.rules.failureStatuses.has(status)) return OUTCOME.failed

@@ -93,9 +93,9 @@ export class Upstreams implements EndpointSource {
     return breaker
   }
 
-  private outliersOf({ name, outliers: rules }: Service): Outliers | null {
+  private outliersOf({ name, outliers: rules, balance }: Service): Outliers | null {
     if (rules === null) return null
-    const outliers = new Outliers(this.parts.endpoints, rules, true)
+    const outliers = new Outliers(this.parts.endpoints, rules, balance.kind !== 'hash')
     outliers.onChange = (change) => this.parts.onOutlierChange(name, change)
     return outliers
   }
@@ -153,6 +153,11 @@ export class Upstreams implements EndpointSource {
     if (left.length > 0) this.states.set(key, left)
     else this.states.delete(key)
     state.retire()
+  }
+
+  /** Every few hundred milliseconds: connections to drained endpoints that carry nothing are closed. */
+  closeUnusedOfDrained(): void {
+    for (const states of this.states.values()) for (const state of states) state.closeUnusedIfDrained()
   }
 
   /** How many requests wait for a connection, to any endpoint. */

@@ -137,6 +137,7 @@ async function start(message: StartMessage): Promise<Started> {
     refusals.tell(tallies[lacksDescriptors]!)
     counters.beat(segment.nowUs(), loopDelay.max / 1000, accessLog?.dropped ?? 0, memoryBytes, worker.bodyBytes)
     loopDelay.reset()
+    worker.closeUnusedOfDrained()
   }
   beat()
   setInterval(beat, HEARTBEAT_MS)

@@ -57,6 +57,8 @@ export interface Worker {
   use(generation: number, table: RouteTable): void
   /** From now on the service has these endpoints, in every generation. `slots`: their places in the endpoint table. */
   setEndpoints(service: string, endpoints: readonly EndpointConfig[], slots: readonly number[]): void
+  /** Every few hundred milliseconds. */
+  closeUnusedOfDrained(): void
   /** The oldest generation that requests may be on. */
   readonly oldest: number
   /** Bytes that request bodies hold. */
@@ -186,6 +188,7 @@ export function createWorker(parts: WorkerParts): Worker {
     useCertificates: (certificates) => server.useCertificates(certificates),
     use,
     setEndpoints: (service, endpoints, slots) => shared.upstreams.setEndpoints(service, endpoints, slots),
+    closeUnusedOfDrained: () => shared.upstreams.closeUnusedOfDrained(),
     get oldest() {
       return generations[0]!.number
     },

@@ -14,8 +14,10 @@ import { IMPORTANCES, type SheddingRules } from '../config/shedding.js'
 
 const NORMAL = IMPORTANCES.indexOf('normal')
 const HIGH = IMPORTANCES.indexOf('high')
-/** By how much the level rises in an interval at most: where requests wait for twice the target. */
+/** By how much the level rises in an interval at most: where requests wait for one and a half times the target. */
 const STEP = 0.1
+/** By how much it falls at most: refused clients come back. */
+const STEP_DOWN = 0.05
 const MOST = 1.9
 /** Looks in an interval, or it goes on: a process that was stopped for seconds has had one long wait. */
 const LEAST_LOOKS = 3
@@ -65,7 +67,7 @@ export class Overload {
     if (!this.isActive && waitUs <= rules.targetUs) return this.begin(nowUs, requests)
     if (this.looks < LEAST_LOOKS || nowUs - this.sinceUs < rules.intervalUs) return
     const busy = requests - this.requestsBefore >= LEAST_REQUESTS
-    const excess = busy ? Math.min(1, (this.leastUs - rules.targetUs) / rules.targetUs) : -1
+    const excess = busy ? this.leastUs / rules.targetUs - 1 : -1
     this.waitUs = this.leastUs
     this.begin(nowUs, requests)
     if (this.isActive) this.adjust(excess)
@@ -102,7 +104,8 @@ export class Overload {
   }
 
   private adjust(excess: number): void {
-    this.level = Math.min(MOST, Math.max(0, this.level + excess * STEP))
+    const step = Math.max(-STEP_DOWN, Math.min(STEP, 2 * STEP * excess))
+    this.level = Math.min(MOST, Math.max(0, this.level + step))
     const refused = sum(this.refused)
     const total = sum(this.seen)
     this.share = total > 0 ? (refused - this.refusedBefore) / total : 0

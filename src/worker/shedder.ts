@@ -4,7 +4,7 @@
 // Two waits are measured, and none of them costs a request anything:
 //   the event loop   Each turn takes what every connection has sent, one request at most of each. So a request waits
 //                    for about one turn before it is read, and its response for one more. A timer is late by a turn.
-//   connections      How many requests wait for a connection to a service, by how many are finished in a second. Only
+//   connections      How many requests wait for a connection to a service, by how many get one in a second. Only
 //                    while the worker is never idle: then it is the worker that has no time for the responses that
 //                    would free the connections. Otherwise requests wait for a service, whose limits are its own.
 //
@@ -48,10 +48,12 @@ export class Shedder {
   private readonly timer: NodeJS.Timeout
   private lastUs: number
   private activeUs = 0
-  private finished = 0
-  /** Finished in a microsecond: an average that moves by a quarter with each tick. */
+  private forwarded = 0
+  /** Forwarded requests that are finished in a microsecond: an average that moves by a quarter with each tick. */
   private rate = 0
   private use = performance.eventLoopUtilization()
+  /** How much of its time the worker is not idle: an average as well. */
+  private busy = 0
 
   constructor(parts: ShedderParts) {
     this.parts = parts
@@ -88,13 +90,14 @@ export class Shedder {
   /** How long requests wait for connections because the worker has no time. */
   private queuedUs(passedUs: number): number {
     const { counters, upstreams } = this.parts
-    const { finished } = counters
-    this.rate += ((finished - this.finished) / passedUs - this.rate) / 4
-    this.finished = finished
+    const { forwarded } = counters
+    this.rate += ((forwarded - this.forwarded) / passedUs - this.rate) / 4
+    this.forwarded = forwarded
     const use = performance.eventLoopUtilization()
     const { utilization } = performance.eventLoopUtilization(use, this.use)
     this.use = use
-    return utilization < BUSY || this.rate === 0 ? 0 : upstreams.queued / this.rate
+    this.busy += (utilization - this.busy) / 4
+    return this.busy < BUSY || this.rate === 0 ? 0 : upstreams.queued / this.rate
   }
 
   private tell(): void {

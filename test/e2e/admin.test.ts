@@ -129,7 +129,14 @@ test('/status tells of the workers, the endpoints and the breakers, and of no se
       { slot: 0, state: 'listening', restarts: 0, pid: expect.any(Number) },
       { slot: 1, state: 'listening', restarts: 0, pid: expect.any(Number) },
     ],
-    services: [{ name: 'echo', endpoints: [{ origin: echo.url, health: 'up' }] }],
+    services: [
+      {
+        name: 'echo',
+        endpoints: [
+          { origin: echo.url, health: 'up', healthSince: expect.stringMatching(/^20.+Z$/), lastFailedCheck: null },
+        ],
+      },
+    ],
     breakers: [{ service: 'echo', state: 'closed' }],
   })
   expect(answer.text).not.toContain('the-secret-of-test')

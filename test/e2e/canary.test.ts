@@ -21,6 +21,8 @@ let shadow: Origin
 let gateway: Gateway
 /** Until then the mirror's service answers nothing on /held. */
 const released = deferred()
+/** The same on /bounded. */
+const answered = deferred()
 
 beforeAll(async () => {
   orders = await startEcho()
@@ -29,6 +31,10 @@ beforeAll(async () => {
     '/held': async (exchange) => {
       await released.promise
       exchange.reset()
+    },
+    '/bounded': async (exchange) => {
+      await answered.promise
+      await exchange.answer(200)
     },
     '/hangs': () => new Promise(() => {}),
     '/resets': (exchange) => exchange.reset(),
@@ -60,6 +66,7 @@ beforeAll(async () => {
         gone: { endpoints: [gone] },
         shadow: { endpoints: [shadow.url] },
         impatient: { endpoints: [shadow.url], timeouts: { firstByte: '200ms' } },
+        bounded: { endpoints: [shadow.url], maxInFlight: { most: 1, queue: { size: 10, wait: '20s' } } },
         broken: { endpoints: [gone], breaker: { minRequests: 1, openFor: '60s' } },
       },
       routes: [
@@ -72,7 +79,9 @@ beforeAll(async () => {
         split('once', { split: { orders: 0, gone: 1 }, fallback: { service: 'gone' } }),
         mirrored('copied'),
         mirrored('signed', { service: 'shadow', maxBody: '1KiB' }, { auth: ['x-m', 'api-key'] }),
+        mirrored('small', 'shadow', { maxBody: '1KiB' }),
         mirrored('held'),
+        mirrored('bounded', 'bounded'),
         mirrored('hangs', 'impatient'),
         mirrored('resets'),
         mirrored('large'),
@@ -255,6 +264,18 @@ describe('a mirror', () => {
     expect(await results('signed')).toEqual({ answered: 1, failed: 0, inFlight: 0 })
   })
 
+  test('of an upload that is refused, or whose client leaves, sends nothing', async () => {
+    const refused = await call(gateway.port, { method: 'POST', target: '/small', chunks: ['x'.repeat(2000)] })
+    expect(refused.status).toBe(413)
+    const connection = await Connection.open(gateway.port)
+    await connection.write('POST /small HTTP/1.1\r\nHost: demo.test\r\nContent-Length: 1000\r\n\r\nhalf')
+    // It has begun to stream, and the copy that cannot be whole is counted.
+    await eventually('the stream', () => dropped('small', 'body'), 1)
+    connection.destroy()
+    await gateway.access.find(({ route, status }) => route === 'small' && status === 499, 'the client that left')
+    expect(await results('small')).toEqual({ answered: 0, failed: 0, inFlight: 0 })
+  })
+
   test('of a share of the requests', async () => {
     await ask(200, '/some')
     const { answered } = await eventually(
@@ -287,6 +308,16 @@ describe('a mirror', () => {
     await eventually('the copy', () => results('refused', 'broken'), { answered: 0, failed: 1, inFlight: 0 })
     await ask(9, '/refused')
     await eventually('the others', () => dropped('refused', 'unavailable', 'broken'), 9)
+  })
+
+  test('sends as many as its service may have in flight over all workers, and gives the places back', async () => {
+    await ask(8, '/bounded')
+    expect(await results('bounded', 'bounded')).toEqual({ answered: 0, failed: 0, inFlight: 1 })
+    expect(await dropped('bounded', 'unavailable', 'bounded')).toBe(7)
+    answered.resolve()
+    await eventually('the copy', () => results('bounded', 'bounded'), { answered: 1, failed: 0, inFlight: 0 })
+    await ask(1, '/bounded')
+    await eventually('another copy', () => results('bounded', 'bounded'), { answered: 2, failed: 0, inFlight: 0 })
   })
 
   test('holds 100 copies per worker at most, drops the others, and no client waits', async () => {

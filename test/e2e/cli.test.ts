@@ -143,7 +143,7 @@ describe('check', () => {
       code: 2,
       out: '',
       err: `error: TIDEGATE_PROT: no such setting; did you mean TIDEGATE_PORT?
-error: tidegate.yaml:4:5: routes[0].service: is missing (a string)
+error: tidegate.yaml:4:5: routes[0]: needs service, or split
 error: tidegate.yaml:4:27: routes[0].servce: unknown key; did you mean "service"?
 `,
     })
@@ -220,7 +220,7 @@ test('schema prints a JSON Schema of the configuration', async () => {
   expect(JSON.parse(out)).toMatchObject({
     $schema: 'https://json-schema.org/draft/2020-12/schema',
     required: ['services', 'routes'],
-    properties: { routes: { items: { required: ['match', 'service', 'auth'] } } },
+    properties: { routes: { items: { required: ['match', 'auth'] } } },
   })
 })
 

@@ -23,6 +23,7 @@ beforeAll(async () => {
   }
   slow = await startScripted({
     '/slow': never,
+    '/queued': never,
     '/begun': async (exchange) => {
       await exchange.send('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nbegun')
       await never(exchange)
@@ -35,12 +36,14 @@ beforeAll(async () => {
       services: {
         echo: { endpoints: [echo.url] },
         brief: { endpoints: [echo.url], timeouts: { total: '2s' } },
+        queued: { endpoints: [slow.url], timeouts, maxInFlight: { most: 1, queue: { size: 5, wait: LONG } } },
         slow: { endpoints: [slow.url], timeouts, breaker: { minRequests: 1, failureRatio: 0.01 } },
       },
       routes: [
         { match: { path: '/' }, service: 'echo', auth: 'none' },
         { match: { path: '/brief' }, service: 'brief', auth: 'none' },
         { match: { path: '/slow' }, service: 'slow', auth: 'none' },
+        { match: { path: '/queued' }, service: 'queued', auth: 'none' },
         { match: { path: '/begun' }, service: 'slow', auth: 'none' },
       ],
     },
@@ -153,3 +156,15 @@ test.each([{ 'x-timeout-ms': '0' }, { 'grpc-timeout': '0S' }, { 'grpc-timeout': 
     expect(echo.requests.all.slice(before).map(({ url }) => url)).toEqual(['/in-time'])
   },
 )
+
+test('what waits in the queue of its service until it is too late is not forwarded', async () => {
+  const first = await Connection.open(gateway.port)
+  await first.send({ target: '/queued?first' })
+  await slow.requests.find(({ url }) => url === '/queued?first', 'the first request')
+  const answer = await ask('/queued?second', { 'x-timeout-ms': '100' })
+  expect([answer.status, codeOf(answer)]).toEqual([504, 'deadline_exceeded'])
+  expect(await lineOf(answer)).toMatchObject({ attempts: 0 })
+  first.destroy()
+  await released
+  expect(slow.requests.all.map(({ url }) => url)).not.toContain('/queued?second')
+})

@@ -23,11 +23,13 @@ const PRINTED: Readonly<Record<string, readonly RegExp[]>> = {
   'docs/canary.md': [/orders 95%, orders-next 5%, by consumer +shadow 10%/],
   'docs/configuration.md': [/: sound \(/, /^HOST +PATH/m, /^nothing changes$/m, /^sha256:/m],
   'docs/deadlines.md': [/"x-timeout-ms","2\d{3}"/],
+  'docs/draining.md': [/"drain":"on"/, /"drained": \[\s+\{/, /"drain":"off"/],
   'docs/errors.md': [/^HTTP\/1\.1 502 /m, /"code":"upstream_error"/],
   'docs/limitations.md': [/: sound \(/, /"isolation"/],
   'docs/limits-and-breakers.md': [/"hold":"open"/, /"hold":"none"/],
   'docs/metrics.md': [/tidegate_workers\{/, /"breakers"/],
   'docs/operations.md': [/"ok": true/, /"reopened":true/],
+  'docs/simulate.md': [/1 of 3 requests \(33\.3 %\) would end differently/, /^ {2}plan +1 → 2 +192\.0\.2\.1 1 → 2/m],
   'docs/signing.md': [/^x-m: [0-9a-f]{64}$/m, /^200 [0-9a-f]{32}$/m, /HTTP\/1\.1 200 OK/, /6c6ac6b6ddcaeed3/],
   'docs/tls.md': [],
 }

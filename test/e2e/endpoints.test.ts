@@ -21,7 +21,7 @@ beforeAll(async () => {
     config: {
       services: {
         three: { endpoints: [a, b, c], balance: 'round-robin' },
-        checked: { endpoints: [sick.url, a], health },
+        checked: { endpoints: [sick.url, a], health, balance: 'round-robin', slowStart: '0s' },
         half: { endpoints: [refusing, a], balance: 'round-robin' },
         none: { endpoints: [refusing] },
       },

@@ -50,6 +50,7 @@ beforeAll(async () => {
         route('/own', { body: 'not this' }, 'well'),
         route('/held', { body: 'held' }, 'well'),
         route('/held-large', { body: LARGE }, 'well'),
+        { match: { path: '/bare' }, service: 'well', auth: 'none' },
       ],
     },
   })
@@ -132,11 +133,25 @@ test('a breaker held open refuses until it is released; only who is no browser m
   const refused = await call(gateway.port, { target: '/held' })
   expect(refused.text).toBe('held')
   expect(refused.one('x-tidegate-fallback')).toBe('breaker_open')
+  expect(await gateway.logged(refused)).toMatchObject({ fallback: 'breaker_open', status: 200 })
   expect((await call(gateway.port, { target: '/held-large' })).text).toBe(LARGE)
+  const bare = await call(gateway.port, { target: '/bare' })
+  expect([bare.status, bare.json<{ code: string }>().code]).toEqual([503, 'breaker_open'])
+  expect(await gateway.logged(bare)).toMatchObject({ reason: 'breaker held open' })
+  // Held, refused, and answered in its place: what alerts need.
+  const metrics = (await gateway.admin('/metrics')).text.split('\n')
+  expect(metrics).toContain('tidegate_breaker_held{service="well",state="open"} 1')
+  expect(metrics).toContain('tidegate_breaker_refusals_total{service="well"} 3')
+  expect(metrics).toContain('tidegate_fallback_causes_total{route="/held",service="well",code="breaker_open"} 1')
+  expect(metrics).toContain('tidegate_fallback_causes_total{route="/file",service="gone",code="upstream_error"} 1')
+  expect(metrics).toContain('tidegate_fallbacks_total{route="/held"} 1')
   expect((await hold('service=well&hold=none', { origin: 'http://evil.example' })).status).toBe(403)
   const { breakers } = await gateway.status<{ breakers: { service: string; held: string | null }[] }>()
   expect(breakers.find(({ service }) => service === 'well')?.held).toBe('open')
   expect((await hold('service=well&hold=none')).status).toBe(200)
+  const said = (msg: string) => gateway.log.find((line) => line.msg === msg && line.service === 'well', msg)
+  expect(await said('breaker held by an operator')).toMatchObject({ held: 'open' })
+  expect(await said('breaker released by an operator')).toMatchObject({ state: 'closed' })
   expect((await call(gateway.port, { target: '/held' })).text).toBe('from the stand-in')
   expect((await hold('service=well&hold=ajar')).status).toBe(400)
   expect((await hold('service=gone&hold=open')).status).toBe(404)

@@ -134,6 +134,8 @@ describe.each([
       expect(askedAt.at(-1)! - soonOpenedAt).toBeGreaterThanOrEqual(SOON_MS - 5)
       expect(askedAt.at(-1)! - startedAt).toBeLessThan(SOON_MS)
 
+      const still = (line: { msg: string }) => line.msg === 'breaker is still held by an operator'
+      expect(await gateway.log.find(still, 'the reminder')).toMatchObject({ service: 'held', held: 'open' })
       await hold(gateway, 'none')
       expect(await code(gateway, '/held')).toBeUndefined()
       expect(await admitted(gateway, 500)).toBe(400)
@@ -203,9 +205,10 @@ test('damage in the file costs what it hits: the next start says so, and keeps t
   await killAll(before)
 
   const bytes = readFileSync(state)
-  // The header, all breakers, who had which index, and of the buckets every eighth page that holds none.
+  // The header, all breakers, all drains, who had which index, and of the buckets every eighth page that holds none.
   const BREAKERS = 2
-  const OWNERS = BREAKERS + 16
+  const DRAINS = BREAKERS + 16
+  const OWNERS = DRAINS + 32
   const BUCKETS = OWNERS + 32
   const pages = bytes.length / 4096
   const isEmpty = (page: number): boolean => bytes.subarray(page * 4096, page * 4096 + 4096).every((byte) => byte === 0)
@@ -217,7 +220,7 @@ test('damage in the file costs what it hits: the next start says so, and keeps t
   const gateway = await start(state)
   try {
     expect(whatBecameOf(gateway)).toMatch(
-      /^state restored from .+: 1 rate limit keys \(\d+ damaged ones dropped\), 0 breakers \(\d+ damaged ones dropped\); its header was damaged$/,
+      /^state restored from .+: 1 rate limit keys \(\d+ damaged ones dropped\), 0 breakers \(\d+ damaged ones dropped\), 0 drained endpoints \(\d+ damaged ones dropped\); its header was damaged$/,
     )
     expect(await admitted(gateway, 500)).toBe(400)
     const { breakers } = await gateway.status<{ breakers: { service: string }[] }>()
@@ -233,6 +236,8 @@ test('a file that is cut short while it is in use, under load, costs what was in
   const gateway = await start(state, { TIDEGATE_WORKERS: '4' })
   try {
     await requireStateFile(context, gateway)
+    const drain = `/endpoints?service=later&endpoint=${origin.url}&drain=on`
+    expect((await call(gateway.adminPort, { method: 'POST', target: drain, host: 'localhost' })).status).toBe(200)
     const { size } = statSync(state)
     let going = true
     const load = Array.from({ length: 16 }, async () => {
@@ -261,7 +266,9 @@ test('a file that is cut short while it is in use, under load, costs what was in
   }
   const next = await start(state)
   try {
-    expect(whatBecameOf(next)).toMatch(/^state restored from .+: 1 rate limit keys, 4 breakers$/)
+    expect(whatBecameOf(next)).toMatch(/^state restored from .+: 1 rate limit keys, 4 breakers, 1 drained endpoints$/)
+    // What an operator has drained, the primary knows without the file.
+    expect(await code(next, '/later')).toBe('no_endpoint')
     expect(await admitted(next, 400)).toBe(300)
     expect(await code(next, '/held')).toBe('breaker_open')
   } finally {

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Origin, sha256, startEcho } from '../support/origins.js'
-import { Connection, call } from '../support/raw-client.js'
+import { Connection, call, type RequestParts } from '../support/raw-client.js'
 
 const COUNT = 100_000
 const CONNECTIONS = 16
@@ -42,17 +42,25 @@ afterAll(async () => {
   await Promise.all([orders.close(), next.close()])
 })
 
-/** Each connection asks one request after the other; the echo's own requests are told apart by path. */
-async function load(count: number, headersOf: (i: number) => Record<string, string>, target: string): Promise<void> {
+/** Each connection has a batch of requests on it at a time, and goes on with another one where the gateway ends it. */
+async function load(count: number, batch: number, parts: (i: number) => RequestParts): Promise<void> {
   let left = count
   await Promise.all(
     Array.from({ length: CONNECTIONS }, async () => {
-      const connection = await Connection.open(gateway.port)
+      let connection = await Connection.open(gateway.port)
       while (left > 0) {
-        const batch = Math.min(BATCH, left)
-        left -= batch
-        for (let i = 0; i < batch; i++) await connection.send({ target, headers: headersOf(left + i) })
-        for (let i = 0; i < batch; i++) expect((await connection.answer()).status).toBe(200)
+        const taken = Math.min(batch, left)
+        left -= taken
+        for (let i = 0; i < taken; i++) await connection.send(parts(left + i))
+        let ends = false
+        for (let i = 0; i < taken; i++) {
+          const answer = await connection.answer()
+          expect(answer.status).toBe(200)
+          ends = answer.one('connection') === 'close'
+        }
+        if (!ends) continue
+        connection.destroy()
+        connection = await Connection.open(gateway.port)
       }
       connection.destroy()
     }),
@@ -60,7 +68,7 @@ async function load(count: number, headersOf: (i: number) => Record<string, stri
 }
 
 test('of 100,000 requests 4.8 to 5.2 % go to the canary', { timeout: 170_000 }, async () => {
-  await load(COUNT, () => ({}), '/canary')
+  await load(COUNT, BATCH, () => ({ target: '/canary' }))
   const picked = (service: string) =>
     gateway.metric(`tidegate_split_requests_total{route="canary",service="${service}"}`)
   const canary = next.requests.all.length
@@ -74,8 +82,11 @@ test('a sticky consumer never changes sides, while workers are replaced', async 
   const sides = new Map<string, string>()
   let seen = 0
   const round = async () => {
-    await load(10 * CONSUMERS.length, (i) => ({ 'x-api-key': keyOf(CONSUMERS[i % CONSUMERS.length]!) }), '/sticky')
-    seen += 10 * CONSUMERS.length
+    await load(5 * CONSUMERS.length, 1, (i) => ({
+      target: '/sticky',
+      headers: { 'x-api-key': keyOf(CONSUMERS[i % CONSUMERS.length]!) },
+    }))
+    seen += 5 * CONSUMERS.length
     const lines = await gateway.access.take(seen, ({ route }) => route === 'sticky', 'sticky requests')
     for (const { consumer, service } of lines) {
       expect(sides.get(consumer!) ?? service).toBe(service)

@@ -79,11 +79,7 @@ test('an overloaded gateway serves as much as it can, and requests of high impor
     for (const one of running) one.stop()
     const over = await gateway.log.find(({ msg }) => msg === 'no longer overloaded', 'the end of the overload')
     expect(over).toMatchObject({ refused: { low: 0 } })
-    await eventually(
-      'the worker to be well',
-      async () => (await gateway.status<Overloaded>()).workers[0]!.overload,
-      null,
-    )
+    await eventually('the worker to be well', overload, null)
   } finally {
     for (const one of running) one.stop()
     await gateway.close()

@@ -84,3 +84,5 @@ export const healthSchema = z
   .describe(
     'Active health checks of every endpoint. Without this key all endpoints count as healthy; {} uses all defaults.',
   )
+
+export type HealthConfig = z.output<typeof healthSchema>

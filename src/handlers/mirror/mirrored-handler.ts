@@ -9,6 +9,7 @@ import type { Bulkhead } from '../../upstream/bulkhead.js'
 import { NONE } from '../../upstream/cluster/balancer.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { BranchCounter, Handler, HandlerContext } from '../handler.js'
+import { balanceKeyReader } from '../proxy/balance-key.js'
 import type { Proxies } from '../proxy/proxy.js'
 import { copiedRequest } from '../proxy/upstream-request.js'
 import { slotOf } from '../split.js'
@@ -30,8 +31,8 @@ export class MirroredHandler implements Handler, MirrorOwner {
   readonly context: HandlerContext
   readonly service: Service
   private readonly cluster: Cluster
-  /** Null where the service sets no bound. */
   private readonly bulkhead: Bulkhead | null
+  private readonly keyOf: ((exchange: Exchange) => number) | null
   /** Copies that were sent and have not ended. */
   private inFlight = 0
   private readonly inner: Handler
@@ -59,6 +60,7 @@ export class MirroredHandler implements Handler, MirrorOwner {
     this.service = service
     this.cluster = proxies.clusterOf(service)
     this.bulkhead = proxies.bulkheadOf(service)
+    this.keyOf = balanceKeyReader(service)
     this.slot = slotOf(table.branches, 'mirror', name, service.name)
     this.counter = branches
     this.log = log
@@ -80,9 +82,8 @@ export class MirroredHandler implements Handler, MirrorOwner {
   copy(exchange: Exchange, body: Buffer | null): void {
     try {
       if (body !== null && body.length > this.maxBodyBytes) return this.dropBody()
-      if (this.inFlight >= MOST_IN_FLIGHT || this.bulkhead?.take() === false)
-        return this.counter.dropped(this.slot, 'in_flight')
-      if (!this.sendInPlace(exchange, body)) this.counter.dropped(this.slot, 'unavailable')
+      if (this.inFlight >= MOST_IN_FLIGHT) return this.counter.dropped(this.slot, 'in_flight')
+      if (!this.send(exchange, body)) this.counter.dropped(this.slot, 'unavailable')
     } catch (error) {
       this.crashed(error)
     }
@@ -93,21 +94,24 @@ export class MirroredHandler implements Handler, MirrorOwner {
     this.counter.dropped(this.slot, 'body')
   }
 
-  /** With the place that it has at the service; ended() gives it back. */
-  private sendInPlace(exchange: Exchange, body: Buffer | null): boolean {
+  /** False: the service has no endpoint or no place for it, or its breaker refuses. */
+  private send(exchange: Exchange, body: Buffer | null): boolean {
+    const { bulkhead } = this
+    if (bulkhead === null) return this.sendWithPlace(exchange, body)
+    // It does not queue: requests whose clients wait go first.
+    if (!bulkhead.take()) return false
     let sent = false
     try {
-      sent = this.send(exchange, body)
+      sent = this.sendWithPlace(exchange, body)
     } finally {
-      if (!sent) this.bulkhead?.leave()
+      if (!sent) bulkhead.leave()
     }
     return sent
   }
 
-  /** False: the service has no endpoint for it, or its breaker refuses. */
-  private send(exchange: Exchange, body: Buffer | null): boolean {
-    const { cluster, context } = this
-    const endpoint = cluster.pick(0, NONE)
+  private sendWithPlace(exchange: Exchange, body: Buffer | null): boolean {
+    const { cluster, context, keyOf } = this
+    const endpoint = cluster.pick(keyOf === null ? 0 : keyOf(exchange), NONE)
     if (endpoint === null || endpoint.isFull) return false
     // Before the breaker is asked: what throws here would keep its permit.
     const request = copiedRequest(exchange, endpoint.endpoint, body, MARK)

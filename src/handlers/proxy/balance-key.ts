@@ -6,26 +6,35 @@ import { requestKeyReader } from '../../exchange/request-key.js'
 import { hashOf } from '../../upstream/cluster/hash.js'
 import type { Handler } from '../handler.js'
 
-export function withBalanceKey(handler: Handler, { balance }: Service): Handler {
-  if (balance.kind !== 'hash') return handler
+export function withBalanceKey(handler: Handler, service: Service): Handler {
+  const keyOf = balanceKeyReader(service)
+  return keyOf === null ? handler : new Keyed(handler, keyOf)
+}
+
+/** What Cluster.pick wants to know of a request, 0 where the request has none. Null: the service has no use for it. */
+export function balanceKeyReader({ balance }: Service): ((exchange: Exchange) => number) | null {
+  if (balance.kind !== 'hash') return null
   const { part } = balance
-  return new Keyed(handler, part.kind === 'path' ? pathOf : requestKeyReader(part))
+  const textOf = part.kind === 'path' ? pathOf : requestKeyReader(part)
+  return (exchange) => {
+    const text = textOf(exchange)
+    return text === '' ? 0 : hashOf(text)
+  }
 }
 
 class Keyed implements Handler {
   readonly needsBody: boolean
   private readonly handler: Handler
-  private readonly keyOf: (exchange: Exchange) => string
+  private readonly keyOf: (exchange: Exchange) => number
 
-  constructor(handler: Handler, keyOf: (exchange: Exchange) => string) {
+  constructor(handler: Handler, keyOf: (exchange: Exchange) => number) {
     this.needsBody = handler.needsBody
     this.handler = handler
     this.keyOf = keyOf
   }
 
   handle(exchange: Exchange): void {
-    const text = this.keyOf(exchange)
-    exchange.balanceKey = text === '' ? 0 : hashOf(text)
+    exchange.balanceKey = this.keyOf(exchange)
     this.handler.handle(exchange)
   }
 }

@@ -25,7 +25,7 @@ const PLACE_WAIT_US = 10e6
 /** While the head of a response is waited for, so often it is asked whether another endpoint should be, too. */
 const LOOK_US = 200_000
 const answerNotTaken = new Rejection('request_timeout', 'answer not taken in time', true)
-const tooLate = new Rejection('deadline_exceeded', "the client's deadline passed before forwarding")
+export const tooLate = new Rejection('deadline_exceeded', "the client's deadline passed before forwarding")
 const deadlinePassed = new Rejection('deadline_exceeded', "the client's deadline passed")
 const noPlace = new Rejection('overloaded', 'too many uploads wait for a connection', true)
 

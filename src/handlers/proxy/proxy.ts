@@ -1,6 +1,7 @@
 // The proxy handler: the exchange gets the response of a service. Here is what precedes the first attempt: an upload is
 // read ahead, an endpoint picked, the breaker asked. The rest is in forwarding.ts. Runs per request.
 import type { Route, RouteTable, Service } from '../../config/compile.js'
+import { IMPORTANCES } from '../../config/shedding.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import { Rejection } from '../../exchange/outcome.js'
 import type { Attempt } from '../../upstream/attempt.js'
@@ -17,9 +18,12 @@ import { Forwarding } from './forwarding.js'
 import { type ReadAheadContext, readAhead } from './read-ahead.js'
 import { type WaitContext, WaitingCall } from './waiting-call.js'
 
+const HIGH = IMPORTANCES.indexOf('high')
 const noEndpoint = new Rejection('no_endpoint', 'no healthy endpoint')
+const drained = new Rejection('no_endpoint', 'all endpoints drained')
 const queueFull = new Rejection('overloaded', 'too many requests waiting for a connection')
 const breakerOpen = new Rejection('breaker_open', 'breaker open')
+const breakerHeld = new Rejection('breaker_open', 'breaker held open')
 
 /** What the worker gives the proxy handlers of each generation. */
 export interface ProxyParts {
@@ -65,6 +69,7 @@ export class Proxies {
     return this.clusters[service.index]!
   }
 
+  /** Null where the service has no bound. */
   bulkheadOf(service: Service): Bulkhead | null {
     return this.bounds[service.index]!
   }
@@ -122,13 +127,15 @@ class ServiceProxy implements Handler {
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
     cluster.budget.deposit(exchange.upstreamStartUs)
     const endpoint = cluster.pick(exchange.balanceKey, NONE)
-    if (endpoint === null) return this.refuse(exchange, noEndpoint)
-    if (endpoint.isFull) return this.refuse(exchange, queueFull)
+    if (endpoint === null) return this.refuse(exchange, cluster.isDrained ? drained : noEndpoint)
+    if (endpoint.isFull && (exchange.route!.importance < HIGH || endpoint.isFullForAll)) {
+      return this.refuse(exchange, queueFull)
+    }
     exchange.endpoint = endpoint.endpoint
     const attempt = cluster.attempt(exchange.upstreamStartUs)
     if (attempt === null) {
       exchange.retryAfterSeconds = cluster.breaker!.retryAfterSeconds(context.nowUs())
-      return this.refuse(exchange, breakerOpen)
+      return this.refuse(exchange, cluster.breaker!.isHeldOpen ? breakerHeld : breakerOpen)
     }
     return this.forward(exchange, endpoint, attempt)
   }

@@ -179,6 +179,7 @@ export class Tries implements RaceOwner {
     exchange.retried = reason
     this.count++
     exchange.attempts++
+    exchange.deadline?.beginAnother(nowUs)
     this.race ??= new Race(this, attempt, endpoint)
     this.race.join(attempt.companion(), other, upstreamRequest(exchange, other.endpoint))
   }

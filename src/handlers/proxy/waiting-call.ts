@@ -1,12 +1,11 @@
-// Holds an exchange while it waits for a place at its service (upstream/bulkhead.ts), no longer than the queue's wait
-// or the service's total timeout. Runs per request that waits.
+// Holds an exchange while it waits for a place at its service (upstream/bulkhead.ts), no longer than the queue's wait,
+// the service's total timeout or its client's deadline. Runs per request that waits.
 import type { Deadline, Deadlines } from '../../exchange/deadlines.js'
 import type { Exchange, Holder } from '../../exchange/exchange.js'
-import { Rejection } from '../../exchange/outcome.js'
+import type { Rejection } from '../../exchange/outcome.js'
 import type { UploadEvents } from '../../exchange/upload.js'
 import type { Bulkhead, Waiting } from '../../upstream/bulkhead.js'
-
-const tooLate = new Rejection('deadline_exceeded', "the client's deadline passed before forwarding")
+import { tooLate } from './forwarding.js'
 
 export interface WaitContext {
   readonly deadlines: Deadlines
@@ -22,8 +21,6 @@ export class WaitingCall implements Waiting, Deadline, Holder, UploadEvents {
   slot = -1
   readonly sinceUs: number
   readonly exchange: Exchange
-  /** The deadline is the one that the client has set. */
-  private readonly isClients: boolean
   private readonly context: WaitContext
   private readonly bulkhead: Bulkhead
 
@@ -33,10 +30,8 @@ export class WaitingCall implements Waiting, Deadline, Holder, UploadEvents {
     this.exchange = exchange
     this.bulkhead = bulkhead
     this.sinceUs = sinceUs
-    const waitUs = Math.min(bulkhead.rules.waitMs, exchange.service!.totalTimeoutMs) * 1000
-    const { deadline } = exchange
-    this.isClients = deadline !== null && deadline.untilUs < sinceUs + waitUs
-    this.deadlineUs = this.isClients ? deadline!.untilUs : sinceUs + waitUs
+    const lateUs = sinceUs + Math.min(bulkhead.rules.waitMs, exchange.service!.totalTimeoutMs) * 1000
+    this.deadlineUs = exchange.deadline === null ? lateUs : Math.min(lateUs, exchange.deadline.untilUs)
   }
 
   /** False: the queue has no room. */
@@ -62,7 +57,9 @@ export class WaitingCall implements Waiting, Deadline, Holder, UploadEvents {
   expire(): void {
     this.end()
     this.bulkhead.noteRefusal(true)
-    this.context.refuse(this.exchange, this.isClients ? tooLate : this.bulkhead.late)
+    const { deadline } = this.exchange
+    const isTooLate = deadline !== null && this.context.nowUs() >= deadline.untilUs
+    this.context.refuse(this.exchange, isTooLate ? tooLate : this.bulkhead.late)
   }
 
   abandon(): void {

@@ -74,6 +74,11 @@ export class Cluster {
     return eligible.orFarther(state, tried)
   }
 
+  /** For the log, where no endpoint gets requests. */
+  get isDrained(): boolean {
+    return this.endpoints.length > 0 && this.endpoints.every((state) => state.isDrained)
+  }
+
   /** Null: the breaker refuses. */
   attempt(nowUs: number): Attempt | null {
     const { breaker } = this

@@ -64,10 +64,17 @@ export class Eligible {
     return true
   }
 
-  /** What the balancer has chosen; or one of another zone, where those of the own one are full or have failed. */
+  /**
+   * What the balancer has chosen; or one of another zone, where those of the own one are full or have failed. A request
+   * that has failed at all of them gets an ejected one: that may be well again.
+   */
   orFarther(chosen: EndpointState | null, tried: readonly EndpointState[]): EndpointState | null {
-    if (this.wider === null || (chosen !== null && isFree(chosen, tried))) return chosen
-    return this.wider.spare(tried, this.options.random)
+    if (this.wider === null && tried.length === 0) return chosen
+    if (chosen !== null && isFree(chosen, tried)) return chosen
+    const farther = this.wider === null ? chosen : this.wider.spare(tried, this.options.random)
+    if (tried.length === 0 || (farther !== null && isFree(farther, tried))) return farther
+    const ejected = this.endpoints.find((state) => foundOf(state) === FOUND.ejected && isFree(state, tried))
+    return ejected ?? farther
   }
 
   private lookAtAll(): void {

@@ -4,11 +4,14 @@
 import type { Dispatcher } from 'undici'
 import type { Endpoint, Service } from '../../config/compile.js'
 import { type EndpointTable, OUT } from '../../state/endpoint-table.js'
+import { LeanPool } from '../http1/pool.js'
 import { type PlaceWaiter, UploadPlaces } from '../upload-places.js'
 import type { Outliers } from './outliers.js'
 
 /** Requests that wait for a connection to one endpoint, per worker, as Envoy's max_pending_requests. */
 const MAX_PENDING = 1024
+/** As many requests of high importance may wait besides. */
+const MAX_PENDING_HIGH = 256
 
 /** What the worker gives the states of all endpoints. */
 export interface EndpointParts {
@@ -31,13 +34,10 @@ export class EndpointState {
   inFlight = 0
   /** Those of them that wait for the head of their response. Uploads do not count: they may wait for their client. */
   waiting = 0
-  /** Called soon after it was ejected, by whatever worker: who waits for its response may ask another one. */
-  onEjected: (() => void) | null = null
   /** As the newest generation has it; null where its service ejects none. */
   private outliers: Outliers | null = null
   /** From where on a response counts as slow. */
   private slowUs = Number.POSITIVE_INFINITY
-  private wasEjected = false
   /** The generations of the configuration that use it (upstreams.ts). */
   readonly generations = new Set<number>()
   private readonly uploads: UploadPlaces
@@ -70,7 +70,7 @@ export class EndpointState {
 
   private isOutBy(out: number): boolean {
     if ((out & (OUT.down | OUT.drained)) !== 0) return true
-    // A service that ejects no more has nobody who would end an ejection.
+    // Of an older generation, in another worker: nobody ends it, where the service ejects no more.
     if (this.outliers === null) return false
     return (out & OUT.ejected) !== 0 || !this.outliers.admitsOne(this.endpoint.slot)
   }
@@ -82,7 +82,7 @@ export class EndpointState {
 
   /** The same where too few endpoints are left: then only an operator keeps requests away. */
   get isOutInPanic(): boolean {
-    return (this.table.out(this.endpoint.slot) & OUT.drained) !== 0
+    return this.isDrained
   }
 
   /** Its health checks have found it down. */
@@ -116,9 +116,19 @@ export class EndpointState {
     return this.table.returnedUs(this.endpoint.slot)
   }
 
+  /** An operator has drained it. */
+  get isDrained(): boolean {
+    return (this.table.out(this.endpoint.slot) & OUT.drained) !== 0
+  }
+
   /** No more requests may wait for a connection to it. */
   get isFull(): boolean {
     return this.inFlight >= this.most
+  }
+
+  /** Not even those of high importance. */
+  get isFullForAll(): boolean {
+    return this.inFlight >= this.most + MAX_PENDING_HIGH
   }
 
   /** How many requests wait for a connection to it. */
@@ -137,16 +147,14 @@ export class EndpointState {
     if (endpoint.slot !== slot) this.table.move(this.worker, slot, endpoint.slot, this.inFlight, this.waiting)
     this.endpoint = endpoint
     this.outliers = outliers
-    if (outliers === null) this.slowUs = Number.POSITIVE_INFINITY
+    if (outliers !== null) return
+    this.slowUs = Number.POSITIVE_INFINITY
+    this.table.setOut(endpoint.slot, OUT.ejected | OUT.probation, false)
   }
 
   /** Every 100 ms, where its service ejects endpoints: takes over what some worker has judged. */
   heedJudgement(): void {
-    const { slot } = this.endpoint
-    this.slowUs = this.table.slowUs(slot)
-    const isEjected = (this.table.out(slot) & OUT.ejected) !== 0
-    if (isEjected && !this.wasEjected) this.onEjected?.()
-    this.wasEjected = isEjected
+    this.slowUs = this.table.slowUs(this.endpoint.slot)
   }
 
   /** A response with this status is a failure of the endpoint. */
@@ -212,6 +220,14 @@ export class EndpointState {
   }
 
   // Its end.
+
+  /**
+   * Drained endpoints are stopped by somebody, who may wait for their connections to end. undici's pools cannot close
+   * them; they do so by themselves when a connection has been idle for some seconds.
+   */
+  closeUnusedIfDrained(): void {
+    if (this.isDrained && this.client instanceof LeanPool) this.client.closeUnused()
+  }
 
   /**
    * No service has it any more. Requests in flight finish, and so do uploads that wait for a place. Then its client

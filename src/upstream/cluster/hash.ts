@@ -16,7 +16,9 @@ export class HashBalancer implements Balancer {
   private known: Candidates | null = null
   /** By position among the known candidates: what tells an endpoint from the others, in its draws. */
   private seeds = new Int32Array(0)
+  /** The share of each. */
   private weights = new Float64Array(0)
+  private isEven = true
 
   constructor(bounded: number, random: Random) {
     this.bounded = bounded
@@ -45,7 +47,8 @@ export class HashBalancer implements Balancer {
   /** The logarithm of a number between 0 and 1, over the weight: the highest as often as the weight says. */
   private draw(at: number, key: number): number {
     const drawn = ((mix(key ^ (this.seeds[at] as number)) >>> 0) + 0.5) / 2 ** 32
-    return Math.log(drawn) / (this.weights[at] as number)
+    // Where all weights are equal, the number itself puts the endpoints in the same order.
+    return this.isEven ? drawn - 1 : Math.log(drawn) / (this.weights[at] as number)
   }
 
   /** A slow start would move keys to and fro, so weights are the configured ones. */
@@ -54,6 +57,7 @@ export class HashBalancer implements Balancer {
     const total = states.reduce((sum, { endpoint }) => sum + endpoint.weight, 0)
     this.seeds = Int32Array.from(states, ({ endpoint }) => hashOf(endpoint.origin))
     this.weights = Float64Array.from(states, ({ endpoint }) => endpoint.weight / total)
+    this.isEven = states.every(({ endpoint }) => endpoint.weight === states[0]!.endpoint.weight)
     this.known = candidates
   }
 }

@@ -68,7 +68,7 @@ export class Outliers {
   private readonly table: EndpointTable
   private readonly comparesLatency: boolean
 
-  /** @param comparesLatency false where endpoints get requests of different kinds */
+  /** @param comparesLatency false where endpoints get different requests, as those of a hash do */
   constructor(table: EndpointTable, rules: OutlierRules, comparesLatency: boolean) {
     this.table = table
     this.rules = rules

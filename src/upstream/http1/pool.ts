@@ -202,6 +202,11 @@ export class LeanPool extends DispatcherBase implements ConnectionOwner {
     }
   }
 
+  /** Closes the connections that carry nothing now. Requests go on, on the others and on new ones. */
+  closeUnused(): void {
+    for (const connection of [...this.idle]) connection.lose(new errors.InformationalError('idle'))
+  }
+
   // Where requests share: whose response is late.
 
   sent(connection: LeanConnection): void {

@@ -58,6 +58,15 @@ describe('a deadline', () => {
     expect(deadline.leftMs).toBe(2000)
   })
 
+  test('leaves an attempt beside another one less', () => {
+    const deadline = new ClientDeadline(10_000_000)
+    deadline.begin(4_000_000, Number.POSITIVE_INFINITY)
+    deadline.beginAnother(4_100_500)
+    expect(deadline.leftMs).toBe(5899)
+    deadline.beginAnother(11_000_000)
+    expect(deadline.leftMs).toBe(1)
+  })
+
   test('is too late for an attempt when less than a millisecond is left', () => {
     const deadline = new ClientDeadline(10_000_000)
     expect(deadline.begin(9_999_000, Number.POSITIVE_INFINITY)).toBe(true)

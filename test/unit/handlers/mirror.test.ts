@@ -15,12 +15,20 @@ import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import type { Logger } from '../../../src/telemetry/log.js'
 import { Attempt } from '../../../src/upstream/attempt.js'
+import type { Bulkhead } from '../../../src/upstream/bulkhead.js'
 import type { Cluster } from '../../../src/upstream/cluster/cluster.js'
 import { EndpointState } from '../../../src/upstream/cluster/endpoint-state.js'
 import { DeadlineError } from '../../../src/upstream/failure.js'
 
 const SPEC = { workers: 1, rateLimitKeys: 15, services: 1, endpoints: 1, routes: 1, branches: 1 }
-const service = { name: 'shadow', firstByteTimeoutMs: 100, idleTimeoutMs: 200, totalTimeoutMs: 250, pipelining: 1 }
+const service = {
+  name: 'shadow',
+  balance: { kind: 'p2c' },
+  firstByteTimeoutMs: 100,
+  idleTimeoutMs: 200,
+  totalTimeoutMs: 250,
+  pipelining: 1,
+}
 
 /** In the order in which they came to pass. */
 let told: string[]
@@ -32,22 +40,33 @@ let deadlines: Set<Deadline>
 /** What the endpoint's client was given, and what it does with it. */
 let response: Dispatcher.DispatchHandler
 let dispatch: () => void
+let bulkhead: Bulkhead
+/** Places that are taken. */
+let places: number
 let pick: () => EndpointState | null
 let aborted: Error | null
+let abortThrows: boolean
 let handler: MirroredHandler
 
 const controller = {
   abort: (reason: Error) => {
     aborted = reason
+    if (abortThrows) throw new Error('poison')
     response.onResponseError!(controller, reason)
   },
 } as unknown as Dispatcher.DispatchController
 
 beforeEach(() => {
   told = []
+  places = 0
+  bulkhead = {
+    take: () => places < 1 && ++places > 0,
+    leave: () => void places--,
+  } as unknown as Bulkhead
   nowUs = 1e9
   deadlines = new Set()
   aborted = null
+  abortThrows = false
   dispatch = () => response.onRequestStart!(controller, {})
   pick = () => endpoint
   const segment = openSegment(SECTIONS, SPEC, { path: null, isolation: 'thread' })
@@ -84,7 +103,7 @@ beforeEach(() => {
     { service: service as unknown as Service, share: 1, maxBodyBytes: 10 } satisfies MirrorRules,
     { name: 'r' } as Route,
     { branches } as unknown as RouteTable,
-    { clusterOf: () => cluster, bulkheadOf: () => null } as unknown as Proxies,
+    { clusterOf: () => cluster, bulkheadOf: () => bulkhead } as unknown as Proxies,
     context,
     {
       branches: counts.ofWorker(0),
@@ -106,6 +125,7 @@ function expectOver(of: { answered?: number; failed?: number }): void {
   expect({ answered, failed, inFlight }).toEqual({ answered: 0, failed: 0, inFlight: 0, ...of })
   expect(endpoint.inFlight).toBe(0)
   expect(deadlines.size).toBe(0)
+  expect(places).toBe(0)
 }
 
 describe('a mirror', () => {
@@ -163,6 +183,28 @@ describe('a mirror', () => {
     response.onResponseData!(controller, Buffer.from('x'))
     response.onResponseEnd!(controller, {})
     expectOver({ failed: 1 })
+  })
+
+  it('whose deadline throws gives back all the same, and no exchange hears of it', () => {
+    handle()
+    abortThrows = true
+    const [deadline] = [...deadlines] as [Deadline]
+    expect(() => deadline.expire()).not.toThrow()
+    expect(told).toEqual(['handled', 'copied', 'logged poison'])
+    expectOver({ failed: 1 })
+  })
+
+  it('takes a place where its service has a bound, and does not wait for one', () => {
+    handle()
+    expect(places).toBe(1)
+    handle()
+    expect(counts.totals(0).dropped.unavailable).toBe(1)
+    response.onResponseStart!(controller, 200, {}, '')
+    response.onResponseEnd!(controller, {})
+    expectOver({ answered: 1 })
+    pick = () => null
+    handle()
+    expect(places).toBe(0)
   })
 
   it('counts a response of 500 or above as failed', () => {

@@ -82,3 +82,13 @@ test('an endpoint that comes back begins as unknown; one that stays is what it w
   expect(places.forEndpoints(first, 'a', 2).endpoints).toEqual([a, b])
   expect([a, b].map((slot) => state.endpoints.health(slot))).toEqual(['unknown', 'down'])
 })
+
+test('an endpoint that a service with requests gets starts slowly, those of a new service do not', () => {
+  const { state, places, first } = setUp()
+  const returned = (slots: readonly number[]): boolean[] => slots.map((slot) => state.endpoints.returnedUs(slot) > 0)
+  expect(returned(places.forGeneration(first, 1).endpoints)).toEqual([false, false])
+  const reloaded = tableOf({ a: many(2), b: many(1), c: many(2) })
+  expect(returned(places.forGeneration(reloaded, 2).endpoints)).toEqual([false, true, false, false, false])
+  const wider = tableOf({ a: many(2), b: many(2), c: many(2) })
+  expect(returned(places.forEndpoints(wider, 'b', 1).endpoints)).toEqual([false, true, false, true, false, false])
+})

@@ -111,7 +111,7 @@ function breakerState(segment: Segment): string {
 describe('sections', () => {
   it('lie behind each other, on pages of their own, within the segment', () => {
     const segment = openSegment(SECTIONS, SPEC, { path: null, isolation: 'thread' })
-    for (const names of [['breakers', 'rates'] as const, ['health', 'workers', 'counters'] as const]) {
+    for (const names of [['breakers', 'rates'] as const, ['endpoints', 'workers', 'counters'] as const]) {
       let end = 4096
       for (const name of names) {
         const { buffer, offset, bytes } = segment.section(name)
@@ -230,12 +230,12 @@ describe.skipIf(native === null)(`a segment in a file${nativeProblem && ` (skipp
 
   it('zeroes what does not outlive a start', () => {
     const first = start()
-    for (const name of ['health', 'workers', 'counters'] as const) {
+    for (const name of ['endpoints', 'workers', 'counters'] as const) {
       const { buffer, offset, bytes } = first.section(name)
       new Uint8Array(buffer, offset, bytes).fill(7)
     }
     const second = start()
-    for (const name of ['health', 'workers', 'counters'] as const) {
+    for (const name of ['endpoints', 'workers', 'counters'] as const) {
       const { buffer, offset, bytes } = second.section(name)
       expect(new Uint8Array(buffer, offset, bytes).every((byte) => byte === 0)).toBe(true)
     }

@@ -3,7 +3,7 @@ import { compile, type Endpoint, endpointOf } from '../../../src/config/compile.
 import { loadConfig } from '../../../src/config/load.js'
 import { BreakerTable } from '../../../src/state/breaker-table.js'
 import { BulkheadTable } from '../../../src/state/bulkhead-table.js'
-import { EndpointTable } from '../../../src/state/endpoint-table.js'
+import { EndpointTable, OUT } from '../../../src/state/endpoint-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import type { AttemptSink } from '../../../src/upstream/attempt.js'
@@ -177,5 +177,73 @@ describe('generations', () => {
     const [oneLater, twoLater] = clustersOf(services) as [Cluster, Cluster]
     expect(one.endpoints[0]).not.toBe(two.endpoints[0])
     expect([oneLater.endpoints[0], twoLater.endpoints[0]]).toEqual([one.endpoints[0], two.endpoints[0]])
+  })
+
+  it('keep what is in flight in the sums, where the service gets another name and other client settings', async () => {
+    const [a, b] = origins as [Origin, Origin]
+    const [before] = clustersOf({ before: { endpoints: [a.url] } }) as [Cluster]
+    const asked = [ask(before, before.endpoints[0]!, '/wait')]
+    // The same client, at another place of the table.
+    const [, renamed] = clustersOf({ first: { endpoints: [b.url] }, renamed: { endpoints: [a.url] } }) as [
+      Cluster,
+      Cluster,
+    ]
+    // Another client, at the same place.
+    const [, other] = clustersOf({
+      first: { endpoints: [b.url] },
+      renamed: { endpoints: [a.url], client: 'undici' },
+    }) as [Cluster, Cluster]
+    asked.push(ask(renamed, renamed.endpoints[0]!, '/wait'), ask(other, other.endpoints[0]!, '/wait'))
+    const inFlight = () => [0, 1].map((slot) => [table.totals(slot).inFlight, table.totals(slot).waiting])
+    expect(inFlight()).toEqual([
+      [0, 0],
+      [3, 3],
+    ])
+    await expect.poll(() => waiting.length).toBe(3)
+    for (const exchange of waiting) await exchange.answer(200)
+    expect(await Promise.all(asked)).toEqual(['response', 'response', 'response'])
+    expect(inFlight()).toEqual([
+      [0, 0],
+      [0, 0],
+    ])
+  })
+})
+
+describe('endpoints that are ejected', () => {
+  it('get no requests but those that have failed everywhere else', () => {
+    const [a, b] = origins as [Origin, Origin]
+    const cluster = one(a, b)
+    const [ofA, ofB] = cluster.endpoints as [EndpointState, EndpointState]
+    table.setOut(0, OUT.ejected, true)
+    expect(picked(cluster, 100)).toEqual(Array(100).fill(b.url))
+    expect(cluster.pick(0, [ofB])).toBe(ofA)
+    expect(cluster.pick(0, [ofA, ofB])).toBe(ofB)
+    table.setHealth(0, 'down')
+    expect(cluster.pick(0, [ofB])).toBe(ofB)
+  })
+
+  it('are all back where a configuration ejects none', () => {
+    const [a, b] = origins as [Origin, Origin]
+    one(a, b)
+    table.setOut(0, OUT.ejected, true)
+    table.setOut(1, OUT.probation, true)
+    clustersOf({ one: { endpoints: [a.url, b.url], outliers: false } })
+    expect([table.out(0), table.out(1)]).toEqual([0, 0])
+  })
+})
+
+describe('an endpoint to which many requests wait for a connection', () => {
+  it('takes 1024 of them, and then 256 of high importance', () => {
+    const [state] = one(origins[0]!).endpoints as [EndpointState]
+    const seen = (inFlight: number) => {
+      state.inFlight = inFlight
+      return [state.queued, state.isFull, state.isFullForAll]
+    }
+    expect(seen(2)).toEqual([0, false, false])
+    expect(seen(2 + 1023)).toEqual([1023, false, false])
+    expect(seen(2 + 1024)).toEqual([1024, true, false])
+    expect(seen(2 + 1024 + 255)).toEqual([1279, true, false])
+    expect(seen(2 + 1024 + 256)).toEqual([1280, true, true])
+    state.inFlight = 0
   })
 })
