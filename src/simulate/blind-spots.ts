@@ -3,19 +3,27 @@
 import type { LimitPolicy, Route, RouteTable, SplitRules } from '../config/compile.js'
 
 /** What of the route's limits can be judged. Null key: all of it. */
-export function judgeable({ by, on }: LimitPolicy): boolean {
-  return on === 'request' && by.every(({ kind }) => kind !== 'header')
+export function judgeable({ by, on, measure }: LimitPolicy): boolean {
+  return on === 'request' && measure.kind !== 'inFlight' && by.every(({ kind }) => kind !== 'header')
 }
 
 /** The same route with the limits that can be judged. */
 export function judgedRoute(route: Route): Route {
-  return { ...route, limits: route.limits.filter(judgeable), guessLimits: [] }
+  return { ...route, limits: route.limits.filter(judgeable), inFlightLimits: [], guessLimits: [] }
+}
+
+function limitsOf({ limits, inFlightLimits, guessLimits }: Route): readonly LimitPolicy[] {
+  return [...limits, ...inFlightLimits, ...guessLimits]
 }
 
 /** Names of the limits that cannot be judged. */
 export function blindLimits(routes: readonly Route[]): Set<string> {
-  const all = routes.flatMap((route) => [...route.limits, ...route.guessLimits])
-  return new Set(all.filter((limit) => !judgeable(limit)).map(({ name }) => name))
+  return new Set(
+    routes
+      .flatMap(limitsOf)
+      .filter((limit) => !judgeable(limit))
+      .map(({ name }) => name),
+  )
 }
 
 /** One sentence for each thing that the log says nothing of. */
@@ -23,14 +31,16 @@ export function blindSpots({ routes, issuers, services }: RouteTable): string[] 
   const spots: string[] = []
   const blind = new Map<string, LimitPolicy>()
   for (const route of routes) {
-    for (const limit of [...route.limits, ...route.guessLimits]) if (!judgeable(limit)) blind.set(limit.name, limit)
+    for (const limit of limitsOf(route)) if (!judgeable(limit)) blind.set(limit.name, limit)
   }
-  for (const { name, by, on } of blind.values()) {
+  for (const { name, by, on, measure } of blind.values()) {
     const header = by.find((key) => key.kind === 'header')
     const why =
       on === 'failedAuth'
         ? 'it counts wrong credentials, which the log does not tell from missing ones'
-        : `it counts by the header ${header?.kind === 'header' ? header.header : ''}, and the log has no headers`
+        : measure.kind === 'inFlight'
+          ? 'how many requests are in flight is not replayed'
+          : `it counts by the header ${header?.kind === 'header' ? header.header : ''}, and the log has no headers`
     spots.push(`limit ${name}: ${why}. What it refused in the log stays refused.`)
   }
   const silent = routes.filter((route) => !route.accessLog).map(({ name }) => name)

@@ -111,5 +111,7 @@ function textOf(value: unknown): string {
 
 /** The limit that refused the request; '' where none did. */
 export function refusingLimit({ code, reason }: Pick<Entry, 'code' | 'reason'>): string {
-  return code === 'rate_limited' ? (/^limit (.*?)(?:: no room for another key)?$/.exec(reason)?.[1] ?? '') : ''
+  return code === 'rate_limited'
+    ? (/^limit (.*?)(?:: no room for another key|: too many requests in flight)?$/.exec(reason)?.[1] ?? '')
+    : ''
 }

@@ -107,6 +107,18 @@ describe('limits', () => {
     expect(simulation.blindSpots).toEqual([expect.stringMatching(/^limit tenant: .*x-tenant/)])
   })
 
+  it('on requests in flight are left as logged, and this is said', () => {
+    const simulation = simulationOf({
+      limits: { calls: { by: 'route', inFlight: 1 } },
+      routes: [open('r', { path: '/' }, { limits: ['calls'] })],
+    })
+    const reason = 'limit calls: too many requests in flight'
+    const refused = entry({ route: 'r', status: 429, code: 'rate_limited', reason, attempts: 0 })
+    const seen = [refused, entry(), entry()].map((one) => describeDecision(decide(simulation, one)))
+    expect(seen).toEqual(['429 limit calls', '200', '200'])
+    expect(simulation.blindSpots).toEqual([expect.stringMatching(/^limit calls: .*in flight/)])
+  })
+
   it('in report mode count, and admit', () => {
     const simulation = simulationOf({
       limits: { plan: { by: 'consumer', rate: '1/h', mode: 'report' } },
