@@ -40,15 +40,12 @@ export class Balancing {
     })
     const { config, settings } = loadConfig({ text: { origin: 'test', yaml }, env: { TIDEGATE_STATE: 'none' } })
     const from = this.states.length
-    const table = compile(config, settings, {
-      routes: [0],
-      endpoints: entries.map((_, at) => from + at),
-    } as never)
-    const service = table.services[0]!
+    const service = compile(config, settings).services[0]!
     const parts = { connections: 1, endpoints: this.table, worker: 0, nowUs: this.nowUs }
-    const states = service.endpoints.map(
-      (endpoint) => new EndpointState(createClient(service, endpoint, 1), service, endpoint, parts as never),
-    )
+    const states = service.endpoints.map((endpoint, at) => {
+      const own = { ...endpoint, slot: from + at }
+      return new EndpointState(createClient(service, own, 1), service, own, parts)
+    })
     this.states.push(...states)
     return states
   }
@@ -72,14 +69,14 @@ export const candidatesOf = (states: readonly EndpointState[]): Candidates =>
 /** So many requests are in flight from now on. */
 export function load(state: EndpointState, requests: number): void {
   while (state.inFlight < requests) state.begin(true)
-  while (state.inFlight > requests) state.end(false, true)
+  while (state.inFlight > requests) state.end(0, false, true)
 }
 
 /** A request that is answered after this time. */
 export function answer(state: EndpointState, latencyUs: number, failed = false): void {
   state.begin(true)
   state.answered(latencyUs)
-  state.end(failed, false)
+  state.end(0, failed, false)
 }
 
 /** Mulberry32: the same numbers for the same seed. */

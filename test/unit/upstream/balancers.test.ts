@@ -61,7 +61,7 @@ describe('p2c', () => {
       state.begin(true)
       ends.push({ at: now + (at === 0 ? 100 : 10), state })
       for (let i = ends.length - 1; i >= 0; i--) {
-        if (ends[i]!.at <= now) ends.splice(i, 1)[0]!.state.end(false, true)
+        if (ends[i]!.at <= now) ends.splice(i, 1)[0]!.state.end(0, false, true)
       }
     }
     expect(counts[0]! / 40_000).toBeLessThan(0.06)

@@ -109,7 +109,7 @@ describe('bounded load', () => {
     for (let i = 0; i < 5000; i++) {
       if (running.length > 40 || (running.length > 0 && random() < 0.4)) {
         const [done] = running.splice(Math.floor(random() * running.length), 1)
-        done!.end(false, true)
+        done!.end(0, false, true)
         continue
       }
       // A few keys have most of the requests.
