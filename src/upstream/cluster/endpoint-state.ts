@@ -77,7 +77,8 @@ export class EndpointState {
 
   /** A request that waits there had better be sent to another one, too. A drained one finishes its requests. */
   get isFailing(): boolean {
-    return (this.table.out(this.endpoint.slot) & (OUT.down | OUT.ejected)) !== 0
+    const out = this.table.out(this.endpoint.slot)
+    return (out & OUT.down) !== 0 || (this.outliers !== null && (out & OUT.ejected) !== 0)
   }
 
   /** The same where too few endpoints are left: then only an operator keeps requests away. */
