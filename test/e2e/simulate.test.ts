@@ -210,10 +210,11 @@ describe('retries', () => {
     })
     await bad.close()
     const report = await reportOf(writeConfig({ services: services({ budget: 1 }), routes }), log)
-    const [then, now] = report.routes[0]!.statuses['5xx'] as [number, number]
-    expect(then).toBeGreaterThan(0)
-    expect(now).toBe(0)
-    expect(report.retries).toEqual([{ service: 'both', made: [0, then], refusedByBudget: [0, 0] }])
+    // A loaded machine may have the gateway shed a request, which stays as logged.
+    const [change, ...others] = report.changes
+    expect(others).toEqual([])
+    expect(change).toMatchObject({ from: '503', to: '200' })
+    expect(report.retries).toEqual([{ service: 'both', made: [0, change!.requests], refusedByBudget: [0, 0] }])
     expect((await reportOf(writeConfig({ services: services(false), routes }), log)).changed).toBe(0)
   })
 })
