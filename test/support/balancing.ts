@@ -42,6 +42,7 @@ export class Balancing {
     const from = this.states.length
     const table = compile(config, settings, {
       routes: [0],
+      services: [0],
       endpoints: entries.map((_, at) => from + at),
     } as never)
     const service = table.services[0]!
