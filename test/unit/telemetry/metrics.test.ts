@@ -146,7 +146,13 @@ function setUp() {
           },
         ],
         breakers: [
-          { service: 'demo', state: 'open', held: null, transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 } },
+          {
+            service: 'demo',
+            state: 'open',
+            held: null,
+            transitions: { closed: 0, open: 1, half_open: 0, ramp: 0 },
+            refused: 7,
+          },
         ],
         rateTable: {
           slots: 1024,
@@ -280,6 +286,7 @@ describe('metrics', () => {
     expect(states.map((sample) => sample.labels.state)).toEqual(STATE_NAMES)
     expect(states.filter((sample) => sample.value !== 0)).toMatchObject([{ labels: { state: 'open' }, value: 1 }])
     expect(value(families, 'tidegate_breaker_transitions_total', { service: 'demo', to: 'open' })).toBe(1)
+    expect(value(families, 'tidegate_breaker_refusals_total', { service: 'demo' })).toBe(7)
     expect(value(families, 'tidegate_rate_table_full_total', {})).toBe(1)
     expect(value(families, 'tidegate_rate_table_slots', { holds: 'windows' })).toBe(512)
     expect(value(families, 'tidegate_rate_table_live', { holds: 'buckets' })).toBe(9)
@@ -289,7 +296,7 @@ describe('metrics', () => {
   it('show a breaker in the state that an operator holds it in', () => {
     const { read } = setUp()
     const transitions = { closed: 0, open: 1, half_open: 0, ramp: 0 }
-    const families = read({ breakers: [{ service: 'demo', state: 'closed', held: 'open', transitions }] })
+    const families = read({ breakers: [{ service: 'demo', state: 'closed', held: 'open', transitions, refused: 0 }] })
     const of = (name: string, state: string) => value(families, name, { service: 'demo', state })
     expect([of('tidegate_breaker_state', 'open'), of('tidegate_breaker_state', 'closed')]).toEqual([1, 0])
     expect([of('tidegate_breaker_held', 'open'), of('tidegate_breaker_held', 'closed')]).toEqual([1, 0])
