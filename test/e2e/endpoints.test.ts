@@ -22,7 +22,7 @@ beforeAll(async () => {
       services: {
         three: { endpoints: [a, b, c], balance: 'round-robin' },
         checked: { endpoints: [sick.url, a], health, balance: 'round-robin', slowStart: '0s' },
-        half: { endpoints: [refusing, a], balance: 'round-robin' },
+        half: { endpoints: [refusing, a], balance: 'round-robin', outliers: false },
         none: { endpoints: [refusing] },
       },
       routes: [route('/three', 'three'), route('/checked', 'checked'), route('/half', 'half'), route('/none', 'none')],
