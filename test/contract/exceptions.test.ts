@@ -136,7 +136,7 @@ beforeAll(async () => {
   const endpoints = `[http://127.0.0.1:${originPort}]`
   // Two names of one server.
   const twice = (client: string) =>
-    `{ endpoints: [http://127.0.0.1:${originPort}, http://localhost:${originPort}], client: ${client}, breaker: {} }`
+    `{ endpoints: [http://127.0.0.1:${originPort}, http://localhost:${originPort}], client: ${client}, breaker: {}, outliers: false }`
   const service = (client: string, more = '', firstByte = '20s') =>
     `{ endpoints: ${endpoints}, client: ${client}, timeouts: { firstByte: ${firstByte}, idle: 20s, total: 20s }${more} }`
   const breaker = ', breaker: { minRequests: 1, failureRatio: 0.01, openFor: 100ms, probes: 1, ramp: 0s }'
