@@ -26,6 +26,7 @@ beforeAll(async () => {
     '/bad-second': [after(400, answer(200, 'first')), answer(503, 'second')],
     '/lost-first': [after(200, reset), after(400, answer(200, 'second'))],
     '/lost-second': [after(400, answer(200, 'first')), reset],
+    '/late': [silent, after(800, answer(200, 'second'))],
     '/lost-both': [after(200, reset), after(400, reset)],
   })
   const endpoints = replicas.origins.map(({ url }) => url)
@@ -37,6 +38,7 @@ beforeAll(async () => {
     undici: of({ client: 'undici', breaker }),
     opens: of({ breaker }),
     percentile: of({}),
+    hasty: of({ timeouts: { firstByte: '700ms' } }),
     short: of({ retries: false, timeouts: { firstByte: '500ms' } }),
   }
   const hedges: Record<string, object> = { percentile: { after: 'p95' }, short: { after: '50ms', budget: 0.01 } }
@@ -117,6 +119,12 @@ test('if both fail the client gets an error, and the breaker counts one failure'
   const { response } = await ask('opens', '/lost-both')
   expect(response.status).toBe(502)
   expect(await gateway.metric('tidegate_breaker_state{service="opens",state="open"}')).toBe(1)
+})
+
+test('the second attempt has its own time for the first byte', async () => {
+  const { response, exchanges } = await ask('hasty', '/late')
+  expect([response.status, response.text, exchanges.length]).toEqual([200, 'second', 2])
+  await exchanges[0]!.closed()
 })
 
 test('a percentile of the route is known after some responses', async () => {

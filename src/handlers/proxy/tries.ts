@@ -7,6 +7,7 @@ import type { Attempt, AttemptSink } from '../../upstream/attempt.js'
 import { NONE } from '../../upstream/cluster/balancer.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { EndpointState } from '../../upstream/cluster/endpoint-state.js'
+import type { DeadlineError } from '../../upstream/failure.js'
 import type { Hedge } from '../../upstream/hedge.js'
 import { type AttemptFacts, backoffMs, mayRace, type SendFacts, whither } from '../../upstream/retries.js'
 import type { RetryBudget } from '../../upstream/retry-budget.js'
@@ -53,7 +54,9 @@ export class Tries implements RaceOwner {
 
   /** The attempt begins. */
   send(): void {
-    const { exchange, endpoint } = this
+    const { cluster, exchange, endpoint } = this
+    // Only requests that are sent: one that is refused (too late, say) must not pay for the retries of others.
+    if (this.tried === NONE) cluster.budget.deposit(exchange.upstreamStartUs)
     this.count++
     exchange.attempts++
     this.attempt.start(upstreamRequest(exchange, endpoint.endpoint), endpoint, this.sink)
@@ -138,7 +141,7 @@ export class Tries implements RaceOwner {
       this.attempt.abort(reason)
     } finally {
       this.next?.abort(reason)
-      this.race?.abort(reason)
+      this.race?.abort()
     }
   }
 
@@ -182,6 +185,13 @@ export class Tries implements RaceOwner {
     exchange.deadline?.beginAnother(nowUs)
     this.race ??= new Race(this, attempt, endpoint)
     this.race.join(attempt.companion(), other, upstreamRequest(exchange, other.endpoint))
+  }
+
+  /** The first of two has had its time: the second one goes on alone. False: there is no second one. */
+  leaveFirst(error: DeadlineError): boolean {
+    if (!this.race?.isOn || !this.cluster.service.retries.reasons.has('timeout')) return false
+    this.race.leaveFirst(error)
+    return true
   }
 
   nowUs(): number {
