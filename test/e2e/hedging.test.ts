@@ -167,3 +167,37 @@ test('a request that waits at an endpoint which is taken out is sent to another 
   await rescuing.close()
   await Promise.all(origins.map((origin) => origin.close()))
 })
+
+test('where the budget is spent, requests that wait at such an endpoint are refused once each', async () => {
+  /** The port of the first that is asked: its health checks fail from then on. */
+  let ill = 0
+  let waiting = 0
+  const scripts: Record<string, Script> = {
+    '/wait': (exchange) => {
+      if (ill === 0) ill = exchange.socket.localPort!
+      if (exchange.socket.localPort !== ill) return exchange.answer(200, {}, 'from the other')
+      waiting++
+      return exchange.closed()
+    },
+    '/health': (exchange) => exchange.answer(exchange.socket.localPort === ill && waiting >= 20 ? 503 : 200),
+  }
+  const origins = await Promise.all([startScripted(scripts), startScripted(scripts)])
+  const health = { path: '/health', interval: '100ms', timeout: '100ms', unhealthyAfter: 1, healthyAfter: 1 }
+  const one = {
+    endpoints: origins.map(({ url }) => url),
+    health,
+    balance: 'round-robin',
+    outliers: false,
+    retries: { budget: 0.01 },
+    timeouts: { firstByte: '2s' },
+  }
+  const routes = [{ match: { path: '/' }, service: 'one', auth: 'none' }]
+  const rescuing = await startGateway({ workers: 1, config: { services: { one }, routes } })
+  const all = await Promise.all(Array.from({ length: 40 }, () => call(rescuing.port, { target: '/wait' })))
+  const late = all.filter(({ status }) => status === 504).length
+  expect(late).toBeGreaterThan(0)
+  // Each of them had looked for another endpoint for more than a second, five times a second.
+  expect(await rescuing.metric('tidegate_retries_refused_total{route="/"}')).toBeLessThan(late * 4)
+  await rescuing.close()
+  await Promise.all(origins.map((origin) => origin.close()))
+})
