@@ -52,6 +52,7 @@ const upstream: Readonly<Record<string, (request: IncomingMessage, response: Ser
   },
   large: (_, response) => response.setHeader('content-length', LARGE.length).end(LARGE),
   silent: () => {},
+  late: (_, response) => void setTimeout(() => response.end('ok'), 60),
   reset: (request) => request.socket.resetAndDestroy(),
   body: (request, response) => request.resume().on('end', () => response.setHeader('content-length', 2).end('ok')),
 }
@@ -157,6 +158,8 @@ routes:
   - { match: { path: /breaks }, service: breaks, auth: none }
   - { match: { path: /twice-lean }, service: twice-lean, auth: none }
   - { match: { path: /twice-undici }, service: twice-undici, auth: none }
+  - { match: { path: /hedged-lean }, service: twice-lean, auth: none, hedge: { after: 10ms, budget: 1 } }
+  - { match: { path: /hedged-undici }, service: twice-undici, auth: none, hedge: { after: 10ms, budget: 1 } }
   - { match: { path: /signed }, service: lean, auth: x-m, limits: [{ by: route, rate: 100000/s }, { by: consumer, inFlight: 100 }] }
   - { match: { path: /named }, service: lean, auth: basic, limits: [{ by: route, rate: 100000/s }] }
   - { match: { path: /guessed }, service: lean, auth: basic, limits: [{ by: address, rate: 100000/s, on: failedAuth }] }
@@ -351,10 +354,14 @@ describe.each(['lean', 'undici'])('through %s', (client) => {
     expectStack()
   })
 
-  test.each(['busy', 'reset'])(
-    'the clock, whenever it is asked about a request that is retried (%s): 500',
-    async (path) => {
-      const target = `/twice-${client}/none/${path}`
+  test.each([
+    ['twice', 'busy', 503],
+    ['twice', 'reset', 502],
+    ['hedged', 'late', 200],
+  ])(
+    'the clock, whenever it is asked about a request that has two attempts (%s, %s): 500',
+    async (service, path, status) => {
+      const target = `/${service}-${client}/none/${path}`
       for (let times = 0; ; times++) {
         throwing = 'clock'
         spared = times
@@ -364,13 +371,13 @@ describe.each(['lean', 'undici'])('through %s', (client) => {
         throwing = ''
         await expectNothingHeld()
         if (!isThrown) {
-          expect((answer as Answer).status).toBe(path === 'busy' ? 503 : 502)
+          expect((answer as Answer).status).toBe(status)
           // When the head comes, for each of two attempts, and for each of their ends.
           expect(times).toBeGreaterThan(5)
           break
         }
         // The first look is taken before the request is read, and the last one after its response.
-        expect(['cut', 500, 502, 503]).toContain(answer === 'cut' ? answer : answer.status)
+        expect(['cut', 500, 502, 503, status]).toContain(answer === 'cut' ? answer : answer.status)
         expectStack()
       }
     },

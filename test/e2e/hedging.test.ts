@@ -26,6 +26,7 @@ beforeAll(async () => {
     '/bad-second': [after(400, answer(200, 'first')), answer(503, 'second')],
     '/lost-first': [after(200, reset), after(400, answer(200, 'second'))],
     '/lost-second': [after(400, answer(200, 'first')), reset],
+    '/late': [silent, after(800, answer(200, 'second'))],
     '/lost-both': [after(200, reset), after(400, reset)],
   })
   const endpoints = replicas.origins.map(({ url }) => url)
@@ -37,6 +38,7 @@ beforeAll(async () => {
     undici: of({ client: 'undici', breaker }),
     opens: of({ breaker }),
     percentile: of({}),
+    hasty: of({ timeouts: { firstByte: '700ms' } }),
     short: of({ retries: false, timeouts: { firstByte: '500ms' } }),
   }
   const hedges: Record<string, object> = { percentile: { after: 'p95' }, short: { after: '50ms', budget: 0.01 } }
@@ -120,6 +122,12 @@ test('if both fail the client gets an error, and the breaker counts one failure'
   expect(await gateway.metric('tidegate_breaker_state{service="opens",state="open"}')).toBe(1)
 })
 
+test('the second attempt has its own time for the first byte', async () => {
+  const { response, exchanges } = await ask('hasty', '/late')
+  expect([response.status, response.text, exchanges.length]).toEqual([200, 'second', 2])
+  await exchanges[0]!.closed()
+})
+
 test('a percentile of the route is known after some responses', async () => {
   const quick = Array.from({ length: 64 }, () => call(gateway.port, { target: '/percentile/quick' }))
   expect(new Set((await Promise.all(quick)).map(({ status }) => status))).toEqual(new Set([200]))
@@ -157,6 +165,40 @@ test('a request that waits at an endpoint which is taken out is sent to another 
   const line = await rescuing.logged(response)
   expect([line.attempts, line.retried]).toEqual([2, 'out'])
   expect(await rescuing.metric('tidegate_retries_total{route="/",reason="out"}')).toBe(1)
+  await rescuing.close()
+  await Promise.all(origins.map((origin) => origin.close()))
+})
+
+test('where the budget is spent, requests that wait at such an endpoint are refused once each', async () => {
+  /** The port of the first that is asked: its health checks fail from then on. */
+  let ill = 0
+  let waiting = 0
+  const scripts: Record<string, Script> = {
+    '/wait': (exchange) => {
+      if (ill === 0) ill = exchange.socket.localPort!
+      if (exchange.socket.localPort !== ill) return exchange.answer(200, {}, 'from the other')
+      waiting++
+      return exchange.closed()
+    },
+    '/health': (exchange) => exchange.answer(exchange.socket.localPort === ill && waiting >= 20 ? 503 : 200),
+  }
+  const origins = await Promise.all([startScripted(scripts), startScripted(scripts)])
+  const health = { path: '/health', interval: '100ms', timeout: '100ms', unhealthyAfter: 1, healthyAfter: 1 }
+  const one = {
+    endpoints: origins.map(({ url }) => url),
+    health,
+    balance: 'round-robin',
+    outliers: false,
+    retries: { budget: 0.01 },
+    timeouts: { firstByte: '2s' },
+  }
+  const routes = [{ match: { path: '/' }, service: 'one', auth: 'none' }]
+  const rescuing = await startGateway({ workers: 1, config: { services: { one }, routes } })
+  const all = await Promise.all(Array.from({ length: 40 }, () => call(rescuing.port, { target: '/wait' })))
+  const late = all.filter(({ status }) => status === 504).length
+  expect(late).toBeGreaterThan(0)
+  // Each of them had looked for another endpoint for more than a second, five times a second.
+  expect(await rescuing.metric('tidegate_retries_refused_total{route="/"}')).toBeLessThan(late * 4)
   await rescuing.close()
   await Promise.all(origins.map((origin) => origin.close()))
 })

@@ -66,6 +66,7 @@ beforeAll(async () => {
     once: { endpoints, retries: false },
     only: { endpoints: endpoints.slice(0, 1) },
     short: { endpoints, retries: { budget: 0.01 } },
+    flooded: { endpoints },
     refused: { endpoints, retries: { on: ['connect', 501] } },
     breaks: {
       endpoints,
@@ -239,6 +240,18 @@ test('the budget bounds them, and the metrics say so', async () => {
   expect(statuses.slice(0, 10)).toEqual(Array(10).fill(200))
   expect(await gateway.metric('tidegate_retries_total{route="/short",reason="status"}')).toBe(good)
   expect(await gateway.metric('tidegate_retries_refused_total{route="/short"}')).toBe(40 - good)
+})
+
+test('requests that are not forwarded do not pay for the retries of others', async () => {
+  const ask = (headers: Readonly<Record<string, string>>) =>
+    call(gateway.port, { target: `/flooded/status?id=${ids++}`, headers })
+  for (let i = 0; i < 10; i++) {
+    const late = await Promise.all(Array.from({ length: 30 }, () => ask({ 'x-timeout-ms': '0' })))
+    expect(new Set(late.map(({ status }) => status))).toEqual(new Set([504]))
+  }
+  const good = await Promise.all(Array.from({ length: 60 }, () => ask({})))
+  // Ten at first, twelve for these sixty, and one more each second.
+  expect(good.filter(({ status }) => status === 200).length).toBeLessThan(50)
 })
 
 test('a client that leaves between two attempts ends it', async () => {

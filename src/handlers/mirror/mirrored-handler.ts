@@ -82,11 +82,19 @@ export class MirroredHandler implements Handler, MirrorOwner {
   copy(exchange: Exchange, body: Buffer | null): void {
     try {
       if (body !== null && body.length > this.maxBodyBytes) return this.dropBody()
+      if (this.isTooLate(exchange)) return
       if (this.inFlight >= MOST_IN_FLIGHT) return this.counter.dropped(this.slot, 'in_flight')
       if (!this.send(exchange, body)) this.counter.dropped(this.slot, 'unavailable')
     } catch (error) {
       this.crashed(error)
     }
+  }
+
+  /** Its client's deadline has passed: as its service gets no such request, the mirror gets no copy. */
+  private isTooLate({ deadline }: Exchange): boolean {
+    // Its service was told of the deadline before, where it has the request.
+    if (deadline === null || deadline.leftMs > 0) return false
+    return !deadline.begin(this.context.nowUs(), this.service.totalTimeoutMs * 1000)
   }
 
   /** The body was not whole in memory when the service got it. */

@@ -8,6 +8,9 @@ import { DeadlineError } from '../../upstream/failure.js'
 import type { UpstreamRequest } from '../../upstream/upstream-request.js'
 import type { HandlerContext } from '../handler.js'
 
+/** A response that goes on for longer than this is given up: a stream, say, whose client may have left long ago. */
+const LONGEST_RESPONSE_US = 60e6
+
 /** What has sent the copy (mirrored-handler.ts). */
 export interface MirrorOwner {
   readonly context: Pick<HandlerContext, 'deadlines' | 'nowUs'>
@@ -18,6 +21,8 @@ export interface MirrorOwner {
   crashed(error: unknown): void
 }
 
+const longResponse = new Error('the response to a mirrored request goes on for too long')
+
 export class MirroredRequest implements AttemptSink, Deadline {
   readonly exchange = null
   deadlineUs: number
@@ -26,6 +31,7 @@ export class MirroredRequest implements AttemptSink, Deadline {
   private readonly attempt: Attempt
   private readonly startUs: number
   private status = 0
+  private responseUntilUs = Number.POSITIVE_INFINITY
   private over = false
 
   constructor(mirror: MirrorOwner, attempt: Attempt, startUs: number) {
@@ -60,8 +66,9 @@ export class MirroredRequest implements AttemptSink, Deadline {
 
   expire(): void {
     try {
-      this.end(true)
-      this.attempt.abort(new DeadlineError('no response to a mirrored request in time'))
+      const isLong = this.mirror.context.nowUs() >= this.responseUntilUs
+      this.end(!isLong || this.status >= 500)
+      this.attempt.abort(isLong ? longResponse : new DeadlineError('no response to a mirrored request in time'))
     } catch (error) {
       this.mirror.crashed(error)
     }
@@ -73,13 +80,14 @@ export class MirroredRequest implements AttemptSink, Deadline {
 
   onHead(status: number): void {
     this.status = status
+    this.responseUntilUs = this.mirror.context.nowUs() + LONGEST_RESPONSE_US
     this.onData()
   }
 
   /** What came is dropped; the next has its time again. */
   onData(): void {
     const { context, service } = this.mirror
-    this.deadlineUs = this.deadlineAfter(context.nowUs(), service.idleTimeoutMs)
+    this.deadlineUs = Math.min(this.responseUntilUs, this.deadlineAfter(context.nowUs(), service.idleTimeoutMs))
   }
 
   onEnd(): void {

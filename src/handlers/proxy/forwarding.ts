@@ -160,6 +160,10 @@ export class Forwarding implements ResponseHolder, Deadline, Holder, UploadEvent
   private retryLate(error: DeadlineError): boolean {
     const { attempt } = this
     if (!attempt.isRunning) return false
+    if (this.tries.leaveFirst(error)) {
+      this.wait()
+      return true
+    }
     const next = this.tries.nextEndpoint('timeout', null, this.response.headers !== null)
     if (next === null) return false
     attempt.abort(error)

@@ -125,7 +125,6 @@ class ServiceProxy implements Handler {
     const { context, cluster } = this
     // An exchange that has waited for something is watched; any other is still in the turn of the loop that it came in.
     exchange.upstreamStartUs = exchange.downstream.watched ? context.nowUs() : exchange.startUs
-    cluster.budget.deposit(exchange.upstreamStartUs)
     const endpoint = cluster.pick(exchange.balanceKey, NONE)
     if (endpoint === null) return this.refuse(exchange, cluster.isDrained ? drained : noEndpoint)
     if (endpoint.isFull && (exchange.route!.importance < HIGH || endpoint.isFullForAll)) {

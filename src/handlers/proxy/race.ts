@@ -4,7 +4,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Attempt, AttemptSink } from '../../upstream/attempt.js'
 import type { EndpointState } from '../../upstream/cluster/endpoint-state.js'
-import type { UpstreamFailure } from '../../upstream/failure.js'
+import type { DeadlineError, UpstreamFailure } from '../../upstream/failure.js'
 import type { Hedge } from '../../upstream/hedge.js'
 import type { UpstreamRequest } from '../../upstream/upstream-request.js'
 
@@ -22,6 +22,7 @@ export interface RaceOwner {
 }
 
 const slower = new Error('another attempt was faster')
+const over = new Error('the request is over')
 
 export class Race {
   private readonly owner: RaceOwner
@@ -67,9 +68,18 @@ export class Race {
     this.timer = null
   }
 
-  /** The second attempt: the first one is its owner's. */
-  abort(reason: Error): void {
-    this.second?.attempt.abort(reason)
+  /** The second attempt: the first one is its owner's. No deadline was its own: its endpoint has not failed. */
+  abort(): void {
+    this.second?.attempt.abort(over)
+  }
+
+  /** The first attempt is late. The second one began later and has time left. */
+  leaveFirst(error: DeadlineError): void {
+    const { first } = this
+    const second = this.second!
+    second.attempt.inherit(first.attempt)
+    first.attempt.abort(error)
+    this.settle(second)
   }
 
   // From the two.

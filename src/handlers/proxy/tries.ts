@@ -1,12 +1,13 @@
 // The attempts of one exchange at one service: which one is under way, which one follows it, and which one is made
 // beside it (race.ts). retries.ts and the budgets decide whether one may; deadlines and the client are the business of
 // forwarding.ts. Runs per request.
-import type { RetryReason } from '../../config/retries.js'
+import type { RetryEvent, RetryReason } from '../../config/retries.js'
 import type { Exchange } from '../../exchange/exchange.js'
 import type { Attempt, AttemptSink } from '../../upstream/attempt.js'
 import { NONE } from '../../upstream/cluster/balancer.js'
 import type { Cluster } from '../../upstream/cluster/cluster.js'
 import type { EndpointState } from '../../upstream/cluster/endpoint-state.js'
+import type { DeadlineError } from '../../upstream/failure.js'
 import type { Hedge } from '../../upstream/hedge.js'
 import { type AttemptFacts, backoffMs, mayRace, type SendFacts, whither } from '../../upstream/retries.js'
 import type { RetryBudget } from '../../upstream/retry-budget.js'
@@ -29,6 +30,8 @@ export class Tries implements RaceOwner {
   /** Follows the attempt under way, once that is over, and has the breaker's permit already. */
   private next: Attempt | null = null
   private race: Race | null = null
+  /** No second attempt could be made beside the one under way, for lack of budget. */
+  private isRefused = false
   /** The attempt begins after it. */
   private backoff: NodeJS.Timeout | null = null
 
@@ -53,7 +56,9 @@ export class Tries implements RaceOwner {
 
   /** The attempt begins. */
   send(): void {
-    const { exchange, endpoint } = this
+    const { cluster, exchange, endpoint } = this
+    // Only requests that are sent: one that is refused (too late, say) must not pay for the retries of others.
+    if (this.tried === NONE) cluster.budget.deposit(exchange.upstreamStartUs)
     this.count++
     exchange.attempts++
     this.attempt.start(upstreamRequest(exchange, endpoint.endpoint), endpoint, this.sink)
@@ -138,7 +143,7 @@ export class Tries implements RaceOwner {
       this.attempt.abort(reason)
     } finally {
       this.next?.abort(reason)
-      this.race?.abort(reason)
+      this.race?.abort()
     }
   }
 
@@ -174,7 +179,7 @@ export class Tries implements RaceOwner {
     const nowUs = context.nowUs()
     const other = this.pick(nowUs)
     if (other === null || other === endpoint) return
-    if (!budget.take(nowUs)) return context.retried(exchange, reason === 'hedge' ? 'hedge_refused' : 'refused')
+    if (!budget.take(nowUs)) return this.noteRefusal(reason === 'hedge' ? 'hedge_refused' : 'refused')
     context.retried(exchange, reason)
     exchange.retried = reason
     this.count++
@@ -182,6 +187,20 @@ export class Tries implements RaceOwner {
     exchange.deadline?.beginAnother(nowUs)
     this.race ??= new Race(this, attempt, endpoint)
     this.race.join(attempt.companion(), other, upstreamRequest(exchange, other.endpoint))
+  }
+
+  /** A request that waits at a failing endpoint asks again and again: its first refusal counts. */
+  private noteRefusal(event: RetryEvent): void {
+    if (this.isRefused) return
+    this.isRefused = true
+    this.context.retried(this.exchange, event)
+  }
+
+  /** The first of two has had its time: the second one goes on alone. False: there is no second one. */
+  leaveFirst(error: DeadlineError): boolean {
+    if (!this.race?.isOn || !this.cluster.service.retries.reasons.has('timeout')) return false
+    this.race.leaveFirst(error)
+    return true
   }
 
   nowUs(): number {

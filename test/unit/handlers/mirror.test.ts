@@ -3,6 +3,7 @@ import type { Dispatcher } from 'undici'
 import { beforeEach, describe, expect, it } from 'vitest'
 import type { Branch, MirrorRules, Route, RouteTable, Service } from '../../../src/config/compile.js'
 import { MemoryDownstream } from '../../../src/downstream/memory.js'
+import { ClientDeadline } from '../../../src/exchange/client-deadline.js'
 import type { Deadline, Deadlines } from '../../../src/exchange/deadlines.js'
 import { Exchange } from '../../../src/exchange/exchange.js'
 import { Fields } from '../../../src/exchange/fields.js'
@@ -40,6 +41,8 @@ let deadlines: Set<Deadline>
 /** What the endpoint's client was given, and what it does with it. */
 let response: Dispatcher.DispatchHandler
 let dispatch: () => void
+/** The fields of the last copy. */
+let sent: string
 let bulkhead: Bulkhead
 /** Places that are taken. */
 let places: number
@@ -64,6 +67,7 @@ beforeEach(() => {
     leave: () => void places--,
   } as unknown as Bulkhead
   nowUs = 1e9
+  service.totalTimeoutMs = 250
   deadlines = new Set()
   aborted = null
   abortThrows = false
@@ -72,8 +76,9 @@ beforeEach(() => {
   const segment = openSegment(SECTIONS, SPEC, { path: null, isolation: 'thread' })
   counts = new BranchCounts(segment, SPEC)
   const client = {
-    dispatch(_: unknown, given: Dispatcher.DispatchHandler) {
+    dispatch(request: { headers: { text: string } }, given: Dispatcher.DispatchHandler) {
       told.push('copied')
+      sent = request.headers.text
       response = given
       dispatch()
       return true
@@ -112,10 +117,12 @@ beforeEach(() => {
   )
 })
 
-function handle(body: Buffer | null = null): void {
-  const exchange = new Exchange(new MemoryDownstream(), nowUs, 'POST', '/', undefined, Fields.of([]))
+function handle(body: Buffer | null = null, timeoutMs = -1): void {
+  const fields = Fields.of(timeoutMs < 0 ? [] : ['x-timeout-ms', `${timeoutMs}`])
+  const exchange = new Exchange(new MemoryDownstream(), nowUs, 'POST', '/', undefined, fields)
   exchange.route = { auth: [], strippedFields: [], stripPrefix: null, rewrite: null } as unknown as Route
   exchange.body = body
+  exchange.deadline = ClientDeadline.earlier(null, nowUs, timeoutMs * 1000)
   handler.handle(exchange)
 }
 
@@ -164,6 +171,15 @@ describe('a mirror', () => {
     expect(counts.totals(0).dropped).toEqual({ body: 1, in_flight: 0, unavailable: 1 })
   })
 
+  it('gets no copy of what is too late, and is told what is left of the time', () => {
+    handle(null, 0)
+    expect(told).toEqual(['handled'])
+    expect(counts.totals(0).inFlight).toBe(0)
+    handle(null, 200)
+    expect(told).toEqual(['handled', 'handled', 'copied'])
+    expect(sent).toContain('x-timeout-ms: 200\r\n')
+  })
+
   it('gives its service the time to the first byte, between bytes, and in all', () => {
     handle()
     const [deadline] = [...deadlines] as [Deadline]
@@ -183,6 +199,21 @@ describe('a mirror', () => {
     response.onResponseData!(controller, Buffer.from('x'))
     response.onResponseEnd!(controller, {})
     expectOver({ failed: 1 })
+  })
+
+  it('ends a response that streams on for a minute, and blames nobody', () => {
+    service.totalTimeoutMs = Number.POSITIVE_INFINITY
+    handle()
+    const [deadline] = [...deadlines] as [Deadline]
+    response.onResponseStart!(controller, 200, {}, 'OK')
+    for (const untilUs = nowUs + 60e6; nowUs < untilUs; nowUs += 100_000) {
+      expect(deadline.deadlineUs).toBeGreaterThan(nowUs)
+      response.onResponseData!(controller, Buffer.from('x'))
+    }
+    expect(deadline.deadlineUs).toBe(nowUs)
+    deadline.expire()
+    expect(aborted).not.toBeInstanceOf(DeadlineError)
+    expectOver({ answered: 1 })
   })
 
   it('whose deadline throws gives back all the same, and no exchange hears of it', () => {
