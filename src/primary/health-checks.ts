@@ -98,7 +98,11 @@ class Check {
   ) {}
 
   isSameAs(other: Check): boolean {
-    return this.isOfSame(other) && JSON.stringify(this.rules) === JSON.stringify(other.rules)
+    return this.isOfSame(other) && this.settings === other.settings
+  }
+
+  private get settings(): string {
+    return JSON.stringify([this.rules, this.service.tls, this.endpoint.serverName])
   }
 
   /** @param former the check of this slot so far: with other rules the endpoint's state stays what it is */

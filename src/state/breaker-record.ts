@@ -112,6 +112,8 @@ export interface BreakerMemory {
   readonly words: BigInt64Array
   readonly floats: Float64Array
   readonly bytes: Uint8Array
+  /** By record and probe: how often this process has taken it, modulo 256. Not shared. */
+  readonly leases: Uint8Array
 }
 
 /** One breaker's record, and all that is done to it. */
@@ -272,11 +274,18 @@ export class BreakerRecord {
         continue
       // Two who race for it write the same time.
       ints[this.at + PROBES_AT + slot] = nowMs | 0
-      if (Atomics.compareExchange(ints, word, seen, (generation << 10) | (worker << 2) | PERMIT.out) === seen)
+      if (Atomics.compareExchange(ints, word, seen, (generation << 10) | (worker << 2) | PERMIT.out) === seen) {
+        this.memory.leases[this.index * MAX_PROBES + slot]!++
         return slot
+      }
       slot--
     }
     return -1
+  }
+
+  /** Tells what this process has taken last in that place from what it took there before: 0 to 7. */
+  lease(slot: number): number {
+    return (this.memory.leases[this.index * MAX_PROBES + slot] as number) & 7
   }
 
   /** @param to 'free' for one that says nothing. False: the permit was no longer the worker's. */

@@ -3,7 +3,15 @@
 // way: each service's breaker keeps its record.
 //
 //   section `breakers`   records of 1024 bytes, found by the hash of the name (open addressing; records never move)
-import { type BreakerMemory, BreakerRecord, KEY_64, RECORD_64, RECORD_BYTES, storedName } from './breaker-record.js'
+import {
+  type BreakerMemory,
+  BreakerRecord,
+  KEY_64,
+  MAX_PROBES,
+  RECORD_64,
+  RECORD_BYTES,
+  storedName,
+} from './breaker-record.js'
 import { damagedRows } from './damage.js'
 import { KeyHash } from './key-hash.js'
 import { Owners } from './owners.js'
@@ -30,6 +38,7 @@ export class BreakerTable implements BreakerMemory {
   readonly words: BigInt64Array
   readonly floats: Float64Array
   readonly bytes: Uint8Array
+  readonly leases: Uint8Array
   private readonly seed: Int32Array
   /** Where the records lie that this object was asked for: damage may take them from the memory (segment.ts). */
   private readonly places = new Map<string, number>()
@@ -41,6 +50,7 @@ export class BreakerTable implements BreakerMemory {
     this.words = new BigInt64Array(segment.buffer, offset, this.capacity * RECORD_64)
     this.floats = new Float64Array(segment.buffer, offset, this.capacity * RECORD_64)
     this.bytes = new Uint8Array(segment.buffer, offset, this.capacity * RECORD_BYTES)
+    this.leases = new Uint8Array(this.capacity * MAX_PROBES)
     this.seed = segment.seed
   }
 

@@ -5,13 +5,13 @@
 //   section `endpoints`
 //     head     64 bytes of Int32: 0 endpoints  1 worker slots  2 since when a worker judges; 0: none does  3 when the
 //              last judgement was (upstream/cluster/outliers.ts; both in milliseconds, their lower 32 bits)
-//     record   one for each slot, 256 bytes; every process writes it:
+//     record   one for each slot and one for `nowhere`, 256 bytes; every process writes it:
 //                0 [Int32] why it gets no requests, a bit each: 1 down, 2 drained, 4 ejected; 8: on probation, it gets
 //                          few. 0: it gets requests
 //                4 [Int32] health: 0 unknown, 1 up, 2 down
 //                8 [Float64] since when it gets requests again, microseconds on the segment's clock; 0: since ever
 //               16 what ejections are decided by (endpoint-record.ts)
-//     block    one for each worker slot and endpoint, 64 bytes of Float64; that worker alone writes it:
+//     block    one for each worker slot and record, 64 bytes of Float64; that worker alone writes it:
 //                0 attempts that have ended   1 failures
 //                2 latency, sum in microseconds   3 latencies in that sum, one for each response to a request that was
 //                                                 there as a whole
@@ -74,7 +74,7 @@ interface Spec {
 }
 
 export function endpointBytes({ endpoints, workers }: Spec): number {
-  return HEAD_BYTES + Math.max(1, endpoints) * (RECORD_BYTES + workers * BLOCK_64 * 8)
+  return HEAD_BYTES + (endpoints + 1) * (RECORD_BYTES + workers * BLOCK_64 * 8)
 }
 
 export const endpointsSection: LiveSection<Spec> = {
@@ -111,9 +111,10 @@ export class EndpointTable {
     this.head[ENDPOINTS_AT] = endpoints
     this.head[WORKERS_AT] = workers
     const records = offset + HEAD_BYTES
-    this.ints = new Int32Array(buffer, records, endpoints * RECORD_32)
-    this.floats = new Float64Array(buffer, records, endpoints * RECORD_64)
-    this.blocks = new Float64Array(buffer, records + endpoints * RECORD_BYTES, endpoints * workers * BLOCK_64)
+    const slots = endpoints + 1
+    this.ints = new Int32Array(buffer, records, slots * RECORD_32)
+    this.floats = new Float64Array(buffer, records, slots * RECORD_64)
+    this.blocks = new Float64Array(buffer, records + slots * RECORD_BYTES, slots * workers * BLOCK_64)
   }
 
   /** OUT bits, 0 where it gets requests. A plain read: an aligned Int32 does not tear, and a moment ago will do. */
@@ -249,6 +250,11 @@ export class EndpointTable {
     if (isSlow) this.blocks[at + SLOW]!++
   }
 
+  /** For endpoints that no service has any more, of requests that still end: nobody reads what is counted there. */
+  get nowhere(): number {
+    return this.endpoints
+  }
+
   /** The endpoint has another slot from now on: what this worker has in flight goes with it. */
   move(worker: number, from: number, to: number, inFlight: number, waiting: number): void {
     const before = this.blockAt(worker, from)
@@ -296,6 +302,6 @@ export class EndpointTable {
   }
 
   private blockAt(worker: number, slot: number): number {
-    return (worker * this.endpoints + slot) * BLOCK_64
+    return (worker * (this.endpoints + 1) + slot) * BLOCK_64
   }
 }

@@ -39,6 +39,8 @@ const LEASE_GRACE_MS = 5000
 /** … no more than this: a stream that is open for hours must not keep the breaker half open. */
 const LONGEST_LEASE_MS = 60_000
 const REFUSED = -1
+/** A permit: the probe's place + 1, 0 for other calls, in 6 bits; the generation in 22; the probe's lease in 3. */
+const LEASE_SHIFT = 28
 /** For a service without rules: closed for ever. */
 const NEVER: BreakerRules = {
   windowMs: 10_000,
@@ -108,11 +110,10 @@ export class Breaker {
   /** How the call ended. Once per permit. */
   report(permit: number, outcome: number, nowUs: number): void {
     const low = this.record.state()
-    const generation = permit >>> 6
-    if (low >>> 10 !== generation) return
+    if (low >>> 10 !== generationOf(permit)) return
     const slot = (permit & 63) - 1
     const nowMs = Math.floor(nowUs / 1000)
-    if (slot >= 0) this.reportProbe(low, slot, outcome, nowMs, nowUs)
+    if (slot >= 0) this.reportProbe(low, slot, permit >>> LEASE_SHIFT, outcome, nowMs, nowUs)
     else if (outcome !== OUTCOME.ignored) this.reportCall(low, outcome, nowMs, nowUs)
   }
 
@@ -146,7 +147,7 @@ export class Breaker {
       } else if (state === STATE.halfOpen) {
         const slot = record.takeProbe(low >>> 10, this.probes, this.workerIndex, nowMs, this.leaseMs)
         if (slot < 0) break
-        if (record.state() === low) return permit | (slot + 1)
+        if (record.state() === low) return permit | (slot + 1) | (record.lease(slot) << LEASE_SHIFT)
       } else {
         const leftMs = record.untilDeadlineMs(low, nowMs)
         if (Number.isNaN(leftMs)) continue
@@ -161,10 +162,12 @@ export class Breaker {
     return REFUSED
   }
 
-  private reportProbe(low: number, slot: number, outcome: number, nowMs: number, nowUs: number): void {
+  private reportProbe(low: number, slot: number, lease: number, outcome: number, nowMs: number, nowUs: number): void {
     const generation = low >>> 10
     // Its permit goes with the generation: given back before, it would let another probe through.
     if (outcome === OUTCOME.failed) return this.open(low, 'probe_failed', nowMs, nowUs)
+    // It took too long, and this worker has sent another in its place, which alone may give the permit back.
+    if (this.record.lease(slot) !== lease) return
     const to = outcome === OUTCOME.ok ? 'ok' : outcome === OUTCOME.slow ? 'slow' : 'free'
     if (!this.record.endProbe(generation, slot, this.workerIndex, to) || to === 'free') return
     const slow = this.record.slowProbes(generation, this.probes)
@@ -210,4 +213,8 @@ export class Breaker {
   snapshot(nowUs?: number): BreakerSnapshot {
     return this.record.snapshot(nowUs)
   }
+}
+
+export function generationOf(permit: number): number {
+  return (permit >>> 6) & 0x3fffff
 }

@@ -208,6 +208,7 @@ test('a client that leaves frees its place, in the queue and at the service', as
   await eventually('none that waits', async () => (await bulkheadOf('brief')).waiting, 0)
   first.destroy()
   await idle('brief')
+  await eventually('the first request to be gone', () => held.length, 0)
   const answer = third.exchange({ target: '/brief' })
   await eventually('the third request', () => held.length === 1 && held[0]!.target === '/brief', true)
   await answerOne()

@@ -230,6 +230,8 @@ export class EndpointState {
    * closes.
    */
   retire(): void {
+    // Its slot may soon be another endpoint's, which must not get the blame for what ends here.
+    this.use({ ...this.endpoint, slot: this.table.nowhere }, null)
     this.retired = true
     this.closeUnused()
   }

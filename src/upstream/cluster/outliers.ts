@@ -24,7 +24,7 @@ const FEWEST = 5
 const LATE = 10
 /** A share of failures at which nobody can say that the endpoint on probation is worse than its peers. */
 const PEERS_FAIL = 0.2
-/** On probation: successes until it is over. */
+/** On probation: successes, or responses that have begun lately, until it is over. */
 const PROBATION = 5
 /** A slow response takes at least so much longer than those of its peers. */
 const SLOW_BY_US = 3000
@@ -125,7 +125,9 @@ export class Outliers {
     const { slot } = endpoint
     const record = table.record(slot)
     const totals = table.totals(slot)
-    const windows = (record.get(FIELD.judgedUs) - nowUs) / rules.windowUs
+    const judgedUs = record.get(FIELD.judgedUs)
+    const secondBegins = Math.floor(judgedUs / 1e6) !== Math.floor(nowUs / 1e6)
+    const windows = (judgedUs - nowUs) / rules.windowUs
     const kept = Math.exp(windows)
     const keptLate = Math.exp(windows * LATE)
     const late = (field: LateField, seen: SeenField, total: number): void => {
@@ -143,9 +145,12 @@ export class Outliers {
     take(FIELD.latencies, FIELD.seenLatencies, totals.latencies)
     take(FIELD.slow, FIELD.seenSlow, totals.slow)
     record.set(FIELD.judgedUs, nowUs)
+    const out = table.out(slot)
     const inFlight = Math.max(0, totals.inFlight)
-    if (inFlight < record.get(FIELD.returnedInFlight)) record.set(FIELD.returnedInFlight, inFlight)
-    return { endpoint, record, totals, succeeded: totals.attempts - totals.failures, out: table.out(slot) }
+    // On probation, a long stream or upload must not keep others away until it ends: each second lets in another one.
+    const letsIn = (out & OUT.probation) !== 0 && totals.waiting <= 0 && secondBegins
+    if (letsIn || inFlight < record.get(FIELD.returnedInFlight)) record.set(FIELD.returnedInFlight, inFlight)
+    return { endpoint, record, totals, succeeded: totals.attempts - totals.failures, out }
   }
 
   /** From where on a response is slow: a multiple of the median of its peers'. 0: not known. */
@@ -274,7 +279,9 @@ export class Outliers {
     if ((one.out & OUT.probation) !== 0) {
       const isLooking = record.get(FIELD.lookUs) === record.get(FIELD.sinceUs)
       const hasLatencies = one.totals.latencies > record.get(FIELD.lookLatencies)
-      if (one.succeeded - record.get(FIELD.returnedSucceeded) < PROBATION) return
+      // Streams may go on for hours: that their heads have come is enough.
+      const good = Math.max(one.succeeded - record.get(FIELD.returnedSucceeded), record.get(FIELD.latencies))
+      if (good < PROBATION) return
       if ((isLooking && hasLatencies) || record.get(FIELD.slowLooks) > 0) return
       this.table.setOut(endpoint.slot, OUT.probation, false)
       one.out = this.table.out(endpoint.slot)

@@ -335,6 +335,18 @@ describe('health checks', () => {
     ])
   })
 
+  it('heed a CA that a reload brings', async () => {
+    const authority = await createAuthority()
+    const other = await createAuthority('Another CA')
+    const pair = await authority.issue({ dns: ['localhost'] })
+    const port = await listening(createTlsServer(pair, (socket) => socket.on('error', () => {})))
+    const rules = { ...TCP, unhealthyAfter: 1, healthyAfter: 1 }
+    const { changes, checks, service } = check([`https://localhost:${port}`], rules, { ca: other.cert })
+    expect(await changes.next(1)).toMatchObject({ message: 'endpoint is down' })
+    checks.update([{ ...service, tls: { ...service.tls, ca: authority.cert } }])
+    expect(await changes.next(2)).toMatchObject({ message: 'endpoint is up' })
+  })
+
   it('over https ask for the name of the service, whatever the Host is', async () => {
     const authority = await createAuthority()
     const pair = await authority.issue({ dns: ['inner.example'] })

@@ -6,7 +6,7 @@ import { BreakerTable } from '../../../src/state/breaker-table.js'
 import { openSegment } from '../../../src/state/open-segment.js'
 import { SECTIONS } from '../../../src/state/sections.js'
 import type { Segment } from '../../../src/state/segment.js'
-import { Breaker, OUTCOME } from '../../../src/upstream/breaker.js'
+import { Breaker, generationOf, OUTCOME } from '../../../src/upstream/breaker.js'
 
 const { ok, failed, slow, ignored } = OUTCOME
 const RULES: BreakerRules = {
@@ -316,6 +316,16 @@ describe('half open', () => {
     expect(one.state).toBe('half_open')
   })
 
+  it('does not take a probe that comes back too late for the one in its place, of the same worker either', () => {
+    const [late] = admits(one, 3) as [number]
+    pass(25_000)
+    expect(admits(one, 5)).toHaveLength(3)
+    one.report(late, ignored, nowUs)
+    expect(admits(one, 5)).toEqual([])
+    one.report(late, ok, nowUs)
+    expect(one.state).toBe('half_open')
+  })
+
   it('takes a probe that is reported twice for one', () => {
     const [first] = admits(one, 3) as [number]
     for (let i = 0; i < 5; i++) one.report(first, ok, nowUs)
@@ -484,9 +494,12 @@ it('never lets a call through while open, nor more than its probes while half op
       const first = breakers[0] as Breaker
       /** What was admitted and neither reported nor lost with its worker. */
       let out: { worker: number; permit: number; atUs: number }[] = []
+      /** By place: the last probe there. What one says that another has replaced does not count. */
+      const last = new Map<number, object>()
       /** Probes of the generation that came back with something to say. */
       let told = { generation: -1, count: 0 }
-      const isProbe = (permit: number, generation: number): boolean => permit >>> 6 === generation && (permit & 63) > 0
+      const isProbe = (permit: number, generation: number): boolean =>
+        generationOf(permit) === generation && (permit & 63) > 0
 
       for (const next of steps) {
         const before = first.snapshot()
@@ -496,11 +509,13 @@ it('never lets a call through while open, nor more than its probes while half op
           table.releaseWorker(next.worker)
         }
         if (next.do === 'report' && out.length > 0) {
-          const { worker, permit } = out.splice(next.which % out.length, 1)[0]!
+          const call = out.splice(next.which % out.length, 1)[0]!
+          const { worker, permit } = call
           breakers[worker]!.report(permit, next.outcome, nowUs)
           // Late: the state it was given in is over.
-          if (permit >>> 6 !== before.generation) expect(first.snapshot()).toEqual(before)
-          if (isProbe(permit, told.generation) && next.outcome !== ignored) told.count++
+          if (generationOf(permit) !== before.generation) expect(first.snapshot()).toEqual(before)
+          const counts = next.outcome !== ignored && last.get(permit & 63) === call
+          if (counts && isProbe(permit, told.generation)) told.count++
         }
         if (next.do === 'admit') {
           const permit = breakers[next.worker]!.admit(nowUs)
@@ -511,8 +526,10 @@ it('never lets a call through while open, nor more than its probes while half op
             refused++
             continue
           }
-          expect(permit >>> 6).toBe(after.generation)
-          out.push({ worker: next.worker, permit, atUs: nowUs })
+          expect(generationOf(permit)).toBe(after.generation)
+          const call = { worker: next.worker, permit, atUs: nowUs }
+          out.push(call)
+          last.set(permit & 63, call)
           if (after.state !== 'half_open') continue
           if (told.generation !== after.generation) told = { generation: after.generation, count: 0 }
           const underWay = out.filter(

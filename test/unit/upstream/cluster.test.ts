@@ -144,6 +144,21 @@ describe('a set of endpoints that changes', () => {
     expect(await ask(cluster, gone)).toBe('UND_ERR_CLOSED')
   })
 
+  it('counts nothing at the slot of one that is gone: that may be the slot of another one by now', async () => {
+    const [a, b] = origins as [Origin, Origin]
+    const cluster = one(a)
+    const asked = ask(cluster, cluster.endpoints[0]!, '/wait')
+    await expect.poll(() => waiting.length).toBe(1)
+    const { slot } = cluster.endpoints[0]!.endpoint
+    expect(table.totals(slot)).toMatchObject({ inFlight: 1, waiting: 1 })
+    cluster.setEndpoints([endpointOf(b.url, undefined, slot + 1)])
+    table.clear(slot)
+    cluster.setEndpoints([endpointOf(b.url, undefined, slot)])
+    await waiting[0]!.answer(500)
+    expect(await asked).toBe('response')
+    expect(table.totals(slot)).toMatchObject({ attempts: 0, failures: 0, inFlight: 0, waiting: 0 })
+  })
+
   it('passes over one that is down by the slot that it has now', () => {
     const [a, b] = origins as [Origin, Origin]
     const cluster = one(a, b)

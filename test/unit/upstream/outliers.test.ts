@@ -235,6 +235,27 @@ describe('an ejection', () => {
     expect(table.returnedUs(1)).toBeGreaterThan(0)
   })
 
+  it('does not wait for the end of streams and uploads on probation', () => {
+    run(1, 100, well)
+    run(0.1, 100, fail(1))
+    while (table.out(1) !== OUT.probation) run(0.1, 100, (slot) => ({ fails: slot === 1 }))
+    table.begin(0, 1, false)
+    expect(outliers.admitsOne(1)).toBe(false)
+    for (let i = 0; i < 11; i++) tick()
+    expect(outliers.admitsOne(1)).toBe(true)
+    for (let streams = 1; streams <= 5; streams++) {
+      expect(table.out(1)).toBe(OUT.probation)
+      table.begin(1, 1, true)
+      expect(outliers.admitsOne(1)).toBe(false)
+      table.answered(1, 1, 2000, false)
+      for (let i = 0; i < 11; i++) tick()
+      expect(outliers.admitsOne(1)).toBe(true)
+      if (streams === 5) for (let i = 0; i < 50 && table.out(1) !== 0; i++) run(0.1, 100, well)
+    }
+    expect(table.out(1)).toBe(0)
+    expect(table.totals(1).inFlight).toBe(6)
+  })
+
   it('is forgotten with time: the next one is short again', () => {
     run(1, 100, well)
     run(12, 100, fail(1))
