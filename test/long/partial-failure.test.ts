@@ -3,7 +3,7 @@
 import { describe, expect, test } from 'vitest'
 import { type Gateway, startGateway } from '../support/gateway.js'
 import { type Manner, Replica } from '../support/replica.js'
-import { type Outcome, quantileMs, steadyLoad } from '../support/steady-load.js'
+import { type Outcome, steadyLoad } from '../support/steady-load.js'
 
 const PER_SECOND = 200
 const SECONDS = 42
@@ -71,13 +71,15 @@ describe('one of two replicas, with the defaults', () => {
     },
   )
 
-  test('that is ten times slower: p99 within 1.5 times that of the good one alone', async () => {
+  // So that p99 is that of the good one. The time itself is the machine's as well, and no test's.
+  test('that is ten times slower gets fewer than one in a hundred requests', async () => {
     const run = await trial('slow')
-    const { outcomes, startMs } = run
+    const { outcomes, bad, startMs } = run
     expect(shareOk(outcomes)).toBe(1)
-    const alone = outcomes.filter(({ sentMs }) => sentMs < startMs + FAILS_AT_MS - 200)
-    const during = outcomes.filter(({ sentMs }) => sentMs >= startMs + FAILS_AT_MS && sentMs < startMs + RECOVERS_AT_MS)
-    expect(quantileMs(during, 0.99)).toBeLessThan(1.5 * Math.max(quantileMs(alone, 0.99), TAKES_MS * 1.2))
+    const slow = bad.between(startMs + FAILS_AT_MS, startMs + RECOVERS_AT_MS)
+    expect(slow / outcomes.length).toBeLessThan(0.01)
+    const last = startMs + SECONDS * 1000
+    expect(bad.between(last - 500, last)).toBeGreaterThan(0)
     await end(run)
   })
 })

@@ -5,7 +5,6 @@ import { Agent, type Dispatcher, errors, request } from 'undici'
 export interface Outcome {
   /** performance.now() */
   readonly sentMs: number
-  readonly tookMs: number
   /** 0: the connection was lost. */
   readonly status: number
   readonly method: string
@@ -40,7 +39,7 @@ export async function steadyLoad({
   const send = async (n: number): Promise<Outcome> => {
     const { method = 'GET', path = '/', body = null } = of(n)
     const sentMs = performance.now()
-    const done = (status: number, rid = '') => ({ sentMs, tookMs: performance.now() - sentMs, status, method, rid })
+    const done = (status: number, rid = '') => ({ sentMs, status, method, rid })
     try {
       const response = await request(`http://127.0.0.1:${port}${path}`, { dispatcher: agent, method, body, headers })
       await response.body.dump()
@@ -63,10 +62,4 @@ export async function steadyLoad({
   const outcomes = await Promise.all(waiting)
   await agent.close()
   return outcomes
-}
-
-/** Of the times that requests took. @param share 0.99: 99 % took no longer */
-export function quantileMs(outcomes: readonly Outcome[], share: number): number {
-  const sorted = outcomes.map(({ tookMs }) => tookMs).sort((a, b) => a - b)
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] as number
 }
