@@ -43,9 +43,34 @@ describe('p2c', () => {
     load(light, 2)
     load(heavy, 5)
     expect(picks(new PowerOfTwo(seeded(1)), [light, heavy], 100)).toEqual([0, 100])
-    load(heavy, 7)
+    load(heavy, 9)
     expect(picks(new PowerOfTwo(seeded(1)), [light, heavy], 100)).toEqual([100, 0])
   })
+
+  test.each([2, 3, 4, 8, 32])(
+    'with %i requests at a time a light endpoint gets its share, or little less',
+    (atOnce) => {
+      for (const weight of [2, 3, 10]) {
+        const states = balancing.weighted([1, weight])
+        const random = seeded(atOnce * weight)
+        const balancer = new PowerOfTwo(random)
+        const candidates = candidatesOf(states)
+        const inFlight: EndpointState[] = []
+        let light = 0
+        for (let i = 0; i < 10_000; i++) {
+          if (inFlight.length === atOnce) inFlight.splice(Math.floor(random() * atOnce), 1)[0]!.end(0, false, true)
+          const state = balancer.pick(candidates, 0, NONE)!
+          if (state === states[0]) light++
+          state.begin(true)
+          inFlight.push(state)
+        }
+        for (const state of inFlight) state.end(0, false, true)
+        const share = 1 / (1 + weight)
+        expect(light / 10_000, `weight ${weight}`).toBeLessThan(share * 1.15)
+        expect(light / 10_000, `weight ${weight}`).toBeGreaterThan(share * 0.6)
+      }
+    },
+  )
 
   test('an endpoint that takes ten times as long has a tenth of the requests of the others, or little more', () => {
     const states = balancing.weighted([1, 1, 1, 1])
