@@ -40,7 +40,7 @@ export interface LoadOptions {
   readonly file?: string | undefined
   /** The text of the built-in demo, in place of a file. */
   readonly text?: { readonly origin: string; readonly yaml: string }
-  readonly env?: Environment
+  readonly env?: Environment | undefined
 }
 
 /** Everything that is wrong with the input, one line per problem, ready to print. The command then exits with 2. */

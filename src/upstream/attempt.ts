@@ -177,11 +177,12 @@ export class Attempt implements Dispatcher.DispatchHandler {
   onResponseStart(_: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders, phrase = ''): void {
     if (this.over || status < 200) return
     this.status = status
-    if (this.waits) {
-      this.waits = false
-      this.endpoint!.answered(this.nowUs() - this.startUs)
-    }
     try {
+      if (this.waits) {
+        const latencyUs = this.nowUs() - this.startUs
+        this.waits = false
+        this.endpoint!.answered(latencyUs)
+      }
       this.sink!.onHead(status, headers, phrase)
     } catch (error) {
       this.sink!.onException(error)

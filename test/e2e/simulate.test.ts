@@ -36,13 +36,13 @@ function command(args: readonly string[], input: string): Promise<Result> {
 
 /** In this process, which costs a start less. */
 async function reportOf(...names: readonly string[]): Promise<Report> {
-  return JSON.parse((await simulate(names, { json: true }, (text) => text)).text) as Report
+  return JSON.parse((await simulate(names, { json: true }, (text) => text, cleanEnvironment())).text) as Report
 }
 
 async function compared(old: string, now: string, log: string) {
   const compare = [old, now]
-  const { text, changed } = await simulate([log], { compare }, (text) => text)
-  const { text: json } = await simulate([log], { compare, json: true }, (text) => text)
+  const { text, changed } = await simulate([log], { compare }, (text) => text, cleanEnvironment())
+  const { text: json } = await simulate([log], { compare, json: true }, (text) => text, cleanEnvironment())
   return { text, changed, report: JSON.parse(json) as Report }
 }
 

@@ -20,14 +20,18 @@ export interface Simulated {
   readonly changed: boolean
 }
 
-/** @throws ConfigError for what cannot be read, and for arguments that are missing */
+/**
+ * @param env with the secrets that the configurations name; without it the process's own
+ * @throws ConfigError for what cannot be read, and for arguments that are missing
+ */
 export async function simulate(
   names: readonly string[],
   options: SimulateOptions,
   emphasise: (text: string) => string,
+  env?: Readonly<Record<string, string | undefined>>,
 ): Promise<Simulated> {
   const { configurations, logs } = sort(names, options.compare)
-  const loaded = configurations.map((file) => loadConfig({ file })) as [Loaded] | [Loaded, Loaded]
+  const loaded = configurations.map((file) => loadConfig({ file, env })) as [Loaded] | [Loaded, Loaded]
   const report = await run(loaded, logs)
   const isComparison = loaded.length === 2
   return {

@@ -1,7 +1,7 @@
 // What the arguments of `tidegate simulate` may be.
 import { describe, expect, it } from 'vitest'
 import { simulate } from '../../../src/cli/simulate/simulate.js'
-import { writeConfig } from '../../support/gateway.js'
+import { cleanEnvironment, writeConfig } from '../../support/gateway.js'
 
 const config = writeConfig({
   services: { demo: { endpoints: ['http://127.0.0.1:9000'] } },
@@ -21,6 +21,6 @@ describe('refused', () => {
     [[config, 'a.log'], { compare: [config, config] }, 'with --compare OLD NEW, name access logs'],
     [[config, '/dev/null'], {}, '/dev/null: has no access lines'],
   ])('%j %j', async (names, options, problem) => {
-    await expect(simulate(names, options, (text) => text)).rejects.toThrow(problem)
+    await expect(simulate(names, options, (text) => text, cleanEnvironment())).rejects.toThrow(problem)
   })
 })

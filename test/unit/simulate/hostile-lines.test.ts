@@ -5,7 +5,7 @@ import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { simulate } from '../../../src/cli/simulate/simulate.js'
 import { OUTCOME_CODES } from '../../../src/exchange/outcome.js'
-import { temporaryFolder, writeConfig } from '../../support/gateway.js'
+import { cleanEnvironment, temporaryFolder, writeConfig } from '../../support/gateway.js'
 
 const TIME = Date.UTC(2026, 10, 21)
 
@@ -55,11 +55,11 @@ it('any values of its keys, in any order of time', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(line, { maxLength: 200 }), async (lines) => {
       writeFileSync(log, [good, ...lines].map((one) => JSON.stringify(one)).join('\n'))
-      const { text } = await simulate([config, log], { json: true }, (text) => text)
+      const { text } = await simulate([config, log], { json: true }, (text) => text, cleanEnvironment())
       const report = JSON.parse(text)
       expect(report.log.requests + report.log.malformed).toBe(lines.length + 1)
-      expect((await simulate([config, log], {}, (text) => text)).text).toContain(log)
-      await simulate([log], { compare: [config, config] }, (text) => text)
+      expect((await simulate([config, log], {}, (text) => text, cleanEnvironment())).text).toContain(log)
+      await simulate([log], { compare: [config, config] }, (text) => text, cleanEnvironment())
     }),
     { numRuns: 10 },
   )
