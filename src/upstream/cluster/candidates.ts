@@ -58,8 +58,8 @@ export class Candidates {
   }
 
   /**
-   * With one more request the endpoint at `b` would, for its weight, be busier than the one at `a` is now. Without that
-   * one more, a light endpoint would get every other request of two at a time: it is idle whenever the heavy one is not.
+   * With one more request the endpoint at `b` would, for its weight, be busier than the one at `a` is now. Without
+   * that one more, a light endpoint would get each request that finds it idle while the heavy one is not.
    */
   isNoBusier(a: number, b: number): boolean {
     const inA = this.states[a]!.inFlight

@@ -57,7 +57,7 @@ export class PeakEwma implements Balancer {
   }
 }
 
-/** Requests in flight, as many as an endpoint of average weight would have in its place, and one for an idle endpoint. */
+/** Requests in flight, as many as an endpoint of average weight would have in its place, and one more. */
 function loadOf({ states, weights }: Candidates, at: number): number {
   return states[at]!.inFlight / (weights[at] as number) + 1
 }
