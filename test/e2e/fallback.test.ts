@@ -137,7 +137,9 @@ test('a breaker held open refuses until it is released; only who is no browser m
   expect((await call(gateway.port, { target: '/held-large' })).text).toBe(LARGE)
   const bare = await call(gateway.port, { target: '/bare' })
   expect([bare.status, bare.json<{ code: string }>().code]).toEqual([503, 'breaker_open'])
-  expect(await gateway.logged(bare)).toMatchObject({ reason: 'breaker held open' })
+  const line = await gateway.logged(bare)
+  expect(line).toMatchObject({ reason: 'breaker held open', attempts: 0 })
+  expect(line, 'no endpoint was asked').not.toHaveProperty('endpoint')
   // Held, refused, and answered in its place: what alerts need.
   const metrics = (await gateway.admin('/metrics')).text.split('\n')
   expect(metrics).toContain('tidegate_breaker_held{service="well",state="open"} 1')

@@ -20,18 +20,21 @@ const after = z
   .meta(values('`p50` to `p99.9`, or duration, 1ms to 1h'))
 
 export const hedgeSchema = z
-  .strictObject({
-    after: after
-      .default('p95')
-      .describe(
-        "How long the response may take to begin before another endpoint is asked, too: a duration, or a percentile of what the route's responses took lately in this worker.",
-      ),
-    budget: ratio
-      .default(0.05)
-      .describe(
-        "Most hedges as a share of the route's requests, in each worker. A quiet route may have 10, and one more each second.",
-      ),
-  })
+  .strictObject(
+    {
+      after: after
+        .default('p95')
+        .describe(
+          "How long the response may take to begin before another endpoint is asked, too: a duration, or a percentile of what the route's responses took lately in this worker.",
+        ),
+      budget: ratio
+        .default(0.05)
+        .describe(
+          "Most hedges as a share of the route's requests, in each worker. A quiet route may have 10, and one more each second.",
+        ),
+    },
+    'must be a map such as { after: p95 }',
+  )
   .describe(
     'Ask a second endpoint if the first takes longer than usual; the first response wins. For requests that may be repeated. Without this key none; {} uses all defaults.',
   )

@@ -2,6 +2,8 @@
 import { z } from 'zod'
 import { duration, HOUR_MS, integer, ratio, values } from './values.js'
 
+const SLOW_RULE = 'must be a number from 1.5 to 1000, or none'
+
 const rules = z
   .strictObject({
     failures: integer(1, 1000)
@@ -15,7 +17,7 @@ const rules = z
         'An endpoint is ejected when its share of failures in the last tenth of window exceeds that of its peers by this much.',
       ),
     slow: z
-      .union([z.number().min(1.5).max(1000), z.literal('none')])
+      .union([z.number().min(1.5).max(1000), z.literal('none', SLOW_RULE)], SLOW_RULE)
       .meta(values('1.5 to 1000, or `none`'))
       .default(5)
       .describe(
@@ -44,7 +46,7 @@ const rules = z
   })
 
 export const outliersSchema = z
-  .union([z.boolean(), rules])
+  .union([z.boolean(), rules], 'must be false, or a map such as { failures: 5 }')
   .transform((given) => (given === true ? rules.parse({}) : given))
   .prefault({})
   .describe(

@@ -2,17 +2,17 @@
 import { z } from 'zod'
 import { duration, HOUR_MS, integer, ratio, size, values } from './values.js'
 
+const REASON_RULE = 'must be connect, reset, timeout or a status from 400 to 599'
+
 const reason = z
-  .union([z.enum(['connect', 'reset', 'timeout']), integer(400, 599)], {
-    error: 'must be connect, reset, timeout or a status from 400 to 599',
-  })
+  .union([z.enum(['connect', 'reset', 'timeout'], REASON_RULE), integer(400, 599)], REASON_RULE)
   .meta(values('`connect`, `reset`, `timeout`, or a status from 400 to 599'))
 
 const rules = z
   .strictObject({
     attempts: integer(1, 10).default(2).describe('Most attempts for one request, the first one included.'),
     on: z
-      .array(reason)
+      .array(reason, 'must be a list such as [connect, reset, 503]')
       .min(1)
       .default(['connect', 'reset', 'timeout', 500, 502, 503, 504])
       .describe(
@@ -40,7 +40,8 @@ const rules = z
   .describe('Retries, all options with their defaults.')
 
 export const retriesSchema = z
-  .union([z.literal(false), rules])
+  .union([z.boolean(), rules], 'must be false, or a map such as { attempts: 3 }')
+  .transform((given) => (given === true ? rules.parse({}) : given))
   .prefault({})
   .describe(
     'When a request is sent again, and where. For methods that may be repeated: GET, HEAD, OPTIONS, TRACE, PUT and DELETE. false: never.',

@@ -9,29 +9,32 @@ import { retriesSchema } from './retries.js'
 import { duration, file, HOST, HOUR_MS, integer, ratio, secret } from './values.js'
 
 const breakerSchema = z
-  .strictObject({
-    window: duration(1000, HOUR_MS).prefault('10s').describe('Sliding window in which calls are counted.'),
-    minRequests: integer(1, 1_000_000).default(20).describe('Fewest calls in the window for the breaker to open.'),
-    failureRatio: ratio.default(0.5).describe('Share of failed calls at which the breaker opens.'),
-    slowCall: duration(1, HOUR_MS, true)
-      .prefault('none')
-      .describe('A call that takes this long counts as slow. none: no call does.'),
-    slowRatio: ratio.default(0.8).describe('Share of slow calls at which the breaker opens.'),
-    openFor: duration(100, HOUR_MS)
-      .prefault('5s')
-      .describe('How long the open breaker refuses calls before the first probe. Doubles while probes fail.'),
-    maxOpenFor: duration(100, HOUR_MS).prefault('60s').describe('Upper bound for the doubled openFor.'),
-    probes: integer(1, 32)
-      .default(3)
-      .describe('Requests that test whether the service has recovered, over all workers.'),
-    ramp: duration(0, HOUR_MS)
-      .prefault('10s')
-      .describe('Time in which traffic returns from 10 % to 100 % after successful probes. 0s: at once.'),
-    failureStatuses: z
-      .array(integer(400, 599))
-      .default([502, 503, 504])
-      .describe('Statuses that count as failures, besides refused and reset connections and timeouts.'),
-  })
+  .strictObject(
+    {
+      window: duration(1000, HOUR_MS).prefault('10s').describe('Sliding window in which calls are counted.'),
+      minRequests: integer(1, 1_000_000).default(20).describe('Fewest calls in the window for the breaker to open.'),
+      failureRatio: ratio.default(0.5).describe('Share of failed calls at which the breaker opens.'),
+      slowCall: duration(1, HOUR_MS, true)
+        .prefault('none')
+        .describe('A call that takes this long counts as slow. none: no call does.'),
+      slowRatio: ratio.default(0.8).describe('Share of slow calls at which the breaker opens.'),
+      openFor: duration(100, HOUR_MS)
+        .prefault('5s')
+        .describe('How long the open breaker refuses calls before the first probe. Doubles while probes fail.'),
+      maxOpenFor: duration(100, HOUR_MS).prefault('60s').describe('Upper bound for the doubled openFor.'),
+      probes: integer(1, 32)
+        .default(3)
+        .describe('Requests that test whether the service has recovered, over all workers.'),
+      ramp: duration(0, HOUR_MS)
+        .prefault('10s')
+        .describe('Time in which traffic returns from 10 % to 100 % after successful probes. 0s: at once.'),
+      failureStatuses: z
+        .array(integer(400, 599))
+        .default([502, 503, 504])
+        .describe('Statuses that count as failures, besides refused and reset connections and timeouts.'),
+    },
+    'must be a map such as { openFor: 5s }, or {} for the defaults',
+  )
   .refine((breaker) => breaker.maxOpenFor >= breaker.openFor, {
     path: ['maxOpenFor'],
     error: 'must be at least openFor',

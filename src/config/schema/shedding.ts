@@ -1,7 +1,7 @@
 // Options of load shedding: which routes matter most when the gateway is overloaded, and when it is.
 import { z } from 'zod'
 import { IMPORTANCES } from '../shedding.js'
-import { duration, values } from './values.js'
+import { duration } from './values.js'
 
 export const importance = z
   .enum(IMPORTANCES)
@@ -24,7 +24,8 @@ const rules = z.strictObject({
 })
 
 export const sheddingSchema = z
-  .union([z.literal(false).meta(values('`false`')), rules])
+  .union([z.boolean(), rules], 'must be false, or a map such as { target: 200ms }')
+  .transform((given) => (given === true ? rules.parse({}) : given))
   .describe(
     'Load shedding: an overloaded worker refuses a share of the requests, those of low importance first. false: it refuses none.',
   )

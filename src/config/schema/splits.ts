@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { TOKEN } from '../patterns.js'
 import { name, named, ratio, size, values } from './values.js'
 
-const weight = z.number().min(0).max(1_000_000)
+const weight = z.number('must be a number without %: a share of the sum of all weights').min(0).max(1_000_000)
 
 export const splitSchema = z
   .union(
@@ -11,16 +11,21 @@ export const splitSchema = z
       named(weight),
       z
         .array(
-          z.strictObject({
-            service: name.describe('The service: a key of services.'),
-            weight: weight
-              .default(1)
-              .describe('Its share is this of the sum of all weights. 0: none, for a service that is being prepared.'),
-          }),
+          z.strictObject(
+            {
+              service: name.describe('The service: a key of services.'),
+              weight: weight
+                .default(1)
+                .describe(
+                  'Its share is this of the sum of all weights. 0: none, for a service that is being prepared.',
+                ),
+            },
+            'must be a map such as { service: orders, weight: 95 }',
+          ),
         )
         .max(16),
     ],
-    'must be a list or keys and values',
+    'must be a map such as { orders: 95, orders-next: 5 }',
   )
   .transform((split) =>
     Array.isArray(split) ? split : Object.entries(split).map(([service, weight]) => ({ service, weight })),
@@ -69,7 +74,7 @@ const mirrorObject = z.strictObject({
 
 export const mirrorKey = {
   mirror: z
-    .union([name, mirrorObject])
+    .union([name, mirrorObject], 'must be the name of a service, or a map such as { service: shadow, share: 0.1 }')
     .transform((mirror) => (typeof mirror === 'string' ? mirrorObject.parse({ service: mirror }) : mirror))
     .optional()
     .describe(

@@ -62,7 +62,7 @@ export const size = (maxBytes: number) =>
     })
 
 export const integer = (min: number, max: number) => z.int().min(min).max(max)
-export const ratio = z.number().gt(0).max(1)
+export const ratio = z.number('must be a number; 0.2 means 20 %').gt(0).max(1)
 
 export const listOf = <T extends z.ZodType>(item: T) => z.array(item).min(1)
 /** A list with one element may be written without brackets. */

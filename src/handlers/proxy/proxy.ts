@@ -130,12 +130,12 @@ class ServiceProxy implements Handler {
     if (endpoint.isFull && (exchange.route!.importance < HIGH || endpoint.isFullForAll)) {
       return this.refuse(exchange, queueFull)
     }
-    exchange.endpoint = endpoint.endpoint
     const attempt = cluster.attempt(exchange.upstreamStartUs)
     if (attempt === null) {
       exchange.retryAfterSeconds = cluster.breaker!.retryAfterSeconds(context.nowUs())
       return this.refuse(exchange, cluster.breaker!.isHeldOpen ? breakerHeld : breakerOpen)
     }
+    exchange.endpoint = endpoint.endpoint
     return this.forward(exchange, endpoint, attempt)
   }
 

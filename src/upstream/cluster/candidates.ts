@@ -57,11 +57,14 @@ export class Candidates {
     return at !== than ? at : at > 0 ? at - 1 : 1
   }
 
-  /** For its weight, the endpoint at `a` has no more requests in flight than the one at `b`. */
+  /**
+   * With one more request the endpoint at `b` would, for its weight, be busier than the one at `a` is now. Without
+   * that one more, a light endpoint would get each request that finds it idle while the heavy one is not.
+   */
   isNoBusier(a: number, b: number): boolean {
     const inA = this.states[a]!.inFlight
     const inB = this.states[b]!.inFlight
-    return this.isEven ? inA <= inB : inA * (this.weights[b] as number) <= inB * (this.weights[a] as number)
+    return this.isEven ? inA <= inB : inA * (this.weights[b] as number) < (inB + 1) * (this.weights[a] as number)
   }
 
   /**

@@ -45,7 +45,7 @@ export class PeakEwma implements Balancer {
     const latencyB = (this.averages[b] as LatencyAverage).read(now)
     // What has never been measured gets its share of requests, and not all of them.
     if (latencyA === 0 || latencyB === 0) return candidates.isNoBusier(a, b)
-    return latencyA * loadOf(candidates, a) <= latencyB * loadOf(candidates, b) * ALIKE
+    return latencyA * loadOf(candidates, a) <= latencyB * loadWithNext(candidates, b) * ALIKE
   }
 
   /** Endpoints that were candidates before keep what is known of them. */
@@ -57,9 +57,14 @@ export class PeakEwma implements Balancer {
   }
 }
 
-/** Requests in flight with the next one, as many as an endpoint of average weight would have in its place. */
+/** Requests in flight, as many as an endpoint of average weight would have in its place, and one more. */
 function loadOf({ states, weights }: Candidates, at: number): number {
   return states[at]!.inFlight / (weights[at] as number) + 1
+}
+
+/** The next request counts by weight, too: else a light endpoint would get each request that finds it idle. */
+function loadWithNext({ states, weights }: Candidates, at: number): number {
+  return Math.max(1, (states[at]!.inFlight + 1) / (weights[at] as number))
 }
 
 /** Of one endpoint. It reads what the endpoint has counted since it was last asked for, so counting costs no more. */

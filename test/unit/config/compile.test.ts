@@ -349,3 +349,19 @@ routes: [{ match: {}, service: s, auth: x-m, limits: [plan, fair, burst, hours] 
     [{ kind: 'quota', quantity: 10, period: 'hour', timezone: 'UTC' }],
   ])
 })
+
+test('true stands for the defaults where false turns something off', () => {
+  const tableWith = (given: string) =>
+    tableOf(`services: { s: { endpoints: [http://a, http://b], retries: ${given}, outliers: ${given} } }
+shedding: ${given}
+routes: [{ match: {}, service: s, auth: none }]
+`)
+  const [on, byDefault, off] = ['true', '{}', 'false'].map(tableWith)
+  const told = ({ shedding, services }: ReturnType<typeof tableOf>) => ({
+    shedding,
+    retries: services[0]?.retries,
+    outliers: services[0]?.outliers,
+  })
+  expect(told(on!)).toEqual(told(byDefault!))
+  expect(told(off!)).not.toEqual(told(byDefault!))
+})

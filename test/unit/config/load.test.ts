@@ -144,6 +144,39 @@ describe('a config that breaks a rule is refused with the key, its place and wha
       'gw.yaml:7:47: services.f.slowStart: must be between 0ms and 1h',
     ],
     [
+      'the shorthands that a newcomer tries',
+      `services:
+  a: { endpoints: [http://a], retries: 3 }
+  b: { endpoints: [http://a], retries: { on: 503 } }
+  c: { endpoints: [http://a], retries: { on: [5xx], budget: 20% } }
+  d: { endpoints: [http://a], outliers: off }
+  e: { endpoints: [http://a], outliers: { slow: false } }
+  f: { endpoints: [http://a], health: /healthz }
+  g: { endpoints: [http://a], health: { statuses: 200 } }
+  h: { endpoints: [http://a], maxInFlight: unlimited }
+  i: { endpoints: [http://a], maxInFlight: { most: 5, queue: 10 } }
+  j: { endpoints: [http://a], concurrency: { adaptive: true } }
+  s: { endpoints: [http://a], breaker: true }
+shedding: off
+routes:
+  - { match: { path: / }, service: s, auth: none, hedge: p95 }
+`,
+      'gw.yaml:2:31: services.a.retries: must be false, or a map such as { attempts: 3 }',
+      'gw.yaml:3:42: services.b.retries.on: must be a list such as [connect, reset, 503]',
+      'gw.yaml:4:47: services.c.retries.on[0]: must be connect, reset, timeout or a status from 400 to 599',
+      'gw.yaml:4:53: services.c.retries.budget: must be a number; 0.2 means 20 %',
+      'gw.yaml:5:31: services.d.outliers: must be false, or a map such as { failures: 5 }',
+      'gw.yaml:6:43: services.e.outliers.slow: must be a number from 1.5 to 1000, or none',
+      'gw.yaml:7:31: services.f.health: must be a map such as { path: /healthz } or { type: tcp }',
+      'gw.yaml:8:41: services.g.health.statuses: must be a list such as [200-299, 401]',
+      'gw.yaml:9:31: services.h.maxInFlight: must be a number, or { most: 500, queue: { size: 100, wait: 1s } }; without this key there is no limit',
+      'gw.yaml:10:55: services.i.maxInFlight.queue: must be a map such as { size: 100, wait: 1s }',
+      'gw.yaml:11:46: services.j.concurrency.adaptive: must be a map such as { start: 20 }',
+      'gw.yaml:12:31: services.s.breaker: must be a map such as { openFor: 5s }, or {} for the defaults',
+      'gw.yaml:13:1: shedding: must be false, or a map such as { target: 200ms }',
+      'gw.yaml:15:51: routes[0].hedge: must be a map such as { after: p95 }',
+    ],
+    [
       'a Unix socket in the spelling of another program',
       `services:\n  s:\n    endpoints:\n      - unix:///run/o.sock\n      - http://unix:/run/o.sock:/api\n      - unix:run/o.sock\n${ROUTES}`,
       'gw.yaml:4:9: services.s.endpoints[0]: is not how a Unix socket is written: write unix:/run/o.sock',
@@ -279,7 +312,7 @@ limits:
   v: { endpoints: [http://h], concurrency: { adaptive: { start: 2, least: 5 } } }
 ${ROUTES}`,
       'gw.yaml:2:64: services.s.maxInFlight.queue.size: must be at least 1',
-      'gw.yaml:3:31: services.t.maxInFlight: must be a number, or { most: 500, queue: { size: 100, wait: 1s } }',
+      'gw.yaml:3:31: services.t.maxInFlight: must be a number, or { most: 500, queue: { size: 100, wait: 1s } }; without this key there is no limit',
       'gw.yaml:4:31: services.u.concurrency: must be adaptive, or { adaptive: { start: 20 } }',
       'gw.yaml:5:58: services.v.concurrency.adaptive.start: must not be below least',
     ],

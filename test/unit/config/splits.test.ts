@@ -88,9 +88,16 @@ it.each([
   ['split: []', 'split: needs two services or more; write service for one'],
   ['split: { orders: 0, shadow: 0 }', 'split: needs a weight above 0: no service would get requests'],
   ['split: { orders: 1, shadow: -1 }', 'split.shadow: must be at least 0'],
-  ['split: { orders: 1, shadow: many }', 'split.shadow: must be a number'],
+  ['split: { orders: 1, shadow: many }', 'split.shadow: must be a number without %: a share of the sum of all weights'],
   ['split: [{ service: shadow }, { service: shadow }]', 'split[1].service: "shadow" is listed twice'],
-  ['split: orders', 'split: must be a list or keys and values'],
+  ['split: orders', 'split: must be a map such as { orders: 95, orders-next: 5 }'],
+  ['split: { orders: 95%, shadow: 5 }', 'split.orders: must be a number without %: a share of the sum of all weights'],
+  ['split: [orders, { service: shadow }]', 'split[0]: must be a map such as { service: orders, weight: 95 }'],
+  [
+    'service: orders, mirror: [shadow]',
+    'mirror: must be the name of a service, or a map such as { service: shadow, share: 0.1 }',
+  ],
+  ['service: orders, mirror: { service: shadow, share: 10% }', 'mirror.share: must be a number; 0.2 means 20 %'],
   ['service: orders, split: { orders: 1, shadow: 1 }', 'split: cannot stand next to service'],
   ['service: orders, sticky: consumer', 'sticky: has no effect without split'],
   [

@@ -43,29 +43,40 @@ describe('p2c', () => {
     load(light, 2)
     load(heavy, 5)
     expect(picks(new PowerOfTwo(seeded(1)), [light, heavy], 100)).toEqual([0, 100])
-    load(heavy, 7)
+    load(heavy, 9)
     expect(picks(new PowerOfTwo(seeded(1)), [light, heavy], 100)).toEqual([100, 0])
   })
+})
 
-  test('an endpoint that takes ten times as long has a tenth of the requests of the others, or little more', () => {
-    const states = balancing.weighted([1, 1, 1, 1])
-    const random = seeded(2)
-    const balancer = new PowerOfTwo(random)
-    const candidates = candidatesOf(states)
-    const counts = states.map(() => 0)
-    const ends: { readonly at: number; readonly state: EndpointState }[] = []
-    for (let now = 0; now < 40_000; now++) {
-      const state = balancer.pick(candidates, 0, NONE)!
-      const at = states.indexOf(state)
-      counts[at]!++
-      state.begin(true)
-      ends.push({ at: now + (at === 0 ? 100 : 10), state })
-      for (let i = ends.length - 1; i >= 0; i--) {
-        if (ends[i]!.at <= now) ends.splice(i, 1)[0]!.state.end(0, false, true)
+describe.each<[string, weights: readonly number[], (seed: number) => Balancer]>([
+  ['p2c', [2, 3, 10], (seed) => new PowerOfTwo(seeded(seed))],
+  // It judges more coarsely: an idle endpoint counts as having one request.
+  ['ewma', [5, 10], (seed) => new PeakEwma(seeded(seed), balancing.nowUs)],
+])('%s, at endpoints that are equally fast', (_, weights, made) => {
+  test.each([2, 3, 4, 8, 32])('with %i requests at a time gives a light one its share, or little less', (atOnce) => {
+    for (const weight of weights) {
+      const states = balancing.weighted([1, weight])
+      const random = seeded(weight)
+      const balancer = made(atOnce * weight)
+      const candidates = candidatesOf(states)
+      const inFlight: EndpointState[] = []
+      let light = 0
+      for (let i = 0; i < 10_000; i++) {
+        if (inFlight.length === atOnce) {
+          const ending = inFlight.splice(Math.floor(random() * atOnce), 1)[0]!
+          ending.answered(1000)
+          ending.end(0, false, false)
+        }
+        const state = balancer.pick(candidates, 0, NONE)!
+        if (state === states[0]) light++
+        state.begin(true)
+        inFlight.push(state)
       }
+      for (const state of inFlight) state.end(0, false, true)
+      const share = 1 / (1 + weight)
+      expect(light / 10_000, `weight ${weight}`).toBeLessThan(share * 1.2)
+      expect(light / 10_000, `weight ${weight}`).toBeGreaterThan(share * 0.5)
     }
-    expect(counts[0]! / 40_000).toBeLessThan(0.06)
-    expect(counts[0]).toBeGreaterThan(0)
   })
 })
 
