@@ -81,7 +81,7 @@ class Clients {
 }
 
 describe.each([
-  { client: 'lean', changes: 200 },
+  { client: 'lean', changes: 100 },
   { client: 'undici', changes: 40 },
 ])('with the $client client', ({ client, changes }) => {
   test(`${changes} changes under load: nothing fails, only endpoints of the time are asked, nothing grows`, async () => {

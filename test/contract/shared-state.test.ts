@@ -22,6 +22,17 @@ const long = process.env.TIDEGATE_LONG_TESTS === '1'
 const DECISIONS = long ? 1_000_000 : 200_000
 const KEYS = long ? 100_000 : 20_000
 const SECONDS = long ? 10 : 1
+/** Workers, and what a window admits. */
+const WINDOWS = [
+  [2, 20],
+  [4, 1000],
+  ...(long
+    ? [
+        [3, 36],
+        [2, 5000],
+      ]
+    : []),
+] as [number, number][]
 /** Signatures. */
 const REPLAYS = long ? 200_000 : 20_000
 const START_US = Date.UTC(2026, 5, 1) * 1000
@@ -298,12 +309,7 @@ describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
     expect(wrong).toEqual([])
   }, 60_000)
 
-  it.each([
-    [2, 20],
-    [3, 36],
-    [2, 5000],
-    [4, 1000],
-  ])(
+  it.each(WINDOWS)(
     'over %i workers that ask as fast as they can never admits more than %i in any second, and refuses nothing below 0.97 of it',
     async (workers, quantity) => {
       opened(1000)
@@ -418,7 +424,7 @@ describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
     const each = await rivals(2)
     const [keys, secondUs, startUs] = [70, 100_000, segment.nowUs()]
     // A third of them is to spare: a machine with other work to do lets workers miss some.
-    const seconds = long ? 100 : 50
+    const seconds = long ? 100 : 25
     const answers = await Promise.all(
       each.map((one) =>
         one.ask('onceEach', {

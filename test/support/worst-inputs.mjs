@@ -1,5 +1,5 @@
 // The longest request of each kind that the gateway takes, written so that careless code pays most for it, and a
-// configuration under which every phase reads it. test/e2e/linear.test.ts holds what each costs a worker,
+// configuration under which every phase reads it. test/long/linear.test.ts holds what each costs a worker,
 // test/long/worst-inputs.test.ts sends all of them at once. Bytes are written as latin1: a character is a byte.
 
 /** TIDEGATE_MAX_HEADER_BYTES' default, less some for what stands around the part that is long. */
