@@ -250,7 +250,10 @@ export class BreakerRecord {
     const hold = (low >> 3) & 3
     const sinceUs = this.memory.floats[this.index * RECORD_64 + SINCE_64] as number
     if (state > STATE.ramp || hold > HOLD.closed || !(sinceUs >= 0 && sinceUs <= LATEST_US)) return false
-    return state === STATE.closed || this.untilDeadlineMs(low, Math.floor(nowUs / 1000)) <= MOST_AHEAD_MS
+    if (state === STATE.closed) return true
+    // The deadline's milliseconds wrap after weeks: if the gateway was off for so long, the last change still tells.
+    const isNear = (us: number) => this.untilDeadlineMs(low, Math.floor(us / 1000)) <= MOST_AHEAD_MS
+    return isNear(nowUs) || isNear(sinceUs)
   }
 
   // Probes: permits of the half-open state.

@@ -434,10 +434,20 @@ describe('the table', () => {
       words[word] = 0n
       break
     }
-    expect(table.adopt(table, () => false, segment.nowUs())).toBe('38 breakers (2 damaged ones dropped)')
+    expect(table.adopt(table, () => false, nowUs)).toBe('38 breakers (2 damaged ones dropped)')
     const states = Array.from({ length: 40 }, (_, i) => breakerOf(0, {}, `service-${i}`).state)
     expect(states.filter((state) => state === 'open')).toHaveLength(38)
     expect(table.records().size).toBe(40)
+  })
+
+  it.each([1, 20, 30, 45, 100])('keeps the records of a gateway that was off for %i days', (days) => {
+    call(breakerOf(0, {}, 'open'), failed, 10)
+    call(breakerOf(0, {}, 'held'), failed, 10)
+    table.record('held').hold('open', nowUs)
+    nowUs += days * 86_400e6
+    expect(table.adopt(table, () => false, nowUs)).toBe('2 breakers')
+    expect(breakerOf(0, {}, 'open').admit(nowUs)).toBeGreaterThanOrEqual(0)
+    expect(breakerOf(0, {}, 'held').admit(nowUs)).toBe(-1)
   })
 
   it('has a name also where its maker died before it came to that', () => {
