@@ -424,7 +424,7 @@ describe.each(kinds)('$name', ({ skipped, open, rival, close }) => {
     const each = await rivals(2)
     const [keys, secondUs, startUs] = [70, 100_000, segment.nowUs()]
     // A third of them is to spare: a machine with other work to do lets workers miss some.
-    const seconds = long ? 100 : 25
+    const seconds = long ? 100 : 50
     const answers = await Promise.all(
       each.map((one) =>
         one.ask('onceEach', {
